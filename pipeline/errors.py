@@ -1,0 +1,106 @@
+"""Every error that the pipeline raises on purpose, as one tree.
+
+Two branches decide what happens next, and only the class is asked, never the text:
+
+* ``TransientError``: the same call may succeed later (a throttled publisher, a busy database). It is
+  retried with growing delay.
+* ``TerminalError``: the same call fails the same way again until somebody changes something. It is not
+  repeated within a run.
+
+The text of each is one line that names the setting, file or row and says what to do.
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of all errors whose text is meant for the user: one line, shown without a traceback."""
+
+
+class TransientError(PipelineError):
+    """Worth another try. ``retry_after`` is the wait in seconds the other side asked for, if it did."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TerminalError(PipelineError):
+    """Not worth another try until something is changed."""
+
+
+class UsageError(TerminalError, ValueError):
+    """A flag, setting, environment variable or argument that cannot be right."""
+
+
+# -- publishers ----------------------------------------------------------------------------------
+
+
+class NeverOffered(UsageError):
+    """A month before the dataset began, or after the publisher stopped: refused before anything runs."""
+
+
+class NotYetPublished(TerminalError):
+    """A month later than the newest one at the publisher. Left out of a range; no failure."""
+
+
+class MissingAtPublisher(TerminalError):
+    """A gap: the publisher has later months but not this one."""
+
+
+class RefusedByPublisher(TerminalError):
+    """The publisher answers, and will not give the file (401, 404 of the whole address, 410 ...)."""
+
+
+class PublisherTrouble(TransientError):
+    """Connection lost, time-out or a 5xx answer."""
+
+
+class Throttled(PublisherTrouble):
+    """The publisher asks for fewer requests (429, 503, or a 403 for a file that must exist)."""
+
+
+class TruncatedFile(TransientError):
+    """Fewer bytes than announced, a cut gzip stream, a Parquet file without its footer."""
+
+
+class WrongFormat(TerminalError):
+    """The bytes are not what the address promises, such as an error page saved as data."""
+
+
+# -- cleaning ------------------------------------------------------------------------------------
+
+
+class UnreadableFile(TerminalError):
+    """The file as a whole cannot be mapped to the dataset (columns that matter are not there)."""
+
+
+class TooManyUnreadable(TerminalError):
+    """More rows than ``[clean] max_unreadable`` allows could not be read."""
+
+
+# -- lake and warehouse --------------------------------------------------------------------------
+
+
+class LakeError(TerminalError):
+    """The lake or workspace refuses what was asked of it (permissions, missing bucket, full disk)."""
+
+
+class LakeTrouble(TransientError):
+    """The lake did not answer, or lost the race against another writer."""
+
+
+class WarehouseError(TerminalError):
+    """The warehouse refuses what was asked of it (types, permissions, place)."""
+
+
+class WarehouseTrouble(TransientError):
+    """The warehouse did not answer, or the connection broke."""
+
+
+class WarehouseBusy(WarehouseTrouble):
+    """Someone else holds the warehouse for longer than we are willing to wait."""
+
+
+class SyntheticData(TerminalError):
+    """Synthetic months would be mixed with published ones."""

@@ -1,0 +1,182 @@
+"""The one face of all warehouses, and the ledger row that each of them keeps.
+
+A new warehouse is one new file with a subclass of ``Warehouse``, and one line in ``pipeline/warehouse/__init__.py``.
+
+What every warehouse promises:
+
+* ``load`` replaces exactly the slice ``file_month`` of one table (the whole table for a dataset without months)
+  and appends the ledger row, so that a reader sees both or neither. Loading the same file twice changes nothing.
+* A process killed at any moment leaves a state from which the same call again gives the same table.
+* ``etl_loads`` is append-only; ``loaded_at`` grows strictly per (dataset, month), whatever the hosts' clocks say.
+* New columns of the declaration are added to an existing table; a column whose type differs is an error.
+"""
+
+from __future__ import annotations
+
+import abc
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Protocol
+
+from ..datasets.schema import Column, Dataset
+
+#: (dataset, first day of the month); the month is None for a dataset without months.
+Slice = tuple[str, dt.date | None]
+
+LEDGER_TABLE = "etl_loads"
+CURRENT_VIEW = "etl_current"
+
+#: Columns of ``etl_loads`` in order. Declared like any dataset, so that DDL and comments come from one place.
+LEDGER_COLUMNS: tuple[Column, ...] = (
+    Column("dataset", "string", "Dataset of the load"),
+    Column("file_month", "date", "Month of the file; null for a table without months"),
+    Column("status", "string", "loaded, or forgotten: asked to be loaded again by `python -m pipeline forget`"),
+    Column("row_count", "int64", "Rows put into the table"),
+    Column("rejected_count", "int64", "Rows refused, kept in the lake's rejects file"),
+    Column("publisher", "string", "Publisher, with its address where that is not the usual one"),
+    Column("sha256", "string", "SHA-256 of the raw file"),
+    Column("source_url", "string", "Address of the raw file"),
+    Column("source_etag", "string", "ETag of the raw file, or size and time of a local one"),
+    Column("rules", "string", "Cleaning rules with their versions, or none"),
+    Column("schema_version", "string", "Digest of the canonical schema"),
+    Column("parquet_sha256", "string", "SHA-256 of the lake's Parquet file that was loaded"),
+    Column("replaces", "string", "sha256 of the load that this one replaced; null for the first"),
+    Column("is_synthetic", "int64", "1 if the rows were made on this machine and are not TLC's, else 0"),
+    Column("run_id", "string", "Run that did the load; the same id stands in log and manifest"),
+    Column("loaded_at", "timestamp", "When, UTC"),
+)
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One row of ``etl_loads``; the field names are the column names."""
+
+    dataset: str
+    file_month: dt.date | None
+    status: str
+    row_count: int
+    rejected_count: int
+    publisher: str
+    sha256: str
+    source_url: str
+    source_etag: str
+    rules: str
+    schema_version: str
+    parquet_sha256: str
+    is_synthetic: int
+    run_id: str
+    replaces: str | None = None
+    loaded_at: dt.datetime | None = None
+
+    @property
+    def slice(self) -> Slice:
+        return self.dataset, self.file_month
+
+    def values(self) -> list[object]:
+        """Values in the order of ``LEDGER_COLUMNS``."""
+        return [getattr(self, column.name) for column in LEDGER_COLUMNS]
+
+    @classmethod
+    def from_mapping(cls, row: Mapping[str, object]) -> LedgerRow:
+        return cls(**{f.name: row[f.name] for f in fields(cls)})  # type: ignore[arg-type]
+
+
+class ParquetFile(Protocol):
+    """A Parquet file of the lake, as a warehouse needs it. Implemented by ``pipeline.lake.LakeFile``."""
+
+    @property
+    def uri(self) -> str:
+        """``gs://bucket/name`` or ``file:/absolute/path``."""
+
+    @property
+    def generation(self) -> str | None:
+        """Generation of the GCS object now (a new request each time); None for a local file."""
+
+    @property
+    def location(self) -> str | None:
+        """Place of the GCS bucket, such as ``US`` or ``EUROPE-WEST1``; None for a local file."""
+
+    def local(self) -> AbstractContextManager[Path]:
+        """The file on a local disk; a copy of a GCS object is removed at the end of the context."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of ``doctor``: what was tried, whether it worked, and the remedy if it did not."""
+
+    subject: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+#: Called with (rows done, rows in all) from time to time; cheap.
+Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a warehouse needs from the settings; passed in, because a warehouse does not know the settings.
+
+    ``lock_timeout``: seconds to wait for someone else's lock. ``memory_limit``: of an embedded engine.
+    ``maximum_bytes_billed``: per BigQuery query. ``location``: of a BigQuery dataset to create.
+    """
+
+    lock_timeout: float = 60.0
+    memory_limit: str = "256MB"
+    maximum_bytes_billed: int = 10 * 1024**3
+    location: str = "US"
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Warehouse(abc.ABC):
+    """One warehouse. Constructing opens nothing; every method opens, uses and closes, so it survives a fork."""
+
+    def __init__(self, url: str, options: Options | None = None) -> None:
+        self.url = url
+        self.options = options or Options()
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """The name without secrets that task parameters, logs and errors use (``postgresql@host/db``)."""
+
+    @property
+    def takes_synthetic(self) -> bool:
+        """Whether synthetic months may be loaded without an explicit setting. True for embedded warehouses only."""
+        return False
+
+    @abc.abstractmethod
+    def ledger(self) -> dict[Slice, LedgerRow]:
+        """The newest ledger row of each slice, of any status. One query; {} where there is no warehouse yet."""
+
+    @abc.abstractmethod
+    def history(self) -> list[LedgerRow]:
+        """All ledger rows, oldest first."""
+
+    @abc.abstractmethod
+    def load(self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress) -> LedgerRow:
+        """Replace the slice ``row.slice`` with the file and append ``row``; create what does not exist yet.
+
+        ``row.row_count`` is the number of rows the file must bring; anything else is an error and leaves all as it was.
+        Returns the row as stored, with ``replaces`` and ``loaded_at`` filled in.
+        """
+
+    @abc.abstractmethod
+    def append(self, row: LedgerRow) -> LedgerRow:
+        """Append a ledger row without touching a table (``forget``)."""
+
+    @abc.abstractmethod
+    def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
+        """Rows in the table per slice, counted in the table itself; {} where there is no table."""
+
+    @abc.abstractmethod
+    def check(self, create: bool = False) -> Iterable[Check]:
+        """Try what the pipeline will do here; with ``create`` make what is missing. Never raises."""
