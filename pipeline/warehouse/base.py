@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
+from ..checks import Check as Check
 from ..datasets.schema import Column, Dataset
 
 #: (dataset, first day of the month); the month is None for a dataset without months.
@@ -103,16 +104,6 @@ class ParquetFile(Protocol):
         """The file on a local disk; a copy of a GCS object is removed at the end of the context."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of ``doctor``: what was tried, whether it worked, and the remedy if it did not."""
-
-    subject: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
-
 #: Called with (rows done, rows in all) from time to time; cheap.
 Progress = Callable[[int, int], None]
 
@@ -162,7 +153,9 @@ class Warehouse(abc.ABC):
         """All ledger rows, oldest first."""
 
     @abc.abstractmethod
-    def load(self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress) -> LedgerRow:
+    def load(
+        self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
+    ) -> LedgerRow:
         """Replace the slice ``row.slice`` with the file and append ``row``; create what does not exist yet.
 
         ``row.row_count`` is the number of rows the file must bring; anything else is an error and leaves all as it was.

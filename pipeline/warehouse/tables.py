@@ -1,0 +1,68 @@
+"""What all warehouses do alike with declarations, tables and ledger rows. Pure functions; no database is asked."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..datasets.schema import Column
+from ..errors import WarehouseError
+from .base import LedgerRow
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one warehouse writes SQL. ``quote`` takes an identifier, ``table`` the bare name of a table or view and
+    gives its full quoted name, ``types`` maps each type of the declarations to the warehouse's own."""
+
+    quote: Callable[[str], str]
+    table: Callable[[str], str]
+    types: Mapping[str, str]
+
+    def definition(self, column: Column) -> str:
+        """``"name" TYPE``, as in CREATE TABLE and ADD COLUMN."""
+        return f"{self.quote(column.name)} {self.types[column.type]}"
+
+
+def literal(text: str) -> str:
+    """A text as an SQL string of DuckDB and PostgreSQL (with standard_conforming_strings)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def missing_columns(
+    table: str, columns: Iterable[Column], existing: Mapping[str, str], types: Mapping[str, str]
+) -> list[Column]:
+    """The declared columns that an existing table lacks, in order of the declaration.
+
+    ``existing`` maps the table's column names to its types, spelled as ``types`` spells them. Names are compared
+    without regard to case, as BigQuery and DuckDB do. Columns that only the table has are its owner's and do not
+    matter. Raises WarehouseError if the type of a column differs: a type is never changed in silence.
+    """
+    found = {name.lower(): type_ for name, type_ in existing.items()}
+    missing = []
+    for column in columns:
+        actual = found.get(column.name.lower())
+        if actual is None:
+            missing.append(column)
+        elif actual.upper() != types[column.type].upper():
+            raise WarehouseError(
+                f"table {table}: column {column.name} is {actual} and should be {types[column.type]}; "
+                f"change its type or rename the table, then run again"
+            )
+    return missing
+
+
+def next_row(row: LedgerRow, newest: LedgerRow | None, now: dt.datetime | None = None) -> LedgerRow:
+    """``row`` with ``replaces`` and ``loaded_at`` (naive UTC) filled in.
+
+    ``newest`` is the slice's newest row of any status. ``loaded_at`` is later than its by at least a microsecond, even
+    where a clock was set back, because the newest row is found by it. ``replaces`` is the sha256 of the rows that the
+    table held until now; a forgotten month's rows are still there, so the ``forgotten`` row names the same sha256.
+    """
+    now = now or dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    if newest is None:
+        return replace(row, replaces=None, loaded_at=now)
+    if newest.loaded_at is not None:
+        now = max(now, newest.loaded_at + dt.timedelta(microseconds=1))
+    return replace(row, replaces=newest.sha256 if row.status == "loaded" else None, loaded_at=now)

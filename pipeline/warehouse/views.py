@@ -1,0 +1,98 @@
+"""The views of every warehouse, written from the declarations: ``etl_current`` and ``trips``.
+
+The SQL is what DuckDB, PostgreSQL and BigQuery have in common; a ``Dialect`` quotes names and spells types. All
+tables must exist, empty or not, before a view can be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..datasets.schema import FILE_MONTH, Column, Dataset
+from .base import CURRENT_VIEW, LEDGER_COLUMNS, LEDGER_TABLE
+from .tables import Dialect
+
+TRIPS_VIEW = "trips"
+
+#: The datasets with the same kind of rows, which the view ``trips`` puts under one another.
+TRIP_DATASETS = ("yellow", "green")
+ZONES_TABLE = "taxi_zones"
+
+#: TLC's names that are not snake_case already; every other column keeps its name in lower case.
+_SNAKE_CASE = {
+    "vendorid": "vendor_id",
+    "ratecodeid": "rate_code_id",
+    "pulocationid": "pickup_location_id",
+    "dolocationid": "dropoff_location_id",
+}
+
+
+def views(dialect: Dialect, datasets: Iterable[Dataset]) -> dict[str, str]:
+    """Name -> SELECT of every view, in an order in which they can be made. ``datasets``: all that are declared."""
+    return {CURRENT_VIEW: current(dialect), TRIPS_VIEW: trips(dialect, datasets)}
+
+
+def current(dialect: Dialect) -> str:
+    """SELECT of ``etl_current``: what each slice of each table holds.
+
+    That is its newest ``loaded`` row: a month that was forgotten is asked to be loaded again, and until then the
+    table still holds the rows of the load before.
+    """
+    q = dialect.quote
+    names = ", ".join(q(column.name) for column in LEDGER_COLUMNS)
+    return (
+        f"SELECT {names} FROM (SELECT {names}, ROW_NUMBER() OVER "
+        f"(PARTITION BY {q('dataset')}, {q('file_month')} ORDER BY {q('loaded_at')} DESC) AS {q('newest')} "
+        f"FROM {dialect.table(LEDGER_TABLE)} WHERE {q('status')} = 'loaded') AS loads WHERE {q('newest')} = 1"
+    )
+
+
+def trips(dialect: Dialect, datasets: Iterable[Dataset]) -> str:
+    """SELECT of ``trips``: yellow and green under common names, with borough and zone of both ends.
+
+    A column that only one of the two has is null in the other. A trip to a place that the zone table does not know
+    keeps its row, with null borough and zone.
+    """
+    by_name = {dataset.name: dataset for dataset in datasets}
+    services = [by_name[name] for name in TRIP_DATASETS]
+    columns: dict[str, Column] = {}
+    for service in services:
+        for name, column in _common_names(service).items():
+            columns.setdefault(name, column)
+    return "\nUNION ALL\n".join(_select(dialect, service, columns) for service in services)
+
+
+def _common_names(dataset: Dataset) -> dict[str, Column]:
+    """Common snake_case name -> column of the dataset."""
+    names = {}
+    for column in dataset.columns:
+        if column.name == dataset.pickup:
+            name = "pickup_datetime"
+        elif column.name == dataset.dropoff:
+            name = "dropoff_datetime"
+        else:
+            name = _SNAKE_CASE.get(column.name.lower(), column.name.lower())
+        names[name] = column
+    return names
+
+
+def _select(dialect: Dialect, dataset: Dataset, columns: dict[str, Column]) -> str:
+    q = dialect.quote
+    own = _common_names(dataset)
+    items = [f"'{dataset.name}' AS {q('dataset')}", f"t.{q(FILE_MONTH.name)} AS {q(FILE_MONTH.name)}"]
+    joins = []
+    for name, column in columns.items():
+        if name in own:
+            items.append(f"t.{q(own[name].name)} AS {q(name)}")
+        else:
+            items.append(f"CAST(NULL AS {dialect.types[column.type]}) AS {q(name)}")
+        if name.endswith("_location_id"):
+            end = name.removesuffix("_location_id")  # pickup or dropoff
+            zone = f"{end}_place"
+            for attribute in ("Borough", "Zone"):
+                items.append(f"{zone}.{q(attribute)} AS {q(f'{end}_{attribute.lower()}')}")
+            joins.append(
+                f"LEFT JOIN {dialect.table(ZONES_TABLE)} AS {zone} "
+                f"ON {zone}.{q('LocationID')} = t.{q(own[name].name)}"
+            )
+    return f"SELECT {', '.join(items)} FROM {dialect.table(dataset.table)} AS t {' '.join(joins)}"
