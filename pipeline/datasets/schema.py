@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 #: The types that a column may have. Each cleaning cast and each warehouse maps exactly these.
 TYPES = ("int64", "float64", "string", "timestamp", "date")
 
+#: The meaning of each code of a column.
+Codes = Mapping[int | str, str]
+
+#: Headers of columns that are row numbers left behind by the tool that wrote the file (lower case): an index saved
+#: by pandas, with and without a name. They are left out, and do not count as unknown columns.
+IGNORED_HEADERS = frozenset({"", "unnamed: 0", "__index_level_0__"})
+
 
 @dataclass(frozen=True)
 class Column:
@@ -25,8 +32,10 @@ class Column:
 
     ``name`` is the name TLC publishes today. ``aliases`` are the other spellings of all eras; matching ignores
     case and surrounding blanks, so an alias is listed only when it differs by more than that. ``codes`` gives
-    the meaning of each code of a coded column. ``texts`` maps the words of old eras (upper case) to today's
-    code. ``since`` is the first month whose published file has the column, where that is not the dataset's first.
+    the meaning of each code of a coded column; numbers and licences outside of it are kept. ``texts`` maps the
+    words of old eras (upper case, trimmed) to today's code, or to None for a word that means null; a word that
+    is not in it makes the row a reject. ``upper`` marks identifiers that are trimmed and upper-cased. ``since``
+    is the first month whose published file has the column, where that is not the dataset's first.
     """
 
     name: str
@@ -34,7 +43,7 @@ class Column:
     meaning: str
     unit: str = ""
     aliases: tuple[str, ...] = ()
-    codes: Mapping[int | str, str] = field(default_factory=dict)
+    codes: Codes = field(default_factory=dict)
     texts: Mapping[str, int | str | None] = field(default_factory=dict)
     upper: bool = False
     since: dt.date | None = None
@@ -132,3 +141,10 @@ class Dataset:
     def column_for(self, header: str) -> Column | None:
         """The canonical column for a header of any era, or None for an unknown one."""
         return self._by_name.get(header.strip().lower())
+
+    def column(self, name: str) -> Column:
+        """The column of exactly this canonical name; ``KeyError`` for any other."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
