@@ -90,6 +90,10 @@ class LakeTrouble(TransientError):
     """The lake did not answer, or lost the race against another writer."""
 
 
+class ConflictError(LakeTrouble):
+    """Someone else wrote the object since it was read; what was to be written is not written."""
+
+
 class WarehouseError(TerminalError):
     """The warehouse refuses what was asked of it (types, permissions, place)."""
 

@@ -1,0 +1,15 @@
+"""The outcome of one probe, as `python -m pipeline doctor` prints it; lakes and warehouses both answer with these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of ``doctor``: what was tried, whether it worked, and the remedy if it did not."""
+
+    subject: str
+    ok: bool
+    detail: str
+    remedy: str = ""

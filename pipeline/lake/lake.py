@@ -1,0 +1,212 @@
+"""The lake: published months with their manifests in a store, and what was last seen at the publishers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConflictError, LakeError
+from . import layout
+from .manifest import Digest, Manifest
+from .store import Progress, Store, StoredObject
+
+logger = logging.getLogger(__name__)
+
+#: How often a lost race over an observations file is run again; each time one of the racers has won.
+_RACES = 30
+
+
+@dataclass(frozen=True)
+class LakeFile:
+    """One file of a store, as a warehouse loads it (the protocol ``pipeline.warehouse.base.ParquetFile``)."""
+
+    store: Store
+    path: str
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri(self.path)
+
+    @property
+    def generation(self) -> str | None:
+        return self.store.generation(self.path)
+
+    @property
+    def location(self) -> str | None:
+        return self.store.location()
+
+    def local(self) -> AbstractContextManager[Path]:
+        return self.store.local(self.path)
+
+
+class Lake:
+    """Published months in ``store``. A month is complete when its manifest and the Parquet file it names are both there."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    def manifest(self, dataset: str, month: dt.date | None) -> Manifest | None:
+        """The whole manifest of a complete month, else None."""
+        found = self._read_manifest(layout.manifest(dataset, month))
+        return found if found and _is_complete(found, self.store.stat(found.parquet.path)) else None
+
+    def manifests(self, dataset: str) -> dict[dt.date | None, Manifest]:
+        """The manifests of all complete months, by month: two listings, however many months there are.
+
+        From a bucket they come without the bulky counters (``Manifest.from_summary``).
+        """
+        files = self.store.list(f"{layout.DATA}/{dataset}")
+        complete: dict[dt.date | None, Manifest] = {}
+        for path, stored in self.store.list(f"{layout.MANIFESTS}/{dataset}").items():
+            found = Manifest.from_summary(stored.metadata) or self._read_manifest(path)
+            if (
+                found
+                and path == layout.manifest(found.dataset, found.month)
+                and _is_complete(found, files.get(found.parquet.path))
+            ):
+                complete[found.month] = found
+        return complete
+
+    def file(self, manifest: Manifest) -> LakeFile:
+        """The Parquet file that a manifest names."""
+        return LakeFile(self.store, manifest.parquet.path)
+
+    def publish(
+        self,
+        parquet: Path,
+        rejects: Path,
+        manifest: Manifest,
+        keep_versions: bool = False,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Put a month into the lake: rejects, then Parquet, then the manifest that names their digests.
+
+        A manifest that names other bytes is removed first, so that a process killed in between leaves the month
+        incomplete, never wrong. Bytes that are already there are not sent again. With ``keep_versions`` a replaced
+        Parquet file and its manifest stay under ``versions/``. Raises ``ConflictError`` when another host publishes the
+        same month at the same time, ``LakeError`` when a local file is not the one the manifest speaks of.
+        """
+        dataset, month = manifest.dataset, manifest.month
+        place = layout.manifest(dataset, month)
+        for local, digest in ((parquet, manifest.parquet), (rejects, manifest.rejects)):
+            if digest != (actual := digest_of(local, digest.path)):
+                raise LakeError(f"{local} has {actual.bytes} bytes, SHA-256 {actual.sha256}: not the file of its manifest; clean it again")
+
+        with self.store.lock(place):
+            old = self.store.stat(place)
+            old_manifest = self._read_manifest(place) if old else None
+            if old and (
+                not old_manifest or (old_manifest.parquet, old_manifest.rejects) != (manifest.parquet, manifest.rejects)
+            ):
+                if keep_versions and old_manifest:
+                    self._keep(old_manifest, manifest)
+                self.forget(dataset, month)
+                old = None
+            self._send(rejects, manifest.rejects)
+            self._send(parquet, manifest.parquet, progress)
+            self.store.write(
+                place, manifest.to_json().encode(), metadata=manifest.summary(), if_version=old.version if old else ""
+            )
+        return manifest
+
+    def forget(self, dataset: str, month: dt.date | None) -> None:
+        """Make a month incomplete: its manifest is removed, its data stay until they are replaced."""
+        self.store.delete(layout.manifest(dataset, month))
+
+    def observations(self, publisher: str, dataset: str) -> dict[dt.date | None, dict[str, Any]]:
+        """What was last seen at a publisher (its label), by month; {} if nobody looked yet."""
+        return self._read_observations(layout.observations(publisher, dataset))
+
+    def observe(self, publisher: str, dataset: str, updates: Mapping[dt.date | None, dict[str, Any] | None]) -> None:
+        """Merge what was seen into the observations, month by month; None forgets a month. Two writers lose nothing."""
+        if not updates:
+            return
+        path = layout.observations(publisher, dataset)
+        for race in range(_RACES):
+            stored = self.store.stat(path)
+            merged = {**(self._read_observations(path) if stored else {}), **updates}
+            plain = {f"{month:%Y-%m}" if month else "": seen for month, seen in merged.items() if seen is not None}
+            text = json.dumps(dict(sorted(plain.items())), indent=1, ensure_ascii=False) + "\n"
+            try:
+                self.store.write(path, text.encode(), if_version=stored.version if stored else "")
+                return
+            except ConflictError:
+                if race == _RACES - 1:
+                    raise
+                time.sleep(random.uniform(0, min(0.02 * 2**race, 2)))
+
+    def _read_observations(self, path: str) -> dict[dt.date | None, dict[str, Any]]:
+        try:
+            plain = json.loads(self.store.read(path))
+            return {dt.date.fromisoformat(f"{key}-01") if key else None: seen for key, seen in plain.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, AttributeError) as error:
+            raise LakeError(f"{self.store.uri(path)} is not readable ({error}); remove it, and months are looked up anew") from error
+
+    def _read_manifest(self, path: str) -> Manifest | None:
+        try:
+            return Manifest.from_json(self.store.read(path))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            logger.warning("%s counts as missing: %s", self.store.uri(path), error)
+            return None
+
+    def _send(self, local: Path, digest: Digest, progress: Progress | None = None) -> None:
+        stored = self.store.stat(digest.path)
+        if stored and self._has_bytes(stored, digest):
+            return
+        self.store.put(
+            local,
+            digest.path,
+            metadata={"sha256": digest.sha256},
+            progress=progress,
+            if_version=stored.version if stored else "",
+        )
+
+    def _has_bytes(self, stored: StoredObject, digest: Digest) -> bool:
+        if stored.size != digest.bytes:
+            return False
+        if self.store.keeps_metadata:
+            return stored.metadata.get("sha256") == digest.sha256
+        with self.store.local(stored.path) as local:
+            return digest_of(local, digest.path) == digest
+
+    def _keep(self, old: Manifest, new: Manifest) -> None:
+        """Keep what is about to be replaced, if it is what its manifest says and not the same bytes again."""
+        if old.parquet != new.parquet and _is_complete(old, self.store.stat(old.parquet.path)):
+            sha256 = old.parquet.sha256
+            self.store.copy(old.parquet.path, layout.version(old.dataset, old.month, sha256))
+            self.store.copy(
+                layout.manifest(old.dataset, old.month), layout.version(old.dataset, old.month, sha256, suffix="json")
+            )
+
+
+def digest_of(local: Path, path: str) -> Digest:
+    """The digest of a local file that is, or will be, at ``path`` in the lake."""
+    with open(local, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return Digest(path, sha256, file.tell())
+
+
+def _is_complete(manifest: Manifest, parquet: StoredObject | None) -> bool:
+    """Whether the Parquet file is the one that the manifest names, as far as a listing can tell."""
+    return (
+        parquet is not None
+        and parquet.size == manifest.parquet.bytes
+        and parquet.metadata.get("sha256", manifest.parquet.sha256) == manifest.parquet.sha256
+    )

@@ -1,0 +1,266 @@
+"""A store in a folder.
+
+A file is written under a temporary name in the hidden folder ``.store``, flushed to the disk and renamed. The hidden folder lies in the
+store itself, because a rename is atomic only within one filesystem. Permissions follow the umask, as those of any file a user makes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import filelock
+
+from ..checks import Check
+from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError
+from .staging import Staging
+from .store import Progress, Store, StoredObject, StoreOptions, checked, folder_of
+
+HIDDEN = ".store"
+
+#: Free space below which ``doctor`` warns: a month of fhvhv needs about this much in the workspace and in the lake.
+ROOM = 5 * 1024**3
+
+
+class LocalStore(Store):
+    """The folder that a ``file:`` URL names. It is made when the first file is written."""
+
+    def __init__(self, url: str, options: StoreOptions | None = None) -> None:
+        self.options = options or StoreOptions()
+        self.folder = folder_of(url)
+        self.url = "file:" + quote(str(self.folder))
+        self._staging = Staging(self.folder / HIDDEN / "staging", self.options.lock_timeout)
+
+    def uri(self, path: str) -> str:
+        return "file:" + quote(str(self._place(path)))
+
+    def stat(self, path: str) -> StoredObject | None:
+        try:
+            status = self._place(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._explain(error, path) from error
+        return _object(path, status)
+
+    def list(self, prefix: str = "") -> dict[str, StoredObject]:
+        found: dict[str, StoredObject] = {}
+
+        def walk(folder: Path, path: str) -> None:
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith("."):
+                        continue
+                    inner = f"{path}/{entry.name}" if path else entry.name
+                    if entry.is_dir():
+                        walk(folder / entry.name, inner)
+                    else:
+                        with suppress(FileNotFoundError):  # removed while we look, or a link to nowhere
+                            found[inner] = _object(inner, entry.stat())
+
+        try:
+            walk(self._place(prefix), prefix)
+        except OSError as error:
+            raise self._explain(error, prefix) from error
+        return found
+
+    def read(self, path: str) -> bytes:
+        try:
+            return self._place(path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{self.uri(path)} does not exist") from None
+        except OSError as error:
+            raise self._explain(error, path) from error
+
+    def write(
+        self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
+    ) -> StoredObject:
+        with self.staging(path) as temporary:
+            try:
+                temporary.write_bytes(data)
+            except OSError as error:
+                raise self._explain(error, path) from error
+            return self._publish(temporary, path, if_version)
+
+    def put(
+        self,
+        local: Path,
+        path: str,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+        if_version: str | None = None,
+    ) -> StoredObject:
+        if self._staging.owns(local):
+            stored = self._publish(local, path, if_version)
+        else:
+            with self.staging(path) as temporary:
+                try:
+                    shutil.copyfile(local, temporary)
+                except OSError as error:
+                    raise self._explain(error, path) from error
+                stored = self._publish(temporary, path, if_version)
+        if progress:
+            progress(stored.size, stored.size)
+        return stored
+
+    def copy(self, path: str, to: str) -> StoredObject:
+        with self.staging(to) as temporary, self.local(path) as source:
+            try:
+                try:
+                    os.link(source, temporary)  # at once and without room; files of a store are replaced, never changed
+                except OSError:
+                    shutil.copyfile(source, temporary)
+            except OSError as error:
+                raise self._explain(error, to) from error
+            return self._publish(temporary, to, None, touch=False)
+
+    @contextmanager
+    def staging(self, path: str, key: str | None = None) -> Iterator[Path]:
+        with ExitStack() as stack:
+            try:
+                temporary = stack.enter_context(self._staging.open(checked(path).rsplit("/", 1)[-1], key))
+            except OSError as error:
+                raise self._explain(error, path) from error
+            yield temporary
+
+    @contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        place = self._place(path)
+        if not place.is_file():
+            raise FileNotFoundError(f"{self.uri(path)} does not exist")
+        yield place
+
+    def delete(self, path: str) -> None:
+        try:
+            self._place(path).unlink(missing_ok=True)
+        except NotADirectoryError:
+            pass
+        except OSError as error:
+            raise self._explain(error, path) from error
+
+    def delete_tree(self, prefix: str) -> None:
+        for path in self.list(prefix):
+            self.delete(path)
+        for folder, _, _ in os.walk(self._place(prefix), topdown=False):
+            with suppress(OSError):  # holds something new, or hidden files such as staging
+                if Path(folder) != self.folder:
+                    os.rmdir(folder)
+
+    def sweep(self, older_than: float = 24 * 3600) -> int:
+        try:
+            return self._staging.sweep(older_than)
+        except OSError as error:
+            raise self._explain(error, "") from error
+
+    @contextmanager
+    def lock(self, path: str, timeout: float | None = None) -> Iterator[object]:
+        wait = self.options.lock_timeout if timeout is None else timeout
+        digest = hashlib.sha256(checked(path).encode()).hexdigest()[:16]
+        file = self.folder / HIDDEN / "locks" / f"{path.rsplit('/', 1)[-1][:100]}.{digest}"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(file, timeout=wait, mode=0o666)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise LakeTrouble(f"another process is still working on {self.uri(path)} after {wait:g} s; try again later") from error
+        except OSError as error:
+            raise self._explain(error, path) from error
+        try:
+            yield lock
+        finally:
+            lock.release()
+
+    def check(self, create: bool = False) -> Iterable[Check]:
+        if not self.folder.exists() and not create:
+            parent = next(folder for folder in self.folder.parents if folder.exists())
+            ok = os.access(parent, os.W_OK | os.X_OK)
+            detail = "does not exist yet" + ("; it is made with the first file" if ok else f", and {parent} may not be written to")
+            yield Check(self.url, ok, detail, "" if ok else f"give your user the right to write to {parent}, or choose another folder")
+            return
+        try:
+            with self.staging("doctor") as temporary:
+                temporary.write_bytes(b"doctor")
+        except (PipelineError, OSError) as error:
+            yield Check(self.url, False, str(error), "make the folder writable, or choose another one")
+            return
+        yield Check(self.url, True, "writable")
+        free = shutil.disk_usage(self.folder).free
+        yield Check(
+            f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free",
+            "" if free >= ROOM else f"a large month needs up to {ROOM / 1024**3:.0f} GiB; make room or choose another disk",
+        )  # fmt: skip
+
+    def _place(self, path: str) -> Path:
+        return self.folder / checked(path) if path else self.folder
+
+    def _publish(self, temporary: Path, path: str, if_version: str | None, touch: bool = True) -> StoredObject:
+        """Rename a finished temporary file to its place, durably, and under the store's lock so that versions can be compared."""
+        place = self._place(path)
+        try:
+            _fsync(temporary)
+            _make_folders(place.parent)
+            with self._publishing():
+                old = self.stat(path)
+                if if_version is not None and (old.version if old else "") != if_version:
+                    raise ConflictError(f"{self.uri(path)} was changed by another process meanwhile; try again")
+                if touch:
+                    # The kernel's clock may tick more slowly than files are replaced: a version must never come back.
+                    moment = max(time.time_ns(), int(old.version) + 1 if old else 0)
+                    os.utime(temporary, ns=(moment, moment))
+                os.replace(temporary, place)
+                stored = _object(path, place.stat())
+            _fsync(place.parent)
+        except OSError as error:
+            raise self._explain(error, path) from error
+        return stored
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        """Held for the length of a rename, so waiting for it needs no bound; the kernel lets go of it when a process dies."""
+        with open(self.folder / HIDDEN / "publishing", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _explain(self, error: OSError, path: str) -> PipelineError:
+        where = self.uri(path) if path else self.url
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+                return LakeError(f"{where} cannot be written: no room left ({error.strerror}); make room on that disk and run again")
+            case errno.EACCES | errno.EPERM | errno.EROFS:
+                return LakeError(f"{where}: {error.strerror}; give your user the right to read and write {self.folder}")
+            case errno.EXDEV:
+                return LakeError(f"{where} lies on another filesystem than {self.folder}; a store must lie on one")
+            case errno.ENOENT if error.filename and not self._staging.owns(Path(os.fsdecode(error.filename))):
+                return LakeError(f"{where} cannot be written: {os.fsdecode(error.filename)} does not exist")
+            case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENAMETOOLONG:
+                return LakeError(f"{where} cannot be used: {error.strerror}; remove or rename what is in the way")
+            case _:
+                return LakeTrouble(f"{where}: {error.strerror or error}; try again, and look at the disk if it stays")
+
+
+def _object(path: str, status: os.stat_result) -> StoredObject:
+    return StoredObject(path, status.st_size, str(status.st_mtime_ns))
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make_folders(folder: Path) -> None:
+    """``mkdir -p`` whose new entries survive a power cut."""
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync(folder.parent)

@@ -1,0 +1,172 @@
+"""The record beside each lake file: what went in, what came out, and the digest of the bytes it speaks for.
+
+The whole record is the manifest's JSON file. Its ``summary`` is the part that decides completeness, small enough for the
+metadata of a GCS object, so that one listing answers for all months.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+#: GCS allows 8 KiB of custom metadata per object, keys and values together.
+SUMMARY_LIMIT = 8 * 1024
+
+#: What only the JSON file holds: counters that decide nothing and may grow with the file's oddities.
+_ONLY_IN_JSON = ("ignored_columns", "unknown_codes")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One version of one raw file at its publisher.
+
+    ``url`` carries no credentials and no query string. ``etag`` is the ETag, or size and time for a local file; with ``length``
+    (bytes) it is the cheap sign that the file may have changed, ``sha256`` of the raw bytes is the proof.
+    ``last_modified`` is kept for people only: publishers touch it without any change of data. ``format`` is ``csv``, ``csv.gz``
+    or ``parquet``.
+    """
+
+    url: str
+    sha256: str
+    etag: str
+    length: int
+    last_modified: str | None
+    format: str
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A file of the lake and the bytes that it must have: path below the lake's root, SHA-256 and size."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known about one month of one dataset in the lake.
+
+    ``month`` is the first day of the file's month, None for a dataset without months. ``publisher`` is the label.
+    ``rows_rejected`` counts by reason; ``rows_read`` are the data lines, so ``rows_read == rows_written + all rejects``
+    (``ValueError`` otherwise); blank lines and repeated headers are counted apart. ``unknown_columns`` are columns that no
+    declaration names, with their number of non-null values; ``ignored_columns`` are known to carry nothing;
+    ``unknown_codes`` counts, per column, the kept values that are not in its code table. ``created_at`` is UTC.
+    """
+
+    dataset: str
+    month: dt.date | None
+    publisher: str
+    source: Source
+    rows_read: int
+    rows_written: int
+    rows_rejected: Mapping[str, int]
+    rules: str
+    schema_version: str
+    parquet: Digest
+    rejects: Digest
+    run_id: str
+    created_at: dt.datetime
+    pipeline_version: str
+    is_synthetic: bool = False
+    blank_lines: int = 0
+    repeated_headers: int = 0
+    unknown_columns: Mapping[str, int] = field(default_factory=dict)
+    ignored_columns: tuple[str, ...] = ()
+    unknown_codes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rows_read != self.rows_written + self.rejected_count:
+            month = f" {self.month:%Y-%m}" if self.month else ""
+            raise ValueError(
+                f"{self.dataset}{month}: {self.rows_read} rows read, but {self.rows_written} written and "
+                f"{self.rejected_count} rejected; a row is lost or counted twice"
+            )
+
+    @property
+    def rejected_count(self) -> int:
+        return sum(self.rows_rejected.values())
+
+    def to_json(self) -> str:
+        """Readable JSON; the same manifest always gives the same text."""
+        return json.dumps(_plain(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """The inverse of ``to_json``. ``ValueError`` for anything that is not a manifest; keys it does not know are left out."""
+        try:
+            return cls._from_plain(json.loads(text))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a manifest: {type(error).__name__} {error}") from error
+
+    def summary(self) -> dict[str, str]:
+        """All but the bulky counters, flat, as text; {} in the rare case that it would be more than 8 KiB."""
+        flat: dict[str, str] = {}
+        for key, value in _plain(self).items():
+            if key in _ONLY_IN_JSON:
+                continue
+            if key in ("source", "parquet", "rejects"):
+                flat.update({f"{key}_{name}": _text(inner) for name, inner in value.items()})
+            else:
+                flat[key] = _text(value)
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in flat.items())
+        return flat if size < SUMMARY_LIMIT else {}
+
+    @classmethod
+    def from_summary(cls, metadata: Mapping[str, str]) -> Manifest | None:
+        """The manifest without its bulky counters; None where the metadata hold no summary (then read the JSON)."""
+        try:
+            plain: dict[str, Any] = {
+                f.name: _value(metadata[f.name]) for f in fields(cls) if f.name in metadata and f.name not in _NESTED
+            }
+            for key, kind in _NESTED.items():
+                plain[key] = {f.name: _value(metadata[f"{key}_{f.name}"]) for f in fields(kind)}
+            return cls._from_plain(plain)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            return None
+
+    @classmethod
+    def _from_plain(cls, plain: Mapping[str, Any]) -> Manifest:
+        values = {f.name: plain[f.name] for f in fields(cls) if f.name in plain}
+        values["month"] = dt.date.fromisoformat(f"{plain['month']}-01") if plain["month"] else None
+        values["created_at"] = dt.datetime.fromisoformat(plain["created_at"])
+        values["ignored_columns"] = tuple(plain.get("ignored_columns", ()))
+        for key, kind in _NESTED.items():
+            values[key] = kind(**{f.name: plain[key][f.name] for f in fields(kind)})
+        return cls(**values)
+
+
+_NESTED: dict[str, type[Source] | type[Digest]] = {"source": Source, "parquet": Digest, "rejects": Digest}
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON knows it, keys in the order of the fields, counters by name."""
+    plain = asdict(manifest)
+    plain["month"] = f"{manifest.month:%Y-%m}" if manifest.month else None
+    plain["created_at"] = manifest.created_at.isoformat(timespec="seconds")
+    plain["rows_rejected"] = dict(sorted(manifest.rows_rejected.items()))
+    plain["unknown_columns"] = dict(sorted(manifest.unknown_columns.items()))
+    plain["ignored_columns"] = list(manifest.ignored_columns)
+    plain["unknown_codes"] = {
+        column: dict(sorted(codes.items())) for column, codes in sorted(manifest.unknown_codes.items())
+    }
+    return plain
+
+
+def _text(value: object) -> str:
+    """A string as it is, everything else as JSON. GCS metadata travel as HTTP headers too: ASCII only."""
+    is_plain = isinstance(value, str) and value.isascii() and value[:1] not in ("", '"', "{", "[")
+    return str(value) if is_plain and not _is_json_scalar(str(value)) else json.dumps(value, separators=(",", ":"))
+
+
+def _value(text: str) -> Any:
+    if text[:1] in ('"', "{", "[") or _is_json_scalar(text):
+        return json.loads(text)
+    return text
+
+
+def _is_json_scalar(text: str) -> bool:
+    return text in ("null", "true", "false") or text.lstrip("-").isdigit()

@@ -1,0 +1,83 @@
+"""A folder of temporary files that tells those of living processes from those of killed ones.
+
+Every entry is a folder of its own with a lock file. The lock is held for as long as the entry is in use and the kernel lets go of it
+when the process ends, however it ends; so an entry whose lock can be taken belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import LakeTrouble
+
+
+class Staging:
+    """Temporary files below ``folder``, which is made when it is needed."""
+
+    def __init__(self, folder: Path, lock_timeout: float = 60.0) -> None:
+        self.folder = folder
+        self.lock_timeout = lock_timeout
+
+    @contextmanager
+    def open(self, name: str, key: str | None = None) -> Iterator[Path]:
+        """A path called ``name`` for this process alone; see ``Store.staging``."""
+        entry = self.folder / (f"k-{hashlib.sha256(key.encode()).hexdigest()[:32]}" if key else uuid.uuid4().hex)
+        lock = self._lock(entry)
+        path = entry / name
+        try:
+            yield path
+        finally:
+            if key is None or not path.exists():
+                shutil.rmtree(entry, ignore_errors=True)
+            os.close(lock)
+
+    def owns(self, path: Path) -> bool:
+        return path.is_relative_to(self.folder)
+
+    def sweep(self, older_than: float) -> int:
+        """Remove the entries that no process holds and that nobody wrote to for ``older_than`` seconds; returns how many."""
+        swept = 0
+        for entry in self.folder.iterdir() if self.folder.is_dir() else ():
+            with suppress(FileNotFoundError):
+                newest = max(path.stat().st_mtime for path in (entry, *entry.iterdir()))
+                if time.time() - newest < older_than:
+                    continue
+                lock = _try_lock(entry)
+                if lock is not None:
+                    shutil.rmtree(entry, ignore_errors=True)
+                    os.close(lock)
+                    swept += 1
+        return swept
+
+    def _lock(self, entry: Path) -> int:
+        give_up = time.monotonic() + self.lock_timeout
+        while True:
+            entry.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # swept between mkdir and lock
+                lock = _try_lock(entry)
+                if lock is not None:
+                    return lock
+            if time.monotonic() > give_up:
+                raise LakeTrouble(f"another process is still writing to {entry} after {self.lock_timeout:g} s; try again later")
+            time.sleep(0.05)
+
+
+def _try_lock(entry: Path) -> int | None:
+    """The open lock file of an entry, locked; None if another process holds it or the entry went away meanwhile."""
+    lock = os.open(entry / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(entry / "lock")):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None

@@ -1,0 +1,174 @@
+"""The one face of all places where files are kept: a folder or a bucket, for the lake as well as for the workspace.
+
+A new kind of place is one new file with a subclass of ``Store``, and one line in ``pipeline/lake/__init__.py``.
+
+What every store promises:
+
+* An object appears whole or not at all. A process killed at any moment leaves the old object, or the new one.
+* Temporary files are never listed. What a killed process leaves is removed by ``sweep``; what a living one uses never is.
+* Errors are ``LakeError`` (refused, full, missing) and ``LakeTrouble`` (may work later), each one line with the URL and the
+  remedy, and without secrets. An object that is not there is ``FileNotFoundError``.
+
+Paths are relative to the store's root, with ``/`` between the parts.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from ..checks import Check
+from ..errors import UsageError
+
+#: Called with (bytes done, bytes in all) from time to time; cheap.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """What a store may be told besides its URL; passed in, because a store does not know the settings.
+
+    ``lock_timeout``: seconds to wait for someone else's lock. ``patience``: seconds without any progress after which a
+    server that fails or does not answer is given up. ``chunk_size``: bytes per upload request, a multiple of 256 KiB.
+    ``project`` and ``location``: of a bucket to create.
+    """
+
+    lock_timeout: float = 60.0
+    patience: float = 300.0
+    chunk_size: int = 4 * 1024**2
+    project: str | None = None
+    location: str = "US"
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object of a store. ``version`` changes whenever the object is replaced. ``metadata`` is {} in a folder."""
+
+    path: str
+    size: int
+    version: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Store(abc.ABC):
+    """A folder or a bucket prefix. Constructing opens nothing and asks nothing, so a store survives a fork."""
+
+    #: Absolute and normalised, without credentials: fit for task parameters, logs and errors.
+    url: str
+
+    #: Whether ``metadata`` are kept with an object and come with its listing.
+    keeps_metadata: bool = False
+
+    @abc.abstractmethod
+    def uri(self, path: str) -> str:
+        """The address of one object, as errors and warehouses name it."""
+
+    def generation(self, path: str) -> str | None:
+        """Generation of a bucket's object now, asked for each time; None in a folder."""
+        return None
+
+    def location(self) -> str | None:
+        """Place of a bucket, such as ``US`` or ``EUROPE-WEST1``; None for a folder."""
+        return None
+
+    @abc.abstractmethod
+    def stat(self, path: str) -> StoredObject | None:
+        """The object, or None where there is none."""
+
+    @abc.abstractmethod
+    def list(self, prefix: str = "") -> dict[str, StoredObject]:
+        """All objects below the folder ``prefix``, at any depth, by path in order; one paged listing."""
+
+    @abc.abstractmethod
+    def read(self, path: str) -> bytes:
+        """The bytes of a small object. ``FileNotFoundError`` where there is none."""
+
+    @abc.abstractmethod
+    def write(
+        self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
+    ) -> StoredObject:
+        """Put a small object in place, atomically.
+
+        ``if_version``: None replaces whatever is there, "" wants nothing to be there, else the version that must be
+        there; ``ConflictError`` if it is otherwise.
+        """
+
+    @abc.abstractmethod
+    def put(
+        self,
+        local: Path,
+        path: str,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+        if_version: str | None = None,
+    ) -> StoredObject:
+        """Publish a local file, atomically; ``if_version`` as in ``write``. A file from ``staging`` may be moved away."""
+
+    @abc.abstractmethod
+    def copy(self, path: str, to: str) -> StoredObject:
+        """Copy an object within the store, atomically, metadata included. ``FileNotFoundError`` where there is none."""
+
+    @abc.abstractmethod
+    def staging(self, path: str, key: str | None = None) -> AbstractContextManager[Path]:
+        """A unique local path to write to, on its way to ``path``; the file is not made. Removed at the end unless published.
+
+        With a ``key`` the same key gives the same path again, to one process at a time (``LakeTrouble`` after the lock time),
+        and what is left unpublished is kept, so that a broken download can be resumed. ``sweep`` removes it some day.
+        """
+
+    @abc.abstractmethod
+    def local(self, path: str) -> AbstractContextManager[Path]:
+        """The object as a readable local file for as long as the context lasts. ``FileNotFoundError`` where there is none."""
+
+    @abc.abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+
+    @abc.abstractmethod
+    def delete_tree(self, prefix: str) -> None:
+        """Remove all objects below the folder ``prefix``."""
+
+    @abc.abstractmethod
+    def sweep(self, older_than: float = 24 * 3600) -> int:
+        """Remove what killed processes left behind ``older_than`` seconds ago or earlier; returns how many."""
+
+    @abc.abstractmethod
+    def lock(self, path: str, timeout: float | None = None) -> AbstractContextManager[object]:
+        """Keep other processes from working on ``path``; ``LakeTrouble`` after ``timeout`` seconds of waiting."""
+
+    @abc.abstractmethod
+    def check(self, create: bool = False) -> Iterable[Check]:
+        """Try what the pipeline will do here; with ``create`` make what is missing. Never raises."""
+
+
+def checked(path: str) -> str:
+    """``path`` if it is a plain relative path. ``UsageError`` for one that would leave the store or hide in it."""
+    parts = path.split("/")
+    if path and any(not part or part.startswith(".") or "\\" in part or "\0" in part for part in parts):
+        raise UsageError(f"{path!r} cannot be a path in a lake or workspace: it must be plain names with / between them")
+    return path
+
+
+def without_secrets(url: str) -> str:
+    """A URL as it may be printed: user name, password, query and fragment taken out."""
+    return re.sub(r"^([a-zA-Z][\w+.-]*://)[^/]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
+
+
+def folder_of(url: str) -> Path:
+    """The absolute folder of a ``file:`` URL: ``file:relative``, ``file:/absolute`` or ``file:///absolute``, percent-decoded."""
+    rest = url.removeprefix("file:")
+    if rest.startswith("//"):
+        host, slash, tail = rest[2:].partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise UsageError(
+                f"{without_secrets(url)} names the host {host!r}, not a folder; write file:relative or file:///absolute/folder"
+            )
+        rest = slash + tail
+    if not rest:
+        raise UsageError("file: names no folder; write file:relative or file:///absolute/folder")
+    return Path(unquote(rest)).absolute()

@@ -1,0 +1,207 @@
+"""Publishing months: order, completeness, versions, observations."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import LakeError
+from pipeline.lake import Lake, Manifest, layout, open_store
+from pipeline.lake.store import Store
+
+from .conftest import MakeMonth
+
+APRIL = dt.date(2020, 4, 1)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(open_store(f"file:{tmp_path}/lake"))
+
+
+def test_nothing_in_an_empty_lake(lake: Lake) -> None:
+    assert lake.manifests("green") == {}
+    assert lake.manifest("green", APRIL) is None
+    assert lake.observations("tlc", "green") == {}
+    assert not (lake.store.folder).exists()  # type: ignore[attr-defined]
+
+
+def test_published_month_is_complete(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, manifest = make_month()
+    lake.publish(parquet, rejects, manifest)
+    assert lake.manifest("green", APRIL) == manifest
+    assert lake.manifests("green") == {APRIL: manifest}
+    assert set(lake.store.list()) == {
+        "data/green/green_tripdata_2020-04.parquet",
+        "rejects/green/green_tripdata_2020-04.parquet",
+        "manifests/green/green_tripdata_2020-04.json",
+    }
+    with lake.file(manifest).local() as local:
+        assert local.read_bytes() == b"first"
+    assert lake.file(manifest).uri.startswith("file:/")
+    assert lake.file(manifest).generation is None
+    assert lake.file(manifest).location is None
+
+
+def test_zone_table_has_no_month(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, manifest = make_month(month=None, dataset="zones")
+    lake.publish(parquet, rejects, manifest)
+    assert lake.manifests("zones") == {None: manifest}
+    assert "data/zones/taxi_zone_lookup.parquet" in lake.store.list()
+
+
+def test_forgotten_month_keeps_its_data(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, manifest = make_month()
+    lake.publish(parquet, rejects, manifest)
+    lake.forget("green", APRIL)
+    assert lake.manifests("green") == {}
+    assert lake.store.stat(layout.data("green", APRIL))
+
+
+def test_incomplete_when_the_file_is_gone_or_has_another_size(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, manifest = make_month()
+    lake.publish(parquet, rejects, manifest)
+    lake.store.write(layout.data("green", APRIL), b"other size")
+    assert lake.manifest("green", APRIL) is None
+    assert lake.manifests("green") == {}
+    lake.store.delete(layout.data("green", APRIL))
+    assert lake.manifest("green", APRIL) is None
+
+
+def test_unreadable_manifest_counts_as_missing(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, manifest = make_month()
+    lake.publish(parquet, rejects, manifest)
+    lake.store.write(layout.manifest("green", APRIL), b"{ half")
+    lake.store.write("manifests/green/notes.json", b"{}")
+    assert lake.manifests("green") == {}
+    lake.publish(parquet, rejects, manifest)
+    assert lake.manifests("green") == {APRIL: manifest}
+
+
+def test_local_file_must_be_the_one_of_the_manifest(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, manifest = make_month()
+    parquet.write_bytes(b"FIRST")
+    with pytest.raises(LakeError, match="not the file of its manifest"):
+        lake.publish(parquet, rejects, manifest)
+    assert lake.store.list() == {}
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_interrupted_replacement_is_never_complete_with_other_bytes(
+    lake: Lake, make_month: MakeMonth, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Old and new Parquet have the same size, so only the order of the steps can tell."""
+    first = make_month(content=b"first")
+    lake.publish(*first)
+    second = make_month(content=b"other")
+
+    steps = iter(range(10))
+
+    def interrupt(name: str) -> None:
+        original = getattr(Store if name == "none" else type(lake.store), name)
+
+        def wrapped(self: Store, *args: object, **kwargs: object) -> object:
+            if next(steps) == step:
+                raise Interrupted
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(type(lake.store), name, wrapped)
+
+    for name in ("delete", "put", "write"):
+        interrupt(name)
+    with pytest.raises(Interrupted):
+        lake.publish(*second)
+    monkeypatch.undo()
+
+    found = lake.manifest("green", APRIL)
+    if found:
+        with lake.file(found).local() as local:
+            assert local.read_bytes() == b"first"
+        assert step == 0
+    lake.publish(*second)
+    assert lake.manifests("green") == {APRIL: second[2]}
+    assert lake.store.read(layout.data("green", APRIL)) == b"other"
+
+
+def test_same_bytes_are_not_sent_again(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, manifest = make_month()
+    lake.publish(parquet, rejects, manifest)
+    before = lake.store.stat(manifest.parquet.path)
+    _, _, again = make_month(run_id="another")
+    lake.publish(parquet, rejects, again)
+    assert lake.store.stat(manifest.parquet.path) == before
+    assert lake.manifests("green") == {APRIL: again}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_replaced_month_may_stay_under_versions(lake: Lake, make_month: MakeMonth, keep: bool) -> None:
+    first = make_month(content=b"first")
+    lake.publish(*first)
+    second = make_month(content=b"second")
+    lake.publish(*second, keep_versions=keep)
+    kept = f"versions/green/green_tripdata_2020-04.{first[2].parquet.sha256[:12]}"
+    if keep:
+        assert lake.store.read(f"{kept}.parquet") == b"first"
+        assert Manifest.from_json(lake.store.read(f"{kept}.json")) == first[2]
+    else:
+        assert lake.store.list("versions") == {}
+    assert lake.store.read(layout.data("green", APRIL)) == b"second"
+
+
+def test_all_months_of_history_are_read_quickly(lake: Lake, make_month: MakeMonth) -> None:
+    _, _, manifest = make_month()
+    folder = lake.store.folder  # type: ignore[attr-defined]
+    for number in range(584):
+        month = dt.date(1980 + number // 12, number % 12 + 1, 1)
+        _, _, manifest = make_month(month=month, unknown_columns={f"column_{n}": n for n in range(10)})
+        for path, content in (
+            (layout.manifest("green", month), manifest.to_json().encode()),
+            (layout.data("green", month), b"first"),
+        ):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+    started = time.process_time()
+    assert len(lake.manifests("green")) == 584
+    assert time.process_time() - started < 0.3
+
+
+def test_observations_are_merged_by_month(lake: Lake) -> None:
+    may = dt.date(2020, 5, 1)
+    lake.observe("tlc", "green", {APRIL: {"etag": "a"}, may: {"absent": True}})
+    lake.observe("tlc", "green", {may: None, None: {"etag": "z"}})
+    assert lake.observations("tlc", "green") == {None: {"etag": "z"}, APRIL: {"etag": "a"}}
+    assert lake.observations("dtc", "green") == {}
+    lake.observe("tlc", "green", {})
+
+
+def test_unreadable_observations_are_named(lake: Lake) -> None:
+    lake.store.write(layout.observations("tlc", "green"), b"[]")
+    with pytest.raises(LakeError, match=r"observations/tlc/green\.json is not readable"):
+        lake.observations("tlc", "green")
+
+
+def observe_months(url: str, year: int) -> None:
+    lake = Lake(open_store(url))
+    for month in range(1, 13):
+        lake.observe("tlc", "green", {dt.date(year, month, 1): {"year": year}})
+
+
+def test_parallel_observers_lose_nothing(lake: Lake) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=observe_months, args=(lake.url, year)) for year in range(2020, 2024)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(lake.observations("tlc", "green")) == 48
+    json.loads(lake.store.read("observations/tlc/green.json"))

@@ -1,0 +1,41 @@
+"""Paths that other people's scripts rest on."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from pipeline.lake import layout
+
+MONTH = dt.date(2021, 1, 1)
+
+
+def test_paths_of_a_month() -> None:
+    assert layout.data("yellow", MONTH) == "data/yellow/yellow_tripdata_2021-01.parquet"
+    assert layout.rejects("yellow", MONTH) == "rejects/yellow/yellow_tripdata_2021-01.parquet"
+    assert layout.manifest("yellow", MONTH) == "manifests/yellow/yellow_tripdata_2021-01.json"
+    assert layout.version("yellow", MONTH, "ab" * 32) == "versions/yellow/yellow_tripdata_2021-01.abababababab.parquet"
+
+
+def test_paths_of_the_zone_table() -> None:
+    assert layout.data("zones", None) == "data/zones/taxi_zone_lookup.parquet"
+    assert layout.manifest("zones", None) == "manifests/zones/taxi_zone_lookup.json"
+
+
+def test_month_of_is_the_inverse() -> None:
+    for path in (layout.data, layout.rejects, layout.manifest):
+        assert layout.month_of(path("fhvhv", MONTH)) == MONTH
+        assert layout.month_of(path("zones", None)) is None
+    assert layout.month_of(layout.version("fhvhv", MONTH, "ab" * 32)) == MONTH
+    with pytest.raises(ValueError, match="notes.txt"):
+        layout.month_of("data/yellow/notes.txt")
+
+
+def test_observations_of_two_addresses_are_two_files() -> None:
+    assert layout.observations("tlc", "green") == "observations/tlc/green.json"
+    paths = {
+        layout.observations(f"tlc=file:/{folder}", "green") for folder in ("a/b", "a-b", "a b", "x" * 300, "x" * 301)
+    }
+    assert len(paths) == 5
+    assert all(len(path) < 120 and path.count("/") == 2 for path in paths)
