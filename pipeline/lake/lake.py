@@ -49,7 +49,7 @@ class LakeFile:
 
 
 class Lake:
-    """Published months in ``store``. A month is complete when its manifest and the Parquet file it names are both there."""
+    """Published months in ``store``. A month is complete when its manifest and the Parquet file it names are there."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -103,7 +103,9 @@ class Lake:
         place = layout.manifest(dataset, month)
         for local, digest in ((parquet, manifest.parquet), (rejects, manifest.rejects)):
             if digest != (actual := digest_of(local, digest.path)):
-                raise LakeError(f"{local} has {actual.bytes} bytes, SHA-256 {actual.sha256}: not the file of its manifest; clean it again")
+                raise LakeError(
+                    f"{local} is not the file of its manifest ({actual.bytes} bytes, SHA-256 {actual.sha256}); make it again"
+                )
 
         with self.store.lock(place):
             old = self.store.stat(place)
@@ -155,7 +157,9 @@ class Lake:
         except FileNotFoundError:
             return {}
         except (ValueError, AttributeError) as error:
-            raise LakeError(f"{self.store.uri(path)} is not readable ({error}); remove it, and months are looked up anew") from error
+            raise LakeError(
+                f"{self.store.uri(path)} is not readable ({error}); remove it, and the months are looked up anew"
+            ) from error
 
     def _read_manifest(self, path: str) -> Manifest | None:
         try:

@@ -1,7 +1,8 @@
 """A store in a folder.
 
-A file is written under a temporary name in the hidden folder ``.store``, flushed to the disk and renamed. The hidden folder lies in the
-store itself, because a rename is atomic only within one filesystem. Permissions follow the umask, as those of any file a user makes.
+A file is written under a temporary name in the hidden folder ``.store``, flushed to the disk and renamed. The hidden
+folder lies in the store itself, because a rename is atomic only within one filesystem. Permissions follow the umask, as
+those of any file a user makes.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import filelock
 
 from ..checks import Check
-from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError
+from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
 from .staging import Staging
-from .store import Progress, Store, StoredObject, StoreOptions, checked, folder_of
+from .store import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
 
 HIDDEN = ".store"
 
@@ -35,7 +36,7 @@ class LocalStore(Store):
 
     def __init__(self, url: str, options: StoreOptions | None = None) -> None:
         self.options = options or StoreOptions()
-        self.folder = folder_of(url)
+        self.folder = path_of(url)
         self.url = "file:" + quote(str(self.folder))
         self._staging = Staging(self.folder / HIDDEN / "staging", self.options.lock_timeout)
 
@@ -170,7 +171,9 @@ class LocalStore(Store):
             lock = filelock.FileLock(file, timeout=wait, mode=0o666)
             lock.acquire()
         except filelock.Timeout as error:
-            raise LakeTrouble(f"another process is still working on {self.uri(path)} after {wait:g} s; try again later") from error
+            raise LakeTrouble(
+                f"another process is still working on {self.uri(path)} after {wait:g} s; try again later"
+            ) from error
         except OSError as error:
             raise self._explain(error, path) from error
         try:
@@ -182,8 +185,15 @@ class LocalStore(Store):
         if not self.folder.exists() and not create:
             parent = next(folder for folder in self.folder.parents if folder.exists())
             ok = os.access(parent, os.W_OK | os.X_OK)
-            detail = "does not exist yet" + ("; it is made with the first file" if ok else f", and {parent} may not be written to")
-            yield Check(self.url, ok, detail, "" if ok else f"give your user the right to write to {parent}, or choose another folder")
+            if ok:
+                yield Check(self.url, True, "does not exist yet; it is made with the first file")
+            else:
+                yield Check(
+                    self.url,
+                    False,
+                    f"does not exist, and {parent} may not be written to",
+                    f"give your user the right to write to {parent}, or choose another folder",
+                )
             return
         try:
             with self.staging("doctor") as temporary:
@@ -193,16 +203,16 @@ class LocalStore(Store):
             return
         yield Check(self.url, True, "writable")
         free = shutil.disk_usage(self.folder).free
+        remedy = f"a large month needs up to {ROOM / 1024**3:.0f} GiB; make room or choose another disk"
         yield Check(
-            f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free",
-            "" if free >= ROOM else f"a large month needs up to {ROOM / 1024**3:.0f} GiB; make room or choose another disk",
-        )  # fmt: skip
+            f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free", remedy if free < ROOM else ""
+        )
 
     def _place(self, path: str) -> Path:
         return self.folder / checked(path) if path else self.folder
 
     def _publish(self, temporary: Path, path: str, if_version: str | None, touch: bool = True) -> StoredObject:
-        """Rename a finished temporary file to its place, durably, and under the store's lock so that versions can be compared."""
+        """Rename a finished temporary file to its place, durably; under a lock, so that versions can be compared."""
         place = self._place(path)
         try:
             _fsync(temporary)
@@ -224,7 +234,7 @@ class LocalStore(Store):
 
     @contextmanager
     def _publishing(self) -> Iterator[None]:
-        """Held for the length of a rename, so waiting for it needs no bound; the kernel lets go of it when a process dies."""
+        """Held for the length of a rename, so waiting needs no bound; the kernel releases it when a process dies."""
         with open(self.folder / HIDDEN / "publishing", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -233,7 +243,9 @@ class LocalStore(Store):
         where = self.uri(path) if path else self.url
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-                return LakeError(f"{where} cannot be written: no room left ({error.strerror}); make room on that disk and run again")
+                return LakeError(
+                    f"{where} cannot be written: no room left ({error.strerror}); make room on that disk and run again"
+                )
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 return LakeError(f"{where}: {error.strerror}; give your user the right to read and write {self.folder}")
             case errno.EXDEV:
@@ -244,6 +256,21 @@ class LocalStore(Store):
                 return LakeError(f"{where} cannot be used: {error.strerror}; remove or rename what is in the way")
             case _:
                 return LakeTrouble(f"{where}: {error.strerror or error}; try again, and look at the disk if it stays")
+
+
+def path_of(url: str) -> Path:
+    """The absolute path of a ``file:`` URL: ``file:relative``, ``file:/absolute``, ``file:///absolute``; percent-decoded."""
+    rest = url.removeprefix("file:")
+    if rest.startswith("//"):
+        host, slash, tail = rest[2:].partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise UsageError(
+                f"{without_secrets(url)} names a host, not a folder; write file:relative or file:///absolute/folder"
+            )
+        rest = slash + tail
+    if not rest:
+        raise UsageError("file: names no folder; write file:relative or file:///absolute/folder")
+    return Path(os.path.abspath(unquote(rest)))
 
 
 def _object(path: str, status: os.stat_result) -> StoredObject:

@@ -1,7 +1,7 @@
 """The record beside each lake file: what went in, what came out, and the digest of the bytes it speaks for.
 
-The whole record is the manifest's JSON file. Its ``summary`` is the part that decides completeness, small enough for the
-metadata of a GCS object, so that one listing answers for all months.
+The whole record is the manifest's JSON file. Its ``summary`` is the part that decides completeness, small enough for
+the metadata of a GCS object, so that one listing answers for all months.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _ONLY_IN_JSON = ("ignored_columns", "unknown_codes")
 class Source:
     """One version of one raw file at its publisher.
 
-    ``url`` carries no credentials and no query string. ``etag`` is the ETag, or size and time for a local file; with ``length``
-    (bytes) it is the cheap sign that the file may have changed, ``sha256`` of the raw bytes is the proof.
-    ``last_modified`` is kept for people only: publishers touch it without any change of data. ``format`` is ``csv``, ``csv.gz``
-    or ``parquet``.
+    ``url`` carries no credentials and no query string. ``etag`` is the ETag, or size and time for a local file; with
+    ``length`` (bytes) it is the cheap sign that the file may have changed, ``sha256`` of the raw bytes is the proof.
+    ``last_modified`` is kept for people only: publishers touch it without any change of data. ``format`` is ``csv``,
+    ``csv.gz`` or ``parquet``.
     """
 
     url: str
@@ -52,8 +52,8 @@ class Manifest:
 
     ``month`` is the first day of the file's month, None for a dataset without months. ``publisher`` is the label.
     ``rows_rejected`` counts by reason; ``rows_read`` are the data lines, so ``rows_read == rows_written + all rejects``
-    (``ValueError`` otherwise); blank lines and repeated headers are counted apart. ``unknown_columns`` are columns that no
-    declaration names, with their number of non-null values; ``ignored_columns`` are known to carry nothing;
+    (``ValueError`` otherwise); blank lines and repeated headers are counted apart. ``unknown_columns`` are columns that
+    no declaration names, with their number of non-null values; ``ignored_columns`` are known to carry nothing;
     ``unknown_codes`` counts, per column, the kept values that are not in its code table. ``created_at`` is UTC.
     """
 
@@ -96,7 +96,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """The inverse of ``to_json``. ``ValueError`` for anything that is not a manifest; keys it does not know are left out."""
+        """The inverse of ``to_json``; unknown keys are left out. ``ValueError`` for anything that is not a manifest."""
         try:
             return cls._from_plain(json.loads(text))
         except (KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """A folder of temporary files that tells those of living processes from those of killed ones.
 
-Every entry is a folder of its own with a lock file. The lock is held for as long as the entry is in use and the kernel lets go of it
-when the process ends, however it ends; so an entry whose lock can be taken belongs to nobody.
+Every entry is a folder of its own with a lock file. The lock is held for as long as the entry is in use, and the kernel
+lets go of it when the process ends, however it ends; so an entry whose lock can be taken belongs to nobody.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Staging:
         return path.is_relative_to(self.folder)
 
     def sweep(self, older_than: float) -> int:
-        """Remove the entries that no process holds and that nobody wrote to for ``older_than`` seconds; returns how many."""
+        """Remove the entries that no process holds and nobody wrote to for ``older_than`` seconds; returns how many."""
         swept = 0
         for entry in self.folder.iterdir() if self.folder.is_dir() else ():
             with suppress(FileNotFoundError):
@@ -66,7 +66,9 @@ class Staging:
                 if lock is not None:
                     return lock
             if time.monotonic() > give_up:
-                raise LakeTrouble(f"another process is still writing to {entry} after {self.lock_timeout:g} s; try again later")
+                raise LakeTrouble(
+                    f"another process is still writing to {entry} after {self.lock_timeout:g} s; try again later"
+                )
             time.sleep(0.05)
 
 

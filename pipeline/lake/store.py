@@ -5,9 +5,9 @@ A new kind of place is one new file with a subclass of ``Store``, and one line i
 What every store promises:
 
 * An object appears whole or not at all. A process killed at any moment leaves the old object, or the new one.
-* Temporary files are never listed. What a killed process leaves is removed by ``sweep``; what a living one uses never is.
-* Errors are ``LakeError`` (refused, full, missing) and ``LakeTrouble`` (may work later), each one line with the URL and the
-  remedy, and without secrets. An object that is not there is ``FileNotFoundError``.
+* Temporary files are never listed. What a killed process leaves is removed by ``sweep``; what a living one uses is not.
+* Errors are ``LakeError`` (refused, full, missing) and ``LakeTrouble`` (may work later), each one line with the URL and
+  the remedy, and without secrets. An object that is not there is ``FileNotFoundError``.
 
 Paths are relative to the store's root, with ``/`` between the parts.
 """
@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
 
 from ..checks import Check
 from ..errors import UsageError
@@ -107,7 +106,7 @@ class Store(abc.ABC):
         progress: Progress | None = None,
         if_version: str | None = None,
     ) -> StoredObject:
-        """Publish a local file, atomically; ``if_version`` as in ``write``. A file from ``staging`` may be moved away."""
+        """Publish a local file, atomically; ``if_version`` as in ``write``. A file of ``staging`` may be moved away."""
 
     @abc.abstractmethod
     def copy(self, path: str, to: str) -> StoredObject:
@@ -115,15 +114,15 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def staging(self, path: str, key: str | None = None) -> AbstractContextManager[Path]:
-        """A unique local path to write to, on its way to ``path``; the file is not made. Removed at the end unless published.
+        """A unique local path to write to, on its way to ``path``; the file is not made. Removed at the end.
 
-        With a ``key`` the same key gives the same path again, to one process at a time (``LakeTrouble`` after the lock time),
-        and what is left unpublished is kept, so that a broken download can be resumed. ``sweep`` removes it some day.
+        With a ``key`` the same key gives the same path again, to one process at a time (``LakeTrouble`` after the lock
+        time), and what was not published is kept, so that a broken download can be resumed, until ``sweep`` removes it.
         """
 
     @abc.abstractmethod
     def local(self, path: str) -> AbstractContextManager[Path]:
-        """The object as a readable local file for as long as the context lasts. ``FileNotFoundError`` where there is none."""
+        """The object as a readable local file while the context lasts. ``FileNotFoundError`` where there is none."""
 
     @abc.abstractmethod
     def delete(self, path: str) -> None:
@@ -150,25 +149,10 @@ def checked(path: str) -> str:
     """``path`` if it is a plain relative path. ``UsageError`` for one that would leave the store or hide in it."""
     parts = path.split("/")
     if path and any(not part or part.startswith(".") or "\\" in part or "\0" in part for part in parts):
-        raise UsageError(f"{path!r} cannot be a path in a lake or workspace: it must be plain names with / between them")
+        raise UsageError(f"{path!r} cannot be a path in a lake or workspace; write plain names with / between them")
     return path
 
 
 def without_secrets(url: str) -> str:
     """A URL as it may be printed: user name, password, query and fragment taken out."""
     return re.sub(r"^([a-zA-Z][\w+.-]*://)[^/]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
-
-
-def folder_of(url: str) -> Path:
-    """The absolute folder of a ``file:`` URL: ``file:relative``, ``file:/absolute`` or ``file:///absolute``, percent-decoded."""
-    rest = url.removeprefix("file:")
-    if rest.startswith("//"):
-        host, slash, tail = rest[2:].partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise UsageError(
-                f"{without_secrets(url)} names the host {host!r}, not a folder; write file:relative or file:///absolute/folder"
-            )
-        rest = slash + tail
-    if not rest:
-        raise UsageError("file: names no folder; write file:relative or file:///absolute/folder")
-    return Path(unquote(rest)).absolute()

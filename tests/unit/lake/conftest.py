@@ -19,7 +19,10 @@ def make_month(tmp_path: Path) -> MakeMonth:
     """Write two local files and return them with a manifest that names them; the bytes are no real Parquet."""
 
     def make(
-        month: dt.date | None = dt.date(2020, 4, 1), content: bytes = b"first", dataset: str = "green", **changes: object
+        month: dt.date | None = dt.date(2020, 4, 1),
+        content: bytes = b"first",
+        dataset: str = "green",
+        **changes: object,
     ) -> tuple[Path, Path, Manifest]:
         parquet, rejects = tmp_path / "made.parquet", tmp_path / "made.rejects.parquet"
         parquet.write_bytes(content)

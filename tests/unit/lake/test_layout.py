@@ -28,7 +28,7 @@ def test_month_of_is_the_inverse() -> None:
         assert layout.month_of(path("fhvhv", MONTH)) == MONTH
         assert layout.month_of(path("zones", None)) is None
     assert layout.month_of(layout.version("fhvhv", MONTH, "ab" * 32)) == MONTH
-    with pytest.raises(ValueError, match="notes.txt"):
+    with pytest.raises(ValueError, match=r"notes\.txt"):
         layout.month_of("data/yellow/notes.txt")
 
 

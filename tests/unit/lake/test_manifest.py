@@ -34,11 +34,12 @@ def test_json_is_stable_and_complete(make_month: MakeMonth) -> None:
 
 
 @SAME_FIXTURE
-@given(url=st.text(), etag=st.text(), run_id=st.text(), columns=st.dictionaries(st.text(max_size=8), st.integers(0), max_size=5))
+@given(url=st.text(), etag=st.text(), columns=st.dictionaries(st.text(max_size=8), st.integers(0), max_size=5))
 def test_any_text_survives_json_and_metadata(
-    make_month: MakeMonth, url: str, etag: str, run_id: str, columns: dict[str, int]
+    make_month: MakeMonth, url: str, etag: str, columns: dict[str, int]
 ) -> None:
-    _, _, manifest = make_month(source=Source(url, "0" * 64, etag, 5, None, "csv"), run_id=run_id, unknown_columns=columns)
+    source = Source(url, "0" * 64, etag, 5, None, "csv")
+    _, _, manifest = make_month(source=source, unknown_columns=columns)
     assert Manifest.from_json(manifest.to_json()) == manifest
     summary = manifest.summary()
     assert all(value.isascii() for value in summary.values())
