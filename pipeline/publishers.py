@@ -1,0 +1,769 @@
+"""What publishers there are, at which address each file is, and what an answer of theirs means.
+
+Three publishers offer the same datasets: ``tlc`` (official Parquet), ``dtc`` (the closed CSV archive of DataTalksClub)
+and ``sample`` (made on this machine). ``[publisher] url`` puts a mirror or a folder in the place of the publisher's own
+address; the layout below it stays. Fetching a file is the business of ``transfer``; here are only cheap questions.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+
+from . import datasets
+from .errors import (
+    MissingAtPublisher,
+    NeverOffered,
+    PipelineError,
+    PublisherTrouble,
+    RefusedByPublisher,
+    Throttled,
+    TransientError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+T = TypeVar("T")
+Month = dt.date
+
+#: The publishers' own addresses; ``[publisher] url`` replaces them.
+ADDRESSES = {
+    "tlc": "https://d37ci6vzurychx.cloudfront.net",
+    "dtc": "https://github.com/DataTalksClub/nyc-tlc-data/releases/download",
+    "sample": "sample:?rows=20000&seed=1",
+}
+
+#: TLC put no earlier green month into Parquet; the five before it exist as CSV only.
+TLC_FIRST = {"green": dt.date(2014, 1, 1)}
+
+#: What the archive at the dtc address holds. Its last month is also the last that TLC published as CSV, so that
+#: no folder or mirror in this layout can have a later one; it may have earlier ones, back to the dataset's first.
+DTC_FIRST = {
+    "yellow": dt.date(2019, 1, 1),
+    "green": dt.date(2019, 1, 1),
+    "fhv": dt.date(2019, 1, 1),
+    "fhvhv": dt.date(2021, 1, 1),
+}
+DTC_LAST = dt.date(2021, 7, 1)
+
+#: How many months past the newest asked one are tried, to tell a gap from a month that is not published yet.
+LOOK_AHEAD = 6
+#: How many months before the oldest asked one are tried before an address is called wrong.
+LOOK_BACK = 12
+#: Requests under way at once.
+CONCURRENT = 6
+
+#: What to do about a file that is not there: the end of messages.
+LEAVE_OUT = "leave it out, or use another [publisher] name or url"
+
+USER_AGENT = "nyc-trips-pipeline (Luigi pipeline for the NYC TLC trip records)"
+
+
+# -- publishers ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Who publishes the files, and at which address. Made by ``get``, which validates.
+
+    ``base_url`` is the full address and may hold credentials; ``label`` and ``address`` never do.
+    """
+
+    name: str
+    base_url: str = field(repr=False)
+
+    @property
+    def scheme(self) -> str:
+        """``https``, ``http``, ``file`` or ``sample``."""
+        return urlsplit(self.base_url).scheme
+
+    @property
+    def is_own_address(self) -> bool:
+        """Whether the address is the publisher's own, not a mirror or a folder of the user's."""
+        return self.base_url == ADDRESSES[self.name]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether asking costs nothing: the files lie on this machine or are made on it."""
+        return self.scheme in ("file", "sample")
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.name == "sample"
+
+    @property
+    def label(self) -> str:
+        """The name, with the address if that was replaced, and without credentials: ``tlc=https://mirror/x``.
+
+        User, password and query string count as credentials (a signed address has its signature in the query).
+        """
+        return self.name if self.is_own_address else f"{self.name}={_without_credentials(self.base_url)}"
+
+    @property
+    def layout(self) -> str:
+        """Whose folders and formats are used below the base address: ``tlc`` or ``dtc``."""
+        if self.name == "sample":
+            return dict(parse_qsl(urlsplit(self.base_url).query)).get("layout", "tlc")
+        return self.name
+
+    @property
+    def format(self) -> str:
+        """Format of the monthly files: ``parquet`` or ``csv.gz``."""
+        return "csv.gz" if self.layout == "dtc" else "parquet"
+
+    def file_format(self, dataset: str) -> str:
+        """Format of the files of a dataset; the zone table is a plain ``csv`` everywhere."""
+        return self.format if datasets.get(dataset).is_monthly else "csv"
+
+    def file_name(self, dataset: str, month: Month | None = None) -> str:
+        """Name of the file, without folders."""
+        if month is None:
+            return "taxi_zone_lookup.csv"
+        return f"{dataset}_tripdata_{month:%Y-%m}.{self.format}"
+
+    def months_folder(self, dataset: str) -> str:
+        """Folder of the monthly files of a dataset, below the base address."""
+        return dataset if self.layout == "dtc" else "trip-data"
+
+    def file_path(self, dataset: str, month: Month | None = None) -> str:
+        """Path of a file, below the base address; ``month`` None stands for the zone table."""
+        folder = "misc" if month is None else self.months_folder(dataset)
+        return f"{folder}/{self.file_name(dataset, month)}"
+
+    def url(self, dataset: str, month: Month | None = None) -> str:
+        """Full address of a file, credentials included: for requests, never for messages or records.
+
+        ``month`` is the first day of the file's month, and None for the zone table.
+        """
+        base = urlsplit(self.base_url)
+        path = f"{base.path.rstrip('/')}/{self.file_path(dataset, month)}"
+        if self.is_local:  # urlunsplit would write file:///x, labels and lakes say file:/x
+            return f"{base.scheme}:{path}" + (f"?{base.query}" if base.query else "")
+        return urlunsplit((base.scheme, base.netloc, path, base.query, ""))
+
+    def address(self, dataset: str, month: Month | None = None) -> str:
+        """Address of a file without credentials, for messages, manifests and the ledger."""
+        return _without_credentials(self.url(dataset, month))
+
+    def path(self, dataset: str, month: Month | None = None) -> Path:
+        """Path of a file of a ``file:`` publisher."""
+        return self.folder / self.file_path(dataset, month)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Base folder of a ``file:`` publisher."""
+        if self.scheme != "file":
+            raise ValueError(f"{self.label} is not a folder")
+        return Path(unquote(urlsplit(self.base_url).path))
+
+    @cached_property
+    def sample_options(self) -> dict[str, Any]:
+        """What a ``sample:`` address asks for: ``rows`` per month, ``seed``, ``layout``."""
+        options = dict(parse_qsl(urlsplit(self.base_url).query))
+        return {"rows": int(options["rows"]), "seed": int(options["seed"]), "layout": self.layout}
+
+    def months_offered(self, dataset: str) -> tuple[Month, Month | None]:
+        """First and last month of a dataset; None as last where months still appear.
+
+        A mirror or a folder may hold anything from the dataset's first month on. The last CSV month stays the last
+        wherever the ``dtc`` layout is used.
+        """
+        first = datasets.get(dataset).first_month
+        if first is None:
+            raise UsageError(f"{dataset} has no months")
+        if self.is_own_address:
+            first = {"tlc": TLC_FIRST, "dtc": DTC_FIRST}.get(self.name, {}).get(dataset, first)
+        return first, DTC_LAST if self.layout == "dtc" else None
+
+    def check_offered(self, dataset: str, month: Month | None) -> None:
+        """Raise ``NeverOffered`` for a month before the dataset's or after the publisher's time."""
+        if month is None and not datasets.get(dataset).is_monthly:
+            return
+        first, last = self.months_offered(dataset)
+        if month is None:
+            raise UsageError(f"{dataset} comes in months: name one")
+        if month < first or (last is not None and month > last):
+            until = f"to {last:%Y-%m}" if last else "on"
+            raise NeverOffered(
+                f"{dataset} {month:%Y-%m} was never offered by {self.label}, which has it from {first:%Y-%m} {until}; "
+                "ask for those months or another publisher ([publisher] name)"
+            )
+
+    def redact(self, text: str) -> str:
+        """The text with every credential of the base address replaced, for words that came from elsewhere."""
+        base = urlsplit(self.base_url)
+        values = [] if self.is_local else [base.password, base.query, *(value for _, value in parse_qsl(base.query))]
+        for secret in sorted((value for value in values if value and len(value) > 3), key=len, reverse=True):
+            for spelling in (secret, unquote(secret), quote(secret, safe="")):
+                text = text.replace(spelling, "***")
+        return text
+
+
+def get(name: str, url: str = "") -> Publisher:
+    """The publisher of that name, at its own address or at ``url``.
+
+    ``url`` is ``https:``, ``http:`` or ``file:`` (``file:relative`` to the current directory, ``file:/absolute``,
+    ``file:///absolute``, percent-encoded), or for ``sample`` also ``sample:?rows=20000&seed=1`` with any of the keys
+    ``rows`` (per month), ``seed`` and ``layout`` (``tlc`` or ``dtc``). ``UsageError`` for everything else.
+    """
+    if name not in ADDRESSES:
+        raise UsageError(f"[publisher] name: {name!r} is none of {', '.join(ADDRESSES)}")
+    url = url.strip() or ADDRESSES[name]
+    scheme = url.partition(":")[0].lower() if ":" in url else ""
+    if scheme == "file":
+        return Publisher(name, _file_base(url))
+    if scheme == "sample" and name == "sample":
+        return Publisher(name, _sample_base(url))
+    if scheme in ("http", "https"):
+        return Publisher(name, _web_base(url))
+    if scheme == "sample":
+        raise UsageError(f"[publisher] url: a sample: address goes with the name sample, not {name}")
+    shown = _without_credentials(url)
+    raise UsageError(f"[publisher] url: {shown!r} must begin with https:, http: or file: (a folder is file:{shown})")
+
+
+def from_label(label: str, reveal: Iterable[str] | None = None) -> Publisher:
+    """The publisher of a label. A label holds no credentials: ``reveal`` lists full addresses that may be meant."""
+    name, _, shown = label.partition("=")
+    for url in reveal or ():
+        publisher = get(name, url)
+        if publisher.label == label:
+            return publisher
+    return get(name, shown)
+
+
+def _web_base(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        has_host = False
+    if not has_host or re.search(r"\s", url):
+        raise UsageError("[publisher] url: the address has no host that can be read; write it as https://host/folder")
+    return urlunsplit((parts.scheme.lower(), parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def _file_base(url: str) -> str:
+    rest = url.partition(":")[2]
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        rest = slash + rest
+        if host not in ("", "localhost"):
+            raise UsageError(f"[publisher] url: {url!r} names the host {host!r}; write file:/absolute or file:relative")
+    if not rest or "\0" in unquote(rest):
+        raise UsageError(f"[publisher] url: {url!r} names no folder; write file:/absolute or file:relative")
+    return "file:" + quote(os.path.abspath(unquote(rest)))
+
+
+def _sample_base(url: str) -> str:
+    problem = f"[publisher] url: {url!r} must be like sample:?rows=20000&seed=1 (also layout=tlc or layout=dtc)"
+    parts = urlsplit(url)
+    try:
+        pairs = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
+    except ValueError:
+        raise UsageError(problem) from None
+    options = {"rows": "20000", "seed": "1", "layout": "tlc"}
+    given = dict(pairs)
+    if parts.netloc or parts.path or parts.fragment or len(given) != len(pairs) or not given.keys() <= options.keys():
+        raise UsageError(problem)
+    options |= given
+    if not all(re.fullmatch(r"[0-9]{1,9}", options[key]) for key in ("rows", "seed")):
+        raise UsageError(problem + "; rows and seed are whole numbers")
+    if options["layout"] not in ("tlc", "dtc"):
+        raise UsageError(problem)
+    layout = "" if options["layout"] == "tlc" else f"&layout={options['layout']}"
+    return f"sample:?rows={int(options['rows'])}&seed={int(options['seed'])}{layout}"
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme in ("file", "sample"):
+        return url
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+# -- versions --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Version:
+    """What tells two publications of one file apart without reading it. Every part may be unknown.
+
+    ``etag`` is as sent, quotes and ``W/`` included; of a local file ``<size>-<mtime in ns>``, of a sample what it is
+    made from, both unquoted. ``length`` in bytes. ``last_modified`` is for reading only: it changes without the data.
+    """
+
+    etag: str | None = None
+    length: int | None = None
+    last_modified: str | None = None
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether the ETag promises the same bytes, so that a broken transfer may be resumed."""
+        return self.etag is not None and self.etag.startswith('"')
+
+    @property
+    def sign(self) -> str:
+        """ETag and length as one text, equal for equal publications; empty when neither is known.
+
+        A weak ETag counts as its strong twin: a server or proxy may send either for the same bytes. The unquoted
+        tags of local files and samples say all by themselves.
+        """
+        etag = (self.etag or "").removeprefix("W/")
+        if etag and not etag.startswith('"'):
+            return etag
+        return f"{etag} {'' if self.length is None else self.length}".strip()
+
+    def same_as(self, other: Version) -> bool:
+        """Whether nothing that both versions know differs, and something that both know agrees."""
+        if self.sign == other.sign:
+            return self.sign != ""
+        mine, theirs = ((v.etag or "").removeprefix("W/") or None for v in (self, other))
+        known = [(a, b) for a, b in ((mine, theirs), (self.length, other.length)) if None not in (a, b)]
+        return bool(known) and all(a == b for a, b in known)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Version:
+        return cls(values.get("etag"), values.get("length"), values.get("last_modified"))
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> Version:
+        """Of an answer; for a part of a file (``Content-Range``) the length is that of the whole."""
+        length = headers.get("Content-Length", "")
+        if "Content-Range" in headers:
+            length = headers["Content-Range"].rpartition("/")[2]
+        if headers.get("Content-Encoding", "identity") != "identity":
+            length = ""  # of what is on the wire, not of the file
+        return cls(
+            etag=headers.get("ETag", "").strip() or None,
+            length=int(length) if length.isdecimal() else None,
+            last_modified=headers.get("Last-Modified"),
+        )
+
+    @classmethod
+    def from_stat(cls, stat: os.stat_result) -> Version:
+        modified = dt.datetime.fromtimestamp(stat.st_mtime, dt.UTC).isoformat(timespec="seconds")
+        return cls(f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_size, modified)
+
+
+# -- patience --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long to wait and how often to try. Times in seconds.
+
+    ``timeout`` is the longest silence on a connection. Between two tries lies a random time up to ``backoff`` doubled
+    with each try (full jitter), at most ``max_backoff``, after the time that the other side asked for. Who is asked
+    to stay away for longer than ``longest_wait`` gives up at once.
+    """
+
+    timeout: float = 60
+    attempts: int = 5
+    backoff: float = 2
+    max_backoff: float = 120
+    longest_wait: float = 900
+
+
+def retrying(function: Callable[[], T], policy: Policy, *, sleep: Callable[[float], None] = time.sleep) -> T:
+    """What ``function`` returns, called again while it raises a ``TransientError`` and ``policy`` has patience left."""
+    import tenacity
+
+    jitter = tenacity.wait_random_exponential(multiplier=policy.backoff, max=policy.max_backoff)
+
+    def asked_for(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return (error.retry_after or 0.0) if isinstance(error, TransientError) else 0.0
+
+    retry: tenacity.Retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=lambda state: state.attempt_number >= policy.attempts or asked_for(state) > policy.longest_wait,
+        wait=lambda state: asked_for(state) + jitter(state),
+        sleep=sleep,
+        reraise=True,
+    )
+    return retry(function)
+
+
+def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
+    """Seconds of a ``Retry-After`` header, which is a number or a date; None without a readable one."""
+    from email.utils import parsedate_to_datetime
+
+    value = headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=dt.UTC)
+    return max(0.0, (until - (now or dt.datetime.now(dt.UTC))).total_seconds())
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def web_session() -> requests.Session:
+    """A session for one job: made, used and closed in the same process. Proxies and certificates as in ``requests``."""
+    import requests
+
+    session = requests.Session()
+    # Identity: lengths and bytes are those of the file, never of a compression on the way.
+    session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
+    return session
+
+
+def ask(
+    session: requests.Session,
+    method: str,
+    publisher: Publisher,
+    dataset: str,
+    month: Month | None,
+    policy: Policy,
+    headers: Mapping[str, str] | None = None,
+) -> requests.Response:
+    """One request, whatever its status; the body is not read yet. The caller closes the response.
+
+    Raises ``PublisherTrouble`` where no answer comes, ``RefusedByPublisher`` where none can come, never with the text
+    of the library, which repeats the address with its credentials.
+    """
+    import requests
+
+    place = publisher.address(dataset, month)
+    try:
+        return session.request(
+            method,
+            publisher.url(dataset, month),
+            headers=dict(headers or {}),
+            timeout=(min(policy.timeout, 30), policy.timeout),
+            stream=True,
+            allow_redirects=True,
+        )
+    except requests.Timeout:
+        raise PublisherTrouble(f"{place}: no answer within {policy.timeout:g} s; try again later") from None
+    except requests.TooManyRedirects:
+        raise RefusedByPublisher(f"{place} redirects in a circle; check [publisher] url") from None
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError):
+        raise UsageError(f"{place} is no address that can be asked; check [publisher] url") from None
+    except requests.exceptions.SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            text = "its certificate cannot be verified; name the authority's file in REQUESTS_CA_BUNDLE"
+            raise RefusedByPublisher(f"{place}: {text}") from None
+        raise PublisherTrouble(f"{place}: the TLS connection failed; try again later") from None
+    except requests.RequestException as error:
+        raise PublisherTrouble(f"{place}: {_root_cause(error)}; check the network, or try again later") from None
+
+
+def _root_cause(error: BaseException) -> str:
+    """What the operating system said, or else the class of the innermost error: neither repeats the address."""
+    seen: list[BaseException] = [error]
+    for link in seen:
+        inner = [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+        seen.extend(item for item in inner if isinstance(item, BaseException) and item not in seen)
+    said = [item.strerror for item in seen if isinstance(item, OSError) and isinstance(item.strerror, str)]
+    return f"connection failed ({said[-1] if said else type(seen[-1]).__name__})"
+
+
+def refusal(
+    publisher: Publisher, dataset: str, month: Month | None, status: int, headers: Mapping[str, str]
+) -> PipelineError | None:
+    """What a status means, as the error to raise; None for success.
+
+    A 403 of the ``tlc`` layout comes back as ``Throttled`` here, which is half of the truth: see ``refused_or_absent``.
+    """
+    if 200 <= status < 300:
+        return None
+    place = f"{describe(dataset, month)}: {publisher.address(dataset, month)} answered {status}"
+    wait = seconds_asked_for(headers)
+    if status in (429, 503) or (status == 403 and _hides_absence(publisher)):
+        when = "later" if wait is None else f"in {wait:.0f} s"
+        return Throttled(f"{place}: too many requests or overload; try again {when}", wait)
+    if status >= 500 or status in (408, 425):
+        return PublisherTrouble(f"{place}: trouble at the publisher; try again later", wait)
+    if status == 404:
+        return MissingAtPublisher(f"{place}: it is not there; {LEAVE_OUT}")
+    if status in (401, 403, 407):
+        return RefusedByPublisher(f"{place}: not allowed; check the credentials in [publisher] url")
+    return RefusedByPublisher(f"{place}: it does not give this file; check [publisher] url")
+
+
+def refused_or_absent(
+    session: requests.Session,
+    publisher: Publisher,
+    dataset: str,
+    month: Month | None,
+    probe: Month | None,
+    policy: Policy,
+) -> PipelineError:
+    """What a 403 of ``tlc`` means: its store answers 403 both for absent files and for too many requests.
+
+    Asks for files that must exist: ``probe`` (the dataset's last loaded month), then the zone table. If one is there,
+    the file asked for is missing; if all are refused too, that is throttling. A store that answers 404 for one of them
+    does so for all that is absent, and means its 403.
+    """
+    place = f"{describe(dataset, month)}: {publisher.address(dataset, month)} answered 403"
+    known: list[Month | None] = [item for item in (probe, None) if item != month]
+    statuses = []
+    for witness in known:
+        with ask(session, "HEAD", publisher, dataset if witness else "zones", witness, policy) as answer:
+            error = refusal(publisher, dataset if witness else "zones", witness, answer.status_code, answer.headers)
+        if error is None:
+            return MissingAtPublisher(f"{place}, though other files are served: it is not there; {LEAVE_OUT}")
+        if answer.status_code not in (403, 404):
+            return error
+        statuses.append(answer.status_code)
+    if 404 in statuses:
+        return RefusedByPublisher(f"{place}: not allowed; check [publisher] url and its credentials")
+    return Throttled(f"{place}, and so do files that must exist: too many requests; try again later")
+
+
+def _hides_absence(publisher: Publisher) -> bool:
+    return publisher.name == "tlc"
+
+
+def describe(dataset: str, month: Month | None) -> str:
+    """``green 2020-04``, or the dataset alone where it has no months: the beginning of messages."""
+    return dataset if month is None else f"{dataset} {month:%Y-%m}"
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+def look(
+    publisher: Publisher,
+    dataset: str,
+    month: Month | None = None,
+    *,
+    probe: Month | None = None,
+    policy: Policy | None = None,
+) -> Version:
+    """The version now published: a HEAD, a stat, or what a sample would be made from.
+
+    ``probe`` is a month of the dataset that this publisher must have, such as the last one loaded from it. Raises
+    ``MissingAtPublisher``, ``RefusedByPublisher`` and, after the tries of ``policy``, ``Throttled`` or
+    ``PublisherTrouble``.
+    """
+    if publisher.scheme == "sample":
+        options = publisher.sample_options
+        return Version(etag=f"sample-{options['rows']}-{options['seed']}-{options['layout']}")
+    if publisher.scheme == "file":
+        return _look_at_file(publisher, dataset, month)
+    with web_session() as session:
+        version = _look_at_web(session, publisher, dataset, [month], probe, policy or Policy())[month]
+    if version is None:
+        place = f"{describe(dataset, month)}: {publisher.address(dataset, month)}"
+        raise MissingAtPublisher(f"{place} is not there; {LEAVE_OUT}")
+    return version
+
+
+def _look_at_file(publisher: Publisher, dataset: str, month: Month | None) -> Version:
+    path = publisher.path(dataset, month)
+    try:
+        stat = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        check_folder(publisher)
+        raise MissingAtPublisher(f"{describe(dataset, month)}: {path} is not there; {LEAVE_OUT}") from None
+    except OSError as error:
+        raise RefusedByPublisher(f"{describe(dataset, month)}: {path} cannot be read: {error.strerror}") from None
+    if not path.is_file():
+        raise RefusedByPublisher(f"{describe(dataset, month)}: {path} is not a file; check [publisher] url")
+    return Version.from_stat(stat)
+
+
+def check_folder(publisher: Publisher) -> None:
+    """Raise ``RefusedByPublisher`` if the base folder of a ``file:`` publisher is not a folder that can be read."""
+    if not publisher.folder.is_dir():
+        raise RefusedByPublisher(f"[publisher] url: the folder {publisher.folder} is not there; correct the setting")
+    if not os.access(publisher.folder, os.R_OK | os.X_OK):
+        raise RefusedByPublisher(f"[publisher] url: {publisher.folder} cannot be read; permit it to this user")
+
+
+def _look_at_web(
+    session: requests.Session,
+    publisher: Publisher,
+    dataset: str,
+    months: Sequence[Month | None],
+    probe: Month | None,
+    policy: Policy,
+) -> dict[Month | None, Version | None]:
+    """Versions of several files, None for those that are not there; one HEAD each and one probe for all their 403s."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def head(month: Month | None) -> tuple[int, Mapping[str, str]]:
+        with ask(session, "HEAD", publisher, dataset, month, policy) as answer:
+            if answer.status_code not in (405, 501):
+                return answer.status_code, answer.headers
+        # A server that knows no HEAD: begin a GET, and read nothing of the body.
+        with ask(session, "GET", publisher, dataset, month, policy) as answer:
+            return answer.status_code, answer.headers
+
+    def attempt() -> dict[Month | None, Version | None]:
+        with ThreadPoolExecutor(min(CONCURRENT, len(months))) as pool:
+            answers = dict(zip(months, pool.map(head, months), strict=True))
+        found: dict[Month | None, Version | None] = {}
+        ambiguous = None
+        for month, (status, headers) in answers.items():
+            error = refusal(publisher, dataset, month, status, headers)
+            if status == 403 and _hides_absence(publisher):
+                # The probe comes after all of them: if it passes now, none of them was throttled.
+                ambiguous = ambiguous or refused_or_absent(session, publisher, dataset, month, probe, policy)
+                error = ambiguous
+            if error is not None and not isinstance(error, MissingAtPublisher):
+                raise error
+            found[month] = None if error else Version.from_headers(headers)
+        return found
+
+    return retrying(attempt, policy)
+
+
+def sha256_of(publisher: Publisher, dataset: str, month: Month | None = None) -> str:
+    """SHA-256 (hexadecimal) of a file of a ``file:`` publisher, read now."""
+    import hashlib
+
+    with publisher.path(dataset, month).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# -- surveys ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Asked months, sorted: ``published`` (or presumed so), ``not_yet`` (later than ``newest``), ``missing`` (gaps).
+
+    ``versions`` holds those that were seen on the way. ``newest`` is the newest month known to be published, whether
+    it was asked for or not.
+    """
+
+    published: tuple[Month, ...]
+    not_yet: tuple[Month, ...]
+    missing: tuple[Month, ...]
+    versions: Mapping[Month, Version] = field(default_factory=dict)
+    newest: Month | None = None
+
+
+def survey(
+    publisher: Publisher,
+    dataset: str,
+    months: Iterable[Month],
+    newest_known: Month | None = None,
+    probe: Month | None = None,
+    *,
+    today: dt.date | None = None,
+    policy: Policy | None = None,
+) -> Survey:
+    """Sort months into published, not yet published and missing, with as few requests as possible.
+
+    A folder is listed once. ``sample`` has every month that is over. The dtc archive is closed: what lies within its
+    time is presumed there. Elsewhere HEADs go back from the newest asked month to the first that exists; all before it
+    are presumed published, and the download finds out about gaps. If the newest asked month is absent, the
+    ``LOOK_AHEAD`` months after it are tried too: where one of those exists, the absent one is a gap.
+
+    ``newest_known`` is the newest month of the official files that we have figures of; it counts at tlc's own address
+    only. ``probe`` is the last month that was loaded from this publisher. Months up to either are presumed published
+    without a request. Raises as ``look`` does; ``RefusedByPublisher`` also where nothing at all is found at an address.
+    """
+    asked = sorted(set(months))
+    today = today or dt.date.today()
+    if publisher.scheme == "file":
+        versions = _listing(publisher, dataset)
+        return _sorted_out(asked, set(asked) - versions.keys(), versions, max(versions, default=None))
+    _, last = publisher.months_offered(dataset)
+    if publisher.scheme == "sample":
+        newest = min(_plus(today.replace(day=1), -1), last or dt.date.max)
+        return _sorted_out(asked, {month for month in asked if month > newest}, {}, newest)
+    if publisher.name == "dtc" and publisher.is_own_address:
+        return _sorted_out(asked, set(), {}, last)
+    presumed = max((m for m in (newest_known if publisher.is_own_address else None, probe) if m), default=None)
+    newest_possible = min(today.replace(day=1), last or dt.date.max)
+    with web_session() as session:
+
+        def seen(wanted: Sequence[Month]) -> dict[Month, Version | None]:
+            if not wanted:
+                return {}
+            found = _look_at_web(session, publisher, dataset, wanted, probe or presumed, policy or Policy())
+            return {month: version for month, version in found.items() if month is not None}
+
+        found: dict[Month, Version | None] = {}
+        for window in _windows([month for month in reversed(asked) if presumed is None or month > presumed]):
+            found |= seen(window)
+            if any(found.values()):
+                break
+        if asked and asked[-1] in found and found[asked[-1]] is None:
+            ahead = [_plus(asked[-1], step) for step in range(1, LOOK_AHEAD + 1)]
+            found |= seen([month for month in ahead if month <= newest_possible])
+        if found and presumed is None and not any(found.values()):
+            # Nothing so far. A wrong address must not pass for "not yet published", so something has to be there.
+            with_zones = _look_at_web(session, publisher, "zones", [None], None, policy or Policy())[None]
+            found |= {} if with_zones else seen([_plus(asked[0], -step) for step in range(1, LOOK_BACK + 1)])
+            if not with_zones and not any(found.values()):
+                raise RefusedByPublisher(
+                    f"[publisher] url: neither {dataset} months around {asked[0]:%Y-%m} nor the zone table are below "
+                    f"{_without_credentials(publisher.base_url)}; correct the setting"
+                )
+    versions = {month: version for month, version in found.items() if version is not None}
+    absent = found.keys() - versions.keys()
+    return _sorted_out(asked, absent, versions, max([*versions, *([presumed] if presumed else [])], default=None))
+
+
+def _sorted_out(
+    asked: Sequence[Month], absent: set[Month], versions: Mapping[Month, Version], newest: Month | None
+) -> Survey:
+    return Survey(
+        published=tuple(month for month in asked if month not in absent),
+        not_yet=tuple(month for month in asked if month in absent and (newest is None or month > newest)),
+        missing=tuple(month for month in asked if month in absent and newest is not None and month < newest),
+        versions={month: version for month, version in versions.items() if month in asked},
+        newest=newest,
+    )
+
+
+def _listing(publisher: Publisher, dataset: str) -> dict[Month, Version]:
+    """Versions of all months of a dataset in a ``file:`` publisher's folder."""
+    check_folder(publisher)
+    folders = {publisher.months_folder(name) for name in datasets.MONTHLY}
+    if not any((publisher.folder / folder).is_dir() for folder in folders):
+        raise RefusedByPublisher(
+            f"[publisher] url: {publisher.folder} has none of the folders {', '.join(sorted(folders))} "
+            f"of the publisher {publisher.name}; correct the setting, or [publisher] name"
+        )
+    folder = publisher.folder / publisher.months_folder(dataset)
+    pattern = re.compile(rf"{dataset}_tripdata_([0-9]{{4}})-(0[1-9]|1[0-2])\.{re.escape(publisher.format)}")
+    found = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                match = pattern.fullmatch(entry.name)
+                if match and entry.is_file():
+                    found[dt.date(int(match[1]), int(match[2]), 1)] = Version.from_stat(entry.stat())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RefusedByPublisher(f"[publisher] url: {folder} cannot be read: {error.strerror}") from None
+    return found
+
+
+def _windows(months: Sequence[Month]) -> Iterator[Sequence[Month]]:
+    """The months in order, in growing groups: mostly the first one decides, but a long absence should not take long."""
+    size = 1
+    while months:
+        yield months[:size]
+        months, size = months[size:], min(2 * size, 2 * CONCURRENT)
+
+
+def _plus(month: Month, count: int) -> Month:
+    index = month.year * 12 + month.month - 1 + count
+    return dt.date(index // 12, index % 12 + 1, 1)
