@@ -1,0 +1,152 @@
+"""What passes between the readers and ``clean``: chunks of rows, rejects, and the report on the whole file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..datasets.schema import Column, Dataset
+
+#: Columns of the rejects. ``column`` is null where the row as a whole was refused. ``source_line`` is the 1-based
+#: physical line of a CSV file, its header included, or the 1-based row of a Parquet file. ``original`` is the line as
+#: text, or the Parquet row as a JSON object.
+REJECTS_SCHEMA = pa.schema(
+    [
+        ("reason", pa.string()),
+        ("column", pa.string()),
+        ("source_file", pa.string()),
+        ("source_line", pa.int64()),
+        ("original", pa.string()),
+    ]
+)
+
+# Reasons of the readers; a rule gives its own name as the reason.
+BAD_VALUE = "bad_value"  # a value that its column's type cannot hold
+UNKNOWN_CODE = "unknown_code"  # a word that stands for no code of its column
+TOO_FEW_VALUES = "too_few_values"
+TOO_MANY_VALUES = "too_many_values"  # more values than names, and not just empty ones at the end
+TRUNCATED_LINE = "truncated_line"  # the file ends in the middle of its last line
+UNCLOSED_QUOTE = "unclosed_quote"  # a quoted value does not end on its line
+NOT_TEXT = "not_text"  # a NUL byte
+
+#: Distinct unknown codes counted by themselves, per column; all further ones are counted together.
+MAX_UNKNOWN_CODES = 100
+FURTHER_CODES = "(others)"
+
+
+class Reject(NamedTuple):
+    """One refused row; see ``REJECTS_SCHEMA``."""
+
+    reason: str
+    column: str | None
+    line: int
+    original: str
+
+
+class Unreadable(NamedTuple):
+    """The first row that could not be read, for the message about a file with too many of them."""
+
+    line: int
+    reason: str
+    column: str | None
+    original: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a file: the readable rows in the canonical schema, and the rejects of the reader.
+
+    ``lines`` holds the line (row) number of each readable row, ``original(i)`` gives the text of the i-th one.
+    ``rows_read`` is counted from the file itself, not from what became of it.
+    """
+
+    rows: pa.RecordBatch
+    lines: np.ndarray
+    original: Callable[[int], str]
+    rejects: list[Reject]
+    rows_read: int
+
+
+@dataclass
+class Report:
+    """What was found in one file; filled while ``clean`` runs, complete when it ends.
+
+    ``rows_read`` are the data lines; ``blank_lines`` and ``repeated_headers`` are counted apart. ``surplus_values``
+    are rows with empty values beyond the last name. ``unknown_columns`` maps each header that the dataset does not
+    know to its number of non-null values, ``unknown_codes`` each column to the codes outside its table and how often
+    they occur (the rows are kept). ``repaired_lines`` were not UTF-8 and were read as Latin-1. ``unreadable`` counts
+    the rejects of the reader, without those of the rules.
+    """
+
+    rows_read: int = 0
+    rows_written: int = 0
+    rows_rejected: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+    first_unreadable: Unreadable | None = None
+    blank_lines: int = 0
+    repeated_headers: int = 0
+    surplus_values: int = 0
+    repaired_lines: int = 0
+    ignored_columns: list[str] = field(default_factory=list)
+    unknown_columns: dict[str, int] = field(default_factory=dict)
+    unknown_codes: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def rejected(self) -> int:
+        """Rows rejected for any reason."""
+        return self.rows_rejected.total()
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` unless every row read was written or rejected."""
+        if self.rows_read != self.rows_written + self.rejected:
+            raise AssertionError(
+                f"{self.rows_read} rows read are not {self.rows_written} written plus {self.rejected} rejected"
+            )
+
+    def count_unreadable(self, rejects: Iterable[Reject]) -> None:
+        """Count the rejects of a reader, and remember the first of the file."""
+        for reject in rejects:
+            self.rows_rejected[reject.reason] += 1
+            self.unreadable += 1
+            if self.first_unreadable is None:
+                self.first_unreadable = Unreadable(reject.line, reject.reason, reject.column, reject.original)
+
+    def count_codes(self, rows: pa.RecordBatch, dataset: Dataset) -> None:
+        """Count the codes outside of the code tables."""
+        for column in dataset.columns:
+            if column.codes:
+                self._count_codes(rows.column(column.name), column)
+
+    def _count_codes(self, values: pa.Array, column: Column) -> None:
+        known = pa.array(list(column.codes), column.arrow_type)
+        is_known = pc.is_in(values, known, skip_nulls=True)
+        outside = values.filter(pc.and_(pc.invert(is_known), pc.is_valid(values)))
+        if not len(outside):
+            return
+        counts = self.unknown_codes.setdefault(column.name, Counter())
+        for entry in outside.value_counts():
+            code = str(entry["values"].as_py())
+            if code not in counts and len(counts) >= MAX_UNKNOWN_CODES:
+                code = FURTHER_CODES
+            counts[code] += entry["counts"].as_py()
+
+
+def reject_batch(rejects: list[Reject], source_name: str) -> pa.RecordBatch:
+    """The rejects as a batch in ``REJECTS_SCHEMA``, in the order of their lines."""
+    rejects = sorted(rejects, key=lambda reject: reject.line)
+    return pa.record_batch(
+        [
+            pa.array([reject.reason for reject in rejects], pa.string()),
+            pa.array([reject.column for reject in rejects], pa.string()),
+            pa.array([source_name] * len(rejects), pa.string()),
+            pa.array([reject.line for reject in rejects], pa.int64()),
+            pa.array([reject.original for reject in rejects], pa.string()),
+        ],
+        schema=REJECTS_SCHEMA,
+    )

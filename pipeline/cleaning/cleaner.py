@@ -1,0 +1,95 @@
+"""One raw file as a stream of clean rows and rejects."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+from isal import igzip, igzip_threaded, isal_zlib
+
+from ..datasets.schema import Dataset
+from ..errors import UnreadableFile, UsageError, WrongFormat
+from .chunks import Chunk, Reject, Report, reject_batch
+from .csv_reader import read_csv
+from .parquet_reader import read_parquet
+from .rules import Rules
+
+#: The formats of raw files, by the endings of their names.
+FORMATS = ("csv", "csv.gz", "parquet")
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of ``rows_read`` rows: ``rows`` in ``dataset.schema``, ``rejects`` in ``REJECTS_SCHEMA``."""
+
+    rows: pa.RecordBatch
+    rejects: pa.RecordBatch
+    rows_read: int
+
+
+def clean(
+    stream: BinaryIO,
+    format: str,
+    dataset: Dataset,
+    month: dt.date | None,
+    rules: Rules,
+    source_name: str,
+    report: Report | None = None,
+) -> Iterator[Cleaned]:
+    """Clean one raw file; ``report`` fills up on the way and is complete at the end.
+
+    ``stream`` holds the raw bytes in ``format`` (one of ``FORMATS``; seekable for Parquet) and is not closed.
+    ``month`` is the month of the file, None for a dataset without months. ``source_name`` names the file in rejects
+    and errors. The pieces come in the order of the file; a file without rows gives none.
+
+    ``WrongFormat`` if the bytes are not of the format, ``UnreadableFile`` if they are damaged or of something else.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r} of {source_name}; choose one of {', '.join(FORMATS)}")
+    report = Report() if report is None else report
+    for chunk in _chunks(stream, format, dataset, source_name, report):
+        yield _apply(chunk, dataset, month, rules, source_name, report)
+    report.check()
+
+
+def _chunks(stream: BinaryIO, format: str, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+    if format == "parquet":
+        yield from read_parquet(stream, dataset, source_name, report)
+    elif format == "csv":
+        yield from read_csv(stream, dataset, source_name, report)
+    else:
+        yield from _read_gzip(stream, dataset, source_name, report)
+
+
+def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+    if stream.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:
+        raise WrongFormat(f"{source_name}: no gzip file. Check the file at its publisher, or download it again")
+    stream.seek(0)
+    try:
+        with igzip_threaded.open(stream, "rb") as unpacked:
+            yield from read_csv(unpacked, dataset, source_name, report)
+    except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
+        raise UnreadableFile(
+            f"{source_name}: the gzip file is damaged or cut off ({error}). Download it again"
+        ) from error
+
+
+def _apply(
+    chunk: Chunk, dataset: Dataset, month: dt.date | None, rules: Rules, source_name: str, report: Report
+) -> Cleaned:
+    report.count_unreadable(chunk.rejects)
+    report.count_codes(chunk.rows, dataset)
+    rows, refused = rules.apply(chunk.rows, dataset, month)
+    rejects = chunk.rejects + [
+        Reject(rule.name, column, int(chunk.lines[index]), chunk.original(index)) for index, rule, column in refused
+    ]
+    report.rows_rejected.update(rule.name for _, rule, _ in refused)
+    report.rows_read += chunk.rows_read
+    report.rows_written += rows.num_rows
+    return Cleaned(rows, reject_batch(rejects, source_name), chunk.rows_read)

@@ -1,0 +1,316 @@
+"""CSV files of all eras, read in blocks of complete lines.
+
+A physical line is a row: no published file has a line break inside quotes, and a stray line break makes two short
+lines that are both refused. Each block goes along one of two paths with the same result:
+
+* fast: Arrow's CSV reader converts the block to the declared types. Taken only where every line is sure to become one
+  row (Arrow lets quotes run over line ends) and nothing in it needs a second look.
+* exact: the block is split into texts, converted by ``values``, and every row that does not fit becomes a reject.
+
+What the published files are known to do, by era: a blank second line (yellow and green 2013-08 to 2018); two empty
+values more than names in each row (green 2013-08 to 2014, both 2016-07 to 2016-12); rows with more values than names
+(yellow 2010-02 and 2010-03); blanks around names (yellow 2014, green to 2015); a stray line break (fhv 2020-01); the
+Latin-1 byte 0xA0 (fhv); quotes around everything (fhv 2017-07 to 2018-12); integers printed as ``1.0``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from ..datasets.schema import Dataset
+from ..errors import UnreadableFile
+from . import chunks, values
+from .chunks import Chunk, Reject, Report
+from .header import Header
+
+#: Bytes read at a time, and the longest line. What is held in memory is a small multiple of it.
+BLOCK_SIZE = 4 * 1024 * 1024
+
+_UTF8_BOM = b"\xef\xbb\xbf"
+#: One value: quoted (``""`` stands for a quote; text between the closing quote and the comma belongs to the value, as
+#: in Arrow) or plain. The second group is the closing quote.
+_VALUE = re.compile(r'"((?:[^"]|"")*+)("?)([^,]*)|([^,]*)', re.DOTALL)
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+
+
+def read_csv(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+    """The rows of an uncompressed CSV stream; ``UnreadableFile`` if its header is not one of the dataset."""
+    reader: CsvReader | None = None
+    number = 1
+    for block in _blocks(stream, source_name):
+        lines = Lines(block, number)
+        number += lines.count
+        report.blank_lines += lines.blank
+        if reader is None and len(lines):
+            names, _ = split(lines.text(0))
+            reader = CsvReader(Header.of(names, dataset, source_name), report)
+            lines = lines.without_first()
+        if reader is not None and len(lines):
+            yield reader.read(lines)
+    if reader is None:
+        raise UnreadableFile(f"{source_name}: the file is empty. Check the file at its publisher")
+
+
+def split(text: str) -> tuple[list[str], bool]:
+    """The values of a line, and whether every quote that opens a value is closed."""
+    if '"' not in text:
+        return text.split(","), True
+    fields = []
+    is_closed = True
+    position = 0
+    while True:
+        match = _VALUE.match(text, position)
+        assert match is not None  # the pattern matches the empty text too
+        quoted, closing, tail, plain = match.groups()
+        if quoted is None:
+            fields.append(plain)
+        else:
+            fields.append(quoted.replace('""', '"') + tail)
+            is_closed = is_closed and bool(closing)
+        position = match.end() + 1
+        if position > len(text):
+            return fields, is_closed
+
+
+def _blocks(stream: BinaryIO, source_name: str) -> Iterator[bytes]:
+    """The stream in blocks that end at line ends. An unfinished last line comes as a block of its own."""
+    rest = b""
+    is_first = True
+    while piece := stream.read(BLOCK_SIZE):
+        block = rest + piece
+        if is_first and len(block) >= len(_UTF8_BOM):
+            block = block.removeprefix(_UTF8_BOM)
+            is_first = False
+        end = block.rfind(b"\n") + 1
+        rest = block[end:]
+        if end:
+            yield block[:end]
+        if len(rest) > BLOCK_SIZE:
+            raise UnreadableFile(
+                f"{source_name}: a line is longer than {BLOCK_SIZE:,} bytes, so this is no CSV file. "
+                "Check the file at its publisher"
+            )
+    if rest:
+        yield rest
+
+
+class Lines:
+    """The lines of a block, without the blank ones (``blank`` of them). ``count`` is the number of all lines.
+
+    ``numbers`` are the physical line numbers of the lines that are not blank; ``first`` is that of the block's first.
+    """
+
+    def __init__(self, block: bytes, first: int) -> None:
+        self.block = block
+        self.is_terminated = block.endswith(b"\n")
+        text = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(text == ord("\n"))
+        if not self.is_terminated and block:
+            ends = np.append(ends, len(block))
+        starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+        self.count = len(ends)
+        # A blank line begins with a blank or its own line end, which few other lines do.
+        is_blank = text[starts] <= ord(" ")
+        for i in np.flatnonzero(is_blank):
+            is_blank[i] = not block[starts[i] : ends[i]].strip()
+        self.blank = int(is_blank.sum())
+        self.numbers = np.arange(first, first + self.count)
+        if self.blank:
+            starts, ends, self.numbers = starts[~is_blank], ends[~is_blank], self.numbers[~is_blank]
+        self._starts, self._ends = starts, ends
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def raw(self, i: int) -> bytes:
+        """The i-th line without its line end."""
+        return self.block[self._starts[i] : self._ends[i]].removesuffix(b"\r")
+
+    def text(self, i: int) -> str:
+        return values.decode(self.raw(i))[0]
+
+    def without_first(self) -> Lines:
+        """The lines after the first one that is not blank."""
+        return Lines(self.block[self._ends[0] + 1 :], int(self.numbers[0]) + 1)
+
+
+class CsvReader:
+    """Reads the lines that follow a header, and adds what it finds to the report."""
+
+    def __init__(self, header: Header, report: Report) -> None:
+        self.header = header
+        self.report = report
+        self.width = len(header.names)  # values in the row read last
+        report.ignored_columns = [header.names[i] for i in header.ignored]
+        report.unknown_columns = {header.names[i]: 0 for i in header.unknown}
+
+    def read(self, lines: Lines) -> Chunk:
+        """The rows of ``lines``, of which there is at least one."""
+        is_plain = self._is_plain(lines)
+        return (is_plain and self._read_fast(lines)) or self._read_exact(lines, is_plain)
+
+    def _is_plain(self, lines: Lines) -> bool:
+        """Whether Arrow may split the lines, if it finds as many rows as there are lines.
+
+        It then cannot have joined two lines: each row takes at least one line, none ends within a line, and a value
+        with an open quote at the very end is looked for here. What is odd otherwise is left to the exact path.
+        """
+        block = lines.block
+        if not lines.is_terminated or b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
+            return False
+        if not block.isascii():
+            try:
+                block.decode()
+            except UnicodeDecodeError:
+                return False
+        return split(lines.text(len(lines) - 1))[1]
+
+    def _arrow(self, lines: Lines, types: dict[int, pa.DataType]) -> dict[int, pa.Array] | None:
+        """The columns by position as Arrow reads them, or None if it refuses, or finds more or fewer rows than lines."""
+        width = len(split(lines.text(0))[0])
+        surplus = range(len(self.header.names), width)
+        types = types | {position: pa.string() for position in surplus}
+        try:
+            table = pacsv.read_csv(
+                pa.BufferReader(lines.block),
+                pacsv.ReadOptions(column_names=[str(i) for i in range(width)], block_size=len(lines.block) + 1),
+                convert_options=pacsv.ConvertOptions(
+                    column_types={str(position): kind for position, kind in types.items()},
+                    include_columns=[str(position) for position in types],
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            )
+        except (pa.ArrowInvalid, KeyError):
+            return None
+        if table.num_rows != len(lines):
+            return None
+        columns = {position: _one_array(table.column(str(position))) for position in types}
+        for position in surplus:
+            if columns.pop(position).null_count < len(lines):
+                return None
+        self.width = width
+        if surplus:
+            self.report.surplus_values += len(lines)
+        return columns
+
+    # -- fast path -------------------------------------------------------------------------------
+
+    def _read_fast(self, lines: Lines) -> Chunk | None:
+        """The rows if all of them fit the declared types without exception, else None."""
+        if b"0x" in lines.block or b"0X" in lines.block:  # Arrow would read 0x10 as the integer 16
+            return None
+        types = {}
+        for position in self.header.used():
+            column = self.header.column_at(position)
+            if column is None:
+                types[position] = pa.string()
+            else:
+                types[position] = _WORDS if values.is_word(column) else column.arrow_type
+        columns = self._arrow(lines, types)
+        if columns is None:
+            return None
+        for position, array in columns.items():
+            column = self.header.column_at(position)
+            if column is None:
+                continue
+            if values.is_word(column):
+                columns[position], bad = values.from_text(array, column)
+                if bad is not None:
+                    return None
+            elif not values.in_range(array):
+                return None
+        return self._chunk(lines, np.arange(len(lines)), columns, [], len(lines))
+
+    # -- exact path ------------------------------------------------------------------------------
+
+    def _read_exact(self, lines: Lines, is_plain: bool) -> Chunk:
+        """The rows that fit, and a reject for each that does not."""
+        rejects: list[Reject] = []
+        indices = np.arange(len(lines))
+        texts = self._arrow(lines, dict.fromkeys(self.header.used(), pa.string())) if is_plain else None
+        if texts is None:
+            texts, indices = self._split(lines, rejects)
+        columns: dict[int, pa.Array] = {}
+        first_bad = np.full(len(indices), -1)  # position of the first value in each row that does not fit
+        for position in self.header.used():
+            column = self.header.column_at(position)
+            columns[position], bad = (
+                (texts[position], None) if column is None else values.from_text(texts[position], column)
+            )
+            if bad is not None:
+                first_bad[bad & (first_bad < 0)] = position
+        repeated = 0
+        for row in np.flatnonzero(first_bad >= 0):
+            line = int(indices[row])
+            text = lines.text(line)
+            column = self.header.column_at(first_bad[row])
+            assert column is not None
+            if self._is_header(text):
+                repeated += 1
+            elif not lines.is_terminated:
+                rejects.append(Reject(chunks.TRUNCATED_LINE, column.name, int(lines.numbers[line]), text))
+            else:
+                rejects.append(Reject(values.reason(column), column.name, int(lines.numbers[line]), text))
+        if (first_bad >= 0).any():
+            is_good = first_bad < 0
+            indices = indices[is_good]
+            columns = {position: array.filter(pa.array(is_good)) for position, array in columns.items()}
+        self.report.repeated_headers += repeated
+        return self._chunk(lines, indices, columns, rejects, len(lines) - repeated)
+
+    def _split(self, lines: Lines, rejects: list[Reject]) -> tuple[dict[int, pa.Array], np.ndarray]:
+        """The texts by position of the lines with the right number of values, and which lines these are."""
+        names = len(self.header.names)
+        texts: dict[int, list[str | None]] = {position: [] for position in self.header.used()}
+        indices = []
+        for i in range(len(lines)):
+            text, is_repaired = values.decode(lines.raw(i))
+            self.report.repaired_lines += is_repaired
+            fields, is_closed = split(text)
+            if "\0" in text:
+                reason = chunks.NOT_TEXT
+            elif not lines.is_terminated and (len(fields) < self.width or not is_closed):
+                reason = chunks.TRUNCATED_LINE
+            elif not is_closed:
+                reason = chunks.UNCLOSED_QUOTE
+            elif len(fields) < names:
+                reason = chunks.TOO_FEW_VALUES
+            elif len(fields) > names and any(field.strip() for field in fields[names:]):
+                reason = chunks.TOO_MANY_VALUES
+            else:
+                indices.append(i)
+                self.width = len(fields)
+                self.report.surplus_values += len(fields) > names
+                for position, column in texts.items():
+                    column.append(fields[position] or None)
+                continue
+            rejects.append(Reject(reason, None, int(lines.numbers[i]), text))
+        return {position: pa.array(column, pa.string()) for position, column in texts.items()}, np.array(indices, int)
+
+    def _is_header(self, text: str) -> bool:
+        return [field.strip() for field in split(text)[0]] == list(self.header.names)
+
+    def _chunk(
+        self, lines: Lines, indices: np.ndarray, columns: dict[int, pa.Array], rejects: list[Reject], rows_read: int
+    ) -> Chunk:
+        for position in self.header.unknown:
+            array = columns[position]
+            self.report.unknown_columns[self.header.names[position]] += len(array) - array.null_count
+        return Chunk(
+            rows=self.header.batch(columns, len(indices)),
+            lines=lines.numbers[indices],
+            original=lambda row: lines.text(int(indices[row])),
+            rejects=rejects,
+            rows_read=rows_read,
+        )
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.unify_dictionaries().chunks)

@@ -1,0 +1,108 @@
+"""Parquet files of all eras, read in batches of rows.
+
+Types change from month to month: a column without a value has the type ``null``, ids are int64, double or int32,
+texts string or large_string, times of yellow 2009 and 2010 are texts; a file that pandas saved again has nanoseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..datasets.schema import Dataset
+from ..errors import UnreadableFile, WrongFormat
+from . import values
+from .chunks import Chunk, Reject, Report
+from .header import Header
+
+MAGIC = b"PAR1"
+BATCH_ROWS = 65_536
+#: Official files have one row group whatever their size. With these a group is read in pieces; by default the columns
+#: of the whole group are held in memory.
+STREAMING = {"pre_buffer": False, "buffer_size": 1024 * 1024}
+
+
+def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+    """The rows of a seekable stream; ``UnreadableFile`` for a damaged file or the columns of something else."""
+    if stream.read(len(MAGIC)) != MAGIC:
+        raise WrongFormat(f"{source_name}: no Parquet file. Check the file at its publisher, or download it again")
+    stream.seek(0)
+    try:
+        file = pq.ParquetFile(stream, **STREAMING)
+        yield from _read(file, dataset, source_name, report)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnreadableFile(
+            f"{source_name}: the Parquet file is damaged or cut off ({reason}). Download it again"
+        ) from error
+
+
+def _read(file: pq.ParquetFile, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+    schema = file.schema_arrow
+    header = Header.of(schema.names, dataset, source_name)
+    report.ignored_columns = [header.names[i] for i in header.ignored]
+    report.unknown_columns = {header.names[i]: 0 for i in header.unknown}
+    done = 0
+    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        yield _chunk(batch, header, done, source_name, report)
+        done += batch.num_rows
+
+
+def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, report: Report) -> Chunk:
+    columns: dict[int, pa.Array] = {}
+    first_bad = np.full(batch.num_rows, -1)  # position of the first value in each row that does not fit
+    for position in header.used():
+        column = header.column_at(position)
+        if column is None:
+            continue
+        array = batch.column(position)
+        try:
+            columns[position], bad = values.from_arrow(array, column)
+        except TypeError:
+            raise UnreadableFile(
+                f"{source_name}: column {header.names[position]} has the type {array.type}, "
+                f"which cannot be read as {column.type}. Check the file at its publisher"
+            ) from None
+        if bad is not None:
+            first_bad[bad & (first_bad < 0)] = position
+    rejects = []
+    for row in np.flatnonzero(first_bad >= 0):
+        column = header.column_at(first_bad[row])
+        assert column is not None
+        rejects.append(Reject(values.reason(column), column.name, done + int(row) + 1, _as_json(batch, int(row))))
+    indices = np.flatnonzero(first_bad < 0)
+    if rejects:
+        columns = {position: array.take(pa.array(indices)) for position, array in columns.items()}
+    for position in header.unknown:
+        array = batch.column(position)
+        report.unknown_columns[header.names[position]] += len(array) - array.null_count
+    return Chunk(
+        rows=header.batch(columns, len(indices)),
+        lines=done + indices + 1,
+        original=lambda row: _as_json(batch, int(indices[row])),
+        rejects=rejects,
+        rows_read=batch.num_rows,
+    )
+
+
+def _as_json(batch: pa.RecordBatch, row: int) -> str:
+    """One row as a JSON object; what JSON has no value for (times, bytes, NaN) stands there as text."""
+    return json.dumps({name: _json_value(batch.column(i)[row]) for i, name in enumerate(batch.schema.names)})
+
+
+def _json_value(scalar: pa.Scalar) -> object:
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_timestamp(scalar.type):  # years outside of Python's range have a text too
+        return scalar.cast(pa.string()).as_py()
+    value = scalar.as_py()
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if isinstance(value, bytes):
+        return values.decode(value)[0]
+    return value if isinstance(value, str | int | float) else str(value)

@@ -1,0 +1,188 @@
+"""The rules that a user can switch on: checks that refuse readable rows, then those that fill in values.
+
+A rule is known by its name and a version, which is raised when the rule comes to mean something else; months cleaned
+with another version are then done again. A rule applies to the datasets that have its columns, and is passed over
+elsewhere. A row refused by several rules is counted for the first of them, in the order below.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..datasets.schema import Dataset
+from ..errors import UsageError
+
+#: What a rule is told about the file besides the rows.
+Month = dt.date | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. ``meaning`` completes "refuses rows ..." or, for one that fills, "replaces ...".
+
+    ``columns`` names the columns that the rule looks at, given the dataset; a dataset without one of them has None
+    or a name it does not know in its place. ``refuses`` returns a mask over their arrays, where null is no; ``fills``
+    returns the new array of the first column. A rule has one of the two.
+    """
+
+    name: str
+    meaning: str
+    columns: Callable[[Dataset], tuple[str | None, ...]]
+    refuses: Callable[[Month, list[pa.Array]], pa.Array] | None = None
+    fills: Callable[[Month, list[pa.Array]], pa.Array] | None = None
+    version: int = 1
+    needs_month: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    def columns_in(self, dataset: Dataset) -> list[str] | None:
+        """Names of the rule's columns, or None where the rule does not apply to the dataset."""
+        known = {column.name for column in dataset.columns}
+        names = [name for name in self.columns(dataset) if name in known]
+        return names if len(names) == len(self.columns(dataset)) else None
+
+
+def _named(*names: str) -> Callable[[Dataset], tuple[str | None, ...]]:
+    return lambda dataset: names
+
+
+def _first_of(*names: str) -> Callable[[Dataset], tuple[str | None, ...]]:
+    def choose(dataset: Dataset) -> tuple[str | None, ...]:
+        known = {column.name for column in dataset.columns}
+        return (next((name for name in names if name in known), None),)
+
+    return choose
+
+
+def _pickup(dataset: Dataset) -> tuple[str | None, ...]:
+    return (dataset.pickup,)
+
+
+def _both_times(dataset: Dataset) -> tuple[str | None, ...]:
+    return (dataset.pickup, dataset.dropoff)
+
+
+def _outside_month(month: Month, columns: list[pa.Array]) -> pa.Array:
+    assert month is not None
+    first = dt.datetime(month.year, month.month, 1)
+    following = dt.datetime(month.year + month.month // 12, month.month % 12 + 1, 1)
+    kind = pa.timestamp("us")
+    (pickups,) = columns
+    return pc.or_(pc.less(pickups, pa.scalar(first, kind)), pc.greater_equal(pickups, pa.scalar(following, kind)))
+
+
+#: Every rule, in the order in which they are applied.
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Rule(
+            "zero_passengers",
+            "with a passenger count of 0; an unknown count is not 0",
+            _named("passenger_count"),
+            refuses=lambda month, columns: pc.equal(columns[0], 0),
+        ),
+        Rule(
+            "pickup_outside_month",
+            "picked up in another month than the file's; an unknown time is not another month",
+            _pickup,
+            refuses=_outside_month,
+            needs_month=True,
+        ),
+        Rule(
+            "missing_times",
+            "without pickup or drop-off time",
+            _both_times,
+            refuses=lambda month, columns: pc.or_(pc.is_null(columns[0]), pc.is_null(columns[1])),
+        ),
+        Rule(
+            "dropoff_before_pickup",
+            "that end before they begin; legal in the hour when clocks go back",
+            _both_times,
+            refuses=lambda month, columns: pc.less(columns[1], columns[0]),
+        ),
+        Rule(
+            "negative_fare",
+            "with a fare below 0; most are reversals of another row",
+            _first_of("fare_amount", "base_passenger_fare"),
+            refuses=lambda month, columns: pc.less(columns[0], 0.0),
+        ),
+        Rule(
+            "zero_distance",
+            "with a distance of 0 or less",
+            _first_of("trip_distance", "trip_miles"),
+            refuses=lambda month, columns: pc.less_equal(columns[0], 0.0),
+        ),
+        Rule(
+            "missing_passengers_to_zero",
+            "an unknown passenger count by 0",
+            _named("passenger_count"),
+            fills=lambda month, columns: pc.fill_null(columns[0], 0),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules switched on, in the order of ``RULES``. ``str()`` is the form that manifests and ledgers keep."""
+
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Rules:
+        """Rules from comma-separated names, with or without versions; nothing or ``none`` for no rule.
+
+        ``UsageError`` for a name or version that does not exist.
+        """
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if names == ["none"]:
+            names = []
+        chosen = set()
+        for entry in names:
+            name, _, version = entry.partition("@")
+            rule = RULES.get(name)
+            if rule is None:
+                raise UsageError(
+                    f"unknown cleaning rule {entry!r}; choose from {', '.join(RULES)}, or none alone for no rule"
+                )
+            if version not in ("", str(rule.version)):
+                raise UsageError(f"cleaning rule {name} has the version {rule.version}, not {version!r}")
+            chosen.add(name)
+        return cls(tuple(rule for name, rule in RULES.items() if name in chosen))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.rules)) or "none"
+
+    def apply(
+        self, rows: pa.RecordBatch, dataset: Dataset, month: Month
+    ) -> tuple[pa.RecordBatch, list[tuple[int, Rule, str | None]]]:
+        """The rows that stay, and for each refused one its index, the rule, and the column if the rule has just one."""
+        refused_by = np.zeros(rows.num_rows, np.int8)  # number of the rule from 1; 0 for none
+        columns_of: list[list[str]] = []
+        for number, rule in enumerate(self.rules, 1):
+            names = rule.columns_in(dataset)
+            columns_of.append(names or [])
+            if names is None or (rule.needs_month and month is None):
+                continue
+            arrays = [rows.column(name) for name in names]
+            if rule.refuses:
+                mask = rule.refuses(month, arrays).fill_null(False).to_numpy(zero_copy_only=False)
+                refused_by[mask & (refused_by == 0)] = number
+            elif rule.fills:
+                position = rows.schema.get_field_index(names[0])
+                rows = rows.set_column(position, rows.schema.field(position), rule.fills(month, arrays))
+        if not refused_by.any():
+            return rows, []
+        refused = []
+        for index in np.flatnonzero(refused_by):
+            number = refused_by[index] - 1
+            names = columns_of[number]
+            refused.append((int(index), self.rules[number], names[0] if len(names) == 1 else None))
+        return rows.filter(pa.array(refused_by == 0)), refused

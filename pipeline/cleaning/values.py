@@ -1,0 +1,327 @@
+"""What a text, number or time of a file means in a canonical column. The only place that decides it.
+
+``from_text`` and ``from_arrow`` return the converted values and a mask of the values that the column cannot hold;
+masked values are null. What is no value at all (nothing, blanks, NaN) is null and no error.
+
+Texts are converted by Arrow where it can (the same conversions as in its CSV reader, so that the readers' fast and
+exact paths agree), and by the functions below where it cannot.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..datasets.schema import Column
+from .chunks import BAD_VALUE, UNKNOWN_CODE
+
+#: Spellings of "no value" that tools write into columns of numbers and times (upper case).
+NO_VALUE = frozenset({"", "NAN", "NAT", "NULL", "NONE", "\\N"})
+
+INT64 = (-(2**63), 2**63 - 1)
+#: Years 1 to 9999, in microseconds since 1970: what all warehouses and Python can hold.
+_MICROSECOND = dt.timedelta(microseconds=1)
+TIMES = (
+    (dt.datetime.min - dt.datetime(1970, 1, 1)) // _MICROSECOND,
+    (dt.datetime.max - dt.datetime(1970, 1, 1)) // _MICROSECOND,
+)
+
+_INTEGER = re.compile(r"[+-]?[0-9]+(?=(?:\.0*)?\Z)")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_CLOCK = r"(?:[ T]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?(?: ?(?P<half>[AP])M)?)?"
+#: ISO without leading zeros or with slashes; and the American order, month first, of some fhv files and exports.
+#: Day first is never tried: these are American files, and guessing would move trips by months.
+_TIMES = (
+    re.compile(r"(?P<year>\d{4})(?P<sep>[-/])(?P<month>\d{1,2})(?P=sep)(?P<day>\d{1,2})" + _CLOCK, re.ASCII | re.I),
+    re.compile(r"(?P<month>\d{1,2})(?P<sep>[-/])(?P<day>\d{1,2})(?P=sep)(?P<year>\d{4})" + _CLOCK, re.ASCII | re.I),
+)
+
+#: Values of a column and, where any is bad, the mask of the bad ones.
+Converted = tuple[pa.Array, np.ndarray | None]
+
+
+def reason(column: Column) -> str:
+    """Why a value that the column cannot hold is refused."""
+    return UNKNOWN_CODE if column.codes else BAD_VALUE
+
+
+def is_word(column: Column) -> bool:
+    """Whether the column holds few distinct words or identifiers, which are converted once per distinct text."""
+    return bool(column.texts) or column.upper
+
+
+def parse_integer(text: str) -> int | None:
+    """An integer, also as ``1.0``; None for no value; ``ValueError`` for anything else or beyond 64 bits."""
+    if text.upper() in NO_VALUE:
+        return None
+    match = _INTEGER.match(text)
+    if match is None or len(text) > 4000:  # Python refuses to convert more digits
+        raise ValueError(text)
+    number = int(match.group())
+    if not INT64[0] <= number <= INT64[1]:
+        raise ValueError(text)
+    return number
+
+
+def parse_float(text: str) -> float | None:
+    """A finite decimal number; None for no value; ``ValueError`` for anything else."""
+    if text.upper() in NO_VALUE:
+        return None
+    if not _FLOAT.fullmatch(text):
+        raise ValueError(text)
+    number = float(text)
+    if not np.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def parse_time(text: str) -> dt.datetime | None:
+    """A wall-clock time in one of ``_TIMES``; None for no value; ``ValueError`` for anything else."""
+    if text.upper() in NO_VALUE:
+        return None
+    for pattern in _TIMES:
+        match = pattern.fullmatch(text)
+        if match:
+            break
+    else:
+        raise ValueError(text)
+    part = match.groupdict()
+    hour = int(part["hour"] or 0)
+    if part["half"]:
+        if not 1 <= hour <= 12:
+            raise ValueError(text)
+        hour = hour % 12 + (12 if part["half"] in "Pp" else 0)
+    return dt.datetime(
+        int(part["year"]),
+        int(part["month"]),
+        int(part["day"]),
+        hour,
+        int(part["minute"] or 0),
+        int(part["second"] or 0),
+        int((part["fraction"] or "")[:6].ljust(6, "0")),
+    )
+
+
+def parse_word(text: str, column: Column) -> int | str | None:
+    """A coded word, flag or identifier of ``column``; ``ValueError`` for a word that stands for no code.
+
+    A number outside of the code table is kept as it is.
+    """
+    word = text.strip().upper()
+    if not word:
+        return None
+    if word in column.texts:
+        return column.texts[word]
+    if column.type == "int64":
+        return parse_integer(word)
+    if column.texts:
+        number = parse_integer(word)
+        return None if number is None else str(number)
+    return word
+
+
+def from_text(texts: pa.Array, column: Column) -> Converted:
+    """Convert strings, or dictionary-encoded strings, to the column's type."""
+    if column.type == "int64" or is_word(column):
+        return _by_distinct_text(texts, lambda text: parse_word(text, column), column.arrow_type)
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
+    if column.type == "string":
+        return texts.cast(pa.string()), None
+    texts = pc.utf8_trim_whitespace(texts)
+    texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts)
+    if column.type == "float64":
+        return _by_arrow(texts, column, parse_float)
+    return _by_arrow(texts, column, parse_time)
+
+
+def from_arrow(values: pa.Array, column: Column) -> Converted:
+    """Convert an array of whatever type a Parquet file has. ``TypeError`` if the type can never mean the column."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values = values.dictionary_decode()
+        kind = values.type
+    if pa.types.is_null(kind):
+        return pa.nulls(len(values), column.arrow_type), None
+    if _is_text(kind):
+        return from_text(_as_string(values), column)
+    if column.type in ("int64", "float64"):
+        return _number(values, column)
+    if column.type == "string":
+        return from_text(_number_text(values), column)
+    return _time(values)
+
+
+def in_range(values: pa.Array) -> bool:
+    """Whether all floats are finite and all times lie in ``TIMES``; the readers' fast path needs no more."""
+    if pa.types.is_floating(values.type):
+        return pc.all(pc.is_finite(values), min_count=0).as_py()
+    if pa.types.is_timestamp(values.type):
+        bounds = pc.min_max(values.view(pa.int64()))
+        low, high = bounds["min"].as_py(), bounds["max"].as_py()
+        return low is None or (low >= TIMES[0] and high <= TIMES[1])
+    return True
+
+
+# -- texts ---------------------------------------------------------------------------------------
+
+
+def _by_distinct_text(texts: pa.Array, parse: Callable[[str], object], kind: pa.DataType) -> Converted:
+    """Parse each distinct text once, in Python."""
+    encoded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
+    distinct: list[object] = []
+    bad = np.zeros(len(encoded.dictionary), bool)
+    for i, text in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            distinct.append(parse(text.strip()))
+        except ValueError:
+            distinct.append(None)
+            bad[i] = True
+    values = pa.array(distinct, kind).take(encoded.indices)
+    if not bad.any():
+        return values, None
+    return values, bad[encoded.indices.fill_null(0).to_numpy()] & _valid(encoded.indices)
+
+
+def _by_arrow(texts: pa.Array, column: Column, parse: Callable[[str], object]) -> Converted:
+    """Convert with Arrow; what it refuses, one by one with ``parse``."""
+    pieces: list[pa.Array] = []
+    bad: list[int] = []
+
+    def convert(start: int, length: int) -> None:
+        part = texts.slice(start, length)
+        try:
+            values = part.cast(column.arrow_type)
+            if in_range(values):
+                pieces.append(values)
+                return
+        except pa.ArrowInvalid:
+            pass
+        if length > 1:
+            convert(start, length // 2)
+            convert(start + length // 2, length - length // 2)
+            return
+        try:
+            pieces.append(pa.array([parse(part[0].as_py())], column.arrow_type))
+        except ValueError:
+            pieces.append(pa.nulls(1, column.arrow_type))
+            bad.append(start)
+
+    convert(0, len(texts))
+    return pa.concat_arrays(pieces), _mask(bad, len(texts))
+
+
+# -- typed values --------------------------------------------------------------------------------
+
+
+def _number(values: pa.Array, column: Column) -> Converted:
+    """Numbers and booleans to int64 or float64. NaN is no value; infinite is bad; so is a fraction in an integer."""
+    kind = values.type
+    if pa.types.is_boolean(kind):
+        return values.cast(pa.int8()).cast(column.arrow_type), None
+    if pa.types.is_integer(kind) and not (pa.types.is_uint64(kind) and column.type == "int64"):
+        return values.cast(column.arrow_type, safe=False), None
+    if not (pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_integer(kind)):
+        raise TypeError(kind)
+    if pa.types.is_integer(kind):  # uint64
+        bad = _true(pc.greater(values, pa.scalar(INT64[1], kind)))
+        return _null_where(values, bad).cast(pa.int64()), bad if bad.any() else None
+    values = values.cast(pa.float64())
+    values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+    bad = _true(pc.invert(pc.is_finite(values)))
+    if column.type == "int64":
+        bad |= _true(pc.not_equal(pc.floor(values), values))
+        bad |= _true(pc.greater_equal(pc.abs(values), float(2**63)))
+    values = _null_where(values, bad) if bad.any() else values
+    return values.cast(column.arrow_type), bad if bad.any() else None
+
+
+def _number_text(values: pa.Array) -> pa.Array:
+    """Numbers and anything else as text; a whole double loses its ``.0``."""
+    if pa.types.is_boolean(values.type):
+        return values.cast(pa.string())
+    if pa.types.is_floating(values.type):
+        return pa.array([_plain(value) for value in values.to_pylist()], pa.string())
+    try:
+        return values.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+
+
+def _plain(value: float | None) -> str | None:
+    if value is None or value != value:
+        return None
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _time(values: pa.Array) -> Converted:
+    """Times and dates to naive microseconds. A zone's wall clock is taken as it stands, never converted."""
+    kind = values.type
+    if pa.types.is_date(kind):
+        values = values.cast(pa.timestamp("ms"))
+    elif not pa.types.is_timestamp(kind):
+        raise TypeError(kind)
+    elif kind.tz is not None:
+        values = pc.local_timestamp(values)
+    per_unit = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(values.type.unit)
+    if per_unit is None:  # nanoseconds; what is finer than a microsecond is cut off
+        return values.cast(pa.timestamp("us"), safe=False), None
+    raw = values.view(pa.int64())
+    bad = _true(pc.or_(pc.less(raw, -(-TIMES[0] // per_unit)), pc.greater(raw, TIMES[1] // per_unit)))
+    values = _null_where(values, bad) if bad.any() else values
+    return values.cast(pa.timestamp("us")), bad if bad.any() else None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+def _as_string(values: pa.Array) -> pa.Array:
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:  # bytes that are not UTF-8
+        return pa.array(
+            [None if v is None else decode(v)[0] for v in values.cast(pa.binary()).to_pylist()], pa.string()
+        )
+
+
+def decode(line: bytes) -> tuple[str, bool]:
+    """Bytes as text, and whether they had to be read as Latin-1 because they are not UTF-8."""
+    try:
+        return line.decode(), False
+    except UnicodeDecodeError:
+        return line.decode("latin-1"), True
+
+
+def _valid(values: pa.Array) -> np.ndarray:
+    return values.is_valid().to_numpy(zero_copy_only=False)
+
+
+def _true(mask: pa.Array) -> np.ndarray:
+    """A boolean array as numpy, null as False."""
+    return mask.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def _null_where(values: pa.Array, mask: np.ndarray) -> pa.Array:
+    return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)
+
+
+def _mask(indices: list[int], length: int) -> np.ndarray | None:
+    if not indices:
+        return None
+    mask = np.zeros(length, bool)
+    mask[indices] = True
+    return mask
