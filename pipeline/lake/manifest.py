@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 #: GCS allows 8 KiB of custom metadata per object, keys and values together.
@@ -35,6 +35,7 @@ class Source:
     length: int
     last_modified: str | None
     format: str
+    fetched_at: dt.datetime
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,9 @@ class Manifest:
         values["ignored_columns"] = tuple(plain.get("ignored_columns", ()))
         for key, kind in _NESTED.items():
             values[key] = kind(**{f.name: plain[key][f.name] for f in fields(kind)})
+        values["source"] = replace(
+            values["source"], fetched_at=dt.datetime.fromisoformat(plain["source"]["fetched_at"])
+        )
         return cls(**values)
 
 
@@ -147,6 +151,7 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     plain = asdict(manifest)
     plain["month"] = f"{manifest.month:%Y-%m}" if manifest.month else None
     plain["created_at"] = manifest.created_at.isoformat(timespec="seconds")
+    plain["source"]["fetched_at"] = manifest.source.fetched_at.isoformat()
     plain["rows_rejected"] = dict(sorted(manifest.rows_rejected.items()))
     plain["unknown_columns"] = dict(sorted(manifest.unknown_columns.items()))
     plain["ignored_columns"] = list(manifest.ignored_columns)

@@ -31,7 +31,7 @@ def make_month(tmp_path: Path) -> MakeMonth:
             "dataset": dataset,
             "month": month,
             "publisher": "tlc",
-            "source": Source("https://example.org/a.parquet", "ab" * 32, '"etag"', 123, None, "parquet"),
+            "source": Source("https://example.org/a.parquet", "ab" * 32, '"etag"', 123, None, "parquet", dt.datetime(2021, 4, 1, 5, tzinfo=dt.UTC)),
             "rows_read": 10,
             "rows_written": 7,
             "rows_rejected": {"zero_passengers": 2, "bad_value": 1},

@@ -38,7 +38,7 @@ def test_json_is_stable_and_complete(make_month: MakeMonth) -> None:
 def test_any_text_survives_json_and_metadata(
     make_month: MakeMonth, url: str, etag: str, columns: dict[str, int]
 ) -> None:
-    source = Source(url, "0" * 64, etag, 5, None, "csv")
+    source = Source(url, "0" * 64, etag, 5, None, "csv", dt.datetime(2021, 4, 1, 5, tzinfo=dt.UTC))
     _, _, manifest = make_month(source=source, unknown_columns=columns)
     assert Manifest.from_json(manifest.to_json()) == manifest
     summary = manifest.summary()
