@@ -98,8 +98,16 @@ class Publisher:
         return self.scheme in ("file", "sample")
 
     @property
+    def hides_absence(self) -> bool:
+        """Whether a 403 may stand for an absent file: so answers the store of ``tlc``, and maybe its mirrors."""
+        return self.name == "tlc"
+
+    @property
     def is_synthetic(self) -> bool:
-        return self.name == "sample"
+        """Whether the months are made up: by ``sample``, or lying in a folder that was marked as such."""
+        from .sample import README
+
+        return self.name == "sample" or (self.scheme == "file" and (self.folder / README).exists())
 
     @property
     def label(self) -> str:
@@ -175,14 +183,16 @@ class Publisher:
     def months_offered(self, dataset: str) -> tuple[Month, Month | None]:
         """First and last month of a dataset; None as last where months still appear.
 
-        A mirror or a folder may hold anything from the dataset's first month on. The last CSV month stays the last
+        A mirror or a folder may hold anything from the dataset's first month on. The last CSV month is the last
         wherever the ``dtc`` layout is used.
         """
         first = datasets.get(dataset).first_month
         if first is None:
             raise UsageError(f"{dataset} has no months")
-        if self.is_own_address:
-            first = {"tlc": TLC_FIRST, "dtc": DTC_FIRST}.get(self.name, {}).get(dataset, first)
+        if self.name == "dtc" and self.is_own_address:
+            first = DTC_FIRST[dataset]
+        elif self.layout == "tlc" and (self.is_own_address or self.scheme == "sample"):
+            first = TLC_FIRST.get(dataset, first)
         return first, DTC_LAST if self.layout == "dtc" else None
 
     def check_offered(self, dataset: str, month: Month | None) -> None:
@@ -488,7 +498,7 @@ def refusal(
         return None
     place = f"{describe(dataset, month)}: {publisher.address(dataset, month)} answered {status}"
     wait = seconds_asked_for(headers)
-    if status in (429, 503) or (status == 403 and _hides_absence(publisher)):
+    if status in (429, 503) or (status == 403 and publisher.hides_absence):
         when = "later" if wait is None else f"in {wait:.0f} s"
         return Throttled(f"{place}: too many requests or overload; try again {when}", wait)
     if status >= 500 or status in (408, 425):
@@ -530,10 +540,6 @@ def refused_or_absent(
     return Throttled(f"{place}, and so do files that must exist: too many requests; try again later")
 
 
-def _hides_absence(publisher: Publisher) -> bool:
-    return publisher.name == "tlc"
-
-
 def describe(dataset: str, month: Month | None) -> str:
     """``green 2020-04``, or the dataset alone where it has no months: the beginning of messages."""
     return dataset if month is None else f"{dataset} {month:%Y-%m}"
@@ -557,8 +563,9 @@ def look(
     ``PublisherTrouble``.
     """
     if publisher.scheme == "sample":
-        options = publisher.sample_options
-        return Version(etag=f"sample-{options['rows']}-{options['seed']}-{options['layout']}")
+        from . import sample
+
+        return Version(etag=sample.version(dataset, month, **publisher.sample_options))
     if publisher.scheme == "file":
         return _look_at_file(publisher, dataset, month)
     with web_session() as session:
@@ -617,7 +624,7 @@ def _look_at_web(
         ambiguous = None
         for month, (status, headers) in answers.items():
             error = refusal(publisher, dataset, month, status, headers)
-            if status == 403 and _hides_absence(publisher):
+            if status == 403 and publisher.hides_absence:
                 # The probe comes after all of them: if it passes now, none of them was throttled.
                 ambiguous = ambiguous or refused_or_absent(session, publisher, dataset, month, probe, policy)
                 error = ambiguous
