@@ -258,9 +258,7 @@ class _Transfer:
     def _check_expected(self) -> None:
         before, now = self.expected, self.version
         if before.is_strong and before.etag == now.etag and not before.same_as(now):
-            raise TruncatedFile(
-                f"{self.place}: not the length ({before.length}) it had under this ETag; try again later"
-            )
+            raise TruncatedFile(f"{self.place}: under this ETag it had {before.length} bytes before; try again later")
 
     def _read(self, answer: requests.Response) -> bytes:
         import urllib3
@@ -296,7 +294,8 @@ class _Transfer:
             os.replace(self.part, self.target)
             _sync_folder(self.target.parent)
         url = self.publisher.address(self.dataset, self.month)
-        return Fetched(self.target, url, sha256, self.version, intake.length, offset)
+        resumed_from = 0 if self.publisher.is_local else offset
+        return Fetched(self.target, url, sha256, self.version, intake.length, resumed_from)
 
     def _meaning(self, damage: _Damage, offset: int) -> PipelineError:
         """What damage in a file means, which had all the bytes announced or was refused before its end."""
@@ -517,7 +516,6 @@ class _GzipCheck(_Check):
 
     def go_on(self, data: bytes) -> None:
         from isal import isal_zlib
-        from isal.igzip_lib import IsalError
 
         data = self._rest + data
         self._rest = b""
@@ -534,7 +532,7 @@ class _GzipCheck(_Check):
                 self._member = isal_zlib.decompressobj(wbits=31)
             try:
                 data = self._unpack(data)
-            except IsalError as error:
+            except isal_zlib.IsalError as error:  # type: ignore[misc]  # the stub says it is an instance
                 raise _Damage(f"the gzip data is damaged ({str(error).split(maxsplit=2)[-1].lower()})") from None
 
     def _unpack(self, data: bytes) -> bytes:
