@@ -1,1 +1,47 @@
-"""Keeps a data lake and a warehouse complete with the NYC taxi trip records."""
+"""Keeps a data lake and a warehouse complete with the NYC taxi trip records.
+
+This module is what ``luigi --module pipeline`` loads: the tasks, and nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import settings
+from .operations import command_line
+from .ranges import AllTrips, MonthlyTrips, RangeMonthly, TaxiZones
+from .stages.clean import Clean
+from .stages.download import Download
+from .stages.load import Load
+from .stages.upload import Upload
+from .stages.write_parquet import WriteParquet
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = [
+    "AllTrips",
+    "Clean",
+    "Download",
+    "Load",
+    "MonthlyTrips",
+    "RangeMonthly",
+    "TaxiZones",
+    "Upload",
+    "WriteParquet",
+    "read",
+]
+
+settings.apply_environment()
+command_line.install()
+
+
+def read(dataset: str, month: str) -> pandas.DataFrame:
+    """The month (``YYYY-MM``) of a dataset from the configured lake, for notebooks.
+
+    Whole numbers stay whole where values are missing (nullable dtypes); texts are strings, times ``datetime64[us]``.
+    Raises ``FileNotFoundError`` if the lake has no complete month of that name.
+    """
+    from .operations.notebook import read
+
+    return read(dataset, month)

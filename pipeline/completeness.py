@@ -1,0 +1,214 @@
+"""Is a month complete, and if not, why: the one place that decides, asked by tasks, plan and status alike.
+
+A month is complete in the lake when its manifest names the bytes that lie there and records what is asked for now:
+publisher, current source version, rules, and no column kept out that the declaration knows today. It is complete in a
+warehouse when it is complete in the lake and the newest ledger row records the same file.
+
+While Luigi schedules, thousands of tasks are asked; ``scheduling`` then answers all of them from one listing per
+dataset and one query per warehouse. While a task runs, every question is a fresh look.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from . import datasets, publishers, settings
+from .errors import PipelineError, SyntheticData
+
+if TYPE_CHECKING:
+    from .lake import Lake
+    from .lake.manifest import Manifest
+    from .publishers import Publisher, Version
+    from .warehouse import LedgerRow, Slice
+
+Month = dt.date | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task's output depends on besides dataset and month; all by names without secrets."""
+
+    publisher: str
+    rules: str
+    lake: str
+    workspace: str
+
+    @cached_property
+    def publisher_object(self) -> Publisher:
+        return settings.open_publisher(self.publisher)
+
+    @cached_property
+    def lake_object(self) -> Lake:
+        from .lake import Lake, open_store
+
+        return Lake(open_store(self.lake))
+
+
+class Look:
+    """Fresh answers: every question is one small request."""
+
+    def manifest(self, job: Job, dataset: str, month: Month) -> Manifest | None:
+        return job.lake_object.manifest(dataset, month)
+
+    def observation(self, job: Job, dataset: str, month: Month) -> dict[str, Any] | None:
+        return job.lake_object.observations(job.publisher, dataset).get(month)
+
+    def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
+        return settings.open_warehouse(warehouse).ledger()
+
+
+class Snapshot(Look):
+    """One listing per lake and dataset, one query per warehouse, made when first asked."""
+
+    def __init__(self) -> None:
+        self._manifests: dict[tuple[str, str], dict[Month, Manifest]] = {}
+        self._observations: dict[tuple[str, str, str], dict[Month, dict[str, Any]]] = {}
+        self._ledgers: dict[str, dict[Slice, LedgerRow]] = {}
+
+    def manifests(self, job: Job, dataset: str) -> dict[Month, Manifest]:
+        key = job.lake, dataset
+        if key not in self._manifests:
+            self._manifests[key] = job.lake_object.manifests(dataset)
+        return self._manifests[key]
+
+    def observations(self, job: Job, dataset: str) -> dict[Month, dict[str, Any]]:
+        key = job.lake, job.publisher, dataset
+        if key not in self._observations:
+            self._observations[key] = job.lake_object.observations(job.publisher, dataset)
+        return self._observations[key]
+
+    def manifest(self, job: Job, dataset: str, month: Month) -> Manifest | None:
+        return self.manifests(job, dataset).get(month)
+
+    def observation(self, job: Job, dataset: str, month: Month) -> dict[str, Any] | None:
+        return self.observations(job, dataset).get(month)
+
+    def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
+        if warehouse not in self._ledgers:
+            self._ledgers[warehouse] = super().ledger(warehouse)
+        return self._ledgers[warehouse]
+
+
+_FRESH = Look()
+_snapshot: Snapshot | None = None
+
+
+@contextmanager
+def scheduling() -> Iterator[Snapshot]:
+    """Answer from one snapshot inside this context; the outermost one makes it."""
+    global _snapshot
+    before = _snapshot
+    _snapshot = before or Snapshot()
+    try:
+        yield _snapshot
+    finally:
+        _snapshot = before
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Look afresh inside this context: a task runs, and what others did since matters."""
+    global _snapshot
+    before, _snapshot = _snapshot, None
+    try:
+        yield
+    finally:
+        _snapshot = before
+
+
+def look() -> Look:
+    return _snapshot or _FRESH
+
+
+def seen_since(job: Job, dataset: str, month: Month, fetched_at: dt.datetime | None) -> Version | None:
+    """The version last observed at the publisher, if that was after ``fetched_at``; None if nothing newer was seen.
+
+    What is made or lies on this machine is looked at itself, which costs nothing.
+    """
+    publisher = job.publisher_object
+    if publisher.is_local:
+        try:
+            return publishers.look(publisher, dataset, month)
+        except PipelineError:
+            return None  # a check that fails changes nothing
+    observed = look().observation(job, dataset, month)
+    if not observed or not observed.get("version"):
+        return None
+    if fetched_at is not None and dt.datetime.fromisoformat(observed["checked_at"]) <= fetched_at:
+        return None
+    return publishers.Version.from_dict(observed["version"])
+
+
+def is_same(job: Job, manifest: Manifest, current: Version) -> bool:
+    """Whether the manifest's source is the current version. A local file that was only touched is still the same."""
+    source = manifest.source
+    recorded = publishers.Version(etag=source.etag or None, length=source.length, last_modified=source.last_modified)
+    if recorded.same_as(current):
+        return True
+    publisher = job.publisher_object
+    if publisher.scheme == "file" and current.length == source.length:
+        return publishers.sha256_of(publisher, manifest.dataset, manifest.month) == source.sha256
+    return False
+
+
+def lake_reason(job: Job, dataset: str, month: Month) -> str | None:
+    """Why the lake does not have the month as asked for; None if it does."""
+    manifest = look().manifest(job, dataset, month)
+    if manifest is None:
+        return "not in the lake"
+    if manifest.publisher != job.publisher:
+        return f"publisher changed from {manifest.publisher}"
+    if manifest.rules != job.rules:
+        return f"rules changed from {manifest.rules}"
+    declared = datasets.get(dataset)
+    learned = sorted(name for name in manifest.unknown_columns if declared.column_for(name))
+    if learned:
+        return f"column {', '.join(learned)} was unknown and is declared now"
+    current = seen_since(job, dataset, month, manifest.source.fetched_at)
+    if current is not None and not is_same(job, manifest, current):
+        return "republished"
+    return None
+
+
+def warehouse_reason(job: Job, dataset: str, month: Month, warehouse: str) -> str | None:
+    """Why the warehouse does not have the month as the lake has it; None if it does."""
+    reason = lake_reason(job, dataset, month)
+    if reason is not None:
+        return reason
+    manifest = look().manifest(job, dataset, month)
+    row = look().ledger(warehouse).get((dataset, month))
+    where = warehouse.partition(":")[0].partition("@")[0]
+    if row is None:
+        return f"not in {where}"
+    if row.status != "loaded":
+        return f"{row.status} in {where}"
+    assert manifest is not None
+    if (row.publisher, row.rules, row.sha256) != (manifest.publisher, manifest.rules, manifest.source.sha256):
+        return f"{where} has another version"
+    if row.parquet_sha256 != manifest.parquet.sha256:
+        return f"{where} has an older shape"
+    return None
+
+
+def reason(job: Job, dataset: str, month: Month, warehouses: list[str]) -> str | None:
+    """The first reason why the month is not complete everywhere; None if it is."""
+    found = lake_reason(job, dataset, month)
+    for warehouse in warehouses:
+        found = found or warehouse_reason(job, dataset, month, warehouse)
+    return found
+
+
+def refuse_mixture(is_synthetic: bool, others: list[bool], where: str) -> None:
+    """Raise SyntheticData if synthetic months would lie beside published ones, unless the setting allows it."""
+    if settings.publisher().allow_synthetic or all(other == is_synthetic for other in others):
+        return
+    raise SyntheticData(
+        f"{where} takes published months only; choose another, or set [publisher] allow_synthetic"
+        if is_synthetic
+        else f"{where} holds synthetic months; choose another, or set [publisher] allow_synthetic"
+    )

@@ -1,0 +1,24 @@
+"""A file in a store, as Luigi sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import luigi
+
+if TYPE_CHECKING:
+    from .store import Store
+
+
+class StoreTarget(luigi.Target):
+    """Exists when the store has the path. Whether it is still the one asked for is the task's to say."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self.store = store
+        self.path = path
+
+    def exists(self) -> bool:
+        return self.store.stat(self.path) is not None
+
+    def __str__(self) -> str:
+        return f"{self.store.url}/{self.path}"

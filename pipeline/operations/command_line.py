@@ -1,0 +1,120 @@
+"""What the ``luigi`` command does around our tasks: settings are validated first, mistakes are one line, a table ends the run.
+
+Luigi has no public hooks for these, so four of its functions are wrapped, all of them here and each with a test through the
+real command. Nothing of this touches ``luigi.build`` in somebody's own program.
+"""
+
+from __future__ import annotations
+
+import difflib
+import multiprocessing
+import sys
+from argparse import ArgumentParser
+from typing import Any, NoReturn
+
+import luigi.interface
+from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterException
+from luigi.retcodes import retcode
+from luigi.task_register import Register
+
+from .. import settings
+from ..errors import PipelineError, UsageError
+from . import console, logs
+
+#: Exit code of a mistake on the command line or in the settings, as argparse has it.
+USAGE = 2
+
+_MISTAKES = (PipelineError, ParameterException)
+
+
+def install() -> None:
+    """Wrap Luigi's functions, once per process."""
+    if getattr(luigi.interface, "_wrapped_by_pipeline", False):
+        return
+    luigi.interface._wrapped_by_pipeline = True
+    luigi.interface._run = _with_report(luigi.interface._run)
+    CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)
+    CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
+    factory = luigi.interface._WorkerSchedulerFactory
+    factory.create_remote_scheduler = _with_answer(factory.create_remote_scheduler)
+
+
+def exit_with(error: BaseException) -> NoReturn:
+    """Say what is wrong in one line and end with the exit code of a mistake."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def _with_report(run: Any) -> Any:
+    """Show progress while the run lasts and a table at its end; months that a publisher lacks have their own exit code."""
+
+    def run_with_report(*args: Any, **kwargs: Any) -> Any:
+        try:
+            with console.report() as report:
+                result = run(*args, **kwargs)
+                report.finished(result.worker)
+        except _MISTAKES as error:
+            exit_with(error)
+        if report.only_missing:
+            sys.exit(retcode().missing_data)
+        return result
+
+    return run_with_report
+
+
+def _with_valid_settings(get_task_obj: Any) -> Any:
+    """Read all settings, while Luigi knows the flags and before it builds the first task."""
+
+    def get_task_with_valid_settings(self: Any) -> Any:
+        settings.validate()
+        settings.hand_down()
+        logs.configure()
+        method = settings.process().start_method
+        multiprocessing.set_start_method(method, force=True)
+        if method == "forkserver":
+            multiprocessing.set_forkserver_preload(["pipeline", "pyarrow.parquet"])
+        task = get_task_obj(self)
+        console.report.root = task
+        return task
+
+    return get_task_with_valid_settings
+
+
+def _with_short_errors(build: Any) -> Any:
+    """Let the parser say what is wrong in one line, without the usage of a hundred flags."""
+
+    def build_parser(root_task: str | None = None, help_all: bool = False) -> ArgumentParser:
+        if root_task and root_task not in Register.task_names():
+            near = difflib.get_close_matches(root_task, Register.task_names(), 1)
+            exit_with(UsageError(f"there is no task {root_task}" + (f"; did you mean {near[0]}?" if near else "")))
+        parser: ArgumentParser = build(root_task, help_all)
+
+        def error(message: str) -> NoReturn:
+            unknown = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
+            flags = [flag for action in parser._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown, flags, 1) if unknown not in flags else []
+            exit_with(UsageError(message + (f"; did you mean {near[0]}?" if near else "")))
+
+        parser.error = error  # type: ignore[method-assign]
+        return parser
+
+    return build_parser
+
+
+def _with_answer(create: Any) -> Any:
+    """Ask luigid once before the first task: Luigi alone would be silent for minutes while it tries again."""
+
+    def create_remote_scheduler(self: Any, url: str) -> Any:
+        import requests
+
+        try:
+            requests.head(url, timeout=10, allow_redirects=False).close()
+        except requests.RequestException:
+            shown = url.rpartition("@")[2].rstrip("/")
+            raise UsageError(
+                f"no luigid answers at {shown}; start one with `luigid`, or add --local-scheduler to run without"
+            ) from None
+        return create(self, url)
+
+    return create_remote_scheduler

@@ -1,0 +1,185 @@
+"""What a person sees of a run: bars while it lasts if stderr is a terminal, and a table at its end.
+
+Everything shown comes from the run's journal, which the worker processes write.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import settings
+from ..errors import MissingAtPublisher
+from ..planning import COMPLETE, MISSING, NOT_YET, Plan
+from . import journal, logs
+
+#: Seconds between two looks into the journal.
+INTERVAL = 0.2
+
+Key = tuple[str, str | None]
+
+
+@dataclass
+class Outcome:
+    """What became of one month in this run."""
+
+    rows_read: int | None = None
+    loaded: int | None = None
+    rejected: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    state: str = ""
+
+
+class report:
+    """Context around one run."""
+
+    #: The root task, set when Luigi has built it.
+    root: Any = None
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.only_missing = False
+
+    def __enter__(self) -> report:
+        if sys.stderr.isatty():
+            os.environ[logs.THROUGH_JOURNAL] = "1"
+            self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+    def finished(self, worker: Any) -> None:
+        """Print the table, and tell whether the only failures are months that the publisher lacks."""
+        import luigi.execution_summary
+
+        self.__exit__()
+        events, _ = journal.events()
+        tasks = luigi.execution_summary._summary_dict(worker)
+        missing = {event["task"] for event in events if event.get("error") == MissingAtPublisher.__name__}
+        failed = {task.task_id for task in tasks["failed"]} | {task.task_id for task in tasks["ever_failed"]}
+        self.only_missing = bool(failed) and failed <= missing and not tasks["scheduling_error"]
+        plan = getattr(self.root, "__dict__", {}).get("plan")
+        print_summary(outcomes(events, plan), plan, self.root)
+
+    # -- bars --------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        position = 0
+        bars: dict[tuple[Any, ...], TaskID] = {}
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        ) as progress:
+            while True:
+                stopping = self._stop.wait(INTERVAL)
+                events, position = journal.events(position)
+                for event in events:
+                    if event["event"] == "log":
+                        console.print(event["text"], markup=False, highlight=False)
+                    if event["event"] != "stage":
+                        continue
+                    key = (event["stage"], event["dataset"], event["month"], event["warehouse"])
+                    name = " ".join(str(part) for part in key[:3] if part)
+                    if event["state"] in ("done", "failed"):
+                        if key in bars:
+                            progress.remove_task(bars.pop(key))
+                        continue
+                    if key not in bars:
+                        bars[key] = progress.add_task(name, total=None, note="")
+                    if event["state"] == "running":
+                        done, total, unit = event["done"], event["total"], event["unit"]
+                        of = f" of {total:,}" if total else ""
+                        progress.update(
+                            bars[key], completed=done, total=total or None, note=f"{done:,}{of} {unit}{event['note']}"
+                        )
+                if stopping:
+                    return
+
+
+def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outcome]:
+    """What became of each month that this run touched or could not do, by dataset and month."""
+    found: dict[Key, Outcome] = defaultdict(Outcome)
+    for event in events:
+        if event["event"] != "stage" or event["state"] not in ("done", "failed"):
+            continue
+        outcome = found[event["dataset"], event["month"]]
+        outcome.seconds += event["seconds"]
+        if event["state"] == "failed":
+            outcome.state = f"failed: {event['error']}"
+        elif event["stage"] == "Load":
+            outcome.rows_read, outcome.loaded, outcome.rejected = event["rows_read"], event["rows"], event["rows_rejected"]
+            outcome.state = outcome.state or "loaded"
+    for entry in plan.entries if plan else ():
+        key = entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None
+        if entry.state in (NOT_YET, MISSING):
+            found[key].state = entry.state
+        elif entry.state != COMPLETE and not found[key].state:
+            found[key].state = "in the lake" if key in found and found[key].seconds else "not done"
+    return found
+
+
+def print_summary(found: dict[Key, Outcome], plan: Plan | None, root: Any) -> None:
+    """The closing table, how many months needed nothing, and where everything is."""
+    counts = plan.counts() if plan else {}
+    complete = counts.get(COMPLETE, 0)
+    if not found:
+        print(f"Nothing to do: {complete} complete." if plan else "Nothing to do.")
+    else:
+        _print_table(found)
+        if complete:
+            print(f"{complete} complete before.")
+    job = getattr(root, "job", None) or getattr(getattr(root, "_first", None), "job", None)
+    if job is not None:
+        print(f"Lake       {job.lake}")
+        for label in (getattr(root, "warehouse", None) or settings.warehouse_labels()).split(","):
+            print(f"Warehouse  {label}")
+            if label.startswith("duckdb:"):
+                print(f"Query      {_query(label)}")
+
+
+def _query(label: str) -> str:
+    from ..warehouse import duckdb_path
+
+    path = os.path.relpath(duckdb_path(label))
+    return f"""{os.path.relpath(sys.executable)} -c "import duckdb; print(duckdb.connect('{path}', read_only=True).sql('FROM trips LIMIT 5'))\""""
+
+
+def _print_table(found: dict[Key, Outcome]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("dataset", "month", "rows read", "loaded", "rejected", "seconds", "state"):
+        table.add_column(name, justify="right" if name in ("rows read", "loaded", "seconds") else "left", overflow="fold")
+    for (dataset, month), outcome in sorted(found.items(), key=lambda item: (item[0][0], item[0][1] or "")):
+        table.add_row(
+            dataset,
+            month or "",
+            "" if outcome.rows_read is None else f"{outcome.rows_read:,}",
+            "" if outcome.loaded is None else f"{outcome.loaded:,}",
+            ", ".join(f"{count:,} {reason}" for reason, count in outcome.rejected.items()),
+            f"{outcome.seconds:.1f}" if outcome.seconds else "",
+            outcome.state,
+        )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 140
+    console.print(table)

@@ -1,0 +1,222 @@
+"""Which months have to be worked on, and why: decided before anything runs, for a whole range at once.
+
+One listing per dataset, one ledger query per warehouse, and as few questions to the publisher as possible. ``RangeMonthly``
+runs what the plan says; ``python -m pipeline plan`` shows it and ``status`` shows what is known without asking a publisher.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from . import completeness, datasets, publishers, settings
+from .completeness import Job, Snapshot
+from .errors import MissingAtPublisher, PipelineError
+
+LOGGER = logging.getLogger("pipeline")
+
+#: The states of a month in a plan.
+COMPLETE = "complete"
+TO_DO = "to do"
+NOT_YET = "not yet published"
+MISSING = "missing at publisher"
+
+#: Requests under way at once when loaded months are asked about again.
+CONCURRENT = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One month of the plan. ``reason`` says why it is to be done; it is empty for a complete month."""
+
+    dataset: str
+    month: dt.date | None
+    state: str
+    reason: str = ""
+
+
+@dataclass
+class Plan:
+    """All asked months of one job, each with its state."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def months(self, state: str) -> list[Entry]:
+        return [entry for entry in self.entries if entry.state == state]
+
+    def counts(self) -> dict[str, int]:
+        """Number of months by state, without the states that do not occur."""
+        states = (COMPLETE, TO_DO, NOT_YET, MISSING)
+        return {state: len(found) for state in states if (found := self.months(state))}
+
+
+def months_between(start: dt.date, stop: dt.date) -> Iterator[dt.date]:
+    """First days of the months from ``start`` up to, not including, ``stop``."""
+    month = start.replace(day=1)
+    while month < stop:
+        yield month
+        month = (month + dt.timedelta(days=31)).replace(day=1)
+
+
+def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str], ask: bool = True) -> Plan:
+    """Plan the months of one dataset.
+
+    With ``ask`` the publisher is asked about months that are not loaded and about loaded ones whose last look is
+    older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
+    """
+    with completeness.scheduling() as snapshot:
+        if ask:
+            _look_again(snapshot, job, dataset, months)
+        reasons = {month: completeness.reason(job, dataset, month, warehouses) for month in months}
+        needed = [
+            month
+            for month, reason in reasons.items()
+            if reason is not None and completeness.lake_reason(job, dataset, month) is not None
+        ]
+        not_yet, missing = _absent(snapshot, job, dataset, needed, ask)
+    plan = Plan()
+    for month, reason in reasons.items():
+        if reason is None:
+            plan.entries.append(Entry(dataset, month, COMPLETE))
+        elif month in not_yet:
+            plan.entries.append(Entry(dataset, month, NOT_YET, reason))
+        elif month in missing:
+            plan.entries.append(Entry(dataset, month, MISSING, reason))
+        else:
+            plan.entries.append(Entry(dataset, month, TO_DO, reason))
+    return plan
+
+
+def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
+    """Plan the zone table. Where the publisher has none it is left out with a warning: it never fails a month."""
+    with completeness.scheduling():
+        reason = completeness.reason(job, "zones", None, warehouses)
+        if reason is None:
+            return Plan([Entry("zones", None, COMPLETE)])
+        if ask and completeness.lake_reason(job, "zones", None) is not None:
+            try:
+                publishers.look(job.publisher_object, "zones", None)
+            except MissingAtPublisher as error:
+                LOGGER.warning("zones are left out: %s", error)
+                return Plan([Entry("zones", None, MISSING, reason)])
+            except PipelineError as error:
+                LOGGER.warning("zones: %s", error)  # trouble may pass until their turn comes
+        return Plan([Entry("zones", None, TO_DO, reason)])
+
+
+@cache
+def newest_published() -> dict[str, dt.date]:
+    """The newest month of each dataset in the table of published row counts that comes with the package."""
+    newest: dict[str, dt.date] = {}
+    with (files("pipeline") / "facts" / "tlc_parquet_rowcounts.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            month = dt.date(int(row["year"]), int(row["month"]), 1)
+            newest[row["dataset"]] = max(month, newest.get(row["dataset"], month))
+    return newest
+
+
+def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.date]) -> None:
+    """Ask a web publisher about loaded months whose last look is too old. A look that fails changes nothing."""
+    publisher = job.publisher_object
+    if publisher.is_local:
+        return  # looked at whenever the question comes up
+    oldest = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.publisher().max_age)
+    due = []
+    for month in months:
+        manifest = snapshot.manifest(job, dataset, month)
+        if manifest is None or manifest.publisher != job.publisher:
+            continue
+        observed = snapshot.observation(job, dataset, month)
+        seen = [manifest.source.fetched_at, *([dt.datetime.fromisoformat(observed["checked_at"])] if observed else [])]
+        if max(seen) < oldest:
+            due.append(month)
+    observe(snapshot, job, dataset, due)
+
+
+def observe(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]) -> dict[Any, str]:
+    """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month."""
+    failed: dict[Any, str] = {}
+
+    def one(month: dt.date | None) -> publishers.Version | None:
+        try:
+            return publishers.look(job.publisher_object, dataset, month)
+        except PipelineError as error:
+            failed[month] = str(error)
+            return None
+
+    with ThreadPoolExecutor(CONCURRENT) as pool:
+        answers = dict(zip(months, pool.map(one, months), strict=True))
+    now = dt.datetime.now(dt.UTC).isoformat()
+    updates = {
+        month: {"version": version.to_dict(), "checked_at": now} for month, version in answers.items() if version is not None
+    }
+    _keep(snapshot, job, dataset, updates)
+    return failed
+
+
+def _absent(
+    snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date], ask: bool
+) -> tuple[set[dt.date], set[dt.date]]:
+    """Of months that would have to be downloaded: those not yet published, and those missing at the publisher."""
+    if not months:
+        return set(), set()
+    publisher = job.publisher_object
+    if not ask and not publisher.is_local:
+        known = {month: snapshot.observation(job, dataset, month) or {} for month in months}
+        return (
+            {month for month in months if known[month].get("absent") == NOT_YET},
+            {month for month in months if known[month].get("absent") == MISSING},
+        )
+    believed = _believed(snapshot, job, dataset, months)
+    loaded = [
+        month
+        for month, manifest in snapshot.manifests(job, dataset).items()
+        if month is not None and manifest.publisher == job.publisher
+    ]
+    survey = publishers.survey(
+        publisher,
+        dataset,
+        [month for month in months if month not in believed],
+        newest_known=newest_published().get(dataset),
+        probe=max(loaded, default=None),
+        policy=settings.retry_policy(),
+    )
+    now = dt.datetime.now(dt.UTC).isoformat()
+    if not publisher.is_local:
+        found = {NOT_YET: survey.not_yet, MISSING: survey.missing}
+        _keep(
+            snapshot,
+            job,
+            dataset,
+            {month: {"absent": state, "checked_at": now} for state, some in found.items() for month in some},
+        )
+    return (
+        {*survey.not_yet, *(month for month, state in believed.items() if state == NOT_YET)},
+        {*survey.missing, *(month for month, state in believed.items() if state == MISSING)},
+    )
+
+
+def _believed(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+    """Months that were found absent so recently that the publisher is not asked again."""
+    if job.publisher_object.is_local:
+        return {}
+    oldest = dt.datetime.now(dt.UTC) - dt.timedelta(hours=settings.publisher().absent_max_age)
+    believed = {}
+    for month in months:
+        observed = snapshot.observation(job, dataset, month)
+        if observed and observed.get("absent") and dt.datetime.fromisoformat(observed["checked_at"]) >= oldest:
+            believed[month] = observed["absent"]
+    return believed
+
+
+def _keep(snapshot: Snapshot, job: Job, dataset: str, updates: dict[Any, dict[str, Any]]) -> None:
+    if updates:
+        job.lake_object.observe(job.publisher, dataset, updates)
+        snapshot.observations(job, dataset).update(updates)

@@ -1,0 +1,242 @@
+"""The wrapper tasks: one month, all datasets, the zone table, and ranges of months.
+
+``RangeMonthly`` replaces Luigi's own, which clamps an explicit start to thirteen months, cuts a range at fifty tasks, and
+calls an empty range a success.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import luigi
+import luigi.tools.range
+from luigi.task_register import Register
+
+from . import completeness, datasets, planning, settings
+from .errors import MissingAtPublisher, NeverOffered, UsageError
+from .operations import journal
+from .planning import MISSING, TO_DO, Plan
+from .stages import parameters
+from .stages.base import JobTask, MonthTask, spell_warehouses
+from .stages.load import Load
+from .stages.upload import Upload
+
+LOGGER = logging.getLogger("pipeline")
+
+#: Months start to count here; nothing of TLC's is older.
+_EPOCH = dt.date(2009, 1, 1)
+
+
+class _Warehouses:
+    """The parameter of every wrapper that fills warehouses."""
+
+    warehouse = parameters.FromSettings(
+        settings.warehouse_labels, spell_warehouses, description="labels of the warehouses, comma-separated"
+    )
+
+    @property
+    def warehouses(self) -> list[str]:
+        return [label for label in str(self.warehouse).split(",") if label]
+
+
+class MonthlyTrips(_Warehouses, MonthTask):
+    """One month of one dataset in the lake and in every configured warehouse."""
+
+    def requires(self) -> list[luigi.Task]:
+        return [self.sibling(Upload), *(self.sibling(Load, warehouse=label) for label in self.warehouses)]
+
+    def complete(self) -> bool:
+        return completeness.reason(self.job, self.dataset, self.month, self.warehouses) is None
+
+    def run(self) -> None:
+        """All is loaded: what was needed on the way there can go."""
+        self.scratch.prune()
+
+
+class TaxiZones(_Warehouses, JobTask):
+    """The zone table in the lake and in every configured warehouse. It has no months."""
+
+    title = "TaxiZones"
+
+    def requires(self) -> MonthlyTrips:
+        return self.sibling(MonthlyTrips, dataset="zones", month=None, warehouse=self.warehouse)
+
+    def complete(self) -> bool:
+        return completeness.reason(self.job, "zones", None, self.warehouses) is None
+
+    def run(self) -> None:
+        pass
+
+
+class AllTrips(_Warehouses, JobTask):
+    """One month of all datasets, and the zone table. Datasets that were not offered in that month are left out."""
+
+    month = parameters.Month(description="month of the files, YYYY-MM")
+    datasets = luigi.Parameter(default="", positional=False, description="comma-separated; default [range] datasets")
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        values = dict(super().get_param_values(params, args, kwargs))
+        values["datasets"] = values["datasets"] or settings.range().datasets
+        return [(name, values[name]) for name, _ in params]
+
+    @property
+    def title(self) -> str:
+        return f"AllTrips {self.month:%Y-%m}"
+
+    @cached_property
+    def plan(self) -> Plan:
+        return plan_range(self, dataset_names(self.datasets), [self.month])
+
+    def requires(self) -> list[luigi.Task]:
+        return tasks_of(self, self.plan)
+
+    def complete(self) -> bool:
+        return not self.plan.months(TO_DO) and not self.plan.months(MISSING)
+
+    def run(self) -> None:
+        refuse_missing(self, self.plan, self.publisher)
+
+
+class RangeMonthly(luigi.tools.range.RangeMonthly):
+    """Every month from ``start`` up to, not including, ``stop``: what is incomplete is done, the rest left alone.
+
+    Months that the publisher does not have yet are left out. Months that it lacks though it has later ones fail the
+    range after all others are done.
+    """
+
+    of = luigi.TaskParameter(description="task to complete for each month: MonthlyTrips or AllTrips")
+    start = parameters.Month(default=None, description="first month, YYYY-MM")
+    stop = parameters.Month(default=None, description="month after the last, YYYY-MM")
+    param_name = luigi.Parameter(default="month", positional=False)
+    task_limit = luigi.IntParameter(default=10_000, description="most months in one run")
+    months_back = luigi.IntParameter(default=1200, description="not used: an explicit start is never clamped")
+
+    title = "RangeMonthly"
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Write into ``of_params`` all that the output depends on, so that it is part of this task's identity."""
+        values = dict(super().get_param_values(params, args, kwargs))
+        of, given = values["of"], dict(values["of_params"])
+        known = dict(of.get_params())
+        for name in given:
+            if name not in known or name == values["param_name"]:
+                choices = ", ".join(sorted(set(known) - {values["param_name"]}))
+                raise UsageError(f"--of-params: {of.task_family} has no parameter {name!r} to give; it has {choices}")
+        if issubclass(of, JobTask):
+            first = of(**given, month=values["start"] or _EPOCH)
+            text = first.to_str_params(only_significant=True)
+            given = {name: text[name] for name in text if name != values["param_name"]}
+        values["of_params"] = luigi.freezing.FrozenOrderedDict(sorted(given.items()))
+        return [(name, values[name]) for name, _ in params]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.start is None or self.stop is None:
+            raise UsageError("RangeMonthly needs --start and --stop (or [RangeMonthly] start and stop in luigi.cfg)")
+        if self.start >= self.stop:
+            what = "empty" if self.start == self.stop else "inverted"
+            raise UsageError(
+                f"the range --start {self.start:%Y-%m} --stop {self.stop:%Y-%m} is {what}; stop is the month after the last"
+            )
+        today = dt.datetime.fromtimestamp(time.time() if self.now is None else self.now).date()
+        if self.start > today:
+            raise UsageError(f"--start {self.start:%Y-%m} is later than this month, {today:%Y-%m}")
+        if issubclass(self.of, MonthTask):
+            publisher = self._first.job.publisher_object
+            publisher.check_offered(self._first.dataset, self.start)
+            # Later than today is not yet published. Later than the publisher's time will never be.
+            publisher.check_offered(self._first.dataset, min(self.months[-1], today.replace(day=1)))
+
+    @property
+    def months(self) -> list[dt.date]:
+        return list(planning.months_between(self.start, self.stop))[: self.task_limit]
+
+    @cached_property
+    def _first(self) -> Any:
+        return self._instantiate_task_cls(self.start)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What is to be done, decided once: child processes get it with the task."""
+        first = self._first
+        return plan_range(first, [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets), self.months)
+
+    @cached_property
+    def _required(self) -> list[luigi.Task]:
+        if not isinstance(self._first, JobTask):
+            return [task for month in self.months if not (task := self._instantiate_task_cls(month)).complete()]
+        tasks = tasks_of(self._first, self.plan)
+        return list(reversed(tasks)) if self.reverse else tasks
+
+    def requires(self) -> list[luigi.Task]:
+        return self._required
+
+    def complete(self) -> bool:
+        if not isinstance(self._first, JobTask):
+            return not self._required
+        return not self.plan.months(TO_DO) and not self.plan.months(MISSING)
+
+    def run(self) -> None:
+        if isinstance(self._first, JobTask):
+            refuse_missing(self, self.plan, self._first.publisher)
+
+
+def dataset_names(text: str) -> list[str]:
+    """The datasets of a comma-separated list, validated, each once."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    monthly = [name for name in dict.fromkeys(names) if datasets.get(name).is_monthly]
+    if not monthly:
+        raise UsageError(f"[range] datasets names no dataset; choose from {', '.join(datasets.MONTHLY)}")
+    return monthly
+
+
+def plan_range(task: Any, names: Iterable[str], months: list[dt.date], ask: bool = True) -> Plan:
+    """The plan of the zone table and of ``months`` of the datasets, for the job of ``task``.
+
+    Where several datasets are asked for, months that one of them was never offered in are left out.
+    """
+    plan = Plan()
+    with completeness.scheduling():
+        plan.entries += planning.make_zones(task.job, task.warehouses, ask).entries
+        for name in names:
+            offered = [month for month in months if _is_offered(task, name, month)]
+            plan.entries += planning.make(task.job, name, offered, task.warehouses, ask).entries
+    return plan
+
+
+def tasks_of(task: Any, plan: Plan) -> list[luigi.Task]:
+    """The tasks that do what the plan says is to be done."""
+    return [
+        task.sibling(TaxiZones)
+        if entry.month is None
+        else task.sibling(MonthlyTrips, dataset=entry.dataset, month=entry.month)
+        for entry in plan.months(TO_DO)
+    ]
+
+
+def refuse_missing(task: luigi.Task, plan: Plan, publisher: str) -> None:
+    """Raise MissingAtPublisher if months of the plan are gaps at the publisher."""
+    gaps = [f"{entry.dataset} {entry.month:%Y-%m}" for entry in plan.months(MISSING) if entry.month]
+    if gaps:
+        journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=gaps)
+        raise MissingAtPublisher(
+            f"{', '.join(gaps)}: missing at {publisher}, which has later months; all other months are done"
+        )
+
+
+def _is_offered(task: Any, dataset: str, month: dt.date) -> bool:
+    try:
+        task.job.publisher_object.check_offered(dataset, month)
+    except NeverOffered:
+        return False
+    return True
+
+
+assert Register.get_task_cls("RangeMonthly") is RangeMonthly, "ours replaces Luigi's"

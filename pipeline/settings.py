@@ -1,0 +1,266 @@
+"""The settings: one ``luigi.Config`` class per section of luigi.cfg.
+
+Every setting may come from luigi.cfg, from the environment variable ``PIPELINE_<SECTION>_<NAME>`` or from the flag
+``--<section>-<name>``; the later wins. Luigi itself knows the first and the last. ``apply_environment`` puts the
+variables between them, in every process that imports the pipeline; ``hand_down`` writes the values in force into
+the environment, because a child process that is not forked reads luigi.cfg again and would lose the flags.
+
+What a task's output depends on is a parameter of the task, not a setting that is looked up while it runs.
+``label_of_...`` functions give the names without secrets that those parameters hold, and ``reveal_...`` find the full
+URL again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import luigi
+from luigi.configuration import get_config
+from luigi.task_register import Register
+
+from .errors import UsageError
+
+ENVIRONMENT_PREFIX = "PIPELINE_"
+
+
+class Choice(luigi.Parameter):
+    """One of a few words."""
+
+    def __init__(self, *choices: str, **kwargs: Any) -> None:
+        self.choices = choices
+        super().__init__(**kwargs)
+
+    def parse(self, x: str) -> str:
+        if x not in self.choices:
+            raise UsageError(f"{x!r} is not one of {', '.join(self.choices)}")
+        return x
+
+
+class Number(luigi.FloatParameter):
+    """A number within bounds, in the unit that its description names."""
+
+    def __init__(self, *, least: float = 0, most: float = float("inf"), **kwargs: Any) -> None:
+        self.least, self.most = least, most
+        super().__init__(**kwargs)
+
+    def parse(self, x: str) -> float:
+        try:
+            value = float(x)
+        except ValueError:
+            raise UsageError(f"{x!r} is not a number") from None
+        if not self.least <= value <= self.most:
+            raise UsageError(f"{x} is not between {self.least:g} and {self.most:g}")
+        return value
+
+
+class Whole(luigi.IntParameter):
+    """A whole number of at least ``least``."""
+
+    def __init__(self, *, least: int = 0, **kwargs: Any) -> None:
+        self.least = least
+        super().__init__(**kwargs)
+
+    def parse(self, x: str) -> int:
+        try:
+            value = int(x)
+        except ValueError:
+            raise UsageError(f"{x!r} is not a whole number") from None
+        if value < self.least:
+            raise UsageError(f"{x} is less than {self.least}")
+        return value
+
+
+class YesNo(luigi.BoolParameter):
+    """true or false; off by default, because Luigi cannot turn a flag off on the command line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(default=False, **kwargs)
+
+    def parse(self, x: Any) -> bool:
+        if isinstance(x, str) and x.strip().lower() not in ("true", "false"):
+            raise UsageError(f"{x!r} is neither true nor false")
+        return super().parse(x)
+
+
+# The classes are named like their sections, in lower case, as Luigi names its own.
+
+
+class publisher(luigi.Config):
+    name = Choice("tlc", "dtc", "sample", default="tlc", description="tlc, dtc or sample")
+    url = luigi.Parameter(default="", description="base address instead of the publisher's own: https:, http: or file:")
+    max_age = Number(default=7.0, description="days after which a loaded month is asked about again at a web publisher")
+    absent_max_age = Number(default=6.0, description="hours for which 'not there' is believed without asking again")
+    timeout = Number(least=1, default=60.0, description="seconds without a byte until a request counts as lost")
+    attempts = Whole(least=1, default=5, description="tries of one request or transfer before the stage fails")
+    backoff = Number(default=2.0, description="seconds before the second try; doubles, with jitter")
+    max_backoff = Number(default=120.0, description="longest wait between two tries, in seconds")
+    allow_synthetic = YesNo(description="let synthetic months go where published ones are, and into server warehouses")
+
+
+class workspace(luigi.Config):
+    url = luigi.Parameter(default="file:workspace", description="scratch between download and upload: file: or gs://")
+
+
+class lake(luigi.Config):
+    url = luigi.Parameter(default="file:lake", description="where published Parquet lives: file: or gs://")
+    keep_versions = YesNo(description="keep replaced Parquet files under versions/")
+
+
+class warehouse(luigi.Config):
+    url = luigi.Parameter(
+        default="duckdb:///warehouse.duckdb",
+        description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
+    )
+    lock_timeout = Number(default=60.0, description="seconds to wait for someone else's lock")
+    memory_limit = luigi.Parameter(default="256MB", description="memory of the embedded engine")
+    location = luigi.Parameter(default="US", description="place of a BigQuery dataset that has to be made")
+    maximum_bytes_billed = Whole(least=1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes")
+
+
+class clean(luigi.Config):
+    rules = luigi.Parameter(
+        default="zero_passengers,pickup_outside_month", description="rules that reject or fill, comma-separated, or none"
+    )
+    max_unreadable = Number(most=100, default=5.0, description="percent of unreadable rows above which a month fails")
+
+
+class range(luigi.Config):  # hides the built-in, in this module only
+    datasets = luigi.Parameter(default="yellow,green,fhv,fhvhv", description="datasets of AllTrips, comma-separated")
+
+
+class process(luigi.Config):
+    start_method = Choice(
+        "forkserver", "fork", "spawn", default="forkserver", description="how worker processes start: forkserver, fork or spawn"
+    )
+    log_level = Choice("DEBUG", "INFO", "WARNING", "ERROR", default="INFO", description="least severity that is logged")
+
+
+SECTIONS: tuple[type[luigi.Config], ...] = (publisher, workspace, lake, warehouse, clean, range, process)
+
+
+def names() -> Iterator[tuple[str, str, luigi.Parameter]]:
+    """All settings as (section, name, parameter)."""
+    for section in SECTIONS:
+        for name, parameter in section.get_params():
+            yield section.get_task_family(), name, parameter
+    range_monthly = Register.get_task_cls("RangeMonthly") if "RangeMonthly" in Register.task_names() else None
+    for name in ("of", "start", "stop") if range_monthly else ():
+        yield "RangeMonthly", name, dict(range_monthly.get_params())[name]
+
+
+def variable(section: str, name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENVIRONMENT_PREFIX}{section}_{name}".upper()
+
+
+def apply_environment() -> None:
+    """Let the environment's settings win over luigi.cfg's in this process."""
+    config = get_config()
+    for section, name, _ in names():
+        value = os.environ.get(variable(section, name))
+        if value is not None:
+            config.set(section, name, value.replace("%", "%%"))
+
+
+def hand_down() -> None:
+    """Write the values in force into the environment, for child processes, and for this one once Luigi forgets its flags."""
+    for section in SECTIONS:
+        for name, parameter in section.get_params():
+            value = parameter.task_value(section.get_task_family(), name)
+            os.environ[variable(section.get_task_family(), name)] = str(parameter.serialize(value))
+    apply_environment()
+
+
+def validate() -> None:
+    """Read every setting once. Raises UsageError with one line that names the setting and what is wrong."""
+    for section, name, parameter in names():
+        if section == "RangeMonthly":
+            continue  # parameters of a task: validated when the task is built
+        try:
+            parameter.task_value(section, name)
+        except Exception as error:
+            raise UsageError(f"setting [{section}] {name} (or {variable(section, name)}): {error}") from None
+    known = {variable(section, name) for section, name, _ in names()}
+    prefixes = tuple({variable(section, "") for section, _, _ in names()})
+    for name in os.environ:
+        if name.startswith(prefixes) and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UsageError(f"environment variable {name} names no setting" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+# -- the configured backends ---------------------------------------------------------------------
+
+
+def publisher_label() -> str:
+    """The configured publisher as task parameters name it."""
+    from . import publishers
+
+    return publishers.get(publisher().name, publisher().url).label
+
+
+def lake_url() -> str:
+    from .lake import open_store
+
+    return open_store(lake().url).url
+
+
+def workspace_url() -> str:
+    from .lake import open_store
+
+    return open_store(workspace().url).url
+
+
+def rules_text() -> str:
+    """The configured rules, normalised, with their versions."""
+    from .cleaning.rules import Rules
+
+    return str(Rules.parse(clean().rules))
+
+
+def warehouse_labels() -> str:
+    """Labels of the configured warehouses, comma-separated, in the order of the setting; empty for none."""
+    from .warehouse import label_of, split_urls
+
+    return ",".join(label_of(url) for url in split_urls(warehouse().url))
+
+
+def open_publisher(label: str) -> Any:
+    """The publisher for a label; credentials come from ``[publisher] url`` if that has the same label."""
+    from . import publishers
+
+    configured = publishers.get(publisher().name, publisher().url)
+    return configured if configured.label == label else publishers.from_label(label)
+
+
+def open_warehouse(label: str) -> Any:
+    """The warehouse for a label; the password comes from ``[warehouse] url``, which must list it."""
+    from .warehouse import Options, label_of, open_warehouse, split_urls
+
+    settings = warehouse()
+    options = Options(
+        lock_timeout=settings.lock_timeout,
+        memory_limit=settings.memory_limit,
+        location=settings.location,
+        maximum_bytes_billed=settings.maximum_bytes_billed,
+    )
+    for url in split_urls(settings.url):
+        if label_of(url) == label:
+            return open_warehouse(url, options)
+    if "://" in label:  # such a label is the whole URL: it never had a secret
+        return open_warehouse(label, options)
+    raise UsageError(f"warehouse {label} is not among those of [warehouse] url on this machine; add its URL there")
+
+
+def retry_policy() -> Any:
+    from .publishers import Policy
+
+    settings = publisher()
+    return Policy(
+        timeout=settings.timeout,
+        attempts=settings.attempts,
+        backoff=settings.backoff,
+        max_backoff=settings.max_backoff,
+    )

@@ -1,0 +1,115 @@
+"""What all stages share: their parameters, and how a stage runs.
+
+A stage's parameters say all that its output depends on, by names without secrets, taken from the settings when the
+root task is built. So two jobs with different settings are different tasks to luigid, and a child process or another
+host needs no flag of the parent.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from functools import cached_property
+from typing import Any, TypeVar
+
+import luigi
+
+from .. import completeness, settings
+from ..errors import PipelineError
+from ..lake import open_store
+from ..operations import journal
+from ..operations.progress import StageProgress
+from . import parameters
+from .scratch import Scratch
+
+AnyTask = TypeVar("AnyTask", bound=luigi.Task)
+
+
+def spell_store(url: str) -> str:
+    return open_store(url).url
+
+
+def spell_rules(text: str) -> str:
+    from ..cleaning.rules import Rules
+
+    return str(Rules.parse(text))
+
+
+def spell_warehouses(text: str) -> str:
+    from ..warehouse import label_of, split_urls
+
+    return ",".join(piece if "@" in piece.partition("://")[0] else label_of(piece) for piece in text.split(",") if piece)
+
+
+class JobTask(luigi.Task):
+    """A task that belongs to a job: which publisher, which rules, from which workspace into which lake."""
+
+    publisher = parameters.FromSettings(settings.publisher_label, description="publisher, see [publisher]")
+    rules = parameters.FromSettings(settings.rules_text, spell_rules, description="cleaning rules, see [clean] rules")
+    lake = parameters.FromSettings(settings.lake_url, spell_store, description="lake, see [lake] url")
+    workspace = parameters.FromSettings(settings.workspace_url, spell_store, description="scratch, see [workspace] url")
+
+    @cached_property
+    def job(self) -> completeness.Job:
+        return completeness.Job(self.publisher, self.rules, self.lake, self.workspace)
+
+    def sibling(self, task: type[AnyTask], **changes: Any) -> AnyTask:
+        """Another task of the same job: every parameter that both have is the same unless it is changed here."""
+        names = {name for name, _ in task.get_params()}
+        shared = {name: value for name, value in self.param_kwargs.items() if name in names}
+        return task(**{**shared, **changes})
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What luigid shows: the line of an error that we foresaw, the traceback of any other."""
+        if isinstance(exception, PipelineError):
+            return f"{type(exception).__name__}: {exception}"
+        return "".join(traceback.format_exception(exception))
+
+
+class MonthTask(JobTask):
+    """A task for one month of one dataset."""
+
+    dataset = parameters.Dataset(default="yellow", description="yellow, green, fhv or fhvhv")
+    month = parameters.Month(description="month of the file, YYYY-MM")
+
+    @property
+    def title(self) -> str:
+        """How people call this task in one line: ``Clean green 2020-03``."""
+        month = f" {self.month:%Y-%m}" if self.month else ""
+        return f"{self.task_family} {self.dataset}{month}"
+
+    @cached_property
+    def scratch(self) -> Scratch:
+        return Scratch(self.job, self.dataset, self.month)
+
+
+class Stage(MonthTask):
+    """One arrow of the data's way. A subclass says what it has made (``complete``) and makes it (``work``)."""
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
+        raise NotImplementedError
+
+    def lock(self) -> Any:
+        return self.scratch.lock()
+
+    def run(self) -> None:
+        """Do the work unless it is done already, and try again while the error is one that may pass."""
+        from .. import publishers
+
+        with self.lock():
+            if self.complete():  # Luigi asked before another process did it
+                return
+            started = time.monotonic()
+            progress = StageProgress(self)
+            progress.started()
+            try:
+                details = publishers.retrying(lambda: self.work(progress), settings.retry_policy())
+            except BaseException as error:
+                progress.failed(error, time.monotonic() - started)
+                raise
+            progress.done(details, time.monotonic() - started)
+
+
+def run_id() -> str:
+    return journal.run_id()

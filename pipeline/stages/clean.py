@@ -1,0 +1,88 @@
+"""raw file -> typed batches and rejects.
+
+The batches wait in an Arrow IPC file for WriteParquet: typed, uncompressed, read back without parsing.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from .. import datasets
+from ..completeness import lake_reason
+from ..errors import TooManyUnreadable
+from ..lake.target import StoreTarget
+from ..operations.progress import StageProgress
+from .base import Stage, settings
+from .download import RAW, Download
+
+ROWS = "rows.arrow"
+REJECTS = "rejects.parquet"
+
+
+class Clean(Stage):
+    """The month's rows in the canonical schema, and the rows that were refused with the reason."""
+
+    resources = {"memory": 1}
+
+    def requires(self) -> Download:
+        return self.sibling(Download)
+
+    def output(self) -> StoreTarget:
+        return StoreTarget(self.scratch.store, self.scratch.path(ROWS))
+
+    def complete(self) -> bool:
+        rows = self.scratch.record(ROWS)
+        raw = self.scratch.record(RAW)
+        if rows is None or (raw is not None and raw["sha256"] != rows["sha256"]):
+            return raw is None and lake_reason(self.job, self.dataset, self.month) is None
+        return rows["schema_version"] == datasets.get(self.dataset).schema_version
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from .. import cleaning
+
+        raw = self.scratch.record(RAW)
+        assert raw is not None, "Download is complete"
+        dataset = datasets.get(self.dataset)
+        report = cleaning.Report()
+        with ExitStack() as stack:
+            source = stack.enter_context(self.scratch.local(RAW))
+            rows_path = stack.enter_context(self.scratch.staging(ROWS))
+            rejects_path = stack.enter_context(self.scratch.staging(REJECTS))
+            stream = stack.enter_context(source.open("rb"))
+            rows = stack.enter_context(pa.OSFile(str(rows_path), "wb"))
+            with (
+                pa.ipc.new_file(rows, dataset.schema) as rows_writer,
+                pq.ParquetWriter(rejects_path, cleaning.REJECTS_SCHEMA, compression="zstd") as rejects_writer,
+            ):
+                for batch in cleaning.clean(
+                    stream,
+                    raw["format"],
+                    dataset,
+                    self.month,
+                    cleaning.Rules.parse(self.rules),
+                    source_name=raw["url"].rsplit("/", 1)[-1],
+                    report=report,
+                ):
+                    rows_writer.write_batch(batch.rows)
+                    if batch.rejects.num_rows:
+                        rejects_writer.write_batch(batch.rejects)
+                    progress(stream.tell(), raw["length"], "bytes", note=f", {report.rows_read:,} rows read")
+            rows.close()
+            self._refuse_too_many_unreadable(report)
+            about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}
+            self.scratch.keep(rejects_path, REJECTS, about)
+            self.scratch.keep(rows_path, ROWS, {**about, "report": report.to_dict()})
+        return {"rows_read": report.rows_read, "rejected": sum(report.rows_rejected.values())}
+
+    def _refuse_too_many_unreadable(self, report: Any) -> None:
+        limit = settings.clean().max_unreadable
+        if report.unreadable * 100 > limit * report.rows_read:
+            line, reason, text = report.first_unreadable
+            raise TooManyUnreadable(
+                f"{self.dataset} {self.month or ''}: {report.unreadable:,} of {report.rows_read:,} rows cannot be read, more "
+                f"than the {limit:g} % of [clean] max_unreadable; the first is line {line} ({reason}): {text[:200]}"
+            )

@@ -1,0 +1,57 @@
+"""publisher -> raw file, checked."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from .. import publishers, transfer
+from ..completeness import lake_reason, seen_since
+from ..lake.target import StoreTarget
+from ..operations.progress import StageProgress
+from .base import Stage, settings
+
+RAW = "raw"
+
+
+class Download(Stage):
+    """The raw file of a month, as the publisher has it now."""
+
+    @property
+    def resources(self) -> dict[str, int]:
+        return {f"download_{self.job.publisher_object.name}": 1}
+
+    def output(self) -> StoreTarget:
+        return StoreTarget(self.scratch.store, self.scratch.path(RAW))
+
+    def complete(self) -> bool:
+        record = self.scratch.record(RAW)
+        if record is None:
+            return lake_reason(self.job, self.dataset, self.month) is None
+        fetched = publishers.Version.from_dict(record["version"])
+        current = seen_since(self.job, self.dataset, self.month, dt.datetime.fromisoformat(record["fetched_at"]))
+        return current is None or current.same_as(fetched)
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        started = dt.datetime.now(dt.UTC)
+        publisher = self.job.publisher_object
+        with self.scratch.download_folder() as folder:
+            fetched = transfer.fetch(
+                publisher,
+                self.dataset,
+                self.month,
+                folder,
+                name=RAW,
+                policy=settings.retry_policy(),
+                progress=lambda done, total: progress(done, total, "bytes"),
+            )
+            record = {
+                "url": fetched.url,
+                "sha256": fetched.sha256,
+                "version": fetched.version.to_dict(),
+                "length": fetched.length,
+                "format": publisher.file_format(self.dataset),
+                "fetched_at": started.isoformat(),
+            }
+            self.scratch.keep(fetched.path, RAW, record)
+        return {"bytes": fetched.length}

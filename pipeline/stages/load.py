@@ -1,0 +1,85 @@
+"""lake -> warehouse: one slice and its ledger row."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import luigi
+
+from .. import datasets
+from ..completeness import refuse_mixture, warehouse_reason
+from ..operations.progress import StageProgress
+from .base import Stage, run_id, settings
+from .upload import Upload
+
+
+class LedgerTarget(luigi.Target):
+    """The month in a warehouse, there when the ledger says so."""
+
+    def __init__(self, task: Load) -> None:
+        self._task = task
+
+    def exists(self) -> bool:
+        return self._task.complete()
+
+    def __str__(self) -> str:
+        return f"{self._task.warehouse} {self._task.dataset} {self._task.month}"
+
+
+class Load(Stage):
+    """The month in one warehouse."""
+
+    warehouse = luigi.Parameter(positional=False, description="label of one warehouse of [warehouse] url")
+
+    @property
+    def resources(self) -> dict[str, int]:
+        return {f"load_{re.split('[:@]', self.warehouse)[0]}": 1}
+
+    def requires(self) -> Upload:
+        return self.sibling(Upload)
+
+    def output(self) -> LedgerTarget:
+        return LedgerTarget(self)
+
+    def complete(self) -> bool:
+        return warehouse_reason(self.job, self.dataset, self.month, self.warehouse) is None
+
+    def lock(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # reads the lake, not the scratch; the warehouse has its own locks
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        from ..warehouse import LedgerRow
+
+        lake = self.job.lake_object
+        manifest = lake.manifest(self.dataset, self.month)
+        assert manifest is not None, "Upload is complete"
+        warehouse = settings.open_warehouse(self.warehouse)
+        if manifest.is_synthetic and not warehouse.takes_synthetic:
+            refuse_mixture(True, [False], self.warehouse)
+        refuse_mixture(
+            manifest.is_synthetic, [bool(row.is_synthetic) for row in warehouse.ledger().values()], self.warehouse
+        )
+        row = LedgerRow(
+            dataset=self.dataset,
+            file_month=self.month,
+            status="loaded",
+            row_count=manifest.rows_written,
+            rejected_count=manifest.rejected_count,
+            publisher=manifest.publisher,
+            sha256=manifest.source.sha256,
+            source_url=manifest.source.url,
+            source_etag=manifest.source.etag,
+            rules=manifest.rules,
+            schema_version=manifest.schema_version,
+            parquet_sha256=manifest.parquet.sha256,
+            is_synthetic=int(manifest.is_synthetic),
+            run_id=run_id(),
+        )
+        warehouse.load(datasets.get(self.dataset), lake.file(manifest), row, progress)
+        return {
+            "rows": manifest.rows_written,
+            "rows_read": manifest.rows_read,
+            "rows_rejected": dict(manifest.rows_rejected),
+        }

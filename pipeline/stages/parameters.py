@@ -1,0 +1,61 @@
+"""The parameters of the tasks: each refuses a wrong value with one line, and takes its default from the settings."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import luigi
+
+from .. import datasets
+from ..errors import UsageError
+
+
+class Month(luigi.MonthParameter):
+    """The month of a file, ``YYYY-MM``; None (an empty text) for a table without months."""
+
+    def parse(self, x: str) -> dt.date | None:
+        if not x:
+            return None
+        try:
+            return dt.datetime.strptime(x, "%Y-%m").date()
+        except ValueError:
+            raise UsageError(f"{x!r} is not a month; write it as YYYY-MM, such as 2021-01") from None
+
+    def serialize(self, x: dt.date | None) -> str:
+        return "" if x is None else f"{x:%Y-%m}"
+
+    def normalize(self, x: Any) -> dt.date | None:
+        if isinstance(x, str):
+            return self.parse(x)
+        return None if x is None else super().normalize(x)
+
+
+class Dataset(luigi.Parameter):
+    """The name of a dataset."""
+
+    def normalize(self, x: str) -> str:
+        return datasets.get(x).name
+
+
+class FromSettings(luigi.Parameter):
+    """A text whose default is computed from the settings when the task is built, and which is then part of its identity."""
+
+    def __init__(self, source: Callable[[], str], spell: Callable[[str], str] = str, **kwargs: Any) -> None:
+        """``source`` gives the default; ``spell`` gives the one spelling of a value, so that two of them are one task."""
+        self._source = source
+        self._spell = spell
+        super().__init__(positional=False, **kwargs)
+
+    def normalize(self, x: str) -> str:
+        return self._spell(x)
+
+    @property
+    def _default(self) -> str:  # Luigi reads the attribute where neither flag nor luigi.cfg gives a value
+        return self._source()
+
+    @_default.setter
+    def _default(self, value: Any) -> None:
+        pass
+

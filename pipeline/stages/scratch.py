@@ -1,0 +1,83 @@
+"""The scratch of one job's month in the workspace: files between two stages, and a record beside each.
+
+A record is a small JSON object written after the file it speaks for. It says what the file was made from, so that a stage
+can tell whether its output is still the one that is asked for.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..completeness import Job
+    from ..lake.store import Store
+
+ROOT = "scratch"
+
+#: Seconds to wait for another process that works on the same month; it may be cleaning the largest of all.
+LOCK_TIMEOUT = 3600
+
+
+class Scratch:
+    """Files and records of one month, kept apart by what they depend on, so that two jobs never share one."""
+
+    def __init__(self, job: Job, dataset: str, month: dt.date | None) -> None:
+        from ..lake import open_store
+
+        key = hashlib.sha256("\n".join((job.publisher, job.rules, job.lake)).encode()).hexdigest()[:12]
+        self.store: Store = open_store(job.workspace)
+        self.prefix = f"{ROOT}/{dataset}/{f'{month:%Y-%m}' if month else 'all'}/{key}"
+
+    def path(self, name: str) -> str:
+        return f"{self.prefix}/{name}"
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """The record of a file, if both are there and the file has the size that the record names."""
+        try:
+            record = json.loads(self.store.read(self.path(f"{name}.json")))
+        except (FileNotFoundError, ValueError):
+            return None
+        found = self.store.stat(self.path(name))
+        return record if found is not None and found.size == record.get("bytes") else None
+
+    def keep(self, file: Path, name: str, record: dict[str, Any]) -> None:
+        """Put the file in place, then the record that vouches for it."""
+        size = file.stat().st_size
+        self.store.delete(self.path(f"{name}.json"))
+        self.store.put(file, self.path(name))
+        self.store.write(self.path(f"{name}.json"), json.dumps({**record, "bytes": size}).encode())
+
+    def staging(self, name: str) -> AbstractContextManager[Path]:
+        return self.store.staging(self.path(name))
+
+    def local(self, name: str) -> AbstractContextManager[Path]:
+        return self.store.local(self.path(name))
+
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held while a stage works on the month, so that another process waits and then finds it done."""
+        return self.store.lock(f"{self.prefix}.lock", timeout=LOCK_TIMEOUT)
+
+    @contextmanager
+    def download_folder(self) -> Iterator[Path]:
+        """A folder on this machine that outlives the process, where a broken transfer waits to be resumed."""
+        if self.store.url.startswith("file:"):
+            from ..lake.local import path_of
+
+            folder = path_of(self.store.url) / self.prefix
+        else:
+            digest = hashlib.sha256(f"{self.store.url}/{self.prefix}".encode()).hexdigest()[:16]
+            folder = Path(tempfile.gettempdir()) / "nyc-trips-downloads" / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+    def prune(self) -> None:
+        """Remove everything of this month; what can be made again is not kept once it is loaded."""
+        with self.lock():
+            self.store.delete_tree(self.prefix)

@@ -1,0 +1,80 @@
+"""Parquet and rejects -> lake, with the manifest that names them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from importlib.metadata import version
+from typing import Any
+
+from .. import datasets
+from ..completeness import lake_reason, refuse_mixture
+from ..lake import layout
+from ..lake.manifest import Digest, Manifest, Source
+from ..lake.target import StoreTarget
+from ..operations.progress import StageProgress
+from .base import Stage, run_id, settings
+from .clean import REJECTS, ROWS
+from .download import RAW
+from .write_parquet import PARQUET, WriteParquet
+
+
+class Upload(Stage):
+    """The month in the lake: rejects, Parquet and manifest, in this order, so that the manifest never lies."""
+
+    def requires(self) -> WriteParquet:
+        return self.sibling(WriteParquet)
+
+    def output(self) -> StoreTarget:
+        return StoreTarget(self.job.lake_object.store, layout.manifest(self.dataset, self.month))
+
+    def complete(self) -> bool:
+        return lake_reason(self.job, self.dataset, self.month) is None
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        scratch = self.scratch
+        raw, cleaned, written = (scratch.record(name) for name in (RAW, ROWS, PARQUET))
+        assert raw is not None and cleaned is not None and written is not None, "WriteParquet is complete"
+        report = cleaned["report"]
+        lake = self.job.lake_object
+        is_synthetic = self.job.publisher_object.is_synthetic
+        refuse_mixture(
+            is_synthetic,
+            [manifest.is_synthetic for name in {self.dataset, "zones"} for manifest in lake.manifests(name).values()],
+            f"lake {self.lake}",
+        )
+        with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
+            with rejects.open("rb") as file:
+                rejects_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            manifest = Manifest(
+                dataset=self.dataset,
+                month=self.month,
+                publisher=self.publisher,
+                source=Source(
+                    url=raw["url"],
+                    sha256=raw["sha256"],
+                    etag=raw["version"].get("etag") or "",
+                    length=raw["length"],
+                    last_modified=raw["version"].get("last_modified"),
+                    format=raw["format"],
+                    fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
+                ),
+                rows_read=report["rows_read"],
+                rows_written=written["rows_written"],
+                rows_rejected=report["rows_rejected"],
+                rules=self.rules,
+                schema_version=datasets.get(self.dataset).schema_version,
+                parquet=Digest(layout.data(self.dataset, self.month), written["parquet_sha256"], parquet.stat().st_size),
+                rejects=Digest(layout.rejects(self.dataset, self.month), rejects_sha256, rejects.stat().st_size),
+                run_id=run_id(),
+                created_at=dt.datetime.now(dt.UTC),
+                pipeline_version=version("nyc-trips-pipeline"),
+                is_synthetic=is_synthetic,
+                blank_lines=report["blank_lines"],
+                repeated_headers=report["repeated_headers"],
+                unknown_columns=report["unknown_columns"],
+                ignored_columns=tuple(report["ignored_columns"]),
+                unknown_codes=report["unknown_codes"],
+            )
+            lake.publish(parquet, rejects, manifest, keep_versions=settings.lake().keep_versions)
+        return {"rows": manifest.rows_written, "bytes": manifest.parquet.bytes}

@@ -1,0 +1,103 @@
+"""typed batches -> one Parquet file, the same bytes for the same input."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from .. import datasets
+from ..completeness import lake_reason
+from ..lake.target import StoreTarget
+from ..operations.progress import StageProgress
+from .base import Stage
+from .clean import ROWS, Clean
+from .download import RAW
+
+PARQUET = "trips.parquet"
+
+#: Rows of a row group: enough for good compression and few footers, little enough to hold several in memory.
+ROW_GROUP = 256 * 1024
+
+
+class WriteParquet(Stage):
+    """The month as it will lie in the lake."""
+
+    resources = {"memory": 1}
+
+    def requires(self) -> Clean:
+        return self.sibling(Clean)
+
+    def output(self) -> StoreTarget:
+        return StoreTarget(self.scratch.store, self.scratch.path(PARQUET))
+
+    def complete(self) -> bool:
+        parquet = self.scratch.record(PARQUET)
+        rows = self.scratch.record(ROWS)
+        raw = self.scratch.record(RAW)
+        if parquet is None:
+            return rows is None and raw is None and lake_reason(self.job, self.dataset, self.month) is None
+        newest = rows or raw
+        return newest is None or newest["sha256"] == parquet["sha256"]
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        cleaned = self.scratch.record(ROWS)
+        raw = self.scratch.record(RAW)
+        assert cleaned is not None and raw is not None, "Clean is complete"
+        dataset = datasets.get(self.dataset)
+        expected = cleaned["report"]["rows_written"]
+        written = 0
+        # No times, run ids or ETags: the same input has to give the same bytes.
+        schema = dataset.table_schema.with_metadata(
+            {
+                "publisher": self.publisher,
+                "source_url": raw["url"],
+                "source_sha256": raw["sha256"],
+                "rules": self.rules,
+                "schema_version": dataset.schema_version,
+                "rows": str(expected),
+                "synthetic": str(self.job.publisher_object.is_synthetic).lower(),
+            }
+        )
+        with self.scratch.local(ROWS) as source, self.scratch.staging(PARQUET) as target:
+            with (
+                pa.OSFile(str(source), "rb") as file,
+                pa.ipc.open_file(file) as reader,
+                pq.ParquetWriter(target, schema, compression="zstd", write_page_index=True) as writer,
+            ):
+                waiting: list[pa.RecordBatch] = []
+                rows = 0
+                for index in range(reader.num_record_batches):
+                    batch = reader.get_batch(index)
+                    while rows + batch.num_rows >= ROW_GROUP:
+                        waiting.append(batch.slice(0, ROW_GROUP - rows))
+                        batch = batch.slice(ROW_GROUP - rows)
+                        written += self._write_group(writer, schema, waiting)
+                        waiting, rows = [], 0
+                        progress(written, expected)
+                    if batch.num_rows:
+                        waiting.append(batch)
+                        rows += batch.num_rows
+                written += self._write_group(writer, schema, waiting)
+            if written != expected:
+                raise AssertionError(f"{self.title}: {written} rows written, but {expected} were cleaned")
+            with target.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = target.stat().st_size
+            self.scratch.keep(
+                target, PARQUET, {"sha256": raw["sha256"], "parquet_sha256": digest, "rows_written": written}
+            )
+        return {"rows": written, "bytes": size}
+
+    def _write_group(self, writer: Any, schema: Any, batches: list[Any]) -> int:
+        import pyarrow as pa
+
+        if not batches:
+            return 0
+        table = pa.Table.from_batches(batches)
+        if self.month is not None:
+            table = table.append_column("file_month", pa.repeat(pa.scalar(self.month, pa.date32()), table.num_rows))
+        writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+        return int(table.num_rows)
