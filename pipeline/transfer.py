@@ -220,10 +220,13 @@ class _Transfer:
 
     def _request(self, session: requests.Session) -> Fetched:
         offset = self._there_already()
-        if offset and offset == self.version.length:  # it ended between the last byte and the name
-            return self._receive(lambda: b"", offset)
         headers = {"Range": f"bytes={offset}-", "If-Range": self.version.etag or ""} if offset else {}
         with ask(session, "GET", self.publisher, self.dataset, self.month, self.policy, headers) as answer:
+            if answer.status_code == 416:
+                if answer.headers.get("Content-Range") == f"bytes */{offset}":
+                    return self._receive(lambda: b"", offset)  # all is there: it ended just before the renaming
+                self._discard()
+                raise TruncatedFile(f"{self.place}: it is shorter than what was fetched before; starting over")
             self._check_status(session, answer)
             version = Version.from_headers(answer.headers)
             if answer.status_code == 206:
@@ -246,9 +249,6 @@ class _Transfer:
         return 0
 
     def _check_status(self, session: requests.Session, answer: requests.Response) -> None:
-        if answer.status_code == 416:
-            self._discard()
-            raise TruncatedFile(f"{self.place}: it is shorter than what was fetched before; starting over")
         error = refusal(self.publisher, self.dataset, self.month, answer.status_code, answer.headers)
         if answer.status_code == 403 and self.publisher.hides_absence:
             error = refused_or_absent(session, self.publisher, self.dataset, self.month, self.probe, self.policy)
