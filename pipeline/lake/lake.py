@@ -104,7 +104,7 @@ class Lake:
         for local, digest in ((parquet, manifest.parquet), (rejects, manifest.rejects)):
             if digest != (actual := digest_of(local, digest.path)):
                 raise LakeError(
-                    f"{local} is not the file of its manifest ({actual.bytes} bytes, SHA-256 {actual.sha256}); make it again"
+                    f"{local} is not the file of its manifest ({actual.bytes} bytes, {actual.sha256}); make it again"
                 )
 
         with self.store.lock(place):

@@ -204,9 +204,7 @@ class LocalStore(Store):
         yield Check(self.url, True, "writable")
         free = shutil.disk_usage(self.folder).free
         remedy = f"a large month needs up to {ROOM / 1024**3:.0f} GiB; make room or choose another disk"
-        yield Check(
-            f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free", remedy if free < ROOM else ""
-        )
+        yield Check(f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free", remedy if free < ROOM else "")
 
     def _place(self, path: str) -> Path:
         return self.folder / checked(path) if path else self.folder
@@ -259,7 +257,7 @@ class LocalStore(Store):
 
 
 def path_of(url: str) -> Path:
-    """The absolute path of a ``file:`` URL: ``file:relative``, ``file:/absolute``, ``file:///absolute``; percent-decoded."""
+    """The absolute path of a ``file:`` URL (``file:relative``, ``file:/absolute``, ``file:///absolute``), decoded."""
     rest = url.removeprefix("file:")
     if rest.startswith("//"):
         host, slash, tail = rest[2:].partition("/")

@@ -31,11 +31,12 @@ class Staging:
         """A path called ``name`` for this process alone; see ``Store.staging``."""
         entry = self.folder / (f"k-{hashlib.sha256(key.encode()).hexdigest()[:32]}" if key else uuid.uuid4().hex)
         lock = self._lock(entry)
-        path = entry / name
+        keep = key is not None
         try:
-            yield path
+            yield entry / name
+            keep = False
         finally:
-            if key is None or not path.exists():
+            if not keep:
                 shutil.rmtree(entry, ignore_errors=True)
             os.close(lock)
 

@@ -116,8 +116,9 @@ class Store(abc.ABC):
     def staging(self, path: str, key: str | None = None) -> AbstractContextManager[Path]:
         """A unique local path to write to, on its way to ``path``; the file is not made. Removed at the end.
 
-        With a ``key`` the same key gives the same path again, to one process at a time (``LakeTrouble`` after the lock
-        time), and what was not published is kept, so that a broken download can be resumed, until ``sweep`` removes it.
+        With a ``key`` the same key gives the same path again, in a folder of its own, to one process at a time
+        (``LakeTrouble`` after the lock time). If the block fails or the process is killed, all of that folder is kept,
+        so that a broken download can be resumed; ``sweep`` removes it some day.
         """
 
     @abc.abstractmethod

@@ -1,0 +1,378 @@
+"""A store in a Google Cloud Storage bucket.
+
+* An upload carries its CRC32C, so the service refuses bytes that were damaged on the way, and a generation
+  precondition, so that a repeated request never overwrites what someone else wrote meanwhile. When the reply to an
+  upload is lost, the repetition meets its own object and is answered 412: if the object's CRC32C is ours, it is ours.
+* A download is pinned to one generation, resumed where it broke off, and checked against the CRC32C of that generation.
+* ``STORAGE_EMULATOR_HOST`` is honoured, with anonymous credentials; else the application default credentials are used.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import mimetypes
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+from google.api_core.exceptions import Conflict, Forbidden, NotFound, PreconditionFailed
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption
+
+from ..checks import Check
+from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
+from .gcs_wire import CLIENT_ERRORS, client_of, explained, is_bucket_missing, patient, status_of, what
+from .staging import Staging
+from .store import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to connect, and to wait for the next byte of an answer.
+TIMEOUT = (20.0, 60.0)
+
+#: While a request body is sent, its first figure bounds the sending of a whole chunk: 4 MiB take 34 s on a line of
+#: 1 Mbit/s, and several uploads may share it.
+UPLOAD_TIMEOUT = (180.0, 180.0)
+
+#: How often an upload or download is begun anew: lost upload sessions, objects replaced while they are read.
+_ATTEMPTS = 4
+
+#: Objects per page of a listing; the most that the service gives.
+PAGE = 1000
+
+_BUCKET_URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<prefix>[^?#]*))?$")
+
+
+class GcsStore(Store):
+    """The part of a bucket that a ``gs://bucket/prefix`` URL names."""
+
+    keeps_metadata = True
+
+    def __init__(self, url: str, options: StoreOptions | None = None) -> None:
+        match = _BUCKET_URL.match(url)
+        if not match:
+            raise UsageError(f"{without_secrets(url)!r} is not a bucket; write gs://bucket or gs://bucket/prefix")
+        self.options = options or StoreOptions()
+        self.bucket_name = match["bucket"]
+        self.prefix = checked((match["prefix"] or "").strip("/"))
+        self.url = f"gs://{self.bucket_name}/{self.prefix}".rstrip("/")
+        self._location: str | None = None
+
+    def uri(self, path: str) -> str:
+        return f"gs://{self.bucket_name}/{self._name(path)}"
+
+    def generation(self, path: str) -> str | None:
+        stored = self.stat(path)
+        return stored.version if stored else None
+
+    def location(self) -> str | None:
+        """Place of the bucket; None where the account may not see it (``storage.buckets.get``)."""
+        if self._location is None:
+            with self._explained("", "storage.buckets.get"):
+                try:
+                    bucket = self._client.get_bucket(self.bucket_name, timeout=TIMEOUT, retry=self._retry)
+                except Forbidden:
+                    logger.info("the place of gs://%s is unknown: storage.buckets.get is not granted", self.bucket_name)
+                    return None
+                self._location = str(bucket.location).upper()
+        return self._location
+
+    def stat(self, path: str) -> StoredObject | None:
+        blob = self._find(path)
+        return self._object(blob) if blob else None
+
+    def list(self, prefix: str = "") -> dict[str, StoredObject]:
+        name = self._name(checked(prefix))
+        with self._explained(prefix, "storage.objects.list"):
+            blobs = self._client.list_blobs(
+                self.bucket_name,
+                prefix=f"{name}/" if name else None,
+                fields="items(name,size,generation,metadata),nextPageToken",
+                page_size=PAGE,
+                timeout=TIMEOUT,
+                retry=self._retry,
+            )
+            # Names that end in a slash are the empty "folders" that the web console makes.
+            stored = [self._object(blob) for blob in blobs if not blob.name.endswith("/")]
+        return {one.path: one for one in stored}
+
+    def read(self, path: str) -> bytes:
+        buffer = io.BytesIO()
+        self._download(path, buffer)
+        return buffer.getvalue()
+
+    def write(
+        self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
+    ) -> StoredObject:
+        crc32c = google_crc32c.Checksum(data)
+        return self._upload(path, lambda: io.BytesIO(data), len(data), _text(crc32c), metadata, if_version)
+
+    def put(
+        self,
+        local: Path,
+        path: str,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+        if_version: str | None = None,
+    ) -> StoredObject:
+        crc32c = google_crc32c.Checksum()
+        with open(local, "rb") as file:
+            for chunk in iter(lambda: file.read(1024 * 1024), b""):
+                crc32c.update(chunk)
+            size = file.tell()
+        return self._upload(path, lambda: _Watched(local, size, progress), size, _text(crc32c), metadata, if_version)
+
+    def copy(self, path: str, to: str) -> StoredObject:
+        source = self._find(path)
+        if source is None:
+            raise FileNotFoundError(f"{self.uri(path)} does not exist")
+        with self._explained(to, "storage.objects.create"):
+            copied = self._bucket.copy_blob(
+                source,
+                self._bucket,
+                self._name(checked(to)),
+                if_source_generation_match=source.generation,
+                timeout=UPLOAD_TIMEOUT,
+                retry=self._retry,
+            )
+        if copied.crc32c != source.crc32c:
+            raise LakeTrouble(f"{self.uri(to)} is not the copy of {self.uri(path)} that it should be; run again")
+        return self._object(copied)
+
+    def staging(self, path: str, key: str | None = None) -> AbstractContextManager[Path]:
+        return self._staging.open(checked(path).rsplit("/", 1)[-1], f"{self.uri(path)} {key}" if key else None)
+
+    @contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        with self.staging(path) as temporary:
+            try:
+                with open(temporary, "wb") as file:
+                    self._download(path, file)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise LakeError(
+                    f"{self.uri(path)} cannot be kept in {self._staging.folder}: {error.strerror}; "
+                    "make room there, or set TMPDIR to a folder that has it"
+                ) from error
+            yield temporary
+
+    def delete(self, path: str) -> None:
+        with self._explained(path, "storage.objects.delete"):
+            try:
+                self._bucket.blob(self._name(checked(path))).delete(timeout=TIMEOUT, retry=self._retry)
+            except NotFound as error:
+                if is_bucket_missing(error):
+                    raise
+
+    def delete_tree(self, prefix: str) -> None:
+        for path in self.list(prefix):
+            self.delete(path)
+
+    def sweep(self, older_than: float = 24 * 3600) -> int:
+        """Removes temporary files of this machine; an upload that was never finished leaves nothing in the bucket."""
+        return self._staging.sweep(older_than)
+
+    def lock(self, path: str, timeout: float | None = None) -> AbstractContextManager[object]:
+        """No lock: a bucket has none that a killed process would let go of. Two writers are told apart by their
+        generation preconditions instead, and the later one fails with ``ConflictError``."""
+        return nullcontext()
+
+    def check(self, create: bool = False) -> Iterable[Check]:
+        # A person waits for the answer: what fails now is worth a line, not minutes of patience.
+        store = GcsStore(self.url, replace(self.options, patience=min(self.options.patience, 10.0)))
+        try:
+            bucket = f"gs://{self.bucket_name}"
+            if create:
+                yield from store._create()
+            location = store.location()
+            if location:
+                yield Check(bucket, True, f"lies in {location}")
+            else:
+                yield Check(bucket, True, "its place is unknown; grant roles/storage.bucketViewer to have it checked")
+            probe = f"doctor/{uuid.uuid4().hex}.txt"
+            store.write(probe, b"doctor", metadata={"sha256": "0"})
+            found = store.list("doctor").get(probe)
+            if found is None or store.read(probe) != b"doctor":
+                yield Check(self.url, False, "an object just written is not there", "look at the bucket's rules")
+                return
+            store.delete(probe)
+            yield Check(self.url, True, "objects can be created, listed, read and deleted")
+        except PipelineError as error:
+            message, _, remedy = str(error).partition("; ")
+            yield Check(self.url, False, message, remedy)
+        except FileNotFoundError as error:
+            yield Check(self.url, False, str(error), "look at the bucket's rules")
+
+    def _create(self) -> Iterator[Check]:
+        with self._explained("", "storage.buckets.create"):
+            bucket = self._client.bucket(self.bucket_name)
+            bucket.iam_configuration.uniform_bucket_level_access_enabled = True
+            try:
+                self._client.create_bucket(bucket, location=self.options.location, timeout=TIMEOUT, retry=self._retry)
+            except Conflict:
+                return  # it exists; whether we may use it is seen next
+        yield Check(f"gs://{self.bucket_name}", True, f"created in {self.options.location}")
+
+    # -- the wire ------------------------------------------------------------------------------------------------
+
+    @property
+    def _client(self) -> storage.Client:
+        return client_of(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST"), self.options.project)
+
+    @property
+    def _bucket(self) -> storage.Bucket:
+        return self._client.bucket(self.bucket_name)
+
+    @property
+    def _staging(self) -> Staging:
+        folder = Path(tempfile.gettempdir()) / f"nyc-trips-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise LakeError(f"{folder} belongs to another user; remove it, or set TMPDIR to a folder of your own")
+        return Staging(folder, self.options.lock_timeout)
+
+    @property
+    def _retry(self) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return patient(self.options.patience)
+
+    def _name(self, path: str) -> str:
+        return "/".join(part for part in (self.prefix, path) if part)
+
+    def _object(self, blob: storage.Blob) -> StoredObject:
+        path = blob.name.removeprefix(f"{self.prefix}/") if self.prefix else blob.name
+        return StoredObject(path, int(blob.size or 0), str(blob.generation), dict(blob.metadata or {}))
+
+    def _find(self, path: str) -> storage.Blob | None:
+        with self._explained(path, "storage.objects.get"):
+            blob = self._bucket.blob(self._name(checked(path)))
+            try:
+                blob.reload(timeout=TIMEOUT, retry=self._retry)
+            except NotFound as error:
+                if is_bucket_missing(error):
+                    raise
+                return None
+        return blob
+
+    def _upload(
+        self,
+        path: str,
+        open_stream: Callable[[], io.IOBase],
+        size: int,
+        crc32c: str,
+        metadata: Mapping[str, str] | None,
+        if_version: str | None,
+    ) -> StoredObject:
+        for attempt in range(1, _ATTEMPTS + 1):
+            # Without a wish of the caller the precondition still names what is there now, so that a request that is
+            # repeated after its reply was lost cannot undo a later write of someone else.
+            version = if_version if if_version is not None else ((self.stat(path) or _NOTHING).version)
+            with self._explained(path, "storage.objects.create"), open_stream() as stream:
+                blob = self._bucket.blob(self._name(checked(path)), chunk_size=self.options.chunk_size)
+                blob.metadata = dict(metadata or {})
+                blob.crc32c = crc32c
+                try:
+                    blob.upload_from_file(
+                        stream,
+                        size=size,
+                        content_type=mimetypes.guess_type(path)[0] or "application/octet-stream",
+                        if_generation_match=int(version or 0),
+                        checksum="crc32c",
+                        timeout=UPLOAD_TIMEOUT,
+                        retry=self._retry,
+                    )
+                    return self._object(blob)
+                except (*CLIENT_ERRORS, ValueError) as error:
+                    if isinstance(error, GoogleAuthError | Forbidden) or is_bucket_missing(error):
+                        raise
+                    stored = self._find(path)
+                    if stored and (stored.size, stored.crc32c) == (size, crc32c):
+                        return self._object(stored)  # our own write, whose reply was lost, or the very same bytes
+                    if isinstance(error, PreconditionFailed) and if_version is not None:
+                        raise
+                    if attempt == _ATTEMPTS or not _is_worth_a_new_upload(error):
+                        raise
+                    logger.warning("%s: the upload is begun again (%s)", self.uri(path), what(error))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _download(self, path: str, stream: Any) -> None:
+        """Write the bytes of one generation to ``stream``, from its beginning; they match their CRC32C afterwards."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            found = self._find(path)
+            if found is None:
+                raise FileNotFoundError(f"{self.uri(path)} does not exist")
+            stream.seek(0)
+            stream.truncate()
+            summed = _Summed(stream)
+            blob = self._bucket.blob(found.name, generation=found.generation)
+            with self._explained(path, "storage.objects.get"):
+                try:
+                    blob.download_to_file(summed, raw_download=True, checksum=None, timeout=TIMEOUT, retry=self._retry)
+                except NotFound as error:
+                    if is_bucket_missing(error) or attempt == _ATTEMPTS:
+                        raise
+                    continue  # replaced since we looked
+            if _text(summed.crc32c) == found.crc32c:
+                return
+            logger.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
+        raise LakeTrouble(f"{self.uri(path)} arrives damaged each time (CRC32C differs); run again, over another line")
+
+    @contextmanager
+    def _explained(self, path: str, permission: str) -> Iterator[None]:
+        """Turn what the client raises into one line; ``permission`` is what the call needs."""
+        try:
+            yield
+        except CLIENT_ERRORS as error:
+            where = self.uri(path) if path else self.url
+            raise explained(error, where, f"gs://{self.bucket_name}", permission) from error
+
+
+_NOTHING = StoredObject("", 0, "")
+
+
+class _Watched(io.FileIO):
+    """A local file that tells how much of it was read."""
+
+    def __init__(self, path: Path, size: int, progress: Progress | None) -> None:
+        super().__init__(path, "rb")
+        self._size = size
+        self._progress = progress
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(-1 if size is None else size) or b""
+        if self._progress:
+            self._progress(self.tell(), self._size)
+        return data
+
+
+class _Summed:
+    """A stream to write to that sums up what it got."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.crc32c = google_crc32c.Checksum()
+
+    def write(self, data: bytes) -> int:
+        self.crc32c.update(data)
+        return int(self._stream.write(data))
+
+
+def _text(crc32c: google_crc32c.Checksum) -> str:
+    """A CRC32C as the service writes it: base64 of the big-endian bytes."""
+    return base64.b64encode(crc32c.digest()).decode()
+
+
+def _is_worth_a_new_upload(error: Exception) -> bool:
+    """A session that the service forgot (404, 410), moved back in (ValueError of the client), or that brought other
+    bytes (400 for a wrong CRC32C); or a lost race while any version may be replaced."""
+    return isinstance(error, ValueError | PreconditionFailed | DataCorruption) or status_of(error) in (400, 404, 410)

@@ -1,0 +1,375 @@
+"""A store in a bucket: what it promises, over a line and a service that fail in every way we know."""
+
+from __future__ import annotations
+
+import datetime as dt
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+from tenacity import wait_random_exponential
+
+from pipeline.errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
+from pipeline.lake import Lake, Store, StoreOptions, gcs, gcs_wire, layout, open_store
+from tests.servers.gcs import ALWAYS, Fault, GcsServer
+from tests.unit.lake.conftest import MakeMonth
+
+#: Larger than what the client sends in one request, so that it becomes a resumable upload of several chunks.
+LARGE = os.urandom(9 * 1024 * 1024 + 12345)
+CHUNK = 1024 * 1024
+
+APRIL = dt.date(2020, 4, 1)
+
+
+@pytest.fixture
+def store(gcs_bucket: str) -> Store:
+    return open_store(f"gs://{gcs_bucket}/lake", StoreOptions(patience=10, chunk_size=CHUNK))
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    file = tmp_path / "large.parquet"
+    file.write_bytes(LARGE)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-off of hundredths of a second; what the service asks for is still waited for."""
+    monkeypatch.setattr(gcs_wire, "_backoff", wait_random_exponential(multiplier=0.01, max=0.05))
+
+
+def test_objects_come_and_go(store: Store, tmp_path: Path) -> None:
+    assert store.stat("a/b.json") is None
+    with pytest.raises(FileNotFoundError):
+        store.read("a/b.json")
+    written = store.write("a/b.json", b"{}", metadata={"rows_read": "10"})
+    assert store.stat("a/b.json") == written
+    assert written.metadata == {"rows_read": "10"}
+    assert store.read("a/b.json") == b"{}"
+    store.write("ab/c.json", b"not below a")
+    assert list(store.list("a")) == ["a/b.json"]
+    assert list(store.list()) == ["a/b.json", "ab/c.json"]
+    store.copy("a/b.json", "c/d.json")
+    copied = store.stat("c/d.json")
+    assert copied and copied.metadata == {"rows_read": "10"}
+    store.delete("a/b.json")
+    store.delete("a/b.json")
+    store.delete_tree("c")
+    assert list(store.list()) == ["ab/c.json"]
+
+
+def test_names_with_blanks_and_signs(store: Store) -> None:
+    store.write("a b/100% ü?.txt", b"x")
+    assert list(store.list("a b")) == ["a b/100% ü?.txt"]
+    assert store.read("a b/100% ü?.txt") == b"x"
+
+
+def test_listing_is_paged(store: Store, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcs, "PAGE", 2)
+    for number in range(5):
+        store.write(f"many/{number}", b"x", metadata={"number": str(number)})
+    gcs_server.clear()
+    assert [one.metadata["number"] for one in store.list("many").values()] == list("01234")
+    assert gcs_server.asked() == gcs_server.asked("list") == 3
+
+
+def test_large_file_goes_up_in_chunks_and_comes_back(store: Store, large: Path, gcs_server: GcsServer) -> None:
+    seen: list[int] = []
+    stored = store.put(large, "large", metadata={"sha256": "x"}, progress=lambda done, total: seen.append(done))
+    assert stored.size == len(LARGE)
+    assert gcs_server.asked("chunk") == 10
+    assert seen[-1] == len(LARGE) and len(seen) >= 10
+    with store.local("large") as local:
+        assert local.read_bytes() == LARGE
+    assert not local.exists()
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("initiate", Fault(status=503)),
+        ("initiate", Fault(lose_reply=True)),
+        ("chunk", Fault(skip=2, status=503, times=3)),
+        ("chunk", Fault(skip=3, cut_request=300_000, times=2)),
+        ("chunk", Fault(skip=4, lose_reply=True)),
+        ("chunk", Fault(skip=9, lose_reply=True)),
+        ("chunk", Fault(skip=2, damage_request=True)),
+        ("chunk", Fault(skip=5, status=410)),
+        ("chunk", Fault(skip=5, status=404)),
+        ("stat", Fault(cut_reply=20)),
+        ("download", Fault(cut_reply=3_000_000, times=2)),
+        ("download", Fault(status=503)),
+        ("download", Fault(damage_reply=True)),
+        ("*", Fault(status=500, times=2)),
+    ],
+    ids=lambda value: str(value).replace("=False", "") if isinstance(value, str) else None,
+)
+def test_large_file_survives(store: Store, large: Path, gcs_server: GcsServer, operation: str, fault: Fault) -> None:
+    gcs_server.program(operation, fault)
+    stored = store.put(large, "large", if_version="")
+    with store.local("large") as local:
+        assert local.read_bytes() == LARGE
+    again = store.stat("large")
+    assert again and again.version == stored.version
+    assert gcs_server.next_fault(operation) == Fault(), "the fault was never met"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=503),
+        Fault(lose_reply=True),
+        Fault(lose_reply=True, times=3),
+        Fault(cut_request=100),
+        Fault(damage_request=True),
+    ],
+)
+@pytest.mark.parametrize("if_version", ["", None])
+def test_small_write_survives(store: Store, gcs_server: GcsServer, fault: Fault, if_version: str | None) -> None:
+    gcs_server.program("upload", Fault(**vars(fault)))
+    stored = store.write("small", b"x" * 5000, metadata={"k": "v"}, if_version=if_version)
+    assert store.stat("small") == stored
+    assert store.read("small") == b"x" * 5000
+
+
+def test_lost_reply_then_another_writer(store: Store, gcs_server: GcsServer) -> None:
+    """A 412 after a lost reply is success only if the bytes there are ours."""
+    store.write("one", b"theirs")
+    with pytest.raises(ConflictError, match=r"gs://.*/lake/one was changed by another process"):
+        store.write("one", b"ours", if_version="")
+    assert store.read("one") == b"theirs"
+    stored = store.write("one", b"ours")
+    with pytest.raises(ConflictError):
+        store.write("one", b"more", if_version=str(int(stored.version) - 1))
+    store.write("one", b"more", if_version=stored.version)
+    assert store.read("one") == b"more"
+
+
+def test_conflict_of_large_files(store: Store, large: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(LARGE[::-1])
+    first = store.put(large, "large", if_version="")
+    with pytest.raises(ConflictError):
+        store.put(other, "large", if_version="")
+    assert store.stat("large") == first
+    assert store.put(large, "large", if_version="").version == first.version, "the same bytes are no conflict"
+
+
+def test_retry_after_is_waited_for(store: Store, gcs_server: GcsServer) -> None:
+    gcs_server.program("upload", Fault(status=429, retry_after="1"))
+    started = time.monotonic()
+    store.write("x", b"x", if_version="")
+    assert time.monotonic() - started >= 1
+
+
+def test_patience_ends(gcs_bucket: str, gcs_server: GcsServer) -> None:
+    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3))
+    gcs_server.program("*", Fault(status=503, times=ALWAYS))
+    with pytest.raises(LakeTrouble, match=r"gs://.*/x: no answer from the service \(HTTP 503\)"):
+        store.read("x")
+
+
+def test_patience_counts_from_the_last_progress(
+    gcs_bucket: str, large: Path, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each chunk takes 0.3 s, the whole upload longer than patience and time-outs: a slow line is no failure."""
+    monkeypatch.setattr(gcs, "UPLOAD_TIMEOUT", (1.0, 1.0))
+    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=1, chunk_size=CHUNK))
+    gcs_server.program("chunk", Fault(rate=3.5 * CHUNK, times=ALWAYS), Fault(status=503, times=1))
+    started = time.monotonic()
+    store.put(large, "large")
+    assert time.monotonic() - started > 2
+    assert store.stat("large")
+
+
+def test_slow_download_is_no_failure(store: Store, gcs_server: GcsServer) -> None:
+    store.write("slow", b"x" * 20_000)
+    gcs_server.program("download", Fault(rate=20_000))
+    assert len(store.read("slow")) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind", "says"),
+    [
+        (403, "robot@x.iam does not have storage.objects.create access", LakeError, "needs storage.objects.create on"),
+        (403, "Forbidden", LakeError, "needs storage.objects.get on gs://"),
+        (401, "Invalid Credentials", LakeError, "does not accept the credentials"),
+        (400, "Bad name", LakeError, "Bad name"),
+    ],
+)
+def test_refusals_are_one_clear_line(
+    store: Store, gcs_server: GcsServer, status: int, message: str, kind: type[PipelineError], says: str
+) -> None:
+    gcs_server.program("stat", Fault(status=status, message=message))
+    with pytest.raises(kind, match=says) as caught:
+        store.stat("x")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_bucket(gcs_bucket: str) -> None:
+    store = open_store("gs://no-such-bucket-here/lake")
+    for call in (
+        lambda: store.list(),
+        lambda: store.write("x", b""),
+        lambda: store.read("x"),
+        lambda: store.location(),
+    ):
+        with pytest.raises(LakeError, match="bucket gs://no-such-bucket-here does not exist; make it with"):
+            call()
+
+
+def test_unreachable(gcs_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    with pytest.raises(LakeTrouble, match="no answer from the service"):
+        open_store("gs://some-bucket", StoreOptions(patience=0.2)).list()
+
+
+def test_upload_sessions_stay_out_of_messages(
+    gcs_bucket: str, large: Path, gcs_server: GcsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has the address of an upload session can write to the bucket."""
+    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3, chunk_size=CHUNK))
+    gcs_server.program("chunk", Fault(cut_request=10, times=ALWAYS))
+    with pytest.raises(LakeTrouble) as caught:
+        store.put(large, "large")
+    assert "trying again" in caplog.text
+    assert "upload_id" not in caplog.text + str(caught.value)
+    assert store.list() == {}
+
+
+def test_local_copy_survives_replacement_while_it_is_read(store: Store, gcs_server: GcsServer) -> None:
+    """The generation that was looked up is gone when its bytes are asked for."""
+    store.write("x", b"first")
+    gcs_server.program("download", Fault(status=404))
+    assert store.read("x") == b"first"
+
+
+def test_staging_is_removed(store: Store) -> None:
+    with store.staging("a/b.parquet") as temporary:
+        temporary.write_bytes(b"x")
+        store.put(temporary, "a/b.parquet")
+    assert not temporary.exists()
+    assert store.read("a/b.parquet") == b"x"
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://", "gs:///x", "gs://UPPER/x", "gs://user:secret@bucket/x", "gs://b/x?key=secret"]
+)
+def test_bad_urls_are_named_without_secrets(url: str) -> None:
+    with pytest.raises(UsageError, match="gs://") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_url_is_normalised() -> None:
+    assert open_store("gs://bucket/a/b/").url == "gs://bucket/a/b"
+    assert open_store("gs://bucket/").url == "gs://bucket"
+    assert open_store("gs://bucket").uri("x") == "gs://bucket/x"
+
+
+def test_doctor(gcs_bucket: str, gcs_server: GcsServer) -> None:
+    assert all(check.ok for check in open_store(f"gs://{gcs_bucket}/lake").check())
+    assert open_store(f"gs://{gcs_bucket}").list() == {}
+    missing = open_store("gs://made-by-doctor", StoreOptions(location="EU"))
+    failed = [check for check in missing.check() if not check.ok]
+    assert "--create" in failed[0].remedy
+    assert all(check.ok for check in missing.check(create=True))
+    assert all(check.ok for check in missing.check(create=True)), "a second time changes nothing"
+    gcs_server.program("upload", Fault(status=403, message="x does not have storage.objects.create access"))
+    failed = [check for check in missing.check() if not check.ok]
+    assert "storage.objects.create" in failed[0].detail
+    assert "roles/storage.objectUser" in failed[0].remedy
+
+
+def test_location(gcs_server: GcsServer, gcs_bucket: str) -> None:
+    name = gcs_server.make_bucket(location="europe-west1")
+    assert open_store(f"gs://{name}").location() == "EUROPE-WEST1"
+    gcs_server.program("bucket", Fault(status=403))
+    assert open_store(f"gs://{name}").location() is None
+
+
+# -- the lake on a bucket ------------------------------------------------------------------------------------------
+
+
+def test_published_month_is_complete_by_two_listings(
+    store: Store, make_month: MakeMonth, gcs_server: GcsServer
+) -> None:
+    lake = Lake(store)
+    for number in range(1, 4):
+        lake.publish(*make_month(month=dt.date(2020, number, 1), content=b"x" * number))
+    gcs_server.clear()
+    found = lake.manifests("green")
+    assert set(found) == {dt.date(2020, number, 1) for number in range(1, 4)}
+    assert gcs_server.asked() == gcs_server.asked("list") == 2
+    manifest = found[dt.date(2020, 2, 1)]
+    file = lake.file(manifest)
+    assert file.uri == f"{store.url}/data/green/green_tripdata_2020-02.parquet"
+    assert file.generation and file.location == "US"
+    with file.local() as local:
+        assert local.read_bytes() == b"xx"
+
+
+def test_same_size_other_bytes_is_incomplete(store: Store, make_month: MakeMonth, tmp_path: Path) -> None:
+    lake = Lake(store)
+    lake.publish(*make_month(content=b"first"))
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    store.put(other, layout.data("green", APRIL), metadata={"sha256": "of another"})
+    assert lake.manifest("green", APRIL) is None
+    assert lake.manifests("green") == {}
+
+
+def test_replaced_month_and_versions(store: Store, make_month: MakeMonth, gcs_server: GcsServer) -> None:
+    lake = Lake(store)
+    first = make_month(content=b"first")[2]
+    lake.publish(*make_month(content=b"first"))
+    lake.publish(*make_month(content=b"second"), keep_versions=True)
+    kept = layout.version("green", APRIL, first.parquet.sha256)
+    assert store.read(kept) == b"first"
+    gcs_server.clear()
+    lake.publish(*make_month(content=b"second", run_id="again"))
+    assert gcs_server.asked("upload", "chunk") == 1, "only the manifest is written"
+
+
+def test_two_hosts_publish_the_same_month(
+    store: Store, make_month: MakeMonth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The other host's month arrives between our Parquet file and our manifest."""
+    lake, other = Lake(store), Lake(open_store(store.url))
+    original = type(store).write
+
+    def late(self: Store, path: str, *args: object, **kwargs: object) -> object:
+        if self is store:
+            monkeypatch.undo()
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
+            other.publish(*make_month(content=b"other"))
+        return original(self, path, *args, **kwargs)  # type: ignore[arg-type]
+
+    host = os.environ["STORAGE_EMULATOR_HOST"]
+    month = make_month(content=b"first")
+    monkeypatch.setattr(type(store), "write", late)
+    with pytest.raises(ConflictError):
+        lake.publish(*month)
+    found = lake.manifest("green", APRIL)
+    assert found and store.read(found.parquet.path) == b"other"
+
+
+def observe(url: str, year: int) -> None:
+    lake = Lake(open_store(url))
+    for month in range(1, 6):
+        lake.observe("tlc", "green", {dt.date(year, month, 1): {"year": year}})
+
+
+def test_parallel_observers_lose_nothing(store: Store) -> None:
+    context = multiprocessing.get_context("fork")
+    Lake(store).observe("tlc", "green", {APRIL: {"year": 0}})  # the parent has a client before it forks
+    processes = [context.Process(target=observe, args=(store.url, year)) for year in (2021, 2022, 2023)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(Lake(store).observations("tlc", "green")) == 16

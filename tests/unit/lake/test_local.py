@@ -1,0 +1,319 @@
+"""A store in a folder: whole files or none, whoever is killed; and one clear line for what the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ConflictError, LakeError, LakeTrouble, UsageError
+from pipeline.lake import Store, StoreOptions, local, open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"file:{tmp_path}/store", StoreOptions(lock_timeout=0.2))
+
+
+# -- URLs and paths --------------------------------------------------------------------------------------------------
+
+
+def test_urls_name_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("file:my%20lake", f"file:{tmp_path}/my%20lake", f"file://{tmp_path}/my%20lake/", "file:./x/../my lake"):
+        assert open_store(url).url == f"file:{tmp_path}/my%20lake"
+    assert open_store(f"file:{tmp_path}/100%25").uri("a b") == f"file:{tmp_path}/100%25/a%20b"
+    again = open_store(open_store("file:100%25").url)
+    assert again.url == f"file:{tmp_path}/100%25"
+
+
+@pytest.mark.parametrize(
+    "url", ["file:", "file://host/x", "file://host", "lake", "", "s3://key:secret@bucket/x?sig=secret"]
+)
+def test_other_urls_are_refused_without_secrets(url: str) -> None:
+    with pytest.raises(UsageError, match="write file:") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../b", "/etc/passwd", "a//b", ".store/x", "a/.hidden", "a\\b", "a/"])
+def test_paths_stay_in_the_store(store: Store, path: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a path"):
+        store.write(path, b"x")
+
+
+NAMES = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=20
+).filter(lambda name: not name.startswith("."))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(folder=NAMES, name=NAMES, data=st.binary(max_size=100))
+def test_any_name_comes_back(tmp_path: Path, folder: str, name: str, data: bytes) -> None:
+    store = open_store(f"file:{quote(str(tmp_path / folder))}")
+    store.write(name, data)
+    assert store.read(name) == data
+    assert open_store(store.url).list()[name].size == len(data)
+    shutil.rmtree(tmp_path / folder)
+
+
+# -- the promises of a store -----------------------------------------------------------------------------------------
+
+
+def test_objects_come_and_go(store: Store) -> None:
+    assert store.stat("a/b") is None
+    assert store.list() == {} and store.sweep(0) == 0
+    with pytest.raises(FileNotFoundError, match="store/a/b does not exist"):
+        store.read("a/b")
+    with pytest.raises(FileNotFoundError), store.local("a/b"):
+        pass
+    written = store.write("a/b", b"x")
+    store.write("ab/c", b"not below a")
+    assert store.stat("a/b") == written == store.list("a")["a/b"]
+    store.copy("a/b", "c/d/e")
+    assert list(store.list()) == ["a/b", "ab/c", "c/d/e"]
+    store.write("a/b", b"new")
+    assert store.read("c/d/e") == b"x", "a copy is no second name"
+    store.delete("a/b")
+    store.delete("a/b")
+    store.delete("a/b/c")
+    store.delete_tree("c")
+    store.delete_tree("c")
+    assert list(store.list()) == ["ab/c"]
+    assert not (store.folder / "c").exists()  # type: ignore[attr-defined]
+
+
+def test_published_file_is_moved_from_staging_and_copied_from_elsewhere(store: Store, tmp_path: Path) -> None:
+    with store.staging("a/b.parquet") as temporary:
+        temporary.write_bytes(b"x")
+        inode = temporary.stat().st_ino
+        assert temporary.name == "b.parquet" and store.list() == {}
+        store.put(temporary, "a/b.parquet")
+        assert not temporary.exists()
+    with store.local("a/b.parquet") as there:
+        assert there.stat().st_ino == inode
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"y")
+    seen: list[tuple[int, int]] = []
+    store.put(elsewhere, "c", progress=lambda done, total: seen.append((done, total)))
+    assert elsewhere.read_bytes() == store.read("c") == b"y"
+    assert seen[-1] == (1, 1)
+
+
+def test_what_was_not_published_is_removed(store: Store) -> None:
+    with pytest.raises(KeyError), store.staging("a") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyError
+    assert not temporary.parent.exists()
+
+
+def test_keyed_staging_is_kept_after_a_failure_and_never_shared(store: Store) -> None:
+    with pytest.raises(KeyError), store.staging("a", key="etag") as first:
+        first.with_suffix(".part").write_bytes(b"half")
+        with pytest.raises(LakeTrouble, match="another process is still writing"), store.staging("a", key="etag"):
+            pass
+        raise KeyError
+    with store.staging("a", key="etag") as second:
+        assert second == first and second.with_suffix(".part").read_bytes() == b"half"
+        second.write_bytes(b"whole")
+        store.put(second, "a")
+    assert not second.parent.exists()
+
+
+def test_permissions_follow_the_umask(store: Store, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x")
+    secret.chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        store.write("a/b", b"x")
+        store.put(secret, "a/c")
+    finally:
+        os.umask(before)
+    folder = store.folder  # type: ignore[attr-defined]
+    assert [(folder / path).stat().st_mode & 0o777 for path in ("a/b", "a/c", "a")] == [0o640, 0o640, 0o750]
+
+
+def test_versions_tell_writes_apart_however_fast_they_come(store: Store) -> None:
+    versions = [store.write("a", b"x").version for _ in range(50)]
+    assert len(set(versions)) == 50
+    with pytest.raises(ConflictError, match="store/a was changed by another process"):
+        store.write("a", b"y", if_version=versions[0])
+    with pytest.raises(ConflictError):
+        store.write("a", b"y", if_version="")
+    with pytest.raises(ConflictError):
+        store.write("b", b"y", if_version=versions[0])
+    store.write("a", b"z", if_version=versions[-1])
+    store.write("b", b"z", if_version="")
+    assert store.read("a") == store.read("b") == b"z"
+
+
+def test_one_of_two_racing_writers_wins(store: Store) -> None:
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        try:
+            store.write("a", str(number).encode() * 1000, if_version="")
+            won.append(number)
+        except ConflictError:
+            pass
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read("a") == str(won[0]).encode() * 1000
+
+
+def test_lock_waits_and_gives_up_with_a_line(store: Store) -> None:
+    with store.lock("green/2020-04"):
+        with store.lock("green/2020-05"):
+            pass
+        with (
+            pytest.raises(LakeTrouble, match=r"still working on file:.*green/2020-04 after 0.05 s"),
+            store.lock("green/2020-04", timeout=0.05),
+        ):
+            pass
+    with store.lock("green/2020-04"):
+        assert store.list() == {}
+
+
+# -- killed processes ------------------------------------------------------------------------------------------------
+
+SIZE = 4 * 1024 * 1024
+
+
+def write_for_ever(url: str) -> None:
+    store = open_store(url)
+    number = 0
+    while True:
+        number += 1
+        store.write("a/file", bytes([number % 256]) * SIZE)
+
+
+@pytest.mark.parametrize("wait", [0.02, 0.1, 0.25])
+def test_killed_writer_leaves_a_whole_file_or_none(store: Store, wait: float) -> None:
+    """The moment of the kill is random; what must hold, holds at any."""
+    process = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(store.url,))
+    process.start()
+    time.sleep(wait)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    objects = store.list()
+    assert set(objects) <= {"a/file"}
+    if objects:
+        data = store.read("a/file")
+        assert len(data) == SIZE and len(set(data)) == 1
+    store.write("a/file", b"next")
+    assert store.read("a/file") == b"next"
+    store.sweep(0)
+    staging = store.folder / ".store" / "staging"  # type: ignore[attr-defined]
+    assert list(staging.iterdir()) == []
+
+
+def stage_and_wait(url: str, ready: object) -> None:
+    with open_store(url).staging("a") as temporary:
+        temporary.write_bytes(b"half")
+        ready.set()  # type: ignore[attr-defined]
+        time.sleep(60)
+
+
+def test_sweep_spares_the_living_and_the_young(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=stage_and_wait, args=(store.url, ready))
+    process.start()
+    assert ready.wait(20)
+    with store.staging("a"):
+        assert store.sweep(0) == 0, "both are in use"
+    process.kill()
+    process.join()
+    assert store.sweep(3600) == 0, "too young"
+    assert store.sweep(0) == 1
+    assert store.sweep(0) == 0
+
+
+# -- what the disk refuses -------------------------------------------------------------------------------------------
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    """A limit on the size of files fails in the middle of a write, as a full disk does."""
+    store.write("a", b"old")
+    big = tmp_path / "big"
+    big.write_bytes(bytes(200_000))
+    program = f"""
+import resource
+from pathlib import Path
+from pipeline.errors import LakeError
+from pipeline.lake import open_store
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+store = open_store({store.url!r})
+for call in (lambda: store.write("a", bytes(200_000)), lambda: store.put(Path({str(big)!r}), "a")):
+    try:
+        call()
+    except LakeError as error:
+        print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.count("store/a cannot be written: no room left") == 2, ran
+    assert store.read("a") == b"old"
+    assert store.sweep(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        (errno.ENOSPC, LakeError, "no room left"),
+        (errno.EACCES, LakeError, "give your user the right"),
+        (errno.EROFS, LakeError, "give your user the right"),
+        (errno.EXDEV, LakeError, "another filesystem"),
+        (errno.EIO, LakeTrouble, "try again"),
+    ],
+)
+def test_what_the_disk_says_becomes_one_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception], says: str
+) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError(code, os.strerror(code), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(kind, match=says) as caught:
+        store.write("a/b", b"x")
+    assert "store/a/b" in str(caught.value) and "\n" not in str(caught.value)
+    assert store.list() == {}
+
+
+def test_a_file_in_the_way(store: Store, tmp_path: Path) -> None:
+    store.write("a", b"x")
+    with pytest.raises(LakeError, match="remove or rename what is in the way"):
+        store.write("a/b", b"x")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LakeError, match="remove or rename what is in the way"):
+        open_store(f"file:{tmp_path}/file").write("b", b"x")
+    with pytest.raises(LakeError, match="nowhere does not exist"):
+        store.put(tmp_path / "nowhere", "b")
+
+
+def test_doctor(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [check.ok for check in store.check()] == [True]
+    assert not store.folder.exists(), "looking makes nothing"  # type: ignore[attr-defined]
+    assert all(check.ok for check in store.check(create=True))
+    assert store.folder.exists()  # type: ignore[attr-defined]
+    monkeypatch.setattr(local, "ROOM", 1 << 62)
+    (room,) = [check for check in store.check() if not check.ok]
+    assert "GiB free" in room.detail and "make room" in room.remedy
