@@ -1,0 +1,750 @@
+"""PostgreSQL 12 or later: one partition per month, each load one transaction.
+
+Monthly tables are ``PARTITION BY LIST (file_month)``. All of a load happens in one transaction of one connection, under
+an advisory lock on its slice: the file is copied into a table that nobody else can see, counted, put in place and
+entered in the ledger. So nothing is left behind, whatever kills it: the server takes back the unfinished table
+together with the rest.
+
+How a month is put in place decides who has to wait:
+
+* A new month is attached, which passes beside readers. The table has a CHECK of the month, so that attaching
+  does not read it again.
+* A month that is there already is replaced by DELETE and INSERT inside its partition. Exchanging the partition itself
+  would need DETACH or DROP, which wait for every open reader of the parent while new readers queue up
+  behind them, and a reader in REPEATABLE READ would then see no rows at all. The dead rows this costs are vacuumed
+  right afterwards. The zone table is replaced in the same way.
+
+The index on the pickup time is BRIN: files are nearly in that order, so it skips most blocks for a range of time;
+it takes kilobytes and no noticeable time, where a B-tree takes a fifth of the table and would be written again
+row by row whenever a month is replaced. A month as a whole needs no index: it is a partition.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import io
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import sqlalchemy
+from sqlalchemy.dialects.postgresql import dialect as sqlalchemy_dialect
+
+from ..datasets import DATASETS
+from ..datasets.schema import FILE_MONTH, Column, Dataset
+from ..errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from . import label_of
+from .base import (
+    CURRENT_VIEW,
+    LEDGER_COLUMNS,
+    LEDGER_TABLE,
+    Check,
+    LedgerRow,
+    ParquetFile,
+    Progress,
+    Slice,
+    Warehouse,
+    no_progress,
+)
+from .tables import Dialect, literal, missing_columns, next_row
+from .views import TRIPS_VIEW, views
+
+try:
+    import pgpq
+except ImportError:  # it has no wheel for Linux on ARM
+    pgpq = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+#: As ``format_type`` of the server spells them.
+TYPES = {
+    "int64": "bigint",
+    "float64": "double precision",
+    "string": "text",
+    "timestamp": "timestamp without time zone",
+    "date": "date",
+}
+
+#: The first with SHARE UPDATE EXCLUSIVE for ATTACH PARTITION; before that, it waited for every reader.
+OLDEST_SERVER = 12
+
+#: Rows that are encoded at a time: about 7 MB of a yellow month.
+BATCH_ROWS = 32_768
+
+#: Seconds that a change of a table may make new readers wait, and the pause in which they get through.
+ALTER_TIMEOUT, ALTER_PAUSE = 1.0, 0.5
+
+VIEW_COMMENTS = {
+    CURRENT_VIEW: "What each month of each table holds: its newest load",
+    TRIPS_VIEW: "Yellow and green trips under common names, with boroughs and zones",
+}
+
+
+class PostgreSQL(Warehouse):
+    """A schema of a PostgreSQL database, by an ordinary role that owns it.
+
+    The schema is the first of the role's ``search_path``, which ``?options=-csearch_path%3Detl`` in the URL sets. The
+    password is taken from the URL, PGPASSWORD or the .pgpass file (PGPASSFILE).
+    """
+
+    @property
+    def label(self) -> str:
+        return label_of(self.url)
+
+    def ledger(self) -> dict[Slice, LedgerRow]:
+        with self._session() as session:
+            return {row.slice: row for row in session.ledger_rows(newest=True)}
+
+    def history(self) -> list[LedgerRow]:
+        with self._session() as session:
+            return session.ledger_rows()
+
+    def load(
+        self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
+    ) -> LedgerRow:
+        with parquet.local() as path, _open(path, parquet.uri, dataset, row) as file, self._session() as session:
+            self._prepare(session, dataset)
+            with self._locked(session, row.slice):
+                stored = next_row(row, session.newest(row.slice))
+                place = _Place(session, dataset, row.file_month)
+                place.fill(file, row.row_count, progress)
+                session.insert_ledger(stored)
+                place.put()
+            place.tidy()
+        return stored
+
+    def append(self, row: LedgerRow) -> LedgerRow:
+        with self._session() as session:
+            self._prepare(session, DATASETS.get(row.dataset))
+            with self._locked(session, row.slice):
+                stored = next_row(row, session.newest(row.slice))
+                session.insert_ledger(stored)
+        return stored
+
+    def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
+        with self._session() as session:
+            if dataset.table not in session.relations([dataset.table]):
+                return {}
+            if not dataset.is_monthly:
+                return {None: session.run(f"SELECT count(*) FROM {session.table(dataset.table)}")[0][0]}
+            month = _quote(FILE_MONTH.name)
+            return dict(
+                session.run(f"SELECT {month}, count(*) FROM {session.table(dataset.table)} GROUP BY 1 ORDER BY 1")
+            )
+
+    def check(self, create: bool = False) -> Iterable[Check]:
+        subject = self.label
+        try:
+            if create:
+                self._create_database()
+            with self._session() as session:
+                version = session.server_version
+                if version < OLDEST_SERVER:
+                    remedy = f"use PostgreSQL {OLDEST_SERVER} or later"
+                    yield Check(subject, False, f"PostgreSQL {version} is too old", remedy)
+                    return
+                yield Check(subject, True, f"PostgreSQL {version} answers")
+                if create:
+                    with session.transaction(self.options.lock_timeout):
+                        session.create_schema()
+                yield self._check_schema(session)
+                yield self._check_connections(session)
+        except PipelineError as error:
+            detail, _, remedy = str(error).removeprefix(f"{subject}: ").partition("; ")
+            yield Check(subject, False, detail, remedy)
+
+    # -- connections -----------------------------------------------------------------------------
+
+    @cached_property
+    def _engine(self) -> sqlalchemy.Engine:
+        url = sqlalchemy.make_url(self.url)
+        defaults: dict[str, Any] = {
+            "connect_timeout": 10,
+            "application_name": f"pipeline {socket.gethostname()[:40]} {os.getpid()}",
+            # Notice a peer that vanished within a minute, not after the two hours of the system.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        }
+        arguments = {name: value for name, value in defaults.items() if name not in url.query}
+        return sqlalchemy.create_engine(
+            url, connect_args=arguments, poolclass=sqlalchemy.NullPool, pool_reset_on_return=None
+        )
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[_Session]:
+        """A connection that is closed at the end; errors in the words of the pipeline."""
+        connection = self._connect(self._engine)
+        try:
+            with contextlib.closing(connection):
+                session = _Session(connection, self._schema_of_url())
+                if session.schema is None:
+                    raise WarehouseError(
+                        f"{self.label}: no schema of the search_path exists; name one in the URL by "
+                        f"?options=-csearch_path%3Dname"
+                    )
+                yield session
+        except psycopg2.Error as error:
+            raise self._error(error) from error
+
+    def _connect(self, engine: sqlalchemy.Engine) -> psycopg2.extensions.connection:
+        try:
+            pooled = engine.raw_connection()
+            connection: Any = pooled.driver_connection
+            pooled.detach()
+            connection.set_session(isolation_level="READ COMMITTED")
+            return connection
+        except sqlalchemy.exc.DBAPIError as error:
+            raise self._connect_error(error.orig) from error
+        except psycopg2.Error as error:
+            raise self._connect_error(error) from error
+
+    def _schema_of_url(self) -> str | None:
+        """The first schema of the search_path that the URL sets; None if it sets none."""
+        options = sqlalchemy.make_url(self.url).query.get("options", "")
+        match = re.search(
+            r'search_path=(?:"([^"]+)"|([^\s,"$]+))', options if isinstance(options, str) else " ".join(options)
+        )
+        return match and (match[1] or match[2].lower())
+
+    # -- locks -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self, session: _Session, slice: Slice) -> Iterator[None]:
+        """The transaction that loads a slice, alone with it. WarehouseBusy names who has it for too long."""
+        key = session.lock_key(*slice)
+        try:
+            with session.transaction(self.options.lock_timeout):
+                session.run("SELECT pg_advisory_xact_lock(%s)", key)
+                yield
+        except psycopg2.errors.LockNotAvailable as error:
+            what = slice[0] if slice[1] is None else f"{slice[0]} {slice[1]:%Y-%m}"
+            raise self._busy(what, session.holders(key)) from error
+
+    def _busy(self, what: str, holders: str) -> WarehouseBusy:
+        return WarehouseBusy(
+            f"{self.label}: {what} is held by {holders or 'another session'}; gave up after "
+            f"{self.options.lock_timeout:g} s; run again when it is done"
+        )
+
+    # -- tables ----------------------------------------------------------------------------------
+
+    def _prepare(self, session: _Session, dataset: Dataset | None) -> None:
+        """Make the tables and views that are missing and the columns that are new; usually one query and no lock.
+
+        A change waits for open readers of its table and makes new ones wait, so it is tried for a second
+        at a time.
+        """
+        declared = list({**DATASETS, **({dataset.name: dataset} if dataset else {})}.values())
+        deadline = time.monotonic() + self.options.lock_timeout
+        while _changes(session, declared):
+            try:
+                with session.transaction(min(ALTER_TIMEOUT, self.options.lock_timeout)):
+                    # Of two workers that find a table missing, the second waits here and then finds it.
+                    session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key("tables", None))
+                    session.create_schema()
+                    for statement in _changes(session, declared):
+                        session.run(statement)
+                break
+            except psycopg2.errors.LockNotAvailable as error:
+                if time.monotonic() >= deadline:
+                    holders = session.holders(session.lock_key("tables", None))
+                    raise self._busy("a table that needs a change", holders) from error
+                time.sleep(ALTER_PAUSE)
+        self._prepare_views(session, declared)
+
+    def _prepare_views(self, session: _Session, declared: Iterable[Dataset]) -> None:
+        """Make or renew the views. Only readers need them: one that cannot be renewed is reported and fails no load."""
+        found = session.relations(VIEW_COMMENTS)
+        for name, select in views(session.dialect, declared).items():
+            # The comment carries a digest of the definition, because the server gives it back in words of its own.
+            comment = f"{VIEW_COMMENTS[name]} [{hashlib.sha256(select.encode()).hexdigest()[:12]}]"
+            if name in found and found[name].comment == comment:
+                continue
+            view = session.table(name)
+            create = f"CREATE OR REPLACE VIEW {view} AS {select}; COMMENT ON VIEW {view} IS {literal(comment)}"
+            # REPLACE keeps grants, but takes new columns only at the end.
+            for statement in (create, f"DROP VIEW {view}; {create}"):
+                try:
+                    with session.transaction(ALTER_TIMEOUT):
+                        session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key("tables", None))
+                        session.run(statement)
+                    break
+                except psycopg2.errors.InvalidTableDefinition:
+                    continue
+                except (psycopg2.ProgrammingError, psycopg2.NotSupportedError, psycopg2.InternalError) as error:
+                    logger.warning("%s: view %s is not renewed: %s", self.label, name, _text(error))
+                    break
+                except psycopg2.errors.LockNotAvailable:
+                    logger.warning("%s: view %s is in use and is renewed by a later load", self.label, name)
+                    break
+
+    # -- errors ----------------------------------------------------------------------------------
+
+    def _error(self, error: psycopg2.Error) -> PipelineError:
+        """An error of an open connection, by its SQLSTATE."""
+        text, code = f"{self.label}: {self._without_password(_text(error))}", error.pgcode or ""
+        if isinstance(error, psycopg2.errors.LockNotAvailable):
+            return WarehouseBusy(f"{text}; run again when the other session is done")
+        if code in _REMEDIES:
+            return WarehouseError(f"{text}; {_REMEDIES[code]}")
+        if not code or code.startswith(_TRANSIENT):  # a broken connection has no SQLSTATE
+            return WarehouseTrouble(f"{text}; nothing was changed by the unfinished transaction, run again")
+        return WarehouseError(f"{text} (SQLSTATE {code or 'unknown'})")
+
+    def _connect_error(self, error: BaseException | None) -> PipelineError:
+        """An error on the way to a connection. psycopg2 gives these no SQLSTATE, so the server's English has to do."""
+        text = f"{self.label}: {self._without_password(_text(error))}"
+        for pattern, remedy in _REFUSALS.items():
+            if re.search(pattern, text):
+                return WarehouseError(f"{text}; {remedy}")
+        return WarehouseTrouble(f"{text}; check that the server runs and may be reached")
+
+    def _without_password(self, text: str) -> str:
+        password = sqlalchemy.make_url(self.url).password
+        return text.replace(str(password), "***") if password else text
+
+    # -- doctor ----------------------------------------------------------------------------------
+
+    def _create_database(self) -> None:
+        """Create the database if connecting says that it is missing. Needs a role with CREATEDB."""
+        try:
+            self._connect(self._engine).close()
+        except WarehouseError as error:
+            url = sqlalchemy.make_url(self.url)
+            if f'database "{url.database}" does not exist' not in str(error):
+                raise
+            engine = sqlalchemy.create_engine(
+                url.set(database="postgres", query={}), poolclass=sqlalchemy.NullPool, pool_reset_on_return=None
+            )
+            try:
+                with contextlib.closing(self._connect(engine)) as connection, connection.cursor() as cursor:
+                    connection.autocommit = True
+                    cursor.execute(f"CREATE DATABASE {_quote(str(url.database))}")
+            except psycopg2.Error as refused:
+                raise self._error(refused) from refused
+
+    def _check_schema(self, session: _Session) -> Check:
+        """Whether the role may do what a load does, by doing it in a transaction that is rolled back."""
+        subject, month = f"{self.label} schema {session.schema}", _quote(FILE_MONTH.name)
+        table, part = session.table("etl_doctor"), session.table("etl_doctor_2021_01")
+        try:
+            with session.transaction(self.options.lock_timeout):
+                session.run(
+                    f"CREATE TABLE {table} ({month} date) PARTITION BY LIST ({month});"
+                    f"CREATE TABLE {part} ({month} date);"
+                    f"ALTER TABLE {table} ATTACH PARTITION {part} FOR VALUES IN ('2021-01-01')"
+                )
+                foreign = session.run(
+                    "SELECT relname, pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = %s::regnamespace AND "
+                    "relname = ANY(%s) AND NOT pg_has_role(relowner, 'USAGE')",
+                    _quote(session.schema),
+                    [LEDGER_TABLE, *(dataset.table for dataset in DATASETS.values())],
+                )
+                session.connection.rollback()
+        except psycopg2.Error as error:
+            session.connection.rollback()
+            detail, _, remedy = str(self._error(error)).removeprefix(f"{self.label}: ").partition("; ")
+            return Check(subject, False, detail, remedy or "python -m pipeline doctor --create makes a missing schema")
+        if foreign:
+            owners = ", ".join(f"{name} of {owner}" for name, owner in foreign)
+            return Check(subject, False, f"tables of another owner: {owners}", "make the role of the URL their owner")
+        return Check(subject, True, "the role may create and attach tables")
+
+    def _check_connections(self, session: _Session) -> Check:
+        limit, used = session.run(
+            "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, "
+            "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
+        )[0]
+        free = limit - used
+        subject = f"{self.label} connections"
+        if free < 1:
+            return Check(subject, False, f"no free connection of {limit}", "raise max_connections or use fewer workers")
+        return Check(subject, True, f"{free} of {limit} connections are free")
+
+
+class _Relation:
+    """A table or view of the catalog: its kind (``pg_class.relkind``), comment and columns."""
+
+    def __init__(self, kind: str, comment: str | None) -> None:
+        self.kind, self.comment = kind, comment
+        #: Name of a column -> its definition, bare type and comment.
+        self.columns: dict[str, str] = {}
+        self.types: dict[str, str] = {}
+        self.comments: dict[str, str | None] = {}
+
+
+class _Session:
+    """An open connection: statements, transactions and what the pipeline asks the catalog."""
+
+    def __init__(self, connection: psycopg2.extensions.connection, schema: str | None) -> None:
+        self.connection = connection
+        self.server_version = connection.server_version // 10_000
+        with connection.cursor() as cursor:
+            # A server that hears nothing from a vanished client would hold its locks for hours.
+            cursor.execute("SELECT set_config('tcp_keepalives_idle', '60', false), current_schema()")
+            self.schema: str = schema or cursor.fetchone()[1]
+        connection.commit()
+        self.dialect = Dialect(quote=_quote, table=self.table, types=TYPES)
+
+    def table(self, name: str) -> str:
+        return f"{_quote(self.schema)}.{_quote(name)}"
+
+    def run(self, statement: str, *values: object) -> list[tuple]:
+        """The rows of a statement, in the transaction that is open or begins with it."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextlib.contextmanager
+    def transaction(self, lock_timeout: float) -> Iterator[None]:
+        """Commit at the end, roll back on any error. No lock is waited for longer than ``lock_timeout`` seconds."""
+        self.connection.rollback()
+        try:
+            self.run(f"SET LOCAL lock_timeout = {max(1, int(lock_timeout * 1000))}")
+            yield
+            self.connection.commit()
+        except BaseException:
+            with contextlib.suppress(psycopg2.Error):
+                self.connection.rollback()
+            raise
+
+    def create_schema(self) -> None:
+        if not self.run("SELECT 1 FROM pg_namespace WHERE nspname = %s", self.schema):
+            self.run(f"CREATE SCHEMA {_quote(self.schema)}")
+
+    def relations(self, names: Iterable[str]) -> dict[str, _Relation]:
+        """Those of the named tables and views that exist in the schema."""
+        found: dict[str, _Relation] = {}
+        for name, kind, comment, column, type_, column_comment, required in self.run(
+            "SELECT c.relname, c.relkind::text, obj_description(c.oid, 'pg_class'), a.attname, "
+            "format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum), a.attnotnull "
+            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid "
+            "WHERE n.nspname = %s AND c.relname = ANY(%s) AND a.attnum > 0 AND NOT a.attisdropped "
+            "ORDER BY c.relname, a.attnum",
+            self.schema,
+            list(names),
+        ):
+            relation = found.setdefault(name, _Relation(kind, comment))
+            relation.columns[column] = type_ + (" NOT NULL" if required else "")
+            relation.types[column] = type_
+            relation.comments[column] = column_comment
+        return found
+
+    def partition(self, table: str, month: dt.date) -> str | None:
+        """Full name of the partition that holds a month."""
+        rows = self.run(
+            "SELECT n.nspname, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE i.inhparent = %s::regclass AND pg_get_expr(c.relpartbound, c.oid) = %s",
+            self.table(table),
+            f"FOR VALUES IN ('{month}')",
+        )
+        return f"{_quote(rows[0][0])}.{_quote(rows[0][1])}" if rows else None
+
+    def ledger_rows(self, newest: bool = False) -> list[LedgerRow]:
+        """All ledger rows, oldest first, or the newest of each slice; [] where there is no ledger."""
+        names = ", ".join(_quote(column.name) for column in LEDGER_COLUMNS)
+        table = self.table(LEDGER_TABLE)
+        try:
+            rows = self.run(
+                f"SELECT DISTINCT ON (dataset, file_month) {names} FROM {table} "
+                "ORDER BY dataset, file_month, loaded_at DESC"
+                if newest
+                else f"SELECT {names} FROM {table} ORDER BY loaded_at"
+            )
+        except psycopg2.errors.UndefinedTable:
+            return []
+        return [LedgerRow(**{c.name: value for c, value in zip(LEDGER_COLUMNS, row, strict=True)}) for row in rows]
+
+    def newest(self, slice: Slice) -> LedgerRow | None:
+        """The newest ledger row of a slice, of any status."""
+        names = [column.name for column in LEDGER_COLUMNS]
+        rows = self.run(
+            f"SELECT {', '.join(map(_quote, names))} FROM {self.table(LEDGER_TABLE)} "
+            "WHERE dataset = %s AND file_month IS NOT DISTINCT FROM %s::date ORDER BY loaded_at DESC LIMIT 1",
+            *slice,
+        )
+        return LedgerRow(**dict(zip(names, rows[0], strict=True))) if rows else None
+
+    def insert_ledger(self, row: LedgerRow) -> None:
+        names = ", ".join(_quote(column.name) for column in LEDGER_COLUMNS)
+        marks = ", ".join(["%s"] * len(LEDGER_COLUMNS))
+        self.run(f"INSERT INTO {self.table(LEDGER_TABLE)} ({names}) VALUES ({marks})", *row.values())
+
+    def lock_key(self, name: str, month: dt.date | None) -> int:
+        """Number of the advisory lock on a slice of this schema; 63 bits of a digest."""
+        digest = hashlib.sha256(f"nyc-trips {self.schema} {name} {month}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
+
+    def holders(self, key: int) -> str:
+        """Who holds the advisory lock ``key``, else who holds tables of the schema: at most three sessions."""
+        rows = self.run(
+            "SELECT DISTINCT l.locktype <> 'advisory', a.pid, a.usename, a.application_name "
+            "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND a.pid <> pg_backend_pid() AND "
+            "a.datname = current_database() AND (l.locktype = 'advisory' AND l.objsubid = 1 AND "
+            "(l.classid::bigint << 32 | l.objid::bigint) = %s OR l.locktype = 'relation' AND l.relation IN "
+            "(SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace(%s))) ORDER BY 1, 2",
+            key,
+            _quote(self.schema),
+        )
+        sessions = [row[1:] for row in rows if row[0] == rows[0][0]][:3]
+        return ", ".join(f"pid {pid} of role {role} ({name or 'no name'})" for pid, role, name in sessions)
+
+
+class _Place:
+    """Where the rows of a slice are copied to within the transaction of a load, and how they get into the table."""
+
+    def __init__(self, session: _Session, dataset: Dataset, month: dt.date | None) -> None:
+        self.session, self.dataset, self.month = session, dataset, month
+        self.parent = session.table(dataset.table)
+        #: The table whose rows are replaced; None if the month is new.
+        self.occupied = session.partition(dataset.table, month) if month else self.parent
+        if self.occupied is None:
+            self.table = session.table(f"{dataset.table}_{month:%Y_%m}")
+        else:
+            self.table = session.table(f"etl_staging_{dataset.table}" + (f"_{month:%Y_%m}" if month else ""))
+
+    def fill(self, file: pq.ParquetFile, rows: int, progress: Progress) -> None:
+        """Create the table and copy the file into it; WarehouseError unless it brings exactly ``rows`` rows."""
+        columns = self.session.relations([self.dataset.table])[self.dataset.table].columns
+        definition = [f"{_quote(name)} {type_}" for name, type_ in columns.items()]
+        if self.month:
+            definition.append(f"CHECK ({_quote(FILE_MONTH.name)} = DATE '{self.month}')")
+        # Spelled out and not LIKE, which would keep a lock on the parent while the file is copied. A table that only
+        # carries rows over to another one needs no write-ahead log.
+        kind = "UNLOGGED TABLE" if self.occupied else "TABLE"
+        self.session.run(f"CREATE {kind} {self.table} ({', '.join(definition)})")
+        self.names = ", ".join(_quote(name) for name in file.schema_arrow.names)
+        copied = _copy(self.session, f"{self.table} ({self.names})", file, progress)
+        if copied != rows:
+            raise WarehouseError(f"{self.table}: {copied} rows were copied, and {rows} should be; load the month again")
+        if not self.occupied:
+            if index := _index(self.dataset, self.table):
+                self.session.run(index)
+            self.session.run(f"ANALYZE {self.table}")
+
+    def put(self) -> None:
+        """Last step before the commit, because only from here on the parent is locked against other loads."""
+        if self.occupied:
+            self.session.run(f"DELETE FROM {self.occupied}")
+            self.session.run(f"INSERT INTO {self.occupied} ({self.names}) SELECT {self.names} FROM {self.table}")
+            self.session.run(f"DROP TABLE {self.table}")
+        else:
+            self.session.run(f"ALTER TABLE {self.parent} ATTACH PARTITION {self.table} FOR VALUES IN ('{self.month}')")
+
+    def tidy(self) -> None:
+        """After the commit: make the room of replaced rows usable again. Autovacuum does it where this fails."""
+        if not self.occupied:
+            return
+        try:
+            self.session.connection.autocommit = True
+            self.session.run(f"VACUUM (ANALYZE, SKIP_LOCKED) {self.occupied}")
+        except psycopg2.Error as error:
+            logger.warning("%s is loaded, but was not vacuumed: %s", self.table, _text(error))
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def _changes(session: _Session, declared: Sequence[Dataset]) -> list[str]:
+    """The statements that bring the tables of the schema to their declarations; [] if they are there."""
+    found = session.relations([LEDGER_TABLE, *(dataset.table for dataset in declared)])
+    statements = _table_changes(session, found, LEDGER_TABLE, "What was loaded when; append-only", LEDGER_COLUMNS)
+    for dataset in declared:
+        statements += _table_changes(session, found, dataset.table, dataset.title, dataset.table_columns, dataset)
+    return statements
+
+
+def _table_changes(
+    session: _Session,
+    found: dict[str, _Relation],
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    dataset: Dataset | None = None,
+) -> list[str]:
+    table, existing, monthly = session.table(name), found.get(name), dataset is not None and dataset.is_monthly
+    statements = []
+    if existing is None:
+        definition = ", ".join(
+            session.dialect.definition(column) + (" NOT NULL" if column is FILE_MONTH else "") for column in columns
+        )
+        month = f" PARTITION BY LIST ({_quote(FILE_MONTH.name)})" if monthly else ""
+        statements.append(f"CREATE TABLE {table} ({definition}){month}")
+        if dataset and (index := _index(dataset, table)):
+            statements.append(index)
+        existing = _Relation("", None)
+    else:
+        if existing.kind != ("p" if monthly else "r"):
+            shape = "a table partitioned by file_month" if monthly else "a plain table"
+            raise WarehouseError(f"{name} exists and is not {shape}; rename it or use another schema, then run again")
+        # Unlike elsewhere, names that differ by case are two columns here.
+        same = {column.name: existing.types[column.name] for column in columns if column.name in existing.types}
+        missing = missing_columns(name, columns, same, TYPES)
+        statements += [f"ALTER TABLE {table} ADD COLUMN {session.dialect.definition(column)}" for column in missing]
+    if existing.comment != title:
+        statements.append(f"COMMENT ON TABLE {table} IS {literal(title)}")
+    for column in columns:
+        if existing.comments.get(column.name) != column.description:
+            statements.append(f"COMMENT ON COLUMN {table}.{_quote(column.name)} IS {literal(column.description)}")
+    return statements
+
+
+def _index(dataset: Dataset, table: str) -> str | None:
+    """Statement of the index on the pickup time; the same on the parent and on each partition."""
+    return f"CREATE INDEX ON {table} USING brin ({_quote(dataset.pickup)})" if dataset.pickup else None
+
+
+_quote: Callable[[str], str] = sqlalchemy_dialect().identifier_preparer.quote_identifier
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open(path: Path, uri: str, dataset: Dataset, row: LedgerRow) -> Iterator[pq.ParquetFile]:
+    """The Parquet file, if its footer has the rows and types it should have."""
+    try:
+        # Read through a small buffer: an official file is one row group, which is not to be held as a whole.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    except (pa.ArrowException, OSError) as error:
+        raise WarehouseError(f"{uri} is no readable Parquet file ({_text(error)}); upload the month again") from error
+    with file:
+        if file.metadata.num_rows != row.row_count:
+            raise WarehouseError(
+                f"{uri} has {file.metadata.num_rows} rows, and its manifest says {row.row_count}; upload it again"
+            )
+        declared = dataset.table_schema
+        for field in file.schema_arrow:
+            if field.name not in declared.names:
+                raise WarehouseError(f"{uri}: column {field.name} is not declared; write the month again")
+            if field.type != declared.field(field.name).type:
+                raise WarehouseError(
+                    f"{uri}: column {field.name} is {field.type} and should be {declared.field(field.name).type}; "
+                    f"write the month again"
+                )
+        yield file
+
+
+def _copy(session: _Session, target: str, file: pq.ParquetFile, progress: Progress) -> int:
+    """COPY the file into ``target``; the number of rows that arrived."""
+    kind, encode = ("csv", _csv) if pgpq is None else ("binary", _binary)
+    chunks = _Chunks(encode(file.schema_arrow, _batches(file, progress)))
+    with session.connection.cursor() as cursor:
+        try:
+            cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT {kind})", chunks, size=1 << 18)
+        except psycopg2.Error:
+            if chunks.error:  # psycopg2 tells of an error on our side, or an interrupt, as a cancelled query
+                raise chunks.error from None
+            raise
+        return cursor.rowcount
+
+
+def _batches(file: pq.ParquetFile, progress: Progress) -> Iterator[pa.RecordBatch]:
+    done = 0
+    try:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+            yield batch
+            done += batch.num_rows
+            progress(done, file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise WarehouseError(f"the Parquet file broke off ({_text(error)}); upload the month again") from error
+
+
+def _binary(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
+    encoder = pgpq.ArrowToPostgresBinaryEncoder(schema)
+    yield encoder.write_header()
+    for batch in batches:
+        try:
+            yield encoder.write_batch(batch)
+        except ValueError as error:
+            raise WarehouseError(f"a value that PostgreSQL cannot hold: {_text(error)}; reject such rows") from error
+    yield encoder.finish()
+
+
+def _csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
+    """The same rows at half the speed, where there is no binary encoder; floats have all digits they need."""
+    for batch in batches:
+        text = io.BytesIO()
+        pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
+        yield text.getvalue()
+
+
+class _Chunks:
+    """Encoded batches as a file for ``copy_expert``; ``error`` is what reading them raised."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self.error: BaseException | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            while not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    return b""
+                self._rest = memoryview(chunk)
+        except BaseException as error:
+            self.error = error
+            raise
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(piece)
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+#: SQLSTATEs, or their beginnings, of which the same call may succeed later.
+_TRANSIENT = (
+    "08",  # connection
+    "40",  # serialization failure, deadlock
+    "53",  # too many connections, out of memory
+    "55",  # object in use
+    "57",  # cancelled, shut down, starting up
+    "25P03",  # idle in a transaction for too long
+)
+
+#: SQLSTATE -> what to do about it; terminal, even where the class as a whole is not.
+_REMEDIES = {
+    "22021": "PostgreSQL text cannot hold this character; clean it out of the column",
+    "23514": "the file has rows of another month; write it again",
+    "25006": "name the primary server in the URL",
+    "3F000": "python -m pipeline doctor --create makes the schema",
+    "42501": "grant the role CREATE on the schema and make it the owner of the tables",
+    "42P07": "a table of that name is in the way; rename it",
+    "53100": "free disk space on the server",
+}
+
+#: What a refused connection says -> what to do about it.
+_REFUSALS = {
+    r"no password supplied|password authentication failed|authentication failed": (
+        "check user and password of the URL, PGPASSWORD or the .pgpass file"
+    ),
+    r"role .* does not exist|not permitted to log in": "create the role with LOGIN or name another one in the URL",
+    r"database .* does not exist": "python -m pipeline doctor --create makes it, if the role may create databases",
+    r"pg_hba\.conf": "allow this host and role in pg_hba.conf of the server",
+    r"permission denied": "grant the role CONNECT on the database",
+    r"invalid connection option|invalid .*value": "correct the part after ? in the URL",
+}
+
+
+def _text(error: BaseException | None) -> str:
+    """The message in one line, with table, line and column of a COPY."""
+    if isinstance(error, psycopg2.Error) and error.diag.message_primary:
+        context = error.diag.context or ""
+        return error.diag.message_primary + (f" ({context.splitlines()[0]})" if context.startswith("COPY") else "")
+    return " ".join(str(error).split())
