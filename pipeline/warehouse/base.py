@@ -116,7 +116,7 @@ def no_progress(done: int, total: int) -> None:
 class Options:
     """What a warehouse needs from the settings; passed in, because a warehouse does not know the settings.
 
-    ``lock_timeout``: seconds to wait for someone else's lock. ``memory_limit``: of an embedded engine.
+    ``lock_timeout``: seconds to wait for someone else's lock. ``memory_limit`` and ``threads``: of an embedded engine.
     ``maximum_bytes_billed``: per BigQuery query. ``location``: of a BigQuery dataset to create.
     """
 
@@ -125,6 +125,7 @@ class Options:
     maximum_bytes_billed: int = 10 * 1024**3
     location: str = "US"
     labels: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 2
 
 
 class Warehouse(abc.ABC):

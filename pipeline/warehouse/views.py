@@ -92,7 +92,6 @@ def _select(dialect: Dialect, dataset: Dataset, columns: dict[str, Column]) -> s
             for attribute in ("Borough", "Zone"):
                 items.append(f"{zone}.{q(attribute)} AS {q(f'{end}_{attribute.lower()}')}")
             joins.append(
-                f"LEFT JOIN {dialect.table(ZONES_TABLE)} AS {zone} "
-                f"ON {zone}.{q('LocationID')} = t.{q(own[name].name)}"
+                f"LEFT JOIN {dialect.table(ZONES_TABLE)} AS {zone} ON {zone}.{q('LocationID')} = t.{q(own[name].name)}"
             )
     return f"SELECT {', '.join(items)} FROM {dialect.table(dataset.table)} AS t {' '.join(joins)}"
