@@ -17,6 +17,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,6 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
+    def handle(self) -> None:
+        # A client that gives up resets the connection, in the middle of an answer or while the next request is awaited.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            super().handle()
+
     def do_HEAD(self) -> None:
         self._answer()
 
@@ -161,10 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.site.next_fault(path, self.command)
         time.sleep(fault.delay)
         file = self.site.folder / path.lstrip("/")
-        try:
-            self._serve(path, file, fault)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the client has gone: its right
+        self._serve(path, file, fault)
 
     def _serve(self, path: str, file: Path, fault: Fault) -> None:
         headers = {"Content-Type": fault.content_type}

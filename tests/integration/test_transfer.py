@@ -1,0 +1,616 @@
+"""Fetching files from a real web server that misbehaves, from folders, and from nowhere (samples)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import gzip
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import publishers, transfer
+from pipeline.errors import (
+    LakeError,
+    MissingAtPublisher,
+    PublisherTrouble,
+    RefusedByPublisher,
+    Throttled,
+    TransientError,
+    TruncatedFile,
+    WrongFormat,
+)
+from pipeline.publishers import Policy, Version
+from pipeline.transfer import Fetched
+from tests.servers.http import ALWAYS, Fault, HttpServer, error_page
+
+MONTH = dt.date(2020, 3, 1)
+CSV = "/green/green_tripdata_2020-03.csv.gz"
+PARQUET = "/trip-data/green_tripdata_2020-03.parquet"
+ZONES = "/misc/taxi_zone_lookup.csv"
+QUICK = Policy(timeout=5, attempts=4, backoff=0.01, max_backoff=0.02)
+ONCE = Policy(timeout=5, attempts=1)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder in the layouts of both publishers, with files of some 300 KB."""
+    folder = tmp_path / "site"
+    noise = random.Random(1).randbytes(300_000)
+    table = pa.table({"VendorID": list(noise[:60_000]), "fare_amount": [byte / 7 for byte in noise[:60_000]]})
+    for name in (CSV, PARQUET, ZONES):
+        (folder / name[1:]).parent.mkdir(parents=True)
+    (folder / CSV[1:]).write_bytes(gzip.compress(noise, mtime=0))
+    pq.write_table(table, folder / PARQUET[1:], compression=None, use_dictionary=False)
+    (folder / ZONES[1:]).write_bytes(
+        b'"LocationID","Borough","Zone","service_zone"\r\n1,"EWR","Newark Airport","EWR"\r\n'
+    )
+    return folder
+
+
+@pytest.fixture
+def server(site: Path) -> Iterator[HttpServer]:
+    with HttpServer(site) as running:
+        yield running
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    return tmp_path / "inbox"
+
+
+def fetch(base: str, path: str, inbox: Path, policy: Policy = QUICK, **more: Any) -> Fetched:
+    name = "dtc" if path.endswith(".gz") else "tlc"
+    dataset, month = ("zones", None) if path == ZONES else ("green", MONTH)
+    return transfer.fetch(publishers.get(name, base), dataset, month, inbox, name="raw", policy=policy, **more)
+
+
+def parts(inbox: Path) -> list[Path]:
+    return sorted(inbox.glob(".raw.*.part"))
+
+
+def is_whole(fetched: Fetched, source: Path, inbox: Path) -> bool:
+    """The file is there under its name, byte for byte, described correctly, and alone."""
+    data = source.read_bytes()
+    assert fetched.path == inbox / "raw" and fetched.path.read_bytes() == data
+    assert (fetched.sha256, fetched.length) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert os.listdir(inbox) == ["raw"]
+    return True
+
+
+# -- the good case ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET, ZONES])
+def test_fetch(server: HttpServer, site: Path, inbox: Path, path: str) -> None:
+    steps: list[tuple[int, int | None]] = []
+    fetched = fetch(server.url, path, inbox, progress=lambda done, total: steps.append((done, total)))
+    assert is_whole(fetched, site / path[1:], inbox)
+    assert fetched.url == server.url + path and fetched.resumed_from == 0
+    assert fetched.version.is_strong and fetched.version.length == fetched.length
+    assert steps[-1] == (fetched.length, fetched.length)
+    assert server.asked() == [path]
+    assert server.requests[0].headers["User-Agent"].startswith("nyc-trips-pipeline")
+
+
+def test_the_version_is_the_one_that_look_sees(server: HttpServer, inbox: Path) -> None:
+    publisher = publishers.get("dtc", server.url)
+    assert publishers.look(publisher, "green", MONTH, policy=ONCE) == fetch(server.url, CSV, inbox).version
+
+
+def test_what_was_there_is_replaced(server: HttpServer, site: Path, inbox: Path) -> None:
+    inbox.mkdir()
+    (inbox / "raw").write_text("old")
+    assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+
+
+def test_gzip_in_several_members_and_with_padding(server: HttpServer, site: Path, inbox: Path) -> None:
+    members = [gzip.compress(bytes([n]) * n) for n in range(200)]
+    (site / CSV[1:]).write_bytes(b"".join(members) + b"\0" * 700)
+    server.program(CSV, Fault(pause=0.001, chunk=97))  # members end anywhere in a chunk
+    assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+
+
+def test_an_answer_without_length(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(announced=-1))
+    fetched = fetch(server.url, CSV, inbox)
+    assert is_whole(fetched, site / CSV[1:], inbox) and fetched.version.length is None
+
+
+def test_real_files(server: HttpServer, real_data: Path, inbox: Path) -> None:
+    for folder, name, dataset, month in (
+        ("dtc", "dtc", "green", dt.date(2020, 4, 1)),
+        ("tlc", "tlc", "green", dt.date(2021, 1, 1)),
+        ("tlc", "tlc", "zones", None),
+    ):
+        server.folder = real_data / "publishers" / folder
+        publisher = publishers.get(name, server.url)
+        fetched = transfer.fetch(publisher, dataset, month, inbox, name="raw", policy=ONCE)
+        assert is_whole(fetched, server.folder / publisher.file_path(dataset, month), inbox)
+
+
+# -- broken transfers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET])
+def test_a_broken_transfer_goes_on(server: HttpServer, site: Path, inbox: Path, path: str) -> None:
+    server.program(path, Fault(cut_after=100_000), Fault(cut_after=50_000))
+    fetched = fetch(server.url, path, inbox)
+    assert is_whole(fetched, site / path[1:], inbox)
+    assert fetched.resumed_from == 150_000
+    first, second, third = server.requests
+    assert "Range" not in first.headers
+    assert second.headers["Range"] == "bytes=100000-" and second.headers["If-Range"] == fetched.version.etag
+    assert third.headers["Range"] == "bytes=150000-"
+    assert [request.status for request in server.requests] == [200, 206, 206]
+
+
+def test_a_transfer_that_never_ends_well_stays_to_be_resumed(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, *[Fault(cut_after=1000)] * 4)
+    with pytest.raises(TruncatedFile, match="green 2020-03"):
+        fetch(server.url, CSV, inbox)
+    assert [part.stat().st_size for part in parts(inbox)] == [4000]
+    assert not (inbox / "raw").exists()
+    server.clear()
+    fetched = fetch(server.url, CSV, inbox)  # another process, which knows nothing: the answer tells the version
+    assert is_whole(fetched, site / CSV[1:], inbox) and fetched.resumed_from == 4000
+    assert [request.status for request in server.requests] == [200, 206]
+
+
+def test_who_knows_the_version_resumes_with_one_request(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(cut_after=1000))
+    with pytest.raises(TruncatedFile):
+        fetch(server.url, CSV, inbox, ONCE)
+    server.clear()
+    expected = publishers.look(publishers.get("dtc", server.url), "green", MONTH)
+    fetched = fetch(server.url, CSV, inbox, expected=expected)
+    assert is_whole(fetched, site / CSV[1:], inbox) and fetched.resumed_from == 1000
+    assert len(server.asked("GET")) == 1
+
+
+def test_a_transfer_that_only_lacked_its_name(server: HttpServer, site: Path, inbox: Path) -> None:
+    data = (site / CSV[1:]).read_bytes()
+    server.program(CSV, Fault(cut_after=len(data) - 1))
+    with pytest.raises(TruncatedFile):
+        fetch(server.url, CSV, inbox, ONCE)
+    with parts(inbox)[0].open("ab") as part:
+        part.write(data[-1:])
+    copy = parts(inbox)[0].read_bytes(), parts(inbox)[0]
+    version = publishers.look(publishers.get("dtc", server.url), "green", MONTH)
+    for expected in (None, version):
+        copy[1].write_bytes(copy[0])
+        fetched = fetch(server.url, CSV, inbox, ONCE, expected=expected)
+        assert is_whole(fetched, site / CSV[1:], inbox) and fetched.resumed_from == len(data)
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(cut_after=1000))
+    with pytest.raises(TruncatedFile):
+        fetch(server.url, CSV, inbox, ONCE)
+    parts(inbox)[0].write_bytes(b"x" * 1_000_000)
+    assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET])
+def test_a_damaged_part_is_found_and_fetched_anew(server: HttpServer, site: Path, inbox: Path, path: str) -> None:
+    size = (site / path[1:]).stat().st_size
+    server.program(path, Fault(cut_after=size - 100))
+    with pytest.raises(TruncatedFile):
+        fetch(server.url, path, inbox, ONCE)
+    data = bytearray(parts(inbox)[0].read_bytes())
+    data[:] = data[:4] + bytes(len(data) - 4) if path == CSV else b"PAR2" + data[4:]
+    parts(inbox)[0].write_bytes(data)
+    if path == CSV:
+        assert is_whole(fetch(server.url, path, inbox), site / path[1:], inbox)
+    else:
+        with pytest.raises(WrongFormat):
+            fetch(server.url, path, inbox)
+        assert os.listdir(inbox) == []
+
+
+def test_another_version_starts_over(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(cut_after=100_000, etag='"old"'))
+    fetched = fetch(server.url, CSV, inbox)
+    assert is_whole(fetched, site / CSV[1:], inbox)
+    assert fetched.resumed_from == 0 and fetched.version.etag != '"old"'
+    assert [request.status for request in server.requests] == [200, 200]
+
+
+def test_an_etag_that_changes_every_time(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, *[Fault(cut_after=100_000, etag=f'"{n}"') for n in range(3)])
+    assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+    server.program(CSV, *[Fault(cut_after=100_000, etag=f'"{n}"') for n in range(4)])
+    with pytest.raises(TruncatedFile):
+        fetch(server.url, CSV, inbox)
+    assert len(parts(inbox)) == 1  # those of the other versions are gone
+
+
+def test_a_server_without_ranges(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(cut_after=100_000, no_range=True), Fault(no_range=True))
+    fetched = fetch(server.url, CSV, inbox)
+    assert is_whole(fetched, site / CSV[1:], inbox) and fetched.resumed_from == 0
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+def test_nothing_is_resumed_without_a_strong_etag(server: HttpServer, site: Path, inbox: Path, etag: str) -> None:
+    server.program(CSV, Fault(cut_after=100_000, etag=etag), Fault(etag=etag))
+    assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+    assert [request.headers.get("Range") for request in server.requests] == [None, None]
+    server.program(CSV, Fault(cut_after=100_000, etag=etag))
+    with pytest.raises(TruncatedFile):
+        fetch(server.url, CSV, inbox, ONCE)
+    assert parts(inbox) == []
+
+
+def test_getting_ahead_does_not_use_up_the_tries(
+    server: HttpServer, site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PROGRESS", 30_000)
+    server.program(CSV, *[Fault(cut_after=40_000)] * 7)
+    assert is_whole(fetch(server.url, CSV, inbox, ONCE), site / CSV[1:], inbox)
+
+
+def test_a_line_that_falls_silent(server: HttpServer, inbox: Path) -> None:
+    server.program(CSV, Fault(pause=0.6, chunk=1000, times=ALWAYS))
+    with pytest.raises(PublisherTrouble, match=r"silent for 0\.2 s|no answer within 0\.2 s"):
+        fetch(server.url, CSV, inbox, Policy(timeout=0.2, attempts=1))
+
+
+def test_a_slow_line_is_fine(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(pause=0.05, chunk=20_000))
+    assert is_whole(fetch(server.url, CSV, inbox, Policy(timeout=0.5, attempts=1)), site / CSV[1:], inbox)
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET])
+def test_more_announced_than_sent(server: HttpServer, site: Path, inbox: Path, path: str) -> None:
+    size = (site / path[1:]).stat().st_size
+    server.program(path, Fault(announced=size + 10))
+    with pytest.raises(TruncatedFile, match=f"{path}"):
+        fetch(server.url, path, inbox, ONCE)
+    assert is_whole(fetch(server.url, path, inbox), site / path[1:], inbox)
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET])
+def test_less_announced_than_the_file_has(server: HttpServer, inbox: Path, path: str) -> None:
+    server.program(path, Fault(announced=100_000))
+    with pytest.raises(WrongFormat, match="cut off"):
+        fetch(server.url, path, inbox, ONCE)
+    assert os.listdir(inbox) == []
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET])
+def test_cut_where_no_length_was_announced(server: HttpServer, site: Path, inbox: Path, path: str) -> None:
+    server.program(path, Fault(announced=-1, cut_after=100_000, etag=""))
+    assert is_whole(fetch(server.url, path, inbox), site / path[1:], inbox)
+    assert len(server.requests) == 2
+
+
+def test_another_length_under_the_known_etag(server: HttpServer, inbox: Path) -> None:
+    seen = publishers.look(publishers.get("dtc", server.url), "green", MONTH)
+    with pytest.raises(TruncatedFile, match="5 bytes before"):
+        fetch(server.url, CSV, inbox, ONCE, expected=Version(seen.etag, 5))
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind", "requests"),
+    [
+        (CSV, 404, MissingAtPublisher, 1),
+        (CSV, 403, RefusedByPublisher, 1),
+        (PARQUET, 403, MissingAtPublisher, 2),  # the zone table is served
+        (CSV, 410, RefusedByPublisher, 1),
+        (CSV, 401, RefusedByPublisher, 1),
+        (CSV, 500, PublisherTrouble, 4),
+        (CSV, 429, Throttled, 4),
+    ],
+)
+def test_refusals(
+    server: HttpServer, inbox: Path, path: str, status: int, kind: type[Exception], requests: int
+) -> None:
+    server.program(path, Fault(status=status, body=b"sorry", times=ALWAYS))
+    with pytest.raises(kind, match=f"green 2020-03.*{status}"):
+        fetch(server.url, path, inbox)
+    assert len(server.requests) == requests
+    assert os.listdir(inbox) == []
+
+
+def test_throttling_at_tlc(server: HttpServer, inbox: Path) -> None:
+    server.program("*", Fault(status=403, times=ALWAYS))
+    with pytest.raises(Throttled):
+        fetch(server.url, PARQUET, inbox, ONCE, probe=dt.date(2020, 1, 1))
+    assert len(server.requests) == 3
+
+
+def test_passing_trouble(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(status=500), Fault(status=429, retry_after="1"), Fault(status=503))
+    began = time.monotonic()
+    assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+    assert time.monotonic() - began >= 1
+
+
+def test_a_part_survives_trouble(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(cut_after=1000), *[Fault(status=503)] * 3)
+    with pytest.raises(Throttled):
+        fetch(server.url, CSV, inbox)
+    assert fetch(server.url, CSV, inbox).resumed_from == 1000
+
+
+# -- what is not what it should be -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET, ZONES])
+def test_an_error_page_is_quoted_and_not_kept(server: HttpServer, inbox: Path, path: str) -> None:
+    server.program(path, error_page())
+    with pytest.raises(WrongFormat, match="<html>… Access Denied Request blocked"):
+        fetch(server.url, path, inbox)
+    assert len(server.requests) == 1 and os.listdir(inbox) == []
+
+
+def test_an_error_page_does_not_spoil_the_file_before(server: HttpServer, inbox: Path) -> None:
+    fetch(server.url, CSV, inbox)
+    server.program(CSV, error_page())
+    with pytest.raises(WrongFormat):
+        fetch(server.url, CSV, inbox)
+    assert os.listdir(inbox) == ["raw"]
+
+
+def test_a_page_that_repeats_the_secret(server: HttpServer, inbox: Path) -> None:
+    server.program(CSV, Fault(body=b"<html>no entry with s1gnature</html>"))
+    with pytest.raises(WrongFormat, match=r"no entry with \*\*\*") as error:
+        fetch(f"{server.url}?sig=s1gnature", CSV, inbox)
+    assert "s1gnature" not in str(error.value)
+
+
+def damaged(path: str, how: Callable[[bytes], bytes]) -> Any:
+    return pytest.param(path, how, id=f"{path[-7:]}-{how.__name__}")
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-1000]
+
+
+def trailing(data: bytes) -> bytes:
+    return data + b"garbage"
+
+
+def one_more(data: bytes) -> bytes:
+    return data + b"\x1f"
+
+
+def padded_garbage(data: bytes) -> bytes:
+    return data + b"\0\0\0\0x"
+
+
+def bad_crc(data: bytes) -> bytes:
+    return data[:-8] + bytes(byte ^ 1 for byte in data[-8:-4]) + data[-4:]
+
+
+def bad_length(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def bad_footer(data: bytes) -> bytes:
+    return data[:-100] + b"\xff" * 92 + data[-8:]
+
+
+def short(data: bytes) -> bytes:
+    return data[:4]
+
+
+def empty(data: bytes) -> bytes:
+    return b""
+
+
+def swapped(data: bytes) -> bytes:
+    return b"PK\x03\x04" + data[4:]
+
+
+DAMAGED = [
+    *(
+        damaged(CSV, how)
+        for how in (cut, trailing, one_more, padded_garbage, bad_crc, bad_length, short, empty, swapped)
+    ),
+    *(damaged(PARQUET, how) for how in (cut, trailing, bad_footer, short, empty, swapped)),
+    *(damaged(ZONES, how) for how in (empty, swapped)),
+]
+
+
+@pytest.mark.parametrize(("path", "how"), DAMAGED)
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_damage_at_the_publisher(
+    server: HttpServer, site: Path, inbox: Path, path: str, how: Callable[[bytes], bytes], scheme: str
+) -> None:
+    source = site / path[1:]
+    source.write_bytes(how(source.read_bytes()) if path != ZONES or how is empty else b"PK\x03\x04\0\0,")
+    with pytest.raises(WrongFormat) as error:
+        fetch(server.url if scheme == "http" else f"file:{site}", path, inbox)
+    assert source.name in str(error.value) and "\n" not in str(error.value)
+    assert len(server.requests) <= 1  # the same bytes would come again
+    assert os.listdir(inbox) == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_the_real_truncated_month(server: HttpServer, site: Path, real_data: Path, inbox: Path, scheme: str) -> None:
+    shutil.copy(real_data / "damaged" / "green_tripdata_2025-02.truncated.parquet", site / PARQUET[1:])
+    with pytest.raises(WrongFormat, match=r"no footer.*damaged at the publisher"):
+        fetch(server.url if scheme == "http" else f"file:{site}", PARQUET, inbox)
+    assert os.listdir(inbox) == []
+
+
+# -- folders and samples ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CSV, PARQUET, ZONES])
+def test_copy(site: Path, inbox: Path, path: str) -> None:
+    fetched = fetch(f"file:{site}", path, inbox)
+    assert is_whole(fetched, site / path[1:], inbox)
+    assert fetched.url == f"file:{site}{path}" and fetched.version == Version.from_stat((site / path[1:]).stat())
+
+
+def test_copy_of_what_is_not_there(site: Path, inbox: Path) -> None:
+    (site / CSV[1:]).unlink()
+    with pytest.raises(MissingAtPublisher):
+        fetch(f"file:{site}", CSV, inbox)
+    assert os.listdir(inbox) == []
+
+
+@pytest.mark.parametrize("times", [1, ALWAYS])
+def test_a_source_that_changes_meanwhile(site: Path, inbox: Path, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "CHUNK", 100_000)
+    source, changes = site / CSV[1:], iter(range(times))
+
+    def change(done: int, total: int | None) -> None:
+        if done == 100_000 and next(changes, None) is not None:
+            with source.open("ab") as file:
+                file.write(gzip.compress(b"more"))
+
+    if times == 1:
+        assert is_whole(fetch(f"file:{site}", CSV, inbox, progress=change), source, inbox)
+    else:
+        with pytest.raises(TruncatedFile, match="changed while it was copied"):
+            fetch(f"file:{site}", CSV, inbox, progress=change)
+        assert os.listdir(inbox) == []
+
+
+@pytest.mark.parametrize(("url", "dataset"), [("", "green"), ("sample:?rows=50&layout=dtc", "green"), ("", "zones")])
+def test_sample(inbox: Path, url: str, dataset: str) -> None:
+    publisher = publishers.get("sample", url)
+    month = MONTH if dataset == "green" else None
+    fetched = transfer.fetch(publisher, dataset, month, inbox, name="raw", policy=ONCE)
+    assert fetched.sha256 == hashlib.sha256((inbox / "raw").read_bytes()).hexdigest()
+    assert fetched.version == publishers.look(publisher, dataset, month)
+    assert os.listdir(inbox) == ["raw"] and fetched.resumed_from == 0
+    assert transfer.fetch(publisher, dataset, month, inbox, name="raw", policy=ONCE) == fetched
+
+
+# -- the disk --------------------------------------------------------------------------------------
+
+
+def test_no_room_is_noticed_before_the_transfer(
+    server: HttpServer, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = type(shutil.disk_usage("/"))(10_000, 9_990, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(LakeError, match=r"no room in .*\[workspace\] url"):
+        fetch(server.url, CSV, inbox)
+    assert os.listdir(inbox) == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_a_file_system_that_takes_no_more(server: HttpServer, site: Path, inbox: Path, scheme: str) -> None:
+    """A limit on the size of files stands for the full disk: both come from the kernel, in the middle of writing."""
+    code = (
+        "import resource, sys; from pathlib import Path; from datetime import date\n"
+        "from pipeline import publishers, transfer; from pipeline.errors import LakeError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    publisher = publishers.get('dtc', sys.argv[1])\n"
+        "    policy = publishers.Policy()\n"
+        "    transfer.fetch(publisher, 'green', date(2020, 3, 1), Path(sys.argv[2]), name='raw', policy=policy)\n"
+        "except LakeError as error: print(error)\n"
+    )
+    base = server.url if scheme == "http" else f"file:{site}"
+    result = subprocess.run([sys.executable, "-c", code, base, str(inbox)], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"no room in {inbox}") and result.stdout.count("\n") == 1
+    assert os.listdir(inbox) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_no_room_at_the_last_moment(
+    server: HttpServer, inbox: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(LakeError, match="no room in"):
+        fetch(server.url, CSV, inbox)
+    assert os.listdir(inbox) == []
+
+
+def test_a_folder_that_is_none(server: HttpServer, inbox: Path) -> None:
+    inbox.write_text("a file")
+    with pytest.raises(LakeError, match="cannot be written"):
+        fetch(server.url, CSV, inbox)
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+def start_fetching(base: str, inbox: Path) -> subprocess.Popen[str]:
+    code = (
+        "import sys; from pathlib import Path; from datetime import date; from pipeline import publishers, transfer\n"
+        "publisher, policy = publishers.get('dtc', sys.argv[1]), publishers.Policy()\n"
+        "inbox = Path(sys.argv[2])\n"
+        "print(transfer.fetch(publisher, 'green', date(2020, 3, 1), inbox, name='raw', policy=policy).resumed_from)\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, base, str(inbox)], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_process_is_continued(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(pause=0.1, chunk=20_000))
+    with start_fetching(server.url, inbox) as process:
+        wait_for(lambda: any(part.stat().st_size for part in parts(inbox)))
+        process.send_signal(signal.SIGKILL)
+    size = parts(inbox)[0].stat().st_size
+    assert 0 < size < (site / CSV[1:]).stat().st_size and not (inbox / "raw").exists()
+    fetched = fetch(server.url, CSV, inbox)
+    assert is_whole(fetched, site / CSV[1:], inbox) and fetched.resumed_from == size
+
+
+def test_two_processes_take_turns(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(pause=0.05, chunk=20_000, times=2))
+    with start_fetching(server.url, inbox) as one, start_fetching(server.url, inbox) as two:
+        assert (one.communicate()[0], two.communicate()[0]) == ("0\n", "0\n")
+    assert (one.returncode, two.returncode) == (0, 0)
+    assert (inbox / "raw").read_bytes() == (site / CSV[1:]).read_bytes() and os.listdir(inbox) == ["raw"]
+
+
+def test_the_lock(inbox: Path) -> None:
+    with transfer.alone(inbox, "raw"):
+        with transfer.alone(inbox, "raw", wait=0), transfer.alone(inbox, "other", wait=0):
+            pass
+        failures: list[Exception] = []
+
+        def elsewhere() -> None:
+            try:
+                with transfer.alone(inbox, "raw", wait=0.1):
+                    pass
+            except TransientError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert len(failures) == 1 and "another process" in str(failures[0])
+    with transfer.alone(inbox, "raw", wait=0):
+        pass
+    assert os.listdir(inbox) == []
+
+
+def test_check_and_fetch_under_one_lock(server: HttpServer, inbox: Path) -> None:
+    with transfer.alone(inbox, "raw"):
+        fetch(server.url, CSV, inbox)
+    assert os.listdir(inbox) == ["raw"]
