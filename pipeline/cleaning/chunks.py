@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..datasets.schema import Column, Dataset
 
@@ -124,17 +123,13 @@ class Report:
                 self._count_codes(rows.column(column.name), column)
 
     def _count_codes(self, values: pa.Array, column: Column) -> None:
-        known = pa.array(list(column.codes), column.arrow_type)
-        is_known = pc.is_in(values, known, skip_nulls=True)
-        outside = values.filter(pc.and_(pc.invert(is_known), pc.is_valid(values)))
-        if not len(outside):
-            return
-        counts = self.unknown_codes.setdefault(column.name, Counter())
-        for entry in outside.value_counts():
-            code = str(entry["values"].as_py())
-            if code not in counts and len(counts) >= MAX_UNKNOWN_CODES:
-                code = FURTHER_CODES
-            counts[code] += entry["counts"].as_py()
+        for entry in values.value_counts().to_pylist():
+            code, count = entry["values"], entry["counts"]
+            if code is None or code in column.codes:
+                continue
+            counts = self.unknown_codes.setdefault(column.name, Counter())
+            is_counted_apart = str(code) in counts or len(counts) < MAX_UNKNOWN_CODES
+            counts[str(code) if is_counted_apart else FURTHER_CODES] += count
 
 
 def reject_batch(rejects: list[Reject], source_name: str) -> pa.RecordBatch:

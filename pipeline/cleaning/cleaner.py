@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
-from isal import igzip, igzip_threaded, isal_zlib
+from isal import igzip_threaded, isal_zlib
 
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile, UsageError, WrongFormat
@@ -44,7 +45,7 @@ def clean(
 ) -> Iterator[Cleaned]:
     """Clean one raw file; ``report`` fills up on the way and is complete at the end.
 
-    ``stream`` holds the raw bytes in ``format`` (one of ``FORMATS``; seekable for Parquet) and is not closed.
+    ``stream`` holds the raw bytes in ``format`` (one of ``FORMATS``), must be seekable and is not closed.
     ``month`` is the month of the file, None for a dataset without months. ``source_name`` names the file in rejects
     and errors. The pieces come in the order of the file; a file without rows gives none.
 
@@ -74,7 +75,8 @@ def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Rep
     try:
         with igzip_threaded.open(stream, "rb") as unpacked:
             yield from read_csv(unpacked, dataset, source_name, report)
-    except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
+    # isal's stubs declare its exception as an instance.
+    except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.IsalError) as error:  # type: ignore[misc]
         raise UnreadableFile(
             f"{source_name}: the gzip file is damaged or cut off ({error}). Download it again"
         ) from error

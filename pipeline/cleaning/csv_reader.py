@@ -32,6 +32,7 @@ from .header import Header
 #: Bytes read at a time, and the longest line. What is held in memory is a small multiple of it.
 BLOCK_SIZE = 4 * 1024 * 1024
 
+_LINE_FEED, _RETURN, _SPACE = b"\n\r "
 _UTF8_BOM = b"\xef\xbb\xbf"
 #: One value: quoted (``""`` stands for a quote; text between the closing quote and the comma belongs to the value, as
 #: in Arrow) or plain. The second group is the closing quote.
@@ -110,13 +111,15 @@ class Lines:
         self.block = block
         self.is_terminated = block.endswith(b"\n")
         text = np.frombuffer(block, np.uint8)
-        ends = np.flatnonzero(text == ord("\n"))
+        ends = np.flatnonzero(text == _LINE_FEED)
         if not self.is_terminated and block:
             ends = np.append(ends, len(block))
         starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
         self.count = len(ends)
+        # Whether a carriage return stands anywhere but at the end of a line, where Arrow would end the line.
+        self.has_stray_return = np.count_nonzero(text == _RETURN) != np.count_nonzero(text[ends - 1] == _RETURN)
         # A blank line begins with a blank or its own line end, which few other lines do.
-        is_blank = text[starts] <= ord(" ")
+        is_blank = text[starts] <= _SPACE
         for i in np.flatnonzero(is_blank):
             is_blank[i] = not block[starts[i] : ends[i]].strip()
         self.blank = int(is_blank.sum())
@@ -127,6 +130,11 @@ class Lines:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def has_hexadecimal(self) -> bool:
+        """Whether a number could be hexadecimal. Looking for the rare letter first is many times faster."""
+        return any(letter in self.block and b"0" + letter in self.block for letter in (b"x", b"X"))
 
     def raw(self, i: int) -> bytes:
         """The i-th line without its line end."""
@@ -162,7 +170,7 @@ class CsvReader:
         with an open quote at the very end is looked for here. What is odd otherwise is left to the exact path.
         """
         block = lines.block
-        if not lines.is_terminated or b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
+        if not lines.is_terminated or b"\0" in block or lines.has_stray_return:
             return False
         if not block.isascii():
             try:
@@ -172,7 +180,7 @@ class CsvReader:
         return split(lines.text(len(lines) - 1))[1]
 
     def _arrow(self, lines: Lines, types: dict[int, pa.DataType]) -> dict[int, pa.Array] | None:
-        """The columns by position as Arrow reads them, or None if it refuses, or finds more or fewer rows than lines."""
+        """The columns by position as Arrow reads them; None if it refuses, or does not find one row per line."""
         width = len(split(lines.text(0))[0])
         surplus = range(len(self.header.names), width)
         types = types | {position: pa.string() for position in surplus}
@@ -204,7 +212,7 @@ class CsvReader:
 
     def _read_fast(self, lines: Lines) -> Chunk | None:
         """The rows if all of them fit the declared types without exception, else None."""
-        if b"0x" in lines.block or b"0X" in lines.block:  # Arrow would read 0x10 as the integer 16
+        if lines.has_hexadecimal:  # Arrow would read 0x10 as the integer 16
             return None
         types = {}
         for position in self.header.used():

@@ -17,8 +17,8 @@ class Header:
 
     ``names`` are the names as they stand in the file, trimmed. ``columns`` gives the positions of the file that hold
     each canonical column: none, one, or more where a file carries two spellings of one column; then the first
-    position that has a value speaks, and the canonical spelling comes before the others. ``unknown`` and ``ignored`` are the positions that
-    belong to no column, and those of an index left behind by a tool.
+    position that has a value speaks, and the canonical spelling comes before the others. ``unknown`` and ``ignored``
+    are the positions that belong to no column, and those of an index left behind by a tool.
     """
 
     dataset: Dataset

@@ -33,7 +33,10 @@ TIMES = (
 
 _INTEGER = re.compile(r"[+-]?[0-9]+(?=(?:\.0*)?\Z)")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_CLOCK = r"(?:[ T]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?(?: ?(?P<half>[AP])M)?)?"
+_CLOCK = (
+    r"(?:[ T]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?"
+    r"(?: ?(?P<half>[AP])M)?)?"
+)
 #: ISO without leading zeros or with slashes; and the American order, month first, of some fhv files and exports.
 #: Day first is never tried: these are American files, and guessing would move trips by months.
 _TIMES = (

@@ -1,0 +1,243 @@
+"""Lines that are no plain rows: what is counted, what is refused and why, and that nothing is lost."""
+
+from __future__ import annotations
+
+import gzip
+from unittest import mock
+
+import pytest
+
+from pipeline import datasets
+from pipeline.cleaning import csv_reader
+from pipeline.cleaning.csv_reader import split
+from pipeline.errors import UnreadableFile, UsageError, WrongFormat
+
+from .support import run
+
+HEADER = b"dispatching_base_num,pickup_datetime,dropOff_datetime,PUlocationID,DOlocationID,SR_Flag\r\n"
+GOOD = b"B00001,2020-01-01 00:00:00,2020-01-01 00:10:00,1,2,\r\n"
+
+
+def fhv(*lines: bytes) -> bytes:
+    return HEADER + b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "reject"),
+    [
+        (b"B00001,2020-01-01 00:00:00,2020-01-01 00:10:00,1\r\n", ("too_few_values", None)),
+        (b"B00001,2020-01-01 00:00:00,2020-01-01 00:10:00,1,2,,x\r\n", ("too_many_values", None)),
+        (b"B00001,2020-01-01 00:00:00,yesterday,1,2,\r\n", ("bad_value", "dropOff_datetime")),
+        (b"B00001,2020-02-30 00:00:00,,1,2,\r\n", ("bad_value", "pickup_datetime")),
+        (b"B00001,0000-01-01 00:00:00,,1,2,\r\n", ("bad_value", "pickup_datetime")),
+        (b"B00001,31/1/2020 00:30,,1,2,\r\n", ("bad_value", "pickup_datetime")),
+        (b"B00001,2020-01-01 00:00:00Z,,1,2,\r\n", ("bad_value", "pickup_datetime")),
+        (b"B00001,2020-01-01 00:00:00,,one,2,\r\n", ("bad_value", "PUlocationID")),
+        (b"B00001,2020-01-01 00:00:00,,0x10,2,\r\n", ("bad_value", "PUlocationID")),
+        (b"B00001,2020-01-01 00:00:00,,1.5,2,\r\n", ("bad_value", "PUlocationID")),
+        (b"B00001,2020-01-01 00:00:00,,9223372036854775808,2,\r\n", ("bad_value", "PUlocationID")),
+        (b"B00001,2020-01-01 00:00:00,,1,2,yes\r\n", ("unknown_code", "SR_Flag")),
+        (b'B00001,2020-01-01 00:00:00,,1,2,"1\r\n', ("unclosed_quote", None)),
+        (b"B00\x00001,2020-01-01 00:00:00,,1,2,\r\n", ("not_text", None)),
+        (b"<html>\r\n", ("too_few_values", None)),
+    ],
+)
+def test_a_line_that_does_not_fit_is_refused_with_reason_place_and_text(line: bytes, reject: tuple[str, str]) -> None:
+    result = run(fhv(GOOD, b"\r\n", line, GOOD), "fhv")
+    assert result.reasons == [(*reject, 4)]
+    assert result.originals == [line.decode().removesuffix("\r\n")]
+    assert result.rejects.column("source_file").to_pylist() == ["the_file"]
+    assert (result.report.rows_read, result.report.rows_written) == (3, 2)
+    assert (result.report.unreadable, result.report.blank_lines) == (1, 1)
+    first = result.report.first_unreadable
+    assert first is not None and (first.reason, first.column, first.line) == (*reject, 4)
+
+
+def test_numbers_in_the_spellings_that_occur() -> None:
+    line = b"b00001 ,2020-01-01 00:00:00, 2020/1/1 9:05 ,1.0, 2 ,+1\r\n"
+    result = run(fhv(line), "fhv")
+    assert result.reasons == []
+    row = result.rows.to_pylist()[0]
+    assert row["dispatching_base_num"] == "B00001"
+    assert row["dropOff_datetime"].isoformat() == "2020-01-01T09:05:00"
+    assert (row["PUlocationID"], row["DOlocationID"], row["SR_Flag"]) == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2020-01-31 00:30:00.5", "2020-01-31T00:30:00.500000"),
+        ("2020-01-31 00:30:00.1234567", "2020-01-31T00:30:00.123456"),
+        ("2020-01-31T00:30", "2020-01-31T00:30:00"),
+        ("2020-01-31", "2020-01-31T00:00:00"),
+        ("1/31/2020 0:30", "2020-01-31T00:30:00"),
+        ("01/02/2020 12:30:00 AM", "2020-01-02T00:30:00"),
+        ("1/2/2020 12:30 PM", "2020-01-02T12:30:00"),
+    ],
+)
+def test_times_in_the_spellings_that_occur(text: str, expected: str) -> None:
+    result = run(fhv(b"B1,%s,,,,\n" % text.encode()), "fhv")
+    assert [time.isoformat() for time in result.column("pickup_datetime")] == [expected]
+
+
+@pytest.mark.parametrize("word", ["", " ", "NaN", "null", "\\N"])
+def test_no_value_is_null(word: str) -> None:
+    result = run(fhv(b"B1,2020-01-01 00:00:00,2020-01-01 00:00:00,%s,2,\n" % word.encode()), "fhv")
+    assert result.column("PUlocationID") == [None]
+
+
+def test_floats_must_be_finite() -> None:
+    header = ",".join(datasets.get("green").required).encode()
+    line = b"\n2,2020-01-01 00:00:00,2020-01-01 00:00:00,1,%s,1,2,3"
+    result = run(header + b"".join(line % word for word in (b"nan", b"inf", b"1e999", b".5", b"5.", b"-1e2")), "green")
+    assert result.column("trip_distance") == [None, 0.5, 5.0, -100.0]
+    assert result.reasons == [("bad_value", "trip_distance", 3), ("bad_value", "trip_distance", 4)]
+
+
+def test_a_word_without_a_code_is_refused_and_a_number_without_one_kept() -> None:
+    header = ",".join(datasets.get("green").required).encode()
+    line = b"\n%s,2020-01-01 00:00:00,2020-01-01 00:00:00,1,1,%s,2,3"
+    result = run(header + line % (b"XYZ", b"1") + line % (b"6", b"GOLD") + line % (b"9", b"77") * 2, "green")
+    assert result.reasons == [("unknown_code", "VendorID", 2), ("unknown_code", "payment_type", 3)]
+    assert "XYZ" in result.originals[0] and "GOLD" in result.originals[1]
+    assert result.column("VendorID") == [9, 9]
+    assert result.report.unknown_codes == {"VendorID": {"9": 2}, "payment_type": {"77": 2}}
+
+
+def test_distinct_unknown_codes_are_bounded() -> None:
+    header = ",".join(datasets.get("green").required).encode()
+    line = b"\n%d,2020-01-01 00:00:00,2020-01-01 00:00:00,1,1,1,2,3"
+    codes = run(header + b"".join(line % code for code in range(1000, 1250)), "green").report.unknown_codes["VendorID"]
+    assert len(codes) == 101 and codes["(others)"] == 150 and codes.total() == 250
+
+
+def test_repeated_headers_and_blank_lines_are_no_rows() -> None:
+    result = run(b"\n \n" + fhv(b" \t\r\n", GOOD, HEADER, b"\r\n", GOOD, HEADER.replace(b"\r", b"")), "fhv")
+    report = result.report
+    assert (report.rows_read, report.rows_written, report.repeated_headers, report.blank_lines) == (2, 2, 2, 4)
+
+
+def test_a_stray_line_break_makes_two_short_lines() -> None:
+    result = run(fhv(GOOD, GOOD[:20] + b"\n" + GOOD[20:], GOOD), "fhv")
+    assert result.reasons == [("too_few_values", None, 3), ("too_few_values", None, 4)]
+    assert "".join(result.originals) == GOOD.decode().rstrip()
+
+
+def test_a_line_break_in_quotes_makes_two_lines_too() -> None:
+    line = b'B00001,2020-01-01 00:00:00,"\n",1,2,\n'
+    result = run(fhv(line, GOOD), "fhv")
+    assert [reason for reason, _, _ in result.reasons] == ["unclosed_quote", "unclosed_quote"]
+    assert result.report.rows_written == 1
+
+
+def test_latin_1_is_read_and_counted() -> None:
+    result = run(fhv(b"B00001\xa0,2020-01-01 00:00:00,,1,2,\n", GOOD, b"B\xe9,x,,1,2,\n"), "fhv")
+    assert result.column("dispatching_base_num") == ["B00001", "B00001"]
+    assert result.report.repaired_lines == 2
+    assert result.originals == ["B\xe9,x,,1,2,"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
+    assert run(b"\xef\xbb\xbf" + fhv(GOOD), "fhv").column("dispatching_base_num") == ["B00001"]
+
+
+@pytest.mark.parametrize("cut", range(1, len(GOOD)))
+def test_a_line_cut_off_at_the_end_is_refused_unless_it_is_whole(cut: int) -> None:
+    line = GOOD.replace(b",\r\n", b",1\r\n")
+    result = run(fhv(GOOD, line[:cut]), "fhv")
+    assert result.report.rows_read == 2
+    has_all_values = line[:cut].count(b",") == 5
+    assert result.reasons == ([] if has_all_values else [("truncated_line", None, 3)])
+
+
+def test_a_cut_value_that_does_not_parse_is_a_truncated_line() -> None:
+    header = b"dispatching_base_num,pickup_datetime\n"
+    result = run(header + b"B1,2020-01-01 00:00:00\nB1,2020-01-", "fhv")
+    assert result.reasons == [("truncated_line", "pickup_datetime", 3)]
+
+
+def test_a_cut_line_is_recognised_where_rows_have_more_values_than_names() -> None:
+    surplus = GOOD.replace(b"\r\n", b",,\r\n")
+    result = run(fhv(surplus, surplus, surplus[:-3]), "fhv")
+    assert result.reasons == [("truncated_line", None, 4)]
+    assert result.report.surplus_values == 2
+
+
+def test_an_index_column_is_ignored_and_an_unknown_one_counted() -> None:
+    data = b",dispatching_base_num,pickup_datetime,test_bool\n0,B1,2020-01-01 00:00:00,f\n1,B1,2020-01-01 00:00:00,\n"
+    report = run(data, "fhv").report
+    assert report.ignored_columns == [""]
+    assert report.unknown_columns == {"test_bool": 1}
+    assert report.rows_written == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n\r\n", "is empty"),
+        (b"<!DOCTYPE html>\n<html></html>\n", "lacks dispatching_base_num, pickup_datetime.*DOCTYPE"),
+        (b"VendorID,lpep_pickup_datetime\n1,2020-01-01 00:00:00\n", "no fhv file"),
+        (b"\x00\x01\x02" * 1000, "no fhv file"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_as_a_whole(data: bytes, message: str) -> None:
+    with pytest.raises(UnreadableFile, match=message) as error:
+        run(data, "fhv")
+    assert "the_file" in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory() -> None:
+    with mock.patch.object(csv_reader, "BLOCK_SIZE", 1000), pytest.raises(UnreadableFile, match="longer than 1,000"):
+        run(HEADER + b"x" * 5000, "fhv")
+
+
+def test_a_header_without_rows_is_a_file_without_rows() -> None:
+    assert run(HEADER, "fhv").report.rows_read == 0
+    assert run(HEADER.rstrip(), "fhv").report.rows_read == 0
+
+
+@pytest.mark.parametrize("block_size", [100, 150, 333])
+def test_blocks_may_end_anywhere(block_size: int) -> None:
+    lines = [GOOD, b"\r\n", GOOD.replace(b"B00001", b"B1"), b"short\r\n", HEADER, GOOD] * 5
+    whole = run(fhv(*lines), "fhv")
+    with mock.patch.object(csv_reader, "BLOCK_SIZE", block_size):
+        pieces = run(fhv(*lines), "fhv")
+    assert pieces.rows.equals(whole.rows) and pieces.rejects.equals(whole.rejects)
+    assert pieces.report == whole.report
+
+
+def test_gzip() -> None:
+    data = fhv(GOOD, b"short\n")
+    packed = gzip.compress(data)
+    assert run(packed, "fhv", "csv.gz").rows.equals(run(data, "fhv").rows)
+    assert run(packed + gzip.compress(GOOD), "fhv", "csv.gz").report.rows_read == 3
+    with pytest.raises(UnreadableFile, match=r"the_file: the gzip file is damaged or cut off"):
+        run(packed[:-20], "fhv", "csv.gz")
+    with pytest.raises(UnreadableFile, match="damaged"):
+        run(packed[:-8] + b"\0" * 8, "fhv", "csv.gz")
+    with pytest.raises(WrongFormat, match="the_file: no gzip file"):
+        run(b"<html>", "fhv", "csv.gz")
+
+
+def test_an_unknown_format_names_the_choices() -> None:
+    with pytest.raises(UsageError, match=r"'xlsx'.*csv, csv\.gz, parquet"):
+        run(b"", "fhv", "xlsx")
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "is_closed"),
+    [
+        ("a,b", ["a", "b"], True),
+        ("", [""], True),
+        (",", ["", ""], True),
+        ('"a,b",c', ["a,b", "c"], True),
+        ('"a""b"c,d', ['a"bc', "d"], True),
+        ('a"b,c', ['a"b', "c"], True),
+        ('a,"', ["a", ""], False),
+        ('a,"b,""c', ["a", 'b,"c'], False),
+        ('"",', ["", ""], True),
+    ],
+)
+def test_split(text: str, fields: list[str], is_closed: bool) -> None:
+    assert split(text) == (fields, is_closed)

@@ -1,0 +1,120 @@
+"""Parquet values that do not fit, files that are damaged, and columns that nobody knows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pyarrow as pa
+import pytest
+
+from pipeline.cleaning import parquet_reader
+from pipeline.errors import UnreadableFile, WrongFormat
+
+from .support import parquet, run
+
+TIME = dt.datetime(2020, 1, 1)
+ROWS = 3
+
+
+def fhv(**columns: object) -> bytes:
+    base = {"dispatching_base_num": ["B1"] * ROWS, "pickup_datetime": [TIME] * ROWS}
+    return parquet(pa.table(base | columns))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kept", "reason"),
+    [
+        ("PUlocationID", pa.array([1.0, 1.5, None]), [1, None], "bad_value"),
+        ("PUlocationID", pa.array([1.0, 1e300, float("nan")]), [1, None], "bad_value"),
+        ("PUlocationID", pa.array([1, 2**63, 2], pa.uint64()), [1, 2], "bad_value"),
+        ("PUlocationID", pa.array(["1", "x", "2.0"]), [1, 2], "bad_value"),
+        ("SR_Flag", pa.array(["1", "x", ""]), [1, None], "unknown_code"),
+        ("dropOff_datetime", pa.array([TIME, None, TIME], pa.timestamp("ms")), [TIME, None, TIME], None),
+        (
+            "dropOff_datetime",
+            pa.array([0, 2**62, None], pa.timestamp("us")),
+            [dt.datetime(1970, 1, 1), None],
+            "bad_value",
+        ),
+        ("dropOff_datetime", pa.array(["2020-01-01 00:00:00", "x", None]), [TIME, None], "bad_value"),
+        ("dropOff_datetime", pa.array([TIME] * 3, pa.timestamp("us", "UTC")), [TIME] * 3, None),
+        ("dropOff_datetime", pa.array([TIME.date()] * 3, pa.date32()), [TIME] * 3, None),
+        ("Affiliated_base_number", pa.array([b"b1", b"b\xa0", None]), ["B1", "B", None], None),
+        ("Affiliated_base_number", pa.array([1.0, 2.5, None]), ["1", "2.5", None], None),
+    ],
+)
+def test_values(column: str, values: pa.Array, kept: list[object], reason: str | None) -> None:
+    result = run(fhv(**{column: values}), "fhv", "parquet")
+    assert result.column(column) == kept
+    assert result.reasons == ([] if reason is None else [(reason, column, 2)])
+
+
+def test_the_original_of_a_reject_is_its_row_as_json() -> None:
+    data = fhv(
+        PUlocationID=pa.array([1.0, 1.5, 2.0]),
+        dropOff_datetime=pa.array([0, 2**62, 0], pa.timestamp("us")),
+        odd=pa.array([1.0, float("nan"), 1.0]),
+        raw=pa.array([b"", b"\xff", b""]),
+    )
+    (original,) = run(data, "fhv", "parquet").originals
+    row = json.loads(original)
+    assert list(row) == [
+        "dispatching_base_num",
+        "pickup_datetime",
+        "PUlocationID",
+        "dropOff_datetime",
+        "odd",
+        "raw",
+    ]
+    assert row["pickup_datetime"] == "2020-01-01 00:00:00.000000"
+    assert (row["PUlocationID"], row["odd"], row["raw"]) == (1.5, "nan", "\xff")
+
+
+def test_row_numbers_go_on_across_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_reader, "BATCH_ROWS", 2)
+    result = run(fhv(PUlocationID=pa.array([1.0, 1.0, 1.5])), "fhv", "parquet")
+    assert result.reasons == [("bad_value", "PUlocationID", 3)]
+    assert result.report.rows_written == 2
+
+
+def test_unknown_columns_are_kept_out_and_counted() -> None:
+    data = fhv(is_new=[True, None, None], __index_level_0__=[0, 1, 2])
+    report = run(data, "fhv", "parquet").report
+    assert report.unknown_columns == {"is_new": 1}
+    assert report.ignored_columns == ["__index_level_0__"]
+
+
+def test_two_spellings_of_a_column_are_put_together() -> None:
+    columns = {
+        "Dispatching_base_number": ["B1", "B2", None],
+        "Dispatching_base_num": ["B3", None, None],
+        "pickup_datetime": [TIME] * 3,
+    }
+    assert run(parquet(pa.table(columns)), "fhv", "parquet").column("dispatching_base_num") == ["B3", "B2", None]
+
+
+def test_a_file_without_rows() -> None:
+    report = run(
+        parquet(pa.table({"dispatching_base_num": pa.nulls(0), "pickup_datetime": pa.nulls(0)})), "fhv", "parquet"
+    )
+    assert report.report.rows_read == 0
+
+
+def test_a_type_that_can_never_mean_the_column_is_an_error_for_the_file() -> None:
+    with pytest.raises(UnreadableFile, match=r"the_file: column dropOff_datetime has the type int64.*timestamp"):
+        run(fhv(dropOff_datetime=[1, 2, 3]), "fhv", "parquet")
+    with pytest.raises(UnreadableFile, match="column PUlocationID has the type struct"):
+        run(fhv(PUlocationID=[{"a": 1}] * 3), "fhv", "parquet")
+
+
+def test_damaged_files() -> None:
+    data = fhv()
+    with pytest.raises(UnreadableFile, match="the_file: the Parquet file is damaged or cut off"):
+        run(data[:-10], "fhv", "parquet")
+    with pytest.raises(UnreadableFile, match="damaged"):
+        run(data[:4] + b"\xff" * 100 + data[104:], "fhv", "parquet")
+    with pytest.raises(WrongFormat, match="the_file: no Parquet file"):
+        run(b"<html>", "fhv", "parquet")
+    with pytest.raises(UnreadableFile, match="no green file, it lacks VendorID"):
+        run(data, "green", "parquet")
