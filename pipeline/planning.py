@@ -1,7 +1,8 @@
 """Which months have to be worked on, and why: decided before anything runs, for a whole range at once.
 
-One listing per dataset, one ledger query per warehouse, and as few questions to the publisher as possible. ``RangeMonthly``
-runs what the plan says; ``python -m pipeline plan`` shows it and ``status`` shows what is known without asking a publisher.
+One listing per dataset, one ledger query per warehouse, and as few questions to the publisher as possible.
+``RangeMonthly`` runs what the plan says; ``python -m pipeline plan`` shows it, and ``status`` shows what is known without
+asking a publisher.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from . import completeness, datasets, publishers, settings
+from . import completeness, publishers, settings
 from .completeness import Job, Snapshot
 from .errors import MissingAtPublisher, PipelineError
 
@@ -115,10 +116,10 @@ def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
 def newest_published() -> dict[str, dt.date]:
     """The newest month of each dataset in the table of published row counts that comes with the package."""
     newest: dict[str, dt.date] = {}
-    with (files("pipeline") / "facts" / "tlc_parquet_rowcounts.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            month = dt.date(int(row["year"]), int(row["month"]), 1)
-            newest[row["dataset"]] = max(month, newest.get(row["dataset"], month))
+    text = (files("pipeline") / "facts" / "tlc_parquet_rowcounts.csv").read_text()
+    for row in csv.DictReader(text.splitlines()):
+        month = dt.date(int(row["year"]), int(row["month"]), 1)
+        newest[row["dataset"]] = max(month, newest.get(row["dataset"], month))
     return newest
 
 
@@ -155,7 +156,9 @@ def observe(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date
         answers = dict(zip(months, pool.map(one, months), strict=True))
     now = dt.datetime.now(dt.UTC).isoformat()
     updates = {
-        month: {"version": version.to_dict(), "checked_at": now} for month, version in answers.items() if version is not None
+        month: {"version": version.to_dict(), "checked_at": now}
+        for month, version in answers.items()
+        if version is not None
     }
     _keep(snapshot, job, dataset, updates)
     return failed

@@ -1,7 +1,7 @@
 """The wrapper tasks: one month, all datasets, the zone table, and ranges of months.
 
-``RangeMonthly`` replaces Luigi's own, which clamps an explicit start to thirteen months, cuts a range at fifty tasks, and
-calls an empty range a success.
+``RangeMonthly`` replaces Luigi's own, which clamps an explicit start to thirteen months, cuts a range at fifty tasks,
+and calls an empty range a success.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     def plan(self) -> Plan:
         """What is to be done, decided once: child processes get it with the task."""
         first = self._first
-        return plan_range(first, [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets), self.months)
+        return plan_range(
+            first, [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets), self.months
+        )
 
     @cached_property
     def _required(self) -> list[luigi.Task]:

@@ -122,7 +122,8 @@ class warehouse(luigi.Config):
 
 class clean(luigi.Config):
     rules = luigi.Parameter(
-        default="zero_passengers,pickup_outside_month", description="rules that reject or fill, comma-separated, or none"
+        default="zero_passengers,pickup_outside_month",
+        description="rules that reject or fill, comma-separated, or none",
     )
     max_unreadable = Number(most=100, default=5.0, description="percent of unreadable rows above which a month fails")
 
@@ -133,7 +134,11 @@ class range(luigi.Config):  # hides the built-in, in this module only
 
 class process(luigi.Config):
     start_method = Choice(
-        "forkserver", "fork", "spawn", default="forkserver", description="how worker processes start: forkserver, fork or spawn"
+        "forkserver",
+        "fork",
+        "spawn",
+        default="forkserver",
+        description="how worker processes start: forkserver, fork or spawn",
     )
     log_level = Choice("DEBUG", "INFO", "WARNING", "ERROR", default="INFO", description="least severity that is logged")
 
@@ -146,9 +151,10 @@ def names() -> Iterator[tuple[str, str, luigi.Parameter]]:
     for section in SECTIONS:
         for name, parameter in section.get_params():
             yield section.get_task_family(), name, parameter
-    range_monthly = Register.get_task_cls("RangeMonthly") if "RangeMonthly" in Register.task_names() else None
-    for name in ("of", "start", "stop") if range_monthly else ():
-        yield "RangeMonthly", name, dict(range_monthly.get_params())[name]
+    if "RangeMonthly" in Register.task_names():
+        parameters = dict(Register.get_task_cls("RangeMonthly").get_params())
+        for name in ("of", "start", "stop"):
+            yield "RangeMonthly", name, parameters[name]
 
 
 def variable(section: str, name: str) -> str:
@@ -166,7 +172,7 @@ def apply_environment() -> None:
 
 
 def hand_down() -> None:
-    """Write the values in force into the environment, for child processes, and for this one once Luigi forgets its flags."""
+    """Write the values in force into the environment: for child processes, and for when Luigi forgets its flags."""
     for section in SECTIONS:
         for name, parameter in section.get_params():
             value = parameter.task_value(section.get_task_family(), name)
@@ -188,7 +194,9 @@ def validate() -> None:
     for name in os.environ:
         if name.startswith(prefixes) and name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise UsageError(f"environment variable {name} names no setting" + (f"; did you mean {near[0]}?" if near else ""))
+            raise UsageError(
+                f"environment variable {name} names no setting" + (f"; did you mean {near[0]}?" if near else "")
+            )
 
 
 # -- the configured backends ---------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""What the ``luigi`` command does around our tasks: settings are validated first, mistakes are one line, a table ends the run.
+"""What the ``luigi`` command does around our tasks: settings first, mistakes in one line, a table at the end.
 
-Luigi has no public hooks for these, so four of its functions are wrapped, all of them here and each with a test through the
-real command. Nothing of this touches ``luigi.build`` in somebody's own program.
+Luigi has no public hooks for these, so four of its functions are wrapped, all of them here and each with a test through
+the real command. Nothing of this touches ``luigi.build`` in somebody's own program.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import multiprocessing
 import sys
+import warnings
 from argparse import ArgumentParser
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from luigi.task_register import Register
 
 from .. import settings
 from ..errors import PipelineError, UsageError
-from . import console, logs
+from . import console, journal, logs
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -33,6 +34,8 @@ def install() -> None:
     if getattr(luigi.interface, "_wrapped_by_pipeline", False):
         return
     luigi.interface._wrapped_by_pipeline = True
+    # Luigi reads these two of [core] by a way of its own, and then calls them unknown.
+    warnings.filterwarnings("ignore", message=".*'rpc_retry_(attempts|wait)'.*")
     luigi.interface._run = _with_report(luigi.interface._run)
     CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)
     CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
@@ -47,7 +50,7 @@ def exit_with(error: BaseException) -> NoReturn:
 
 
 def _with_report(run: Any) -> Any:
-    """Show progress while the run lasts and a table at its end; months that a publisher lacks have their own exit code."""
+    """Show progress while the run lasts and a table at its end; gaps at a publisher have their own exit code."""
 
     def run_with_report(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -69,11 +72,14 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
     def get_task_with_valid_settings(self: Any) -> Any:
         settings.validate()
         settings.hand_down()
+        journal.run_id()  # made here, so that all worker processes inherit the same
         logs.configure()
         method = settings.process().start_method
         multiprocessing.set_start_method(method, force=True)
         if method == "forkserver":
-            multiprocessing.set_forkserver_preload(["pipeline", "pyarrow.parquet"])
+            multiprocessing.set_forkserver_preload(
+                ["pipeline", "pipeline.cleaning", "pipeline.operations.process", "tenacity"]
+            )
         task = get_task_obj(self)
         console.report.root = task
         return task

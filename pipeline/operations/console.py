@@ -68,7 +68,14 @@ class report:
         failed = {task.task_id for task in tasks["failed"]} | {task.task_id for task in tasks["ever_failed"]}
         self.only_missing = bool(failed) and failed <= missing and not tasks["scheduling_error"]
         plan = getattr(self.root, "__dict__", {}).get("plan")
-        print_summary(outcomes(events, plan), plan, self.root)
+        if tasks["already_done"] == {self.root} and not self.only_missing:
+            print(f"Nothing to do: {describe(plan)}." if plan else "Nothing to do.")
+        else:
+            _print_table(outcomes(events, plan))
+            complete = plan.counts().get(COMPLETE) if plan else None
+            if complete:
+                print(f"{complete:,} complete before this run.")
+        _print_places(self.root)
 
     # -- bars --------------------------------------------------------------------------------------
 
@@ -124,7 +131,11 @@ def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outco
         if event["state"] == "failed":
             outcome.state = f"failed: {event['error']}"
         elif event["stage"] == "Load":
-            outcome.rows_read, outcome.loaded, outcome.rejected = event["rows_read"], event["rows"], event["rows_rejected"]
+            outcome.rows_read, outcome.loaded, outcome.rejected = (
+                event["rows_read"],
+                event["rows"],
+                event["rows_rejected"],
+            )
             outcome.state = outcome.state or "loaded"
     for entry in plan.entries if plan else ():
         key = entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None
@@ -135,40 +146,53 @@ def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outco
     return found
 
 
-def print_summary(found: dict[Key, Outcome], plan: Plan | None, root: Any) -> None:
-    """The closing table, how many months needed nothing, and where everything is."""
-    counts = plan.counts() if plan else {}
-    complete = counts.get(COMPLETE, 0)
-    if not found:
-        print(f"Nothing to do: {complete} complete." if plan else "Nothing to do.")
-    else:
-        _print_table(found)
-        if complete:
-            print(f"{complete} complete before.")
+def describe(plan: Plan) -> str:
+    """``3 months complete, 2 months not yet published``."""
+    months = Plan([entry for entry in plan.entries if entry.month])
+    return ", ".join(f"{count:,} month{'s' if count > 1 else ''} {state}" for state, count in months.counts().items())
+
+
+def _print_places(root: Any) -> None:
+    """Where everything is, and how to look at it."""
     job = getattr(root, "job", None) or getattr(getattr(root, "_first", None), "job", None)
-    if job is not None:
-        print(f"Lake       {job.lake}")
-        for label in (getattr(root, "warehouse", None) or settings.warehouse_labels()).split(","):
-            print(f"Warehouse  {label}")
-            if label.startswith("duckdb:"):
-                print(f"Query      {_query(label)}")
+    if job is None:
+        return
+    if job.publisher_object.is_synthetic:
+        print("These rows are synthetic: made on this machine, not TLC's.")
+    print(f"Lake       {job.lake}")
+    for label in filter(None, getattr(root, "warehouse", settings.warehouse_labels()).split(",")):
+        print(f"Warehouse  {label}")
+        if label.startswith("duckdb:"):
+            print(f"Query      {_query(label)}")
 
 
 def _query(label: str) -> str:
     from ..warehouse import duckdb_path
 
-    path = os.path.relpath(duckdb_path(label))
-    return f"""{os.path.relpath(sys.executable)} -c "import duckdb; print(duckdb.connect('{path}', read_only=True).sql('FROM trips LIMIT 5'))\""""
+    path, python = (_short(path) for path in (duckdb_path(label), sys.executable))
+    return (
+        f"""{python} -c "import duckdb; print(duckdb.connect('{path}', read_only=True).sql('FROM trips LIMIT 5'))\""""
+    )
+
+
+def _short(path: str) -> str:
+    """Relative to the current directory if it lies below that."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 def _print_table(found: dict[Key, Outcome]) -> None:
+    if not found:
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("dataset", "month", "rows read", "loaded", "rejected", "seconds", "state"):
-        table.add_column(name, justify="right" if name in ("rows read", "loaded", "seconds") else "left", overflow="fold")
+        table.add_column(
+            name, justify="right" if name in ("rows read", "loaded", "seconds") else "left", overflow="fold"
+        )
     for (dataset, month), outcome in sorted(found.items(), key=lambda item: (item[0][0], item[0][1] or "")):
         table.add_row(
             dataset,

@@ -37,7 +37,7 @@ class ThroughJournal(logging.Handler):
 
 
 def configure() -> None:
-    """Send our records and Luigi's warnings to stderr. Done once per process; luigi.cfg tells Luigi to leave it to us."""
+    """Send our records and Luigi's warnings to stderr, once per process; luigi.cfg tells Luigi to leave it to us."""
     if LOGGER.handlers:
         return
     handler = ThroughJournal() if os.environ.get(THROUGH_JOURNAL) else logging.StreamHandler(sys.stderr)

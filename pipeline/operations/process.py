@@ -42,7 +42,7 @@ class TaskContext:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends, however that ends; nothing where it cannot (not Linux)."""
+    """Ask the kernel to kill this process when its parent ends, however that ends. Does nothing but on Linux."""
     if sys.platform != "linux":
         return
     parent = os.getppid()

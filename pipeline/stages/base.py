@@ -36,9 +36,11 @@ def spell_rules(text: str) -> str:
 
 
 def spell_warehouses(text: str) -> str:
-    from ..warehouse import label_of, split_urls
+    from ..warehouse import label_of
 
-    return ",".join(piece if "@" in piece.partition("://")[0] else label_of(piece) for piece in text.split(",") if piece)
+    return ",".join(
+        piece if "@" in piece.partition("://")[0] else label_of(piece) for piece in text.split(",") if piece
+    )
 
 
 class JobTask(luigi.Task):
@@ -77,6 +79,13 @@ class MonthTask(JobTask):
         """How people call this task in one line: ``Clean green 2020-03``."""
         month = f" {self.month:%Y-%m}" if self.month else ""
         return f"{self.task_family} {self.dataset}{month}"
+
+    @property
+    def priority(self) -> int:
+        """Oldest month first, each finished before the next is begun, so that little scratch lies around."""
+        return (
+            0 if self.month is None else (2100 - self.month.year) * 12 - self.month.month
+        )  # the scheduler floors at 0
 
     @cached_property
     def scratch(self) -> Scratch:

@@ -6,7 +6,7 @@ The batches wait in an Arrow IPC file for WriteParquet: typed, uncompressed, rea
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import datasets
 from ..completeness import lake_reason
@@ -23,7 +23,7 @@ REJECTS = "rejects.parquet"
 class Clean(Stage):
     """The month's rows in the canonical schema, and the rows that were refused with the reason."""
 
-    resources = {"memory": 1}
+    resources: ClassVar = {"memory": 1}
 
     def requires(self) -> Download:
         return self.sibling(Download)
@@ -48,6 +48,7 @@ class Clean(Stage):
         assert raw is not None, "Download is complete"
         dataset = datasets.get(self.dataset)
         report = cleaning.Report()
+        source_name = raw["url"].rsplit("/", 1)[-1]
         with ExitStack() as stack:
             source = stack.enter_context(self.scratch.local(RAW))
             rows_path = stack.enter_context(self.scratch.staging(ROWS))
@@ -64,7 +65,7 @@ class Clean(Stage):
                     dataset,
                     self.month,
                     cleaning.Rules.parse(self.rules),
-                    source_name=raw["url"].rsplit("/", 1)[-1],
+                    source_name=source_name,
                     report=report,
                 ):
                     rows_writer.write_batch(batch.rows)
@@ -72,17 +73,19 @@ class Clean(Stage):
                         rejects_writer.write_batch(batch.rejects)
                     progress(stream.tell(), raw["length"], "bytes", note=f", {report.rows_read:,} rows read")
             rows.close()
-            self._refuse_too_many_unreadable(report)
+            self._refuse_too_many_unreadable(report, source_name)
             about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}
             self.scratch.keep(rejects_path, REJECTS, about)
-            self.scratch.keep(rows_path, ROWS, {**about, "report": report.to_dict()})
+            self.scratch.keep(rows_path, ROWS, {**about, "report": vars(report)})
         return {"rows_read": report.rows_read, "rejected": sum(report.rows_rejected.values())}
 
-    def _refuse_too_many_unreadable(self, report: Any) -> None:
+    def _refuse_too_many_unreadable(self, report: Any, source_name: str) -> None:
         limit = settings.clean().max_unreadable
         if report.unreadable * 100 > limit * report.rows_read:
-            line, reason, text = report.first_unreadable
+            first = report.first_unreadable
+            assert first is not None, "counted together"
             raise TooManyUnreadable(
-                f"{self.dataset} {self.month or ''}: {report.unreadable:,} of {report.rows_read:,} rows cannot be read, more "
-                f"than the {limit:g} % of [clean] max_unreadable; the first is line {line} ({reason}): {text[:200]}"
+                f"{source_name}: {report.unreadable:,} of {report.rows_read:,} rows cannot be read, more than the "
+                f"{limit:g} % of [clean] max_unreadable; the first is row {first.line} ({first.reason}"
+                f"{f' in {first.column}' if first.column else ''}): {first.original[:200]}"
             )

@@ -43,7 +43,7 @@ class Download(Stage):
                 folder,
                 name=RAW,
                 policy=settings.retry_policy(),
-                progress=lambda done, total: progress(done, total, "bytes"),
+                progress=lambda done, total: progress(done, total or 0, "bytes"),
             )
             record = {
                 "url": fetched.url,

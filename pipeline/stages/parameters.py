@@ -40,10 +40,10 @@ class Dataset(luigi.Parameter):
 
 
 class FromSettings(luigi.Parameter):
-    """A text whose default is computed from the settings when the task is built, and which is then part of its identity."""
+    """A text whose default is computed from the settings when the task is built; it is part of the task's identity."""
 
     def __init__(self, source: Callable[[], str], spell: Callable[[str], str] = str, **kwargs: Any) -> None:
-        """``source`` gives the default; ``spell`` gives the one spelling of a value, so that two of them are one task."""
+        """``source`` gives the default; ``spell`` the one spelling of a value, so that two of them are one task."""
         self._source = source
         self._spell = spell
         super().__init__(positional=False, **kwargs)
@@ -58,4 +58,3 @@ class FromSettings(luigi.Parameter):
     @_default.setter
     def _default(self, value: Any) -> None:
         pass
-

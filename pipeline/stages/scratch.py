@@ -1,7 +1,7 @@
 """The scratch of one job's month in the workspace: files between two stages, and a record beside each.
 
-A record is a small JSON object written after the file it speaks for. It says what the file was made from, so that a stage
-can tell whether its output is still the one that is asked for.
+A record is a small JSON object written after the file it speaks for. It says what the file was made from, so that a
+stage can tell whether its output is still the one that is asked for.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Upload(Stage):
         is_synthetic = self.job.publisher_object.is_synthetic
         refuse_mixture(
             is_synthetic,
-            [manifest.is_synthetic for name in {self.dataset, "zones"} for manifest in lake.manifests(name).values()],
+            [found.is_synthetic for name in (str(self.dataset), "zones") for found in lake.manifests(name).values()],
             f"lake {self.lake}",
         )
         with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
@@ -64,7 +64,9 @@ class Upload(Stage):
                 rows_rejected=report["rows_rejected"],
                 rules=self.rules,
                 schema_version=datasets.get(self.dataset).schema_version,
-                parquet=Digest(layout.data(self.dataset, self.month), written["parquet_sha256"], parquet.stat().st_size),
+                parquet=Digest(
+                    layout.data(self.dataset, self.month), written["parquet_sha256"], parquet.stat().st_size
+                ),
                 rejects=Digest(layout.rejects(self.dataset, self.month), rejects_sha256, rejects.stat().st_size),
                 run_id=run_id(),
                 created_at=dt.datetime.now(dt.UTC),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import datasets
 from ..completeness import lake_reason
@@ -22,7 +22,7 @@ ROW_GROUP = 256 * 1024
 class WriteParquet(Stage):
     """The month as it will lie in the lake."""
 
-    resources = {"memory": 1}
+    resources: ClassVar = {"memory": 1}
 
     def requires(self) -> Clean:
         return self.sibling(Clean)

@@ -1,0 +1,42 @@
+# `make help` lists what there is.
+
+# The first Python that Luigi can use; a name on PATH may be a shim without a Python behind it, so each is tried.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+PUBLISHER ?= sample
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench bench-full clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.txt requirements-dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what is needed into $(VENV) (once) ..."
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+run: $(STAMP) ## the main job: synthetic months into ./demo; PUBLISHER=tlc or dtc: from the internet into ./lake
+ifeq ($(PUBLISHER),sample)
+	@PIPELINE_PUBLISHER_NAME=sample PIPELINE_LAKE_URL=file:demo/lake PIPELINE_WORKSPACE_URL=file:demo/workspace \
+	  PIPELINE_WAREHOUSE_URL=duckdb:///demo/warehouse.duckdb \
+	  $(VENV)/bin/luigi --module pipeline RangeMonthly --local-scheduler
+else
+	@$(VENV)/bin/luigi --module pipeline RangeMonthly --local-scheduler --publisher-name $(PUBLISHER)
+endif
+
+test: $(STAMP) ## all tests, and the checks of style and types
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/python -m pytest
+
+format: $(STAMP) ## put the code into the house style
+	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
+
+clean: ## remove the demo and the environment
+	rm -rf demo $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

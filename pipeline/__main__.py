@@ -1,0 +1,95 @@
+"""``python -m pipeline <verb>``: what is asked beside the runs. The runs themselves are Luigi's command.
+
+Each verb has a module with the work; here is only which arguments it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from . import settings
+from .errors import PipelineError
+from .operations import logs
+from .operations.command_line import USAGE, exit_with
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        exit_with(ValueError(f"{message}; see {self.prog} --help"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
+    from .operations import status
+
+    top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
+
+    def verb(name: str, work: Verb, help: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help, description=help)
+        added.set_defaults(work=work)
+        group = added.add_argument_group("settings (as in luigi.cfg)")
+        for section, setting, parameter in settings.names():
+            if section != "RangeMonthly":
+                group.add_argument(
+                    f"--{section}-{setting}".replace("_", "-"),
+                    dest=settings.variable(section, setting),
+                    default=argparse.SUPPRESS,
+                    metavar="VALUE",
+                    help=(parameter.description or "").replace("%", "%%"),
+                )
+        return added
+
+    month: dict[str, Any] = {"type": status.month_argument, "metavar": "YYYY-MM"}
+
+    added = verb("status", status.status, "every month, its state and why; asks no publisher")
+    added.add_argument("--dataset", help="only this one; default: those of [range] datasets")
+    added.add_argument("--start", **month, help="first month; default: the dataset's first")
+    added.add_argument("--stop", **month, help="month after the last; default: next month")
+    added.add_argument("--json", action="store_true", help="as JSON")
+
+    added = verb("plan", status.plan, "what RangeMonthly would run and the reason for each month; runs nothing")
+    added.add_argument("--of", metavar="TASK", help="MonthlyTrips or AllTrips; default: [RangeMonthly] of")
+    added.add_argument("--of-params", metavar="JSON", help="""such as '{"dataset": "green"}'""")
+    added.add_argument("--start", **month, help="first month; default: [RangeMonthly] start")
+    added.add_argument("--stop", **month, help="month after the last; default: [RangeMonthly] stop")
+    added.add_argument("--json", action="store_true", help="as JSON")
+
+    added = verb("forget", status.forget, "make a month incomplete on purpose, so that the next run does it again")
+    added.add_argument("--dataset", required=True)
+    added.add_argument("--month", **month)
+
+    from . import sample
+
+    sample.add_arguments(verb("sample", sample.main, "make synthetic months in a publisher's layout"))
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0, 1 where the answer is no, 2 for a mistake."""
+    import os
+
+    try:
+        args = parser().parse_args(arguments)
+        flags = {settings.variable(section, name) for section, name, _ in settings.names()}
+        os.environ.update({name: value for name, value in vars(args).items() if name in flags})
+        settings.apply_environment()
+        settings.validate()
+        logs.configure()
+        code: int = args.work(args)
+        return code
+    except PipelineError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # `status | head`
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""``status``, ``plan`` and ``forget``: what is there, what would run, and making a month incomplete on purpose."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+from typing import Any
+
+from .. import completeness, datasets, planning, settings
+from ..completeness import Job
+from ..errors import UsageError
+from ..planning import Entry, Plan
+from ..ranges import AllTrips, MonthlyTrips, RangeMonthly, dataset_names
+from ..stages.base import JobTask
+from . import console, journal
+
+
+def current_job() -> Job:
+    """The job that the settings describe."""
+    return Job(settings.publisher_label(), settings.rules_text(), settings.lake_url(), settings.workspace_url())
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print every month of the datasets with its state and why, from what is known without asking a publisher."""
+    job = current_job()
+    warehouses = [label for label in settings.warehouse_labels().split(",") if label]
+    today = dt.date.today()
+    plan = Plan()
+    with completeness.scheduling():
+        plan.entries += planning.make_zones(job, warehouses, ask=False).entries
+        for name in _names(args):
+            first, last = job.publisher_object.months_offered(name)
+            start = args.start or first
+            stop = args.stop or min(_next(last) if last else _next(today), _next(today))
+            months = [month for month in planning.months_between(start, stop) if first <= month <= (last or month)]
+            plan.entries += planning.make(job, name, months, warehouses, ask=False).entries
+    _show(plan, args.json)
+    return 0
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Print what RangeMonthly would run and the reason for each month. Runs nothing."""
+    given: dict[str, Any] = {name: value for name in ("start", "stop") if (value := getattr(args, name))}
+    if args.of_params:
+        try:
+            given["of_params"] = dict(json.loads(args.of_params))
+        except (TypeError, ValueError):
+            raise UsageError(f"--of-params {args.of_params!r} is not a JSON object") from None
+    if args.of:
+        choices = {task.task_family: task for task in (MonthlyTrips, AllTrips)}
+        if args.of not in choices:
+            raise UsageError(f"--of {args.of} cannot be planned; choose {' or '.join(choices)}")
+        given["of"] = choices[args.of]
+    task = RangeMonthly(**given)
+    if not issubclass(task.of, JobTask):
+        raise UsageError(
+            f"[RangeMonthly] of = {task.of.task_family} cannot be planned; choose MonthlyTrips or AllTrips"
+        )
+    _show(task.plan, args.json)
+    return 0
+
+
+def forget(args: argparse.Namespace) -> int:
+    """Make a month incomplete in lake and warehouses, so that the next run does it again. No row is removed."""
+    from dataclasses import replace
+
+    job = current_job()
+    dataset = datasets.get(args.dataset)
+    if dataset.is_monthly == (args.month is None):
+        raise UsageError(f"{dataset.name}: {'name a --month' if dataset.is_monthly else 'it has no months'}")
+    title = f"{dataset.name} {args.month:%Y-%m}" if args.month else dataset.name
+    known = job.lake_object.manifest(dataset.name, args.month) is not None
+    job.lake_object.forget(dataset.name, args.month)
+    for label in filter(None, settings.warehouse_labels().split(",")):
+        warehouse = settings.open_warehouse(label)
+        row = warehouse.ledger().get((dataset.name, args.month))
+        if row is not None and row.status == "loaded":
+            warehouse.append(replace(row, status="forgotten", run_id=journal.run_id()))
+            known = True
+    print(
+        f"{title} is forgotten; the next run does it again." if known else f"{title} was not there; nothing to forget."
+    )
+    return 0
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return [datasets.get(args.dataset).name] if args.dataset else dataset_names(settings.range().datasets)
+
+
+def _next(month: dt.date) -> dt.date:
+    return (month.replace(day=1) + dt.timedelta(days=31)).replace(day=1)
+
+
+def _show(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([_plain(entry) for entry in plan.entries], indent=1))
+        return
+    for entry in plan.entries:
+        month = f"{entry.month:%Y-%m}" if entry.month else ""
+        print(f"{entry.dataset:7} {month:8} {entry.state:21} {entry.reason}".rstrip())
+    print(console.describe(plan) or "no months")
+
+
+def _plain(entry: Entry) -> dict[str, str | None]:
+    month = f"{entry.month:%Y-%m}" if entry.month else None
+    return {"dataset": entry.dataset, "month": month, "state": entry.state, "reason": entry.reason}
+
+
+def month_argument(text: str) -> dt.date:
+    """``YYYY-MM`` of a command, as the tasks read it."""
+    try:
+        return dt.datetime.strptime(text, "%Y-%m").date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a month; write it as YYYY-MM, such as 2021-01") from None
