@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -367,7 +367,7 @@ def _texts(key: str, style: CsvStyle) -> pa.Array:
     return pa.array([f'"{text}"' for text in texts] if style.quoted else texts)
 
 
-@cache
+@lru_cache(maxsize=1)  # 29 MB a month
 def _times(month: dt.date) -> pa.Array:
     """timestamp[us] of the numbers from ``FIRST_SECOND``, the odd pickups and drop-offs last."""
     import numpy as np

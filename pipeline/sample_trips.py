@@ -387,7 +387,7 @@ def _fhvhv(chunk: _Chunk) -> Numbers:
         "license": company,
         "base": base,
         "originating": np.where(uber, base, NULL),
-        "affiliated": base,
+        "affiliated": np.where(uber, base, NULL),
         "request": pickup - waited,
         "on_scene": np.where(uber, pickup - draws.below(60), NULL),
         "pickup": pickup,
