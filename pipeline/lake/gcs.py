@@ -31,7 +31,7 @@ from google.cloud.storage.exceptions import DataCorruption
 
 from ..checks import Check
 from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
-from .gcs_wire import CLIENT_ERRORS, client_of, explained, is_bucket_missing, patient, status_of, what
+from .gcs_wire import CLIENT_ERRORS, client_of, explained, is_bucket_missing, is_transient, patient, status_of, what
 from .staging import Staging
 from .store import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
 
@@ -280,7 +280,6 @@ class GcsStore(Store):
             with self._explained(path, "storage.objects.create"), open_stream() as stream:
                 blob = self._bucket.blob(self._name(checked(path)), chunk_size=self.options.chunk_size)
                 blob.metadata = dict(metadata or {})
-                blob.crc32c = crc32c
                 try:
                     blob.upload_from_file(
                         stream,
@@ -314,10 +313,9 @@ class GcsStore(Store):
             stream.seek(0)
             stream.truncate()
             summed = _Summed(stream)
-            blob = self._bucket.blob(found.name, generation=found.generation)
             with self._explained(path, "storage.objects.get"):
                 try:
-                    blob.download_to_file(summed, raw_download=True, checksum=None, timeout=TIMEOUT, retry=self._retry)
+                    self._fetch(found, summed)
                 except NotFound as error:
                     if is_bucket_missing(error) or attempt == _ATTEMPTS:
                         raise
@@ -326,6 +324,21 @@ class GcsStore(Store):
                 return
             logger.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
         raise LakeTrouble(f"{self.uri(path)} arrives damaged each time (CRC32C differs); run again, over another line")
+
+    def _fetch(self, found: storage.Blob, summed: _Summed) -> None:
+        """Read one generation. The client's retries count their time from the beginning of the whole object; a line
+        that breaks after an hour is worth another try as well, as long as each try brings something."""
+        blob = self._bucket.blob(found.name, generation=found.generation)
+        while summed.size < found.size:
+            begun = summed.size
+            try:
+                blob.download_to_file(
+                    summed, start=begun, raw_download=True, checksum=None, timeout=TIMEOUT, retry=self._retry
+                )
+                return
+            except CLIENT_ERRORS as error:
+                if summed.size == begun or not is_transient(error):
+                    raise
 
     @contextmanager
     def _explained(self, path: str, permission: str) -> Iterator[None]:
@@ -361,9 +374,11 @@ class _Summed:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.crc32c = google_crc32c.Checksum()
+        self.size = 0
 
     def write(self, data: bytes) -> int:
         self.crc32c.update(data)
+        self.size += len(data)
         return int(self._stream.write(data))
 
 

@@ -191,6 +191,24 @@ def test_slow_download_is_no_failure(store: Store, gcs_server: GcsServer) -> Non
     assert len(store.read("slow")) == 20_000
 
 
+def test_download_is_resumed_however_late_it_breaks(gcs_bucket: str, gcs_server: GcsServer) -> None:
+    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3))
+    data = os.urandom(20_000)
+    store.write("slow", data)
+    gcs_server.clear()
+    gcs_server.program("download", *[Fault(rate=20_000, cut_reply=9_000) for _ in range(2)])
+    assert store.read("slow") == data
+    assert gcs_server.asked("download") == 3
+    gcs_server.program("download", Fault(cut_reply=0, times=ALWAYS))
+    with pytest.raises(LakeTrouble):
+        store.read("slow")
+
+
+def test_empty_object(store: Store) -> None:
+    store.write("empty", b"")
+    assert store.read("empty") == b""
+
+
 @pytest.mark.parametrize(
     ("status", "message", "kind", "says"),
     [
@@ -253,6 +271,54 @@ def test_staging_is_removed(store: Store) -> None:
         store.put(temporary, "a/b.parquet")
     assert not temporary.exists()
     assert store.read("a/b.parquet") == b"x"
+
+
+def put(url: str, file: Path) -> None:
+    open_store(url, StoreOptions(chunk_size=CHUNK)).put(file, "large")
+
+
+def test_killed_upload_leaves_what_was_there(store: Store, large: Path, gcs_server: GcsServer) -> None:
+    before = store.write("large", b"old")
+    gcs_server.program("chunk", Fault(skip=3, delay=60))
+    process = multiprocessing.get_context("spawn").Process(target=put, args=(store.url, large))
+    process.start()
+    give_up = time.monotonic() + 30
+    while gcs_server.asked("chunk") < 4 and time.monotonic() < give_up:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert gcs_server.asked("chunk") == 4
+    assert list(store.list().values()) == [before]
+    store.put(large, "large")
+    assert store.read("large") == LARGE
+
+
+def test_a_forked_process_has_a_client_of_its_own(store: Store) -> None:
+    """A connection used on both sides of a fork mixes up the answers."""
+    assert isinstance(store, gcs.GcsStore)
+    client = store._client
+    child = os.fork()
+    if not child:
+        os._exit(store._client is client)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert store._client is client
+
+
+@pytest.mark.parametrize(
+    "key", ["not JSON, planted-secret", '{"type": "service_account", "private_key": "planted-secret"}']
+)
+def test_unusable_key_file_is_one_line_without_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    (tmp_path / "key.json").write_text(key)
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    store = open_store("gs://some-bucket")
+    for call in (lambda: store.stat("x"), lambda: store.write("x", b""), store.list, store.location):
+        with pytest.raises(LakeError, match=r"gs://some-bucket.*: no usable Google credentials; set GOOGLE_") as caught:
+            call()
+        assert "planted" not in str(caught.value)
+    assert not any(check.ok for check in store.check())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import LakeError
 from pipeline.lake import Lake, Manifest, layout, open_store
 from pipeline.lake.store import Store
+from pipeline.warehouse.base import ParquetFile
 
 from .conftest import MakeMonth
 
@@ -43,9 +44,10 @@ def test_published_month_is_complete(lake: Lake, make_month: MakeMonth) -> None:
     }
     with lake.file(manifest).local() as local:
         assert local.read_bytes() == b"first"
-    assert lake.file(manifest).uri.startswith("file:/")
-    assert lake.file(manifest).generation is None
-    assert lake.file(manifest).location is None
+    file: ParquetFile = lake.file(manifest)
+    assert file.uri == f"{lake.url}/data/green/green_tripdata_2020-04.parquet"
+    assert file.generation is None
+    assert file.location is None
 
 
 def test_zone_table_has_no_month(lake: Lake, make_month: MakeMonth) -> None:

@@ -146,7 +146,8 @@ def test_permissions_follow_the_umask(store: Store, tmp_path: Path) -> None:
     assert [(folder / path).stat().st_mode & 0o777 for path in ("a/b", "a/c", "a")] == [0o640, 0o640, 0o750]
 
 
-def test_versions_tell_writes_apart_however_fast_they_come(store: Store) -> None:
+def test_versions_tell_writes_apart_however_slow_the_clock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_600_000_000_000_000_000)
     versions = [store.write("a", b"x").version for _ in range(50)]
     assert len(set(versions)) == 50
     with pytest.raises(ConflictError, match="store/a was changed by another process"):
