@@ -1,0 +1,685 @@
+"""PostgreSQL against a real server: what a load leaves behind, whatever happens to it, and who has to wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import logging
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg2
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import datasets
+from pipeline.datasets.schema import Column, Dataset
+from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse, postgresql
+from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
+
+GREEN, ZONES = datasets.get("green"), datasets.get("zones")
+JANUARY, FEBRUARY, MARCH = (dt.date(2021, month, 1) for month in (1, 2, 3))
+
+#: What new readers may be made to wait, in seconds.
+PATIENCE = 2.0
+
+
+@dataclasses.dataclass
+class LocalFile:
+    path: Path
+    generation: str | None = None
+    location: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.path.as_uri()
+
+    def local(self) -> contextlib.AbstractContextManager[Path]:
+        return contextlib.nullcontext(self.path)
+
+
+@dataclasses.dataclass
+class Place:
+    """A fresh database of the ordinary role, with a folder for Parquet files."""
+
+    server: PostgresServer
+    name: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return self.server.url(self.name)
+
+    def warehouse(self, url: str | None = None, **options: float) -> Warehouse:
+        return open_warehouse(url or self.url, Options(**options))  # type: ignore[arg-type]
+
+    def run(self, statement: str, admin: bool = False) -> list[tuple]:
+        return self.server.run(statement, self.name, admin=admin)
+
+    def file(
+        self, version: str, month: dt.date | None = JANUARY, rows: int = 500, dataset: Dataset = GREEN
+    ) -> LocalFile:
+        """Rows that differ by version: ``rows`` of them, with the version in every float column."""
+        path = self.folder / f"{dataset.name}_{month}_{version}_{rows}.parquet"
+        if not path.exists():
+            number = float(sum(version.encode()))
+            times = [dt.datetime(2021, 1, 1) + dt.timedelta(seconds=5 * row) for row in range(rows)]
+            values: dict[str, list] = {
+                "int64": list(range(rows)),
+                "float64": [number + row / 8 for row in range(rows)],
+                "string": [None if row % 3 else f"text {row}" for row in range(rows)],
+                "timestamp": times,
+                "date": [month] * rows,
+            }
+            arrays = [pa.array(values[column.type], column.arrow_type) for column in dataset.table_columns]
+            pq.write_table(pa.table(arrays, schema=dataset.table_schema), path)
+        return LocalFile(path)
+
+    def load(
+        self,
+        version: str,
+        month: dt.date | None = JANUARY,
+        rows: int = 500,
+        dataset: Dataset = GREEN,
+        warehouse: Warehouse | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> LedgerRow:
+        row = ledger_row(version, month, rows, dataset)
+        file = self.file(version, month, rows, dataset)
+        return (warehouse or self.warehouse()).load(dataset, file, row, progress)
+
+    def content(self) -> dict[str, list[tuple]]:
+        """Every row of every table but the ledger, which only grows."""
+        return {
+            dataset.table: self.run(f"SELECT * FROM {dataset.table} ORDER BY 1, 2")
+            for dataset in datasets.DATASETS.values()
+            if self.run(f"SELECT to_regclass('{dataset.table}')") != [(None,)]
+        }
+
+    def wait_for_silence(self) -> None:
+        """Until the server has noticed that a killed loader is gone."""
+        while self.run("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'pipeline%'"):
+            time.sleep(0.01)
+
+    def leftovers(self) -> list[tuple]:
+        """Tables that are neither declared nor a partition of a declared one."""
+        return self.run(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT "
+            "relispartition AND relname NOT IN ('taxi_zones', 'etl_loads')"
+        )
+
+
+def ledger_row(version: str, month: dt.date | None, rows: int, dataset: Dataset = GREEN) -> LedgerRow:
+    return LedgerRow(
+        dataset=dataset.name,
+        file_month=month,
+        status="loaded",
+        row_count=rows,
+        rejected_count=3,
+        publisher="tlc",
+        sha256=version,
+        source_url="file:/somewhere",
+        source_etag="etag",
+        rules="none",
+        schema_version=dataset.schema_version,
+        parquet_sha256="p" + version,
+        is_synthetic=0,
+        run_id="run",
+    )
+
+
+@pytest.fixture
+def place(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
+    with postgres_server.database() as name:
+        yield Place(postgres_server, name, tmp_path)
+
+
+# -- what a load does ------------------------------------------------------------------------------
+
+
+def test_nothing_is_there_before_the_first_load(place: Place) -> None:
+    warehouse = place.warehouse()
+    assert warehouse.ledger() == {}
+    assert warehouse.history() == []
+    assert warehouse.counts(GREEN) == {}
+    assert not warehouse.takes_synthetic
+    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
+
+
+def test_a_month_is_loaded_with_its_ledger_row(place: Place) -> None:
+    done: list[tuple[int, int]] = []
+    stored = place.load("A", progress=lambda *counts: done.append(counts))
+    warehouse = place.warehouse()
+    assert warehouse.counts(GREEN) == {JANUARY: 500}
+    assert warehouse.ledger() == {("green", JANUARY): stored}
+    assert warehouse.history() == [stored]
+    assert stored.replaces is None and stored.loaded_at is not None
+    assert done[-1] == (500, 500)
+    assert place.leftovers() == []
+
+
+def test_loading_twice_changes_no_row(place: Place) -> None:
+    place.load("A")
+    before = place.content()
+    place.load("A")
+    assert place.content() == before
+    assert len(place.warehouse().history()) == 2
+
+
+def test_a_slice_is_replaced_and_the_others_stay(place: Place) -> None:
+    place.load("A", JANUARY)
+    place.load("A", FEBRUARY, rows=200)
+    february = place.run(f"SELECT * FROM green_trips WHERE file_month = '{FEBRUARY}' ORDER BY 1, 2")
+    place.load("B", JANUARY, rows=300)
+    assert place.warehouse().counts(GREEN) == {JANUARY: 300, FEBRUARY: 200}
+    assert place.run(f"SELECT * FROM green_trips WHERE file_month = '{FEBRUARY}' ORDER BY 1, 2") == february
+    assert place.run(f"SELECT DISTINCT floor(fare_amount - \"PULocationID\" / 8.0) FROM green_trips "
+                     f"WHERE file_month = '{JANUARY}'") == [(66.0,)]  # fmt: skip
+
+
+def test_a_month_goes_a_b_and_back_to_a(place: Place) -> None:
+    place.load("A")
+    first = place.content()
+    place.load("B")
+    assert place.content() != first
+    place.load("A")
+    assert place.content() == first
+    assert [(row.sha256, row.replaces) for row in place.warehouse().history()] == [("A", None), ("B", "A"), ("A", "B")]
+
+
+def test_zones_are_replaced_as_a_whole(place: Place) -> None:
+    place.load("A", None, rows=265, dataset=ZONES)
+    place.load("B", None, rows=260, dataset=ZONES)
+    assert place.warehouse().counts(ZONES) == {None: 260}
+    assert place.warehouse().ledger()["zones", None].replaces == "A"
+    assert place.leftovers() == []
+
+
+def test_an_empty_month_is_loaded(place: Place) -> None:
+    place.load("A", rows=0)
+    assert place.warehouse().ledger()["green", JANUARY].row_count == 0
+    assert place.warehouse().counts(GREEN) == {}
+
+
+def test_the_ledger_only_grows_even_if_the_clock_was_set_back(place: Place) -> None:
+    place.load("A")
+    place.run("UPDATE etl_loads SET loaded_at = '2999-01-01'")
+    second = place.load("B")
+    third = place.warehouse().append(dataclasses.replace(second, status="forgotten", loaded_at=None))
+    times = [row.loaded_at for row in place.warehouse().history()]
+    assert len(times) == 3 and times[0] < times[1] < times[2]  # type: ignore[operator]
+    assert place.warehouse().ledger()["green", JANUARY] == third
+    # Forgotten means to be loaded again; until then the table holds what it held.
+    assert place.run("SELECT sha256 FROM etl_current") == [("B",)]
+
+
+@pytest.mark.parametrize("encoder", ["binary", "csv"])
+def test_every_value_arrives_as_it_is(place: Place, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if encoder == "binary":
+        pytest.importorskip("pgpq")
+    else:
+        monkeypatch.setattr(postgresql, "pgpq", None)
+    texts = ["two\nlines", "back\\slash \\N", 'a "quote", a comma', "", None, "\r\n", " ü € 😀 ", "\\."]
+    floats = [0.1, 1e-300, float("inf"), float("-inf"), 5e-324, None, 1 / 3, -0.0]
+    times = [
+        dt.datetime(2001, 1, 1),
+        dt.datetime(3019, 2, 3, 4, 5, 6, 789012),
+        dt.datetime(1969, 12, 31, 23, 59, 59, 999999),
+        None,
+        dt.datetime(2021, 3, 14, 2, 30),  # does not exist in New York: times are never converted
+        dt.datetime(1, 1, 1),
+        dt.datetime(9999, 12, 31, 23, 59, 59),
+        dt.datetime(2098, 1, 1),
+    ]
+    numbers = [0, 2**63 - 1, -(2**63), None, 1, 2, 3, 4]
+    values: dict[str, list] = {
+        "int64": numbers,
+        "float64": floats,
+        "string": texts,
+        "timestamp": times,
+        "date": [JANUARY] * 8,
+    }
+    path = place.folder / "values.parquet"
+    arrays = [pa.array(values[column.type], column.arrow_type) for column in GREEN.table_columns]
+    pq.write_table(pa.table(arrays, schema=GREEN.table_schema), path)
+    place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 8))
+    names = ", ".join(f'"{column.name}"' for column in GREEN.table_columns)
+    rows = place.run(f"SELECT {names} FROM green_trips ORDER BY ctid")
+    for column, arrived in zip(GREEN.table_columns, zip(*rows, strict=True), strict=True):
+        assert repr(list(arrived)) == repr(values[column.type]), column.name
+
+
+def test_nan_is_kept(place: Place) -> None:
+    path = place.folder / "nan.parquet"
+    schema = GREEN.table_schema
+    columns = [pa.array([JANUARY]) if f.name == "file_month" else pa.nulls(1, f.type) for f in schema]
+    columns[schema.get_field_index("fare_amount")] = pa.array([float("nan")])
+    pq.write_table(pa.table(columns, schema=schema), path)
+    place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 1))
+    assert place.run("SELECT fare_amount = 'NaN' FROM green_trips") == [(True,)]
+
+
+def test_tables_are_partitioned_indexed_and_commented(place: Place) -> None:
+    place.load("A")
+    assert place.run("SELECT partrelid::regclass::text, partstrat FROM pg_partitioned_table ORDER BY 1") == [
+        (name, "l") for name in ("fhv_trips", "fhvhv_trips", "green_trips", "yellow_trips")
+    ]
+    assert place.run("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'green_trips'::regclass") == [
+        ("green_trips_2021_01",)
+    ]
+    (index,) = place.run("SELECT indexdef FROM pg_indexes WHERE tablename = 'green_trips_2021_01'")
+    assert "USING brin (lpep_pickup_datetime)" in index[0]
+    # The index of the partition is part of the parent's, not a second one.
+    parent = "green_trips_lpep_pickup_datetime_idx"
+    assert place.run(f"SELECT count(*) FROM pg_inherits WHERE inhparent = '{parent}'::regclass") == [(1,)]
+    comments = dict(
+        place.run(
+            "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
+            "WHERE attrelid = 'green_trips'::regclass AND attnum > 0"
+        )
+    )
+    assert comments == {column.name: column.description for column in GREEN.table_columns}
+    assert place.run("SELECT obj_description('green_trips'::regclass)") == [(GREEN.title,)]
+
+
+def test_views_show_trips_with_zones_and_current_loads(place: Place) -> None:
+    place.load("A", None, rows=100, dataset=ZONES)
+    place.load("A", rows=300)
+    place.load("B", rows=200)
+    assert place.run("SELECT count(*), count(pickup_zone) FROM trips WHERE dataset = 'green'") == [(200, 34)]
+    assert place.run("SELECT file_month, sha256 FROM etl_current ORDER BY 1") == [(JANUARY, "B"), (None, "A")]
+
+
+def test_attaching_does_not_read_the_table_again(place: Place) -> None:
+    place.run(f"ALTER DATABASE {place.name} SET log_min_messages = debug1", admin=True)
+    place.load("A")
+    log = place.server.log.read_text()
+    assert 'partition constraint for table "green_trips_2021_01" is implied by existing constraints' in log
+
+
+# -- declarations that change -----------------------------------------------------------------------
+
+
+def test_a_new_column_is_added_and_old_months_have_null(place: Place) -> None:
+    place.load("A", JANUARY)
+    learned = dataclasses.replace(GREEN, columns=(*GREEN.columns, Column("cargo", "string", "What was carried")))
+    place.load("A", FEBRUARY, dataset=learned)
+    assert place.run("SELECT file_month, count(cargo) FROM green_trips GROUP BY 1 ORDER BY 1") == [
+        (JANUARY, 0),
+        (FEBRUARY, 167),
+    ]
+    assert place.run("SELECT count(cargo) FROM trips") == [(167,)]
+
+
+def test_a_column_that_only_the_table_has_stays(place: Place) -> None:
+    place.load("A", JANUARY)
+    place.run("ALTER TABLE green_trips ADD COLUMN note text NOT NULL DEFAULT 'mine'")
+    with pytest.raises(WarehouseError, match="note"):
+        place.load("A", FEBRUARY)  # a rule of the table's owner that no file can satisfy
+    place.run("ALTER TABLE green_trips ALTER COLUMN note DROP NOT NULL")
+    place.load("A", FEBRUARY)
+    place.load("B", JANUARY)
+    assert place.warehouse().counts(GREEN) == {JANUARY: 500, FEBRUARY: 500}
+
+
+def test_a_column_of_another_type_is_refused_with_both_types(place: Place) -> None:
+    place.load("A")
+    before = place.content()
+    place.run("DROP VIEW trips; ALTER TABLE green_trips ALTER COLUMN passenger_count TYPE integer")
+    with pytest.raises(WarehouseError, match=r"passenger_count is integer and should be bigint"):
+        place.load("B")
+    assert place.content() == before
+
+
+def test_a_table_that_is_not_partitioned_is_refused(place: Place) -> None:
+    place.run("CREATE TABLE green_trips (x int)")
+    with pytest.raises(WarehouseError, match="green_trips exists and is not a table partitioned"):
+        place.load("A")
+
+
+def test_a_view_that_others_rest_on_fails_no_load(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.load("A")
+    place.run("CREATE VIEW mine AS SELECT * FROM trips")
+    learned = dataclasses.replace(GREEN, columns=(Column("cargo", "string", "What was carried"), *GREEN.columns))
+    with caplog.at_level(logging.WARNING):
+        place.load("A", FEBRUARY, dataset=learned)
+    assert "view trips is not renewed" in caplog.text
+    assert place.run("SELECT count(*) FROM mine") == [(1000,)]
+
+
+# -- input that cannot be right ---------------------------------------------------------------------
+
+
+def test_a_wrong_number_of_rows_leaves_all_as_it_was(place: Place) -> None:
+    place.load("A")
+    before, history = place.content(), place.warehouse().history()
+    with pytest.raises(WarehouseError, match="has 400 rows, and its manifest says 500"):
+        place.warehouse().load(GREEN, place.file("B", rows=400), ledger_row("B", JANUARY, 500))
+    assert (place.content(), place.warehouse().history()) == (before, history)
+
+
+@pytest.mark.parametrize("month", [JANUARY, MARCH], ids=["replaced", "new"])
+def test_rows_of_another_month_are_refused(place: Place, month: dt.date) -> None:
+    place.load("A", JANUARY)
+    before = place.content()
+    with pytest.raises(WarehouseError, match="another month"):
+        place.warehouse().load(GREEN, place.file("B", FEBRUARY), ledger_row("B", month, 500))
+    assert place.content() == before
+    assert place.leftovers() == []
+
+
+def test_a_nul_is_refused_by_its_column_and_no_row_vanishes(place: Place) -> None:
+    path = place.folder / "nul.parquet"
+    table = pq.read_table(place.file("A").path)
+    index = table.schema.get_field_index("store_and_fwd_flag")
+    pq.write_table(table.set_column(index, table.schema.field(index), pa.array(["a\0b"] * 500)), path)
+    with pytest.raises(WarehouseError, match=r"column store_and_fwd_flag.*cannot hold"):
+        place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 500))
+    assert place.warehouse().counts(GREEN) == {}
+
+
+def test_a_file_of_the_wrong_type_or_cut_short_is_refused(place: Place) -> None:
+    table = pq.read_table(place.file("A").path)
+    index = table.schema.get_field_index("trip_distance")
+    path = place.folder / "types.parquet"
+    pq.write_table(table.set_column(index, "trip_distance", pa.array([1] * 500)), path)
+    with pytest.raises(WarehouseError, match="column trip_distance is int64 and should be double"):
+        place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 500))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WarehouseError, match="no readable Parquet file"):
+        place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 500))
+
+
+# -- readers and other workers ----------------------------------------------------------------------
+
+
+class Readers:
+    """Counts a table again and again, each time on a new connection, and keeps the longest wait."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.longest, self.seen = place, 0.0, set[int]()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            start = time.monotonic()
+            self.seen.add(self.place.run("SELECT count(*) FROM green_trips")[0][0])
+            self.longest = max(self.longest, time.monotonic() - start)
+
+    def __enter__(self) -> Readers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def long_reader(place: Place) -> Iterator[psycopg2.extensions.cursor]:
+    """A transaction that has read the parent and stays open."""
+    with contextlib.closing(place.server.connect(place.name, admin=False)) as connection:
+        connection.autocommit = False
+        connection.set_session(isolation_level="REPEATABLE READ")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM green_trips")
+            yield cursor
+
+
+@pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
+def test_no_reader_waits_while_a_long_reader_is_open(place: Place, month: dt.date) -> None:
+    place.load("A", JANUARY, rows=5000)
+    with long_reader(place) as cursor, Readers(place) as readers:
+        place.load("B", month, rows=8000, warehouse=place.warehouse(lock_timeout=5))
+        # Loaded, although the reader is still open, and it still sees what it saw.
+        total = 8000 if month == JANUARY else 13_000
+        assert place.run("SELECT count(*) FROM green_trips") == [(total,)]
+        cursor.execute("SELECT count(*), count(DISTINCT file_month) FROM green_trips")
+        assert cursor.fetchall() == [(5000, 1)]
+    assert readers.longest < PATIENCE
+    assert readers.seen <= {5000, total}
+
+
+def test_readers_pass_while_a_new_column_waits_for_a_long_reader(place: Place) -> None:
+    place.load("A")
+    learned = dataclasses.replace(GREEN, columns=(*GREEN.columns, Column("cargo", "string", "What was carried")))
+    with long_reader(place) as cursor, Readers(place) as readers, pytest.raises(WarehouseBusy) as caught:
+        reader = cursor.connection.info.backend_pid
+        place.load("B", dataset=learned, warehouse=place.warehouse(lock_timeout=2.5))
+    assert f"held by pid {reader} of role etl" in str(caught.value)
+    assert readers.longest < PATIENCE
+    place.load("B", dataset=learned)
+
+
+def test_two_workers_load_the_same_month(place: Place) -> None:
+    place.load("0")
+    versions = ("A", "B", "A", "B")
+    for version in set(versions):
+        place.file(version, rows=400)
+    with ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(place.load, version, rows=400) for version in versions]
+        rows = [result.result() for result in results]
+    history = place.warehouse().history()
+    assert place.warehouse().counts(GREEN) == {JANUARY: 400}
+    assert history[1:] == sorted(rows, key=lambda row: row.loaded_at or dt.datetime.min)
+    assert [row.replaces for row in history[1:]] == [row.sha256 for row in history[:-1]]
+
+
+def test_workers_load_different_months_of_tables_that_do_not_exist_yet(place: Place) -> None:
+    months = [dt.date(2021, month, 1) for month in range(1, 7)]
+    for month in months:
+        place.file("A", month)
+    start = threading.Barrier(len(months))
+
+    def load(month: dt.date) -> None:
+        start.wait()
+        place.load("A", month)
+
+    with ThreadPoolExecutor(len(months)) as pool:
+        list(pool.map(load, months))
+    assert place.warehouse().counts(GREEN) == {month: 500 for month in months}
+    assert set(place.warehouse().ledger()) == {("green", month) for month in months}
+
+
+def test_who_waits_too_long_is_told_who_holds_the_month(place: Place) -> None:
+    place.load("A")
+    seen: list[WarehouseBusy] = []
+
+    def another_worker(done: int, total: int) -> None:
+        with pytest.raises(WarehouseBusy) as caught:
+            place.load("C", warehouse=place.warehouse(lock_timeout=0.3))
+        seen.append(caught.value)
+
+    place.load("B", progress=another_worker)
+    assert re.search(rf"green 2021-01 is held by pid \d+ of role etl \(pipeline .* {os.getpid()}\)", str(seen[0]))
+    assert place.warehouse().ledger()["green", JANUARY].sha256 == "B"
+
+
+# -- what breaks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
+def test_a_connection_that_is_cut_in_the_middle_changes_nothing(place: Place, month: dt.date) -> None:
+    place.load("A", JANUARY)
+    before, history = place.content(), place.warehouse().history()
+
+    def cut(done: int, total: int) -> None:
+        place.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%'", admin=True)
+
+    with pytest.raises(WarehouseTrouble):
+        place.load("B", month, rows=100_000, progress=cut)
+    assert (place.content(), place.warehouse().history()) == (before, history)
+    assert place.leftovers() == []
+    place.load("B", month)
+    assert place.warehouse().counts(GREEN)[month] == 500
+
+
+@pytest.mark.parametrize("state, error", [("53100", WarehouseError), ("40P01", WarehouseTrouble)])
+@pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
+def test_an_error_of_the_last_statement_changes_nothing(
+    place: Place, month: dt.date, state: str, error: type[PipelineError]
+) -> None:
+    place.load("A", JANUARY)
+    before = place.content()
+    place.run(
+        f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE 'no room' USING ERRCODE = '{state}'; END $$;"
+        f"CREATE TRIGGER fail BEFORE INSERT ON etl_loads EXECUTE FUNCTION fail()"
+    )
+    with pytest.raises(error, match="no room"):
+        place.load("B", month)
+    assert place.content() == before
+    assert place.leftovers() == []
+
+
+def test_an_interrupt_comes_through_and_changes_nothing(place: Place) -> None:
+    place.load("A")
+    before = place.content()
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.load("B", progress=interrupt)
+    assert place.content() == before
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.integration.warehouse.test_postgresql import GREEN, JANUARY, LocalFile, ledger_row, open_warehouse
+url, path, rows = sys.argv[1:]
+warehouse = open_warehouse(url)
+warehouse.ledger()
+print("ready", flush=True)
+warehouse.load(GREEN, LocalFile(Path(path)), ledger_row("B", JANUARY, int(rows)))
+"""
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["new", "replaced"])
+def test_a_loader_killed_at_any_moment_is_made_good_by_the_same_call(place: Place, replaced: bool) -> None:
+    rows = 40_000
+    file = place.file("B", rows=rows)
+    start = time.monotonic()
+    place.load("B", rows=rows)
+    duration = time.monotonic() - start
+    expected = place.run('SELECT count(*), sum(fare_amount), min("PULocationID") FROM green_trips')
+    moments = random.Random(7)
+    for _ in range(3):
+        place.run("DROP TABLE green_trips CASCADE; DROP TABLE etl_loads CASCADE")
+        if replaced:
+            place.load("A", rows=1000)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, place.url, str(file.path), str(rows)],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[3],
+        )
+        assert process.stdout is not None
+        with process.stdout as output:
+            assert output.readline() == b"ready\n"
+            time.sleep(moments.uniform(0, duration * 1.2))
+            process.kill()
+            process.wait()
+        place.wait_for_silence()
+        # Either all of it or nothing, and rows and ledger together.
+        state = (place.warehouse().counts(GREEN), [row.sha256 for row in place.warehouse().history()])
+        before: tuple = ({JANUARY: 1000}, ["A"]) if replaced else ({}, [])
+        assert state in (before, ({JANUARY: rows}, [*before[1], "B"]))
+        place.load("B", rows=rows)
+        assert place.run('SELECT count(*), sum(fare_amount), min("PULocationID") FROM green_trips') == expected
+        assert place.leftovers() == []
+
+
+# -- ways in, and errors that say what to do --------------------------------------------------------
+
+
+def test_the_schema_of_the_url_is_made_and_used(place: Place) -> None:
+    warehouse = place.warehouse(place.url + "?options=-csearch_path%3Detl")
+    assert warehouse.label != place.warehouse().label
+    assert warehouse.ledger() == {}
+    place.load("A", warehouse=warehouse)
+    assert place.run("SELECT count(*) FROM etl.green_trips") == [(500,)]
+    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
+    assert warehouse.counts(GREEN) == {JANUARY: 500}
+
+
+def test_the_password_may_come_from_a_password_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = place.server
+    file = place.folder / "pgpass"
+    file.write_text(f"{server.host}:{server.port}:*:{server.role}:{server.password}\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(file))
+    url = f"postgresql+psycopg2://{server.role}@{server.host}:{server.port}/{place.name}"
+    assert place.warehouse(url).ledger() == {}
+    monkeypatch.delenv("PGPASSFILE")
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    assert place.warehouse(url).ledger() == {}
+
+
+@pytest.mark.parametrize(
+    "url, error, text",
+    [
+        ("etl:{wrong}@{place}", WarehouseError, "password authentication failed.*PGPASSWORD"),
+        ("nobody_here:{wrong}@{place}", WarehouseError, "check user and password"),
+        ("etl:{right}@{server}/missing", WarehouseError, 'database "missing" does not exist; .*doctor --create'),
+        ("etl:{right}@{place}?schema=etl", WarehouseError, "correct the part after"),
+        ("etl:{wrong}@127.0.0.1:1/trips", WarehouseTrouble, "check that the server runs"),
+    ],
+    ids=["password", "role", "database", "option", "port"],
+)
+def test_a_refused_connection_says_what_to_do_and_no_password(
+    place: Place, url: str, error: type[PipelineError], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "planted-secret"
+    server = f"{place.server.host}:{place.server.port}"
+    rest = url.format(wrong=secret, right=place.server.password, server=server, place=f"{server}/{place.name}")
+    url = f"postgresql+psycopg2://{rest}"
+    warehouse = place.warehouse(url)
+    with caplog.at_level(logging.DEBUG), pytest.raises(error, match=text) as caught:
+        warehouse.ledger()
+    checks = list(warehouse.check())
+    assert not checks[-1].ok and checks[-1].remedy
+    shown = f"{caught.value} {warehouse.label} {checks} {caplog.text}"
+    assert "\n" not in str(caught.value)
+    assert secret not in shown and place.server.password not in shown
+
+
+def test_a_role_that_may_not_create_tables_is_told_which_grant_it_needs(place: Place) -> None:
+    place.run("ALTER SCHEMA public OWNER TO postgres; REVOKE ALL ON SCHEMA public FROM PUBLIC", admin=True)
+    place.run("GRANT USAGE ON SCHEMA public TO PUBLIC", admin=True)
+    with pytest.raises(WarehouseError, match="permission denied for schema public; grant the role CREATE"):
+        place.load("A")
+    checks = {check.subject.removeprefix(place.warehouse().label).strip(): check for check in place.warehouse().check()}
+    assert checks[""].ok and checks["connections"].ok
+    assert not checks["schema public"].ok and "CREATE" in checks["schema public"].remedy
+
+
+def test_doctor_leaves_nothing_behind(place: Place) -> None:
+    checks = list(place.warehouse().check())
+    assert [check.ok for check in checks] == [True] * 3, checks
+    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
+
+
+def test_doctor_makes_a_missing_database_and_schema(postgres_server: PostgresServer) -> None:  # noqa: F811
+    url = postgres_server.url("made_by_doctor") + "?options=-csearch_path%3Detl"
+    warehouse = open_warehouse(url)
+    assert [check.ok for check in warehouse.check(create=True)] == [False]  # the role may not create databases
+    postgres_server.run(f"ALTER ROLE {postgres_server.role} CREATEDB")
+    try:
+        assert [check.ok for check in warehouse.check(create=True)] == [True] * 3
+        assert postgres_server.run("SELECT 1 FROM pg_namespace WHERE nspname = 'etl'", "made_by_doctor") == [(1,)]
+    finally:
+        postgres_server.run(f"ALTER ROLE {postgres_server.role} NOCREATEDB")
+        postgres_server.run("DROP DATABASE IF EXISTS made_by_doctor")
