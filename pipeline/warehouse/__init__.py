@@ -58,7 +58,10 @@ _POSTGRESQL = re.compile(
     r"(?:[^:/@]*(?::[^@]*)?@)?(?P<host>\[[^\]/?#@]+\]|[^:/?#@\[\]]*)(?::(?P<port>\d+))?"
     r"/(?P<database>[^/?#@]+)(?:\?(?P<query>[^#]*))?"
 )
-_BIGQUERY = re.compile(r"(?P<project>[a-z][a-z0-9.:-]*[a-z0-9])/(?P<dataset>[A-Za-z0-9_]{1,1024})/?")
+_BIGQUERY = re.compile(
+    r"(?P<project>[a-z][a-z0-9.:-]*[a-z0-9])/(?P<dataset>[A-Za-z0-9_]{1,1024})/?"
+    r"(?:\?location=(?P<location>[A-Za-z0-9-]+))?"
+)
 
 
 def duckdb_path(url: str) -> str:
