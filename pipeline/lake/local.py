@@ -182,10 +182,9 @@ class LocalStore(Store):
             lock.release()
 
     def check(self, create: bool = False) -> Iterable[Check]:
-        if not self.folder.exists() and not create:
-            parent = next(folder for folder in self.folder.parents if folder.exists())
-            ok = os.access(parent, os.W_OK | os.X_OK)
-            if ok:
+        if not os.path.exists(self.folder) and not create:
+            parent = next(folder for folder in self.folder.parents if os.path.exists(folder))
+            if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
                 yield Check(self.url, True, "does not exist yet; it is made with the first file")
             else:
                 yield Check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def make_month(tmp_path: Path) -> MakeMonth:
         dataset: str = "green",
         **changes: object,
     ) -> tuple[Path, Path, Manifest]:
-        parquet, rejects = tmp_path / "made.parquet", tmp_path / "made.rejects.parquet"
+        parquet, rejects = (tmp_path / f"{zlib.crc32(content)}.{kind}.parquet" for kind in ("data", "rejects"))
         parquet.write_bytes(content)
         rejects.write_bytes(b"rejects of " + content)
         values: dict[str, object] = {

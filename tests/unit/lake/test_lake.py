@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import LakeError
 from pipeline.lake import Lake, Manifest, layout, open_store
+from pipeline.lake.lake import digest_of
 from pipeline.lake.store import Store
 from pipeline.warehouse.base import ParquetFile
 
@@ -157,6 +158,28 @@ def test_replaced_month_may_stay_under_versions(lake: Lake, make_month: MakeMont
     else:
         assert lake.store.list("versions") == {}
     assert lake.store.read(layout.data("green", APRIL)) == b"second"
+
+
+def publish_often(url: str, month: tuple[Path, Path, Manifest]) -> None:
+    lake = Lake(open_store(url))
+    for _ in range(10):
+        lake.publish(*month)
+
+
+def test_parallel_publishers_of_one_month_leave_one_of_theirs(lake: Lake, make_month: MakeMonth) -> None:
+    months = [make_month(content=content) for content in (b"first", b"other", b"third")]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=publish_often, args=(lake.url, month)) for month in months]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    found = lake.manifest("green", APRIL)
+    assert found
+    for digest in (found.parquet, found.rejects):
+        with lake.store.local(digest.path) as local:
+            assert digest_of(local, digest.path) == digest
 
 
 def test_all_months_of_history_are_read_quickly(lake: Lake, make_month: MakeMonth) -> None:

@@ -161,8 +161,17 @@ def test_versions_tell_writes_apart_however_slow_the_clock(store: Store, monkeyp
     assert store.read("a") == store.read("b") == b"z"
 
 
-def test_one_of_two_racing_writers_wins(store: Store) -> None:
+def test_one_of_two_racing_writers_wins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     won: list[int] = []
+    stat = store.stat
+
+    def slow_stat(path: str) -> object:
+        try:
+            return stat(path)
+        finally:
+            time.sleep(0.01)  # between looking and renaming, where the other one comes in
+
+    monkeypatch.setattr(store, "stat", slow_stat)
 
     def write(number: int) -> None:
         try:
