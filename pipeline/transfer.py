@@ -509,7 +509,6 @@ class _GzipCheck(_Check):
         super().__init__()
         self._member: Any = None  # the decompressor of the member we are in
         self._rest = b""  # of the last chunk, too short to tell what follows a member
-        self._padded = False
 
     def begins_right(self, head: bytes) -> bool:
         return head[:3] == b"\x1f\x8b\x08"
@@ -521,13 +520,11 @@ class _GzipCheck(_Check):
         self._rest = b""
         while data:
             if self._member is None:
-                if not data.strip(b"\0"):  # gzip lets zeros follow, as a tape's last block has them
-                    self._padded = True
-                    return
-                if len(data) < 3 and not self._padded:
+                data = data.lstrip(b"\0")  # gzip lets zeros follow a member, as the last block of a tape has them
+                if len(data) < 3:
                     self._rest = data
                     return
-                if self._padded or data[:3] != b"\x1f\x8b\x08":
+                if data[:3] != b"\x1f\x8b\x08":
                     raise _Damage("bytes that are no gzip follow the end of the gzip data")
                 self._member = isal_zlib.decompressobj(wbits=31)
             try:

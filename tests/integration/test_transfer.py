@@ -118,7 +118,7 @@ def test_what_was_there_is_replaced(server: HttpServer, site: Path, inbox: Path)
 
 
 def test_gzip_in_several_members_and_with_padding(server: HttpServer, site: Path, inbox: Path) -> None:
-    members = [gzip.compress(bytes([n]) * n) for n in range(200)]
+    members = [gzip.compress(bytes([n]) * n) + b"\0" * (n % 5) for n in range(200)]
     (site / CSV[1:]).write_bytes(b"".join(members) + b"\0" * 700)
     server.program(CSV, Fault(pause=0.001, chunk=97))  # members end anywhere in a chunk
     assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
@@ -236,6 +236,18 @@ def test_an_etag_that_changes_every_time(server: HttpServer, site: Path, inbox: 
     with pytest.raises(TruncatedFile):
         fetch(server.url, CSV, inbox)
     assert len(parts(inbox)) == 1  # those of the other versions are gone
+
+
+def test_a_server_that_ignores_if_range(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(cut_after=100_000, etag='"old"'), Fault(no_if_range=True))
+    assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+    assert [request.status for request in server.requests] == [200, 206, 200]
+
+
+def test_a_server_that_sends_less_than_the_rest(server: HttpServer, site: Path, inbox: Path) -> None:
+    server.program(CSV, Fault(cut_after=100_000), Fault(range_limit=50_000))
+    fetched = fetch(server.url, CSV, inbox)
+    assert is_whole(fetched, site / CSV[1:], inbox) and fetched.resumed_from == 150_000
 
 
 def test_a_server_without_ranges(server: HttpServer, site: Path, inbox: Path) -> None:
@@ -485,6 +497,18 @@ def test_a_source_that_changes_meanwhile(site: Path, inbox: Path, times: int, mo
         with pytest.raises(TruncatedFile, match="changed while it was copied"):
             fetch(f"file:{site}", CSV, inbox, progress=change)
         assert os.listdir(inbox) == []
+
+
+def test_a_source_that_is_rewritten_meanwhile(site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of each version looks like a damaged file, and is none."""
+    monkeypatch.setattr(transfer, "CHUNK", 10_000)
+    source, other = site / CSV[1:], gzip.compress(random.Random(2).randbytes(300_000), mtime=0)
+
+    def rewrite(done: int, total: int | None) -> None:
+        if done == 100_000 and source.read_bytes() != other:
+            source.write_bytes(other)
+
+    assert is_whole(fetch(f"file:{site}", CSV, inbox, progress=rewrite), source, inbox)
 
 
 @pytest.mark.parametrize(("url", "dataset"), [("", "green"), ("sample:?rows=50&layout=dtc", "green"), ("", "zones")])

@@ -41,6 +41,8 @@ class Fault:
     cut_after        close the connection after so many bytes of the body
     announced        this Content-Length instead of the right one; -1 for none (the end of the connection ends the body)
     no_range         ignore Range, serve the whole file with 200
+    no_if_range      ignore If-Range: send the part that was asked for, of whatever version
+    range_limit      answer a Range with at most so many bytes
     delay            seconds before the answer begins
     pause            seconds before each ``chunk`` bytes of the body
     times            for how many requests
@@ -55,6 +57,8 @@ class Fault:
     cut_after: int | None = None
     announced: int | None = None
     no_range: bool = False
+    no_if_range: bool = False
+    range_limit: int | None = None
     delay: float = 0.0
     pause: float = 0.0
     chunk: int = 1 << 16
@@ -185,12 +189,13 @@ class _Handler(BaseHTTPRequestHandler):
             if not fault.no_range:
                 headers["Accept-Ranges"] = "bytes"
                 wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                if wanted and self.headers.get("If-Range", etag) == etag:
+                if wanted and (fault.no_if_range or self.headers.get("If-Range", etag) == etag):
                     first = int(wanted[1])
+                    end = min(length, first + (fault.range_limit or length))
                     status = 206 if first < length else 416
-                    bounds = f"{first}-{length - 1}" if status == 206 else "*"
+                    bounds = f"{first}-{end - 1}" if status == 206 else "*"
                     headers["Content-Range"] = f"bytes {bounds}/{length}"
-                    first, length = (first, length - first) if status == 206 else (0, 0)
+                    first, length = (first, end - first) if status == 206 else (0, 0)
         if fault.retry_after is not None:
             headers["Retry-After"] = fault.retry_after
         if fault.announced != -1:
