@@ -33,8 +33,7 @@ def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: R
         raise WrongFormat(f"{source_name}: no Parquet file. Check the file at its publisher, or download it again")
     stream.seek(0)
     try:
-        file = pq.ParquetFile(stream, **STREAMING)
-        yield from _read(file, dataset, source_name, report)
+        yield from _read(stream, dataset, source_name, report)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UnreadableFile(
@@ -42,11 +41,16 @@ def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: R
         ) from error
 
 
-def _read(file: pq.ParquetFile, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
-    schema = file.schema_arrow
-    header = Header.of(schema.names, dataset, source_name)
+def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+    metadata = pq.read_metadata(stream)
+    names = metadata.schema.to_arrow_schema().names
+    header = Header.of(names, dataset, source_name)
     report.ignored_columns = [header.names[i] for i in header.ignored]
     report.unknown_columns = {header.names[i]: 0 for i in header.unknown}
+    # Words come as indices into their distinct values: far cheaper than to find these again. No effect on other types.
+    words = [names[i] for i in header.used() if (column := header.column_at(i)) and values.is_word(column)]
+    stream.seek(0)
+    file = pq.ParquetFile(stream, metadata=metadata, read_dictionary=words, **STREAMING)
     done = 0
     for batch in file.iter_batches(batch_size=BATCH_ROWS):
         yield _chunk(batch, header, done, source_name, report)
@@ -98,6 +102,8 @@ def _as_json(batch: pa.RecordBatch, row: int) -> str:
 def _json_value(scalar: pa.Scalar) -> object:
     if not scalar.is_valid:
         return None
+    if isinstance(scalar, pa.DictionaryScalar):
+        scalar = scalar.value
     if pa.types.is_timestamp(scalar.type):  # years outside of Python's range have a text too
         return scalar.cast(pa.string()).as_py()
     value = scalar.as_py()

@@ -3,8 +3,8 @@
 ``from_text`` and ``from_arrow`` return the converted values and a mask of the values that the column cannot hold;
 masked values are null. What is no value at all (nothing, blanks, NaN) is null and no error.
 
-Texts are converted by Arrow where it can (the same conversions as in its CSV reader, so that the readers' fast and
-exact paths agree), and by the functions below where it cannot.
+Texts are converted by Arrow where it can, as in its CSV reader, and by the ``parse_`` functions below where it cannot.
+These take everything that Arrow takes and give the same value, so that the readers' fast and exact paths agree.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TIMES = (
 _INTEGER = re.compile(r"[+-]?[0-9]+(?=(?:\.0*)?\Z)")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _CLOCK = (
-    r"(?:[ T]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?"
+    r"(?:[ T]+(?P<hour>\d{1,2})(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?)?"
     r"(?: ?(?P<half>[AP])M)?)?"
 )
 #: ISO without leading zeros or with slashes; and the American order, month first, of some fhv files and exports.
@@ -147,6 +147,9 @@ def from_arrow(values: pa.Array, column: Column) -> Converted:
     """Convert an array of whatever type a Parquet file has. ``TypeError`` if the type can never mean the column."""
     kind = values.type
     if pa.types.is_dictionary(kind):
+        if _is_text(kind.value_type) and is_word(column):
+            distinct = _as_string(values.dictionary)
+            return from_text(pa.DictionaryArray.from_arrays(values.indices, distinct), column)
         values = values.dictionary_decode()
         kind = values.type
     if pa.types.is_null(kind):
@@ -192,31 +195,14 @@ def _by_distinct_text(texts: pa.Array, parse: Callable[[str], object], kind: pa.
 
 
 def _by_arrow(texts: pa.Array, column: Column, parse: Callable[[str], object]) -> Converted:
-    """Convert with Arrow; what it refuses, one by one with ``parse``."""
-    pieces: list[pa.Array] = []
-    bad: list[int] = []
-
-    def convert(start: int, length: int) -> None:
-        part = texts.slice(start, length)
-        try:
-            values = part.cast(column.arrow_type)
-            if in_range(values):
-                pieces.append(values)
-                return
-        except pa.ArrowInvalid:
-            pass
-        if length > 1:
-            convert(start, length // 2)
-            convert(start + length // 2, length - length // 2)
-            return
-        try:
-            pieces.append(pa.array([parse(part[0].as_py())], column.arrow_type))
-        except ValueError:
-            pieces.append(pa.nulls(1, column.arrow_type))
-            bad.append(start)
-
-    convert(0, len(texts))
-    return pa.concat_arrays(pieces), _mask(bad, len(texts))
+    """Convert with Arrow; if it refuses any of them, all with ``parse``, which takes whatever Arrow takes."""
+    try:
+        values = texts.cast(column.arrow_type)
+        if in_range(values):
+            return values, None
+    except pa.ArrowInvalid:
+        pass
+    return _by_distinct_text(texts, parse, column.arrow_type)
 
 
 # -- typed values --------------------------------------------------------------------------------
@@ -320,11 +306,3 @@ def _true(mask: pa.Array) -> np.ndarray:
 
 def _null_where(values: pa.Array, mask: np.ndarray) -> pa.Array:
     return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)
-
-
-def _mask(indices: list[int], length: int) -> np.ndarray | None:
-    if not indices:
-        return None
-    mask = np.zeros(length, bool)
-    mask[indices] = True
-    return mask
