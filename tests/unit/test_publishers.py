@@ -157,7 +157,7 @@ def test_wrong_address_does_not_show_its_password() -> None:
 
 
 def test_importing_is_light() -> None:
-    heavy = "requests pyarrow pandas numpy duckdb sqlalchemy tenacity filelock"
+    heavy = "pyarrow pandas numpy duckdb sqlalchemy google.cloud.storage isal"
     code = f"import sys, pipeline.publishers; print([m for m in {heavy.split()} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
