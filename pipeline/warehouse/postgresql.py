@@ -24,24 +24,19 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import io
 import logging
 import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 import psycopg2.errors
-import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import sqlalchemy
-from sqlalchemy.dialects.postgresql import dialect as sqlalchemy_dialect
 
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
@@ -59,30 +54,15 @@ from .base import (
     Warehouse,
     no_progress,
 )
-from .tables import Dialect, literal, missing_columns, next_row
+from .postgresql_copy import copy, open_parquet
+from .postgresql_session import TYPES, Relation, Session, quote, text_of
+from .tables import literal, missing_columns, next_row
 from .views import TRIPS_VIEW, views
-
-try:
-    import pgpq
-except ImportError:  # it has no wheel for Linux on ARM
-    pgpq = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
-#: As ``format_type`` of the server spells them.
-TYPES = {
-    "int64": "bigint",
-    "float64": "double precision",
-    "string": "text",
-    "timestamp": "timestamp without time zone",
-    "date": "date",
-}
-
 #: The first with SHARE UPDATE EXCLUSIVE for ATTACH PARTITION; before that, it waited for every reader.
 OLDEST_SERVER = 12
-
-#: Rows that are encoded at a time: about 7 MB of a yellow month.
-BATCH_ROWS = 32_768
 
 #: Seconds that a change of a table may make new readers wait, and the pause in which they get through.
 ALTER_TIMEOUT, ALTER_PAUSE = 1.0, 0.5
@@ -115,7 +95,9 @@ class PostgreSQL(Warehouse):
     def load(
         self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
-        with parquet.local() as path, _open(path, parquet.uri, dataset, row) as file, self._session() as session:
+        if dataset.is_monthly != (row.file_month is not None):
+            raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
+        with parquet.local() as path, open_parquet(path, parquet.uri, dataset, row) as file, self._session() as session:
             self._prepare(session, dataset)
             with self._locked(session, row.slice):
                 stored = next_row(row, session.newest(row.slice))
@@ -140,7 +122,7 @@ class PostgreSQL(Warehouse):
                 return {}
             if not dataset.is_monthly:
                 return {None: session.run(f"SELECT count(*) FROM {session.table(dataset.table)}")[0][0]}
-            month = _quote(FILE_MONTH.name)
+            month = quote(FILE_MONTH.name)
             return dict(
                 session.run(f"SELECT {month}, count(*) FROM {session.table(dataset.table)} GROUP BY 1 ORDER BY 1")
             )
@@ -185,12 +167,12 @@ class PostgreSQL(Warehouse):
         )
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[_Session]:
+    def _session(self) -> Iterator[Session]:
         """A connection that is closed at the end; errors in the words of the pipeline."""
         connection = self._connect(self._engine)
         try:
             with contextlib.closing(connection):
-                session = _Session(connection, self._schema_of_url())
+                session = Session(connection, self._schema_of_url())
                 if session.schema is None:
                     raise WarehouseError(
                         f"{self.label}: no schema of the search_path exists; name one in the URL by "
@@ -223,7 +205,7 @@ class PostgreSQL(Warehouse):
     # -- locks -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _locked(self, session: _Session, slice: Slice) -> Iterator[None]:
+    def _locked(self, session: Session, slice: Slice) -> Iterator[None]:
         """The transaction that loads a slice, alone with it. WarehouseBusy names who has it for too long."""
         key = session.lock_key(*slice)
         try:
@@ -242,7 +224,7 @@ class PostgreSQL(Warehouse):
 
     # -- tables ----------------------------------------------------------------------------------
 
-    def _prepare(self, session: _Session, dataset: Dataset | None) -> None:
+    def _prepare(self, session: Session, dataset: Dataset | None) -> None:
         """Make the tables and views that are missing and the columns that are new; usually one query and no lock.
 
         A change waits for open readers of its table and makes new ones wait, so it is tried for a second
@@ -266,7 +248,7 @@ class PostgreSQL(Warehouse):
                 time.sleep(ALTER_PAUSE)
         self._prepare_views(session, declared)
 
-    def _prepare_views(self, session: _Session, declared: Iterable[Dataset]) -> None:
+    def _prepare_views(self, session: Session, declared: Iterable[Dataset]) -> None:
         """Make or renew the views. Only readers need them: one that cannot be renewed is reported and fails no load."""
         found = session.relations(VIEW_COMMENTS)
         for name, select in views(session.dialect, declared).items():
@@ -286,7 +268,7 @@ class PostgreSQL(Warehouse):
                 except psycopg2.errors.InvalidTableDefinition:
                     continue
                 except (psycopg2.ProgrammingError, psycopg2.NotSupportedError, psycopg2.InternalError) as error:
-                    logger.warning("%s: view %s is not renewed: %s", self.label, name, _text(error))
+                    logger.warning("%s: view %s is not renewed: %s", self.label, name, text_of(error))
                     break
                 except psycopg2.errors.LockNotAvailable:
                     logger.warning("%s: view %s is in use and is renewed by a later load", self.label, name)
@@ -296,7 +278,7 @@ class PostgreSQL(Warehouse):
 
     def _error(self, error: psycopg2.Error) -> PipelineError:
         """An error of an open connection, by its SQLSTATE."""
-        text, code = f"{self.label}: {self._without_password(_text(error))}", error.pgcode or ""
+        text, code = f"{self.label}: {self._without_password(text_of(error))}", error.pgcode or ""
         if isinstance(error, psycopg2.errors.LockNotAvailable):
             return WarehouseBusy(f"{text}; run again when the other session is done")
         if code in _REMEDIES:
@@ -307,7 +289,7 @@ class PostgreSQL(Warehouse):
 
     def _connect_error(self, error: BaseException | None) -> PipelineError:
         """An error on the way to a connection. psycopg2 gives these no SQLSTATE, so the server's English has to do."""
-        text = f"{self.label}: {self._without_password(_text(error))}"
+        text = f"{self.label}: {self._without_password(text_of(error))}"
         for pattern, remedy in _REFUSALS.items():
             if re.search(pattern, text):
                 return WarehouseError(f"{text}; {remedy}")
@@ -333,13 +315,13 @@ class PostgreSQL(Warehouse):
             try:
                 with contextlib.closing(self._connect(engine)) as connection, connection.cursor() as cursor:
                     connection.autocommit = True
-                    cursor.execute(f"CREATE DATABASE {_quote(str(url.database))}")
+                    cursor.execute(f"CREATE DATABASE {quote(str(url.database))}")
             except psycopg2.Error as refused:
                 raise self._error(refused) from refused
 
-    def _check_schema(self, session: _Session) -> Check:
+    def _check_schema(self, session: Session) -> Check:
         """Whether the role may do what a load does, by doing it in a transaction that is rolled back."""
-        subject, month = f"{self.label} schema {session.schema}", _quote(FILE_MONTH.name)
+        subject, month = f"{self.label} schema {session.schema}", quote(FILE_MONTH.name)
         table, part = session.table("etl_doctor"), session.table("etl_doctor_2021_01")
         try:
             with session.transaction(self.options.lock_timeout):
@@ -351,7 +333,7 @@ class PostgreSQL(Warehouse):
                 foreign = session.run(
                     "SELECT relname, pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = %s::regnamespace AND "
                     "relname = ANY(%s) AND NOT pg_has_role(relowner, 'USAGE')",
-                    _quote(session.schema),
+                    quote(session.schema),
                     [LEDGER_TABLE, *(dataset.table for dataset in DATASETS.values())],
                 )
                 session.connection.rollback()
@@ -364,7 +346,7 @@ class PostgreSQL(Warehouse):
             return Check(subject, False, f"tables of another owner: {owners}", "make the role of the URL their owner")
         return Check(subject, True, "the role may create and attach tables")
 
-    def _check_connections(self, session: _Session) -> Check:
+    def _check_connections(self, session: Session) -> Check:
         limit, used = session.run(
             "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, "
             "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
@@ -376,139 +358,10 @@ class PostgreSQL(Warehouse):
         return Check(subject, True, f"{free} of {limit} connections are free")
 
 
-class _Relation:
-    """A table or view of the catalog: its kind (``pg_class.relkind``), comment and columns."""
-
-    def __init__(self, kind: str, comment: str | None) -> None:
-        self.kind, self.comment = kind, comment
-        #: Name of a column -> its definition, bare type and comment.
-        self.columns: dict[str, str] = {}
-        self.types: dict[str, str] = {}
-        self.comments: dict[str, str | None] = {}
-
-
-class _Session:
-    """An open connection: statements, transactions and what the pipeline asks the catalog."""
-
-    def __init__(self, connection: psycopg2.extensions.connection, schema: str | None) -> None:
-        self.connection = connection
-        self.server_version = connection.server_version // 10_000
-        with connection.cursor() as cursor:
-            # A server that hears nothing from a vanished client would hold its locks for hours.
-            cursor.execute("SELECT set_config('tcp_keepalives_idle', '60', false), current_schema()")
-            self.schema: str = schema or cursor.fetchone()[1]
-        connection.commit()
-        self.dialect = Dialect(quote=_quote, table=self.table, types=TYPES)
-
-    def table(self, name: str) -> str:
-        return f"{_quote(self.schema)}.{_quote(name)}"
-
-    def run(self, statement: str, *values: object) -> list[tuple]:
-        """The rows of a statement, in the transaction that is open or begins with it."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    @contextlib.contextmanager
-    def transaction(self, lock_timeout: float) -> Iterator[None]:
-        """Commit at the end, roll back on any error. No lock is waited for longer than ``lock_timeout`` seconds."""
-        self.connection.rollback()
-        try:
-            self.run(f"SET LOCAL lock_timeout = {max(1, int(lock_timeout * 1000))}")
-            yield
-            self.connection.commit()
-        except BaseException:
-            with contextlib.suppress(psycopg2.Error):
-                self.connection.rollback()
-            raise
-
-    def create_schema(self) -> None:
-        if not self.run("SELECT 1 FROM pg_namespace WHERE nspname = %s", self.schema):
-            self.run(f"CREATE SCHEMA {_quote(self.schema)}")
-
-    def relations(self, names: Iterable[str]) -> dict[str, _Relation]:
-        """Those of the named tables and views that exist in the schema."""
-        found: dict[str, _Relation] = {}
-        for name, kind, comment, column, type_, column_comment, required in self.run(
-            "SELECT c.relname, c.relkind::text, obj_description(c.oid, 'pg_class'), a.attname, "
-            "format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum), a.attnotnull "
-            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid "
-            "WHERE n.nspname = %s AND c.relname = ANY(%s) AND a.attnum > 0 AND NOT a.attisdropped "
-            "ORDER BY c.relname, a.attnum",
-            self.schema,
-            list(names),
-        ):
-            relation = found.setdefault(name, _Relation(kind, comment))
-            relation.columns[column] = type_ + (" NOT NULL" if required else "")
-            relation.types[column] = type_
-            relation.comments[column] = column_comment
-        return found
-
-    def partition(self, table: str, month: dt.date) -> str | None:
-        """Full name of the partition that holds a month."""
-        rows = self.run(
-            "SELECT n.nspname, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE i.inhparent = %s::regclass AND pg_get_expr(c.relpartbound, c.oid) = %s",
-            self.table(table),
-            f"FOR VALUES IN ('{month}')",
-        )
-        return f"{_quote(rows[0][0])}.{_quote(rows[0][1])}" if rows else None
-
-    def ledger_rows(self, newest: bool = False) -> list[LedgerRow]:
-        """All ledger rows, oldest first, or the newest of each slice; [] where there is no ledger."""
-        names = ", ".join(_quote(column.name) for column in LEDGER_COLUMNS)
-        table = self.table(LEDGER_TABLE)
-        try:
-            rows = self.run(
-                f"SELECT DISTINCT ON (dataset, file_month) {names} FROM {table} "
-                "ORDER BY dataset, file_month, loaded_at DESC"
-                if newest
-                else f"SELECT {names} FROM {table} ORDER BY loaded_at"
-            )
-        except psycopg2.errors.UndefinedTable:
-            return []
-        return [LedgerRow(**{c.name: value for c, value in zip(LEDGER_COLUMNS, row, strict=True)}) for row in rows]
-
-    def newest(self, slice: Slice) -> LedgerRow | None:
-        """The newest ledger row of a slice, of any status."""
-        names = [column.name for column in LEDGER_COLUMNS]
-        rows = self.run(
-            f"SELECT {', '.join(map(_quote, names))} FROM {self.table(LEDGER_TABLE)} "
-            "WHERE dataset = %s AND file_month IS NOT DISTINCT FROM %s::date ORDER BY loaded_at DESC LIMIT 1",
-            *slice,
-        )
-        return LedgerRow(**dict(zip(names, rows[0], strict=True))) if rows else None
-
-    def insert_ledger(self, row: LedgerRow) -> None:
-        names = ", ".join(_quote(column.name) for column in LEDGER_COLUMNS)
-        marks = ", ".join(["%s"] * len(LEDGER_COLUMNS))
-        self.run(f"INSERT INTO {self.table(LEDGER_TABLE)} ({names}) VALUES ({marks})", *row.values())
-
-    def lock_key(self, name: str, month: dt.date | None) -> int:
-        """Number of the advisory lock on a slice of this schema; 63 bits of a digest."""
-        digest = hashlib.sha256(f"nyc-trips {self.schema} {name} {month}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") >> 1
-
-    def holders(self, key: int) -> str:
-        """Who holds the advisory lock ``key``, else who holds tables of the schema: at most three sessions."""
-        rows = self.run(
-            "SELECT DISTINCT l.locktype <> 'advisory', a.pid, a.usename, a.application_name "
-            "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND a.pid <> pg_backend_pid() AND "
-            "a.datname = current_database() AND (l.locktype = 'advisory' AND l.objsubid = 1 AND "
-            "(l.classid::bigint << 32 | l.objid::bigint) = %s OR l.locktype = 'relation' AND l.relation IN "
-            "(SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace(%s))) ORDER BY 1, 2",
-            key,
-            _quote(self.schema),
-        )
-        sessions = [row[1:] for row in rows if row[0] == rows[0][0]][:3]
-        return ", ".join(f"pid {pid} of role {role} ({name or 'no name'})" for pid, role, name in sessions)
-
-
 class _Place:
     """Where the rows of a slice are copied to within the transaction of a load, and how they get into the table."""
 
-    def __init__(self, session: _Session, dataset: Dataset, month: dt.date | None) -> None:
+    def __init__(self, session: Session, dataset: Dataset, month: dt.date | None) -> None:
         self.session, self.dataset, self.month = session, dataset, month
         self.parent = session.table(dataset.table)
         #: The table whose rows are replaced; None if the month is new.
@@ -521,15 +374,15 @@ class _Place:
     def fill(self, file: pq.ParquetFile, rows: int, progress: Progress) -> None:
         """Create the table and copy the file into it; WarehouseError unless it brings exactly ``rows`` rows."""
         columns = self.session.relations([self.dataset.table])[self.dataset.table].columns
-        definition = [f"{_quote(name)} {type_}" for name, type_ in columns.items()]
+        definition = [f"{quote(name)} {type_}" for name, type_ in columns.items()]
         if self.month:
-            definition.append(f"CHECK ({_quote(FILE_MONTH.name)} = DATE '{self.month}')")
+            definition.append(f"CHECK ({quote(FILE_MONTH.name)} = DATE '{self.month}')")
         # Spelled out and not LIKE, which would keep a lock on the parent while the file is copied. A table that only
         # carries rows over to another one needs no write-ahead log.
         kind = "UNLOGGED TABLE" if self.occupied else "TABLE"
         self.session.run(f"CREATE {kind} {self.table} ({', '.join(definition)})")
-        self.names = ", ".join(_quote(name) for name in file.schema_arrow.names)
-        copied = _copy(self.session, f"{self.table} ({self.names})", file, progress)
+        self.names = ", ".join(quote(name) for name in file.schema_arrow.names)
+        copied = copy(self.session, f"{self.table} ({self.names})", file, progress)
         if copied != rows:
             raise WarehouseError(f"{self.table}: {copied} rows were copied, and {rows} should be; load the month again")
         if not self.occupied:
@@ -554,13 +407,13 @@ class _Place:
             self.session.connection.autocommit = True
             self.session.run(f"VACUUM (ANALYZE, SKIP_LOCKED) {self.occupied}")
         except psycopg2.Error as error:
-            logger.warning("%s is loaded, but was not vacuumed: %s", self.table, _text(error))
+            logger.warning("%s is loaded, but was not vacuumed: %s", self.table, text_of(error))
 
 
 # -- tables --------------------------------------------------------------------------------------
 
 
-def _changes(session: _Session, declared: Sequence[Dataset]) -> list[str]:
+def _changes(session: Session, declared: Sequence[Dataset]) -> list[str]:
     """The statements that bring the tables of the schema to their declarations; [] if they are there."""
     found = session.relations([LEDGER_TABLE, *(dataset.table for dataset in declared)])
     statements = _table_changes(session, found, LEDGER_TABLE, "What was loaded when; append-only", LEDGER_COLUMNS)
@@ -570,8 +423,8 @@ def _changes(session: _Session, declared: Sequence[Dataset]) -> list[str]:
 
 
 def _table_changes(
-    session: _Session,
-    found: dict[str, _Relation],
+    session: Session,
+    found: dict[str, Relation],
     name: str,
     title: str,
     columns: Sequence[Column],
@@ -583,11 +436,11 @@ def _table_changes(
         definition = ", ".join(
             session.dialect.definition(column) + (" NOT NULL" if column is FILE_MONTH else "") for column in columns
         )
-        month = f" PARTITION BY LIST ({_quote(FILE_MONTH.name)})" if monthly else ""
+        month = f" PARTITION BY LIST ({quote(FILE_MONTH.name)})" if monthly else ""
         statements.append(f"CREATE TABLE {table} ({definition}){month}")
         if dataset and (index := _index(dataset, table)):
             statements.append(index)
-        existing = _Relation("", None)
+        existing = Relation("", None)
     else:
         if existing.kind != ("p" if monthly else "r"):
             shape = "a table partitioned by file_month" if monthly else "a plain table"
@@ -600,110 +453,13 @@ def _table_changes(
         statements.append(f"COMMENT ON TABLE {table} IS {literal(title)}")
     for column in columns:
         if existing.comments.get(column.name) != column.description:
-            statements.append(f"COMMENT ON COLUMN {table}.{_quote(column.name)} IS {literal(column.description)}")
+            statements.append(f"COMMENT ON COLUMN {table}.{quote(column.name)} IS {literal(column.description)}")
     return statements
 
 
 def _index(dataset: Dataset, table: str) -> str | None:
     """Statement of the index on the pickup time; the same on the parent and on each partition."""
-    return f"CREATE INDEX ON {table} USING brin ({_quote(dataset.pickup)})" if dataset.pickup else None
-
-
-_quote: Callable[[str], str] = sqlalchemy_dialect().identifier_preparer.quote_identifier
-
-
-# -- the file ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _open(path: Path, uri: str, dataset: Dataset, row: LedgerRow) -> Iterator[pq.ParquetFile]:
-    """The Parquet file, if its footer has the rows and types it should have."""
-    try:
-        # Read through a small buffer: an official file is one row group, which is not to be held as a whole.
-        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as error:
-        raise WarehouseError(f"{uri} is no readable Parquet file ({_text(error)}); upload the month again") from error
-    with file:
-        if file.metadata.num_rows != row.row_count:
-            raise WarehouseError(
-                f"{uri} has {file.metadata.num_rows} rows, and its manifest says {row.row_count}; upload it again"
-            )
-        declared = dataset.table_schema
-        for field in file.schema_arrow:
-            if field.name not in declared.names:
-                raise WarehouseError(f"{uri}: column {field.name} is not declared; write the month again")
-            if field.type != declared.field(field.name).type:
-                raise WarehouseError(
-                    f"{uri}: column {field.name} is {field.type} and should be {declared.field(field.name).type}; "
-                    f"write the month again"
-                )
-        yield file
-
-
-def _copy(session: _Session, target: str, file: pq.ParquetFile, progress: Progress) -> int:
-    """COPY the file into ``target``; the number of rows that arrived."""
-    kind, encode = ("csv", _csv) if pgpq is None else ("binary", _binary)
-    chunks = _Chunks(encode(file.schema_arrow, _batches(file, progress)))
-    with session.connection.cursor() as cursor:
-        try:
-            cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT {kind})", chunks, size=1 << 18)
-        except psycopg2.Error:
-            if chunks.error:  # psycopg2 tells of an error on our side, or an interrupt, as a cancelled query
-                raise chunks.error from None
-            raise
-        return cursor.rowcount
-
-
-def _batches(file: pq.ParquetFile, progress: Progress) -> Iterator[pa.RecordBatch]:
-    done = 0
-    try:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-            yield batch
-            done += batch.num_rows
-            progress(done, file.metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise WarehouseError(f"the Parquet file broke off ({_text(error)}); upload the month again") from error
-
-
-def _binary(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
-    encoder = pgpq.ArrowToPostgresBinaryEncoder(schema)
-    yield encoder.write_header()
-    for batch in batches:
-        try:
-            yield encoder.write_batch(batch)
-        except ValueError as error:
-            raise WarehouseError(f"a value that PostgreSQL cannot hold: {_text(error)}; reject such rows") from error
-    yield encoder.finish()
-
-
-def _csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
-    """The same rows at half the speed, where there is no binary encoder; floats have all digits they need."""
-    for batch in batches:
-        text = io.BytesIO()
-        pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
-        yield text.getvalue()
-
-
-class _Chunks:
-    """Encoded batches as a file for ``copy_expert``; ``error`` is what reading them raised."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-        self.error: BaseException | None = None
-
-    def read(self, size: int) -> bytes:
-        try:
-            while not self._rest:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    return b""
-                self._rest = memoryview(chunk)
-        except BaseException as error:
-            self.error = error
-            raise
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(piece)
+    return f"CREATE INDEX ON {table} USING brin ({quote(dataset.pickup)})" if dataset.pickup else None
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -740,11 +496,3 @@ _REFUSALS = {
     r"permission denied": "grant the role CONNECT on the database",
     r"invalid connection option|invalid .*value": "correct the part after ? in the URL",
 }
-
-
-def _text(error: BaseException | None) -> str:
-    """The message in one line, with table, line and column of a COPY."""
-    if isinstance(error, psycopg2.Error) and error.diag.message_primary:
-        context = error.diag.context or ""
-        return error.diag.message_primary + (f" ({context.splitlines()[0]})" if context.startswith("COPY") else "")
-    return " ".join(str(error).split())

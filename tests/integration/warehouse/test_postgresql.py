@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ import pytest
 from pipeline import datasets
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
-from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse, postgresql
+from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse, postgresql_copy
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 
 GREEN, ZONES = datasets.get("green"), datasets.get("zones")
@@ -229,7 +230,7 @@ def test_every_value_arrives_as_it_is(place: Place, encoder: str, monkeypatch: p
     if encoder == "binary":
         pytest.importorskip("pgpq")
     else:
-        monkeypatch.setattr(postgresql, "pgpq", None)
+        monkeypatch.setattr(postgresql_copy, "pgpq", None)
     texts = ["two\nlines", "back\\slash \\N", 'a "quote", a comma', "", None, "\r\n", " ü € 😀 ", "\\."]
     floats = [0.1, 1e-300, float("inf"), float("-inf"), 5e-324, None, 1 / 3, -0.0]
     times = [
@@ -311,6 +312,15 @@ def test_attaching_does_not_read_the_table_again(place: Place) -> None:
 # -- declarations that change -----------------------------------------------------------------------
 
 
+def test_the_ledger_of_an_older_version_is_read_and_gets_its_new_columns(place: Place) -> None:
+    place.load("A")
+    place.run("DROP VIEW etl_current; ALTER TABLE etl_loads DROP COLUMN rules, DROP COLUMN is_synthetic")
+    assert place.warehouse().ledger()["green", JANUARY].rules is None
+    place.load("B")
+    assert [row.rules for row in place.warehouse().history()] == [None, "none"]
+    assert place.run("SELECT rules FROM etl_current") == [("none",)]
+
+
 def test_a_new_column_is_added_and_old_months_have_null(place: Place) -> None:
     place.load("A", JANUARY)
     learned = dataclasses.replace(GREEN, columns=(*GREEN.columns, Column("cargo", "string", "What was carried")))
@@ -359,6 +369,12 @@ def test_a_view_that_others_rest_on_fails_no_load(place: Place, caplog: pytest.L
 
 
 # -- input that cannot be right ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset, month", [(GREEN, None), (ZONES, JANUARY)], ids=["green", "zones"])
+def test_a_month_is_given_exactly_where_there_are_months(place: Place, dataset: Dataset, month: dt.date | None) -> None:
+    with pytest.raises(WarehouseError, match="month"):
+        place.load("A", month, dataset=dataset)
 
 
 def test_a_wrong_number_of_rows_leaves_all_as_it_was(place: Place) -> None:
@@ -651,7 +667,7 @@ def test_a_refused_connection_says_what_to_do_and_no_password(
         warehouse.ledger()
     checks = list(warehouse.check())
     assert not checks[-1].ok and checks[-1].remedy
-    shown = f"{caught.value} {warehouse.label} {checks} {caplog.text}"
+    shown = f"{''.join(traceback.format_exception(caught.value))} {warehouse.label} {checks} {caplog.text}"
     assert "\n" not in str(caught.value)
     assert secret not in shown and place.server.password not in shown
 
