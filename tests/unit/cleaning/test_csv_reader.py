@@ -130,6 +130,13 @@ def test_a_line_break_in_quotes_makes_two_lines_too() -> None:
     assert result.report.rows_written == 1
 
 
+def test_rows_split_and_joined_in_equal_number_are_noticed() -> None:
+    """Arrow ends a line at a lone carriage return and joins lines within quotes: three lines, and three rows to it."""
+    line = GOOD.removesuffix(b"\r\n")
+    result = run(fhv(line + b"\r" + line + b"\n", line + b'"1\n', b'"\n'), "fhv")
+    assert [reason for reason, _, _ in result.reasons] == ["too_many_values", "unclosed_quote", "unclosed_quote"]
+
+
 def test_latin_1_is_read_and_counted() -> None:
     result = run(fhv(b"B00001\xa0,2020-01-01 00:00:00,,1,2,\n", GOOD, b"B\xe9,x,,1,2,\n"), "fhv")
     assert result.column("dispatching_base_num") == ["B00001", "B00001"]
