@@ -83,7 +83,9 @@ def _postgresql_label(url: str) -> str:
     """``postgresql@host/database``; port, socket folder and schema are named where they are not the usual ones."""
     match = _POSTGRESQL.fullmatch(url.partition("://")[2])
     if match is None:
-        raise _bad("is not a PostgreSQL URL with a database; write special signs of a password as %XX")
+        raise _bad(
+            "is not a PostgreSQL URL with a database; write the special signs of a password as %XX (a comma as %2C)"
+        )
     query = dict(parse_qsl(match["query"] or ""))
     host = match["host"] or query.get("host") or "localhost"
     port = match["port"] or query.get("port") or "5432"

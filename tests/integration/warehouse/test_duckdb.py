@@ -1,0 +1,514 @@
+"""DuckDB files on a real disk, with other processes that hold, load and die."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.datasets import DATASETS, get
+from pipeline.datasets.schema import Column, Dataset
+from pipeline.errors import WarehouseBusy, WarehouseError
+from pipeline.warehouse import LedgerRow, Options, open_warehouse
+from pipeline.warehouse.duckdb import DuckDB
+
+APRIL, MAY, JUNE = (dt.date(2020, month, 1) for month in (4, 5, 6))
+
+TOY = Dataset(
+    name="toy",
+    title="Toy trips",
+    table="toy_trips",
+    first_month=APRIL,
+    columns=(Column("VendorID", "int64", "Who made the toy's record"), Column("fare", "float64", "Fare", unit="USD")),
+)
+
+
+class Local:
+    """A Parquet file as the lake hands it over."""
+
+    generation: str | None = None
+    location: str | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.uri = path.as_uri()
+
+    @contextlib.contextmanager
+    def local(self) -> Iterator[Path]:
+        yield self.path
+
+
+def toy_file(path: Path, month: dt.date, fares: list[float], **more: pa.Array) -> Local:
+    columns = {
+        "VendorID": pa.array(range(len(fares)), pa.int64()),
+        "fare": pa.array(fares, pa.float64()),
+        "file_month": pa.array([month] * len(fares), pa.date32()),
+    }
+    pq.write_table(pa.table(columns | more), path)
+    return Local(path)
+
+
+def ledger_row(dataset: str, month: dt.date | None, rows: int, sha256: str = "a", **more: object) -> LedgerRow:
+    row = LedgerRow(
+        dataset=dataset,
+        file_month=month,
+        status="loaded",
+        row_count=rows,
+        rejected_count=1,
+        publisher="tlc",
+        sha256=sha256,
+        source_url="https://example.com/f",
+        source_etag='"e"',
+        rules="none",
+        schema_version="s",
+        parquet_sha256="p",
+        is_synthetic=0,
+        run_id="r",
+    )
+    return replace(row, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> DuckDB:
+    opened = open_warehouse(f"duckdb:///{tmp_path}/w.duckdb", Options(lock_timeout=30))
+    assert isinstance(opened, DuckDB)
+    return opened
+
+
+def load(warehouse: DuckDB, month: dt.date, fares: list[float], sha256: str = "a") -> LedgerRow:
+    file = toy_file(warehouse.path.parent / f"{month}.parquet", month, fares)
+    return warehouse.load(TOY, file, ledger_row("toy", month, len(fares), sha256))
+
+
+def query(warehouse: DuckDB, sql: str) -> list[tuple]:
+    with contextlib.closing(duckdb.connect(str(warehouse.path), read_only=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def fares(warehouse: DuckDB, month: dt.date) -> list[float]:
+    return [row[0] for row in query(warehouse, f"SELECT fare FROM toy_trips WHERE file_month = '{month}' ORDER BY 1")]
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Another Python process that runs ``code``; ``sys.argv[1:]`` are the arguments."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# -- slices ----------------------------------------------------------------------------------------
+
+
+def test_reading_makes_nothing(warehouse: DuckDB) -> None:
+    assert (warehouse.ledger(), warehouse.history(), warehouse.counts(TOY)) == ({}, [], {})
+    assert list(warehouse.path.parent.iterdir()) == []
+
+
+def test_the_same_load_twice_changes_nothing_but_the_ledger(warehouse: DuckDB) -> None:
+    first, second = (load(warehouse, APRIL, [1.5, 2.5]) for _ in range(2))
+    assert fares(warehouse, APRIL) == [1.5, 2.5]
+    assert warehouse.counts(TOY) == {APRIL: 2}
+    assert warehouse.history() == [first, second]
+    assert warehouse.ledger() == {("toy", APRIL): second}
+
+
+def test_a_slice_is_replaced_and_the_others_stay(warehouse: DuckDB) -> None:
+    for month in (APRIL, MAY, JUNE):
+        load(warehouse, month, [1.0, 2.0, 3.0])
+    load(warehouse, MAY, [9.0], "b")
+    assert warehouse.counts(TOY) == {APRIL: 3, MAY: 1, JUNE: 3}
+    assert fares(warehouse, MAY) == [9.0]
+
+
+def test_first_version_second_version_and_back(warehouse: DuckDB) -> None:
+    stored = [load(warehouse, APRIL, values, sha) for values, sha in (([1.0], "a"), ([2.0, 3.0], "b"), ([1.0], "a"))]
+    assert fares(warehouse, APRIL) == [1.0]
+    assert [(row.sha256, row.replaces) for row in stored] == [("a", None), ("b", "a"), ("a", "b")]
+    assert query(warehouse, "SELECT sha256, row_count FROM etl_current") == [("a", 1)]
+
+
+def test_a_month_without_rows_is_loaded(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    load(warehouse, APRIL, [], "b")
+    assert warehouse.counts(TOY) == {}
+    assert warehouse.ledger()["toy", APRIL].row_count == 0
+
+
+def test_a_table_without_months_is_replaced_as_a_whole(warehouse: DuckDB, tmp_path: Path) -> None:
+    zones = get("zones")
+    for ids in ([1, 2, 3], [4, 5]):
+        columns = [pa.array(ids, pa.int64()), *[pa.array(["N/A"] * len(ids))] * 3]
+        pq.write_table(pa.table(columns, zones.table_schema.names), tmp_path / "zones.parquet")
+        warehouse.load(zones, Local(tmp_path / "zones.parquet"), ledger_row("zones", None, len(ids), str(ids)))
+    assert warehouse.counts(zones) == {None: 2}
+    assert warehouse.ledger()["zones", None].replaces == "[1, 2, 3]"
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_declared_dataset_keeps_its_values_and_has_comments(name: str, warehouse: DuckDB, tmp_path: Path) -> None:
+    dataset = get(name)
+    values = {
+        "int64": 7,
+        "float64": 2.25,
+        "string": "O'Hare [x]*",
+        "timestamp": dt.datetime(2098, 1, 1, 2, 3, 4, 5),
+        "date": APRIL,
+    }
+    rows = [{c.name: values[c.type] for c in dataset.table_columns}, {c.name: None for c in dataset.table_columns}]
+    month = APRIL if dataset.is_monthly else None
+    if month:
+        rows[1]["file_month"] = month
+    pq.write_table(pa.Table.from_pylist(rows, dataset.table_schema), tmp_path / "it[1]*.parquet")
+    pq.write_table(pa.table({"other": [1]}), tmp_path / "it1.parquet")  # what the name would match as a pattern
+    warehouse.load(dataset, Local(tmp_path / "it[1]*.parquet"), ledger_row(name, month, 2))
+    names = ", ".join(f'"{c.name}"' for c in dataset.table_columns)
+    stored = query(warehouse, f"SELECT {names} FROM {dataset.table} ORDER BY 1 NULLS LAST")
+    assert stored == [tuple(row.values()) for row in rows]
+    comments = dict(
+        query(warehouse, f"SELECT column_name, comment FROM duckdb_columns() WHERE table_name = '{dataset.table}'")
+    )
+    assert comments == {c.name: c.description for c in dataset.table_columns}
+
+
+def test_the_views_work_with_one_table_loaded_and_no_zones(warehouse: DuckDB, tmp_path: Path) -> None:
+    green = get("green")
+    row = dict.fromkeys(c.name for c in green.table_columns) | {"VendorID": 2, "PULocationID": 4, "file_month": APRIL}
+    pq.write_table(pa.Table.from_pylist([row], green.table_schema), tmp_path / "g.parquet")
+    warehouse.load(green, Local(tmp_path / "g.parquet"), ledger_row("green", APRIL, 1))
+    assert query(warehouse, "SELECT dataset, vendor_id, pickup_location_id, pickup_zone FROM trips") == [
+        ("green", 2, 4, None)
+    ]
+
+
+def test_progress_grows_to_the_number_of_rows(warehouse: DuckDB, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    file = toy_file(tmp_path / "f.parquet", APRIL, [1.0] * 1000)
+    warehouse.load(TOY, file, ledger_row("toy", APRIL, 1000), lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 1000) and seen[-1] == (1000, 1000) and seen == sorted(seen)
+
+
+# -- declarations that changed ---------------------------------------------------------------------
+
+
+def test_a_new_column_is_added_and_older_rows_and_files_have_null(warehouse: DuckDB, tmp_path: Path) -> None:
+    load(warehouse, APRIL, [1.0])
+    grown = replace(TOY, columns=(*TOY.columns, Column("note", "string", "What's new")))
+    file = toy_file(tmp_path / "f.parquet", MAY, [2.0], note=pa.array(["hello"]))
+    warehouse.load(grown, file, ledger_row("toy", MAY, 1))
+    warehouse.load(grown, toy_file(tmp_path / "old.parquet", JUNE, [3.0]), ledger_row("toy", JUNE, 1))
+    rows = query(warehouse, "SELECT fare, note FROM toy_trips ORDER BY fare")
+    assert rows == [(1.0, None), (2.0, "hello"), (3.0, None)]
+    assert query(warehouse, "SELECT comment FROM duckdb_columns() WHERE column_name = 'note'") == [("What's new",)]
+
+
+def test_a_column_of_the_users_is_left_alone(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    with contextlib.closing(duckdb.connect(str(warehouse.path))) as connection:
+        connection.execute("ALTER TABLE toy_trips ADD COLUMN mine VARCHAR DEFAULT 'kept'")
+    load(warehouse, MAY, [2.0])
+    assert query(warehouse, "SELECT fare, mine FROM toy_trips ORDER BY fare") == [(1.0, "kept"), (2.0, "kept")]
+
+
+def test_a_changed_type_is_refused_and_changes_nothing(warehouse: DuckDB, tmp_path: Path) -> None:
+    load(warehouse, APRIL, [1.0])
+    changed = replace(TOY, columns=(TOY.columns[0], Column("fare", "string", "Fare")))
+    with pytest.raises(WarehouseError, match="column fare is DOUBLE and should be VARCHAR"):
+        warehouse.load(changed, toy_file(tmp_path / "f.parquet", APRIL, [2.0]), ledger_row("toy", APRIL, 1, "b"))
+    assert fares(warehouse, APRIL) == [1.0] and len(warehouse.history()) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"VendorID": pa.array([1.5])}, "column VendorID is DOUBLE and should be BIGINT"),
+        ({"unknown": pa.array([1.5])}, "column unknown is DOUBLE and should be absent"),
+    ],
+)
+def test_a_file_of_other_columns_is_refused(
+    column: dict[str, pa.Array], message: str, warehouse: DuckDB, tmp_path: Path
+) -> None:
+    with pytest.raises(WarehouseError, match=message):
+        warehouse.load(TOY, toy_file(tmp_path / "f.parquet", APRIL, [1.0], **column), ledger_row("toy", APRIL, 1))
+    assert warehouse.history() == [] and warehouse.counts(TOY) == {}
+
+
+@pytest.mark.parametrize(("month", "rows"), [(APRIL, 2), (APRIL, 4), (MAY, 3)])
+def test_other_rows_than_promised_leave_all_as_it_was(
+    month: dt.date, rows: int, warehouse: DuckDB, tmp_path: Path
+) -> None:
+    load(warehouse, APRIL, [1.0, 2.0])
+    load(warehouse, MAY, [3.0])
+    before = warehouse.history()
+    file = toy_file(tmp_path / "f.parquet", month, [7.0, 8.0, 9.0])
+    with pytest.raises(WarehouseError, match=f"brings 3 rows.*says {rows}"):
+        warehouse.load(TOY, file, ledger_row("toy", APRIL, rows, "b"))
+    assert fares(warehouse, APRIL) == [1.0, 2.0] and fares(warehouse, MAY) == [3.0]
+    assert warehouse.history() == before
+
+
+# -- ledger ----------------------------------------------------------------------------------------
+
+
+def test_the_ledger_grows_strictly_although_the_clock_is_set_back(
+    warehouse: DuckDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+            return dt.datetime(2001, 1, 1, tzinfo=tz)
+
+    first = load(warehouse, APRIL, [1.0], "a")
+    monkeypatch.setattr("pipeline.warehouse.tables.dt.datetime", Clock)
+    later = [load(warehouse, APRIL, [1.0], sha) for sha in "bc"]
+    monkeypatch.undo()
+    assert warehouse.history() == [first, *later]
+    assert warehouse.ledger()["toy", APRIL].sha256 == "c"
+    times = [row.loaded_at for row in warehouse.history()]
+    assert times == sorted(set(times))  # type: ignore[type-var]
+
+
+def test_forget_is_the_newest_row_and_touches_no_table(warehouse: DuckDB) -> None:
+    stored = load(warehouse, APRIL, [1.0])
+    warehouse.append(replace(stored, status="forgotten", run_id="by hand"))
+    assert warehouse.ledger()["toy", APRIL].status == "forgotten"
+    assert fares(warehouse, APRIL) == [1.0]
+    assert query(warehouse, "SELECT status FROM etl_current") == [("loaded",)]
+    assert load(warehouse, APRIL, [2.0], "b").replaces == "a"
+
+
+def test_a_ledger_of_an_older_version_is_readable(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    with contextlib.closing(duckdb.connect(str(warehouse.path))) as connection:
+        connection.execute("DROP VIEW etl_current; ALTER TABLE etl_loads DROP COLUMN parquet_sha256")
+    assert warehouse.ledger()["toy", APRIL].parquet_sha256 is None
+    assert load(warehouse, MAY, [1.0]).parquet_sha256 == "p"
+
+
+# -- other processes -------------------------------------------------------------------------------
+
+HOLD = """
+    import duckdb, sys, time
+    connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "True")
+    print("held", flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
+
+LOAD = """
+    import datetime as dt, sys
+    from pathlib import Path
+    from tests.integration.warehouse.test_duckdb import TOY, Local, ledger_row
+    from pipeline.warehouse import Options, open_warehouse
+    folder, month, rows, times, sha = sys.argv[1:]
+    warehouse = open_warehouse(f"duckdb:///{folder}/w.duckdb", Options(lock_timeout=60))
+    print("ready", flush=True)
+    for i in range(int(times)):
+        row = ledger_row("toy", dt.date.fromisoformat(month), int(rows), sha)
+        warehouse.load(TOY, Local(Path(folder) / f"{sha}.parquet"), row)
+"""
+
+
+@contextlib.contextmanager
+def held(warehouse: DuckDB, read_only: bool, seconds: float) -> Iterator[int]:
+    """Someone else's process that holds the file for so long; gives its PID."""
+    with start(HOLD, warehouse.path, read_only, seconds) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_an_open_shell_is_named_after_a_bounded_wait(read_only: bool, warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    impatient = DuckDB(warehouse.url, Options(lock_timeout=0.5))
+    with held(warehouse, read_only, 60) as pid:
+        began = time.monotonic()
+        with pytest.raises(WarehouseBusy) as caught:
+            load(impatient, APRIL, [2.0], "b")
+        assert 0.4 < time.monotonic() - began < 5
+        text = str(caught.value)
+        assert f"(PID {pid})" in text and "python" in text and "\n" not in text and warehouse.label in text
+        if read_only:
+            assert impatient.counts(TOY) == {APRIL: 1}
+        else:
+            with pytest.raises(WarehouseBusy, match=f"PID {pid}"):
+                impatient.ledger()
+    assert fares(warehouse, APRIL) == [1.0]
+
+
+def test_a_shell_that_closes_in_time_is_waited_for(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    with held(warehouse, False, 1):
+        load(warehouse, APRIL, [2.0], "b")
+    assert fares(warehouse, APRIL) == [2.0]
+
+
+def test_another_connection_of_this_process_is_named(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    with contextlib.closing(duckdb.connect(str(warehouse.path))), pytest.raises(WarehouseBusy, match="of this process"):
+        DuckDB(warehouse.url, Options(lock_timeout=0.2)).ledger()
+
+
+def test_who_holds_the_queue_is_named(warehouse: DuckDB) -> None:
+    with warehouse._open(read_only=False):
+        code = """
+            import sys
+            from pipeline.warehouse import Options, open_warehouse
+            try:
+                open_warehouse(sys.argv[1], Options(lock_timeout=0.3)).append(None)
+            except Exception as error:
+                print(type(error).__name__, error)
+        """
+        output, _ = start(code, warehouse.url).communicate(timeout=60)
+    assert output.startswith("WarehouseBusy") and f"(PID {os.getpid()})" in output
+
+
+def test_two_processes_and_readers_at_once(warehouse: DuckDB, tmp_path: Path) -> None:
+    toy_file(tmp_path / "a.parquet", APRIL, [1.0] * 1000)
+    toy_file(tmp_path / "b.parquet", MAY, [2.0] * 500)
+    processes = [start(LOAD, tmp_path, APRIL, 1000, 5, "a"), start(LOAD, tmp_path, MAY, 500, 5, "b")]
+    partial = []
+    while any(process.poll() is None for process in processes):
+        for (_, month), row in warehouse.ledger().items():
+            count = warehouse.counts(TOY)[month]
+            partial += [(month, count)] if count != row.row_count else []
+    for process in processes:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert partial == []
+    assert warehouse.counts(TOY) == {APRIL: 1000, MAY: 500}
+    assert len(warehouse.history()) == 10
+
+
+def test_threads_of_one_process_take_turns(warehouse: DuckDB) -> None:
+    months = [APRIL, MAY, JUNE]
+    threads = [threading.Thread(target=load, args=(warehouse, month, [1.0] * 100)) for month in months]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert warehouse.counts(TOY) == dict.fromkeys(months, 100)
+
+
+def test_kill_at_random_moments_leaves_the_old_or_the_new_slice(warehouse: DuckDB, tmp_path: Path) -> None:
+    toy_file(tmp_path / "old.parquet", APRIL, [1.0] * 300_000)
+    toy_file(tmp_path / "new.parquet", APRIL, [2.0] * 600_000)
+    chance = random.Random(7)
+    sizes = {"old": 300_000, "new": 600_000}
+    for attempt in range(8):
+        name = ("new", "old")[attempt % 2]
+        with start(LOAD, tmp_path, APRIL, sizes[name], 50, name) as process:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            time.sleep(chance.uniform(0, 0.8))
+            process.send_signal(signal.SIGKILL)
+        newest = warehouse.ledger().get(("toy", APRIL))
+        assert warehouse.counts(TOY).get(APRIL) == (newest.row_count if newest else None)
+    warehouse.load(TOY, Local(tmp_path / "new.parquet"), ledger_row("toy", APRIL, 600_000, "new"))
+    assert query(warehouse, "SELECT count(*), min(fare), max(fare) FROM toy_trips") == [(600_000, 2.0, 2.0)]
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def test_the_file_stays_bounded_when_slices_are_replaced_again_and_again(warehouse: DuckDB, tmp_path: Path) -> None:
+    chance = random.Random(1)
+    files = {m: toy_file(tmp_path / f"{m}.parquet", m, [chance.random() for _ in range(100_000)]) for m in (APRIL, MAY)}
+    sizes = []
+    for _ in range(12):
+        for month, file in files.items():
+            warehouse.load(TOY, file, ledger_row("toy", month, 100_000))
+        sizes.append(warehouse.path.stat().st_size)
+    assert max(sizes) <= 3 * sizes[0], sizes
+    assert max(sizes[6:]) <= max(sizes[:6]) * 1.1, sizes
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database, but a text\n" * 1000])
+def test_a_file_that_is_no_database_is_one_line(content: bytes, warehouse: DuckDB) -> None:
+    warehouse.path.write_bytes(content)
+    for call in (warehouse.ledger, lambda: load(warehouse, APRIL, [1.0])):
+        with pytest.raises(WarehouseError, match="not a valid DuckDB database") as caught:
+            call()
+        assert "\n" not in str(caught.value) and "[warehouse] url" in str(caught.value)
+    assert warehouse.path.read_bytes() == content
+
+
+def test_a_corrupt_database_is_one_line(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    content = bytearray(warehouse.path.read_bytes())
+    content[4096:12288] = random.Random(3).randbytes(8192)
+    warehouse.path.write_bytes(content)
+    with pytest.raises(WarehouseError, match="Corrupt") as caught:
+        warehouse.ledger()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
+    warehouse = DuckDB(f"duckdb:///{tmp_path}/typo/w.duckdb")
+    assert warehouse.ledger() == {}
+    with pytest.raises(WarehouseError, match=f"no folder {tmp_path}/typo"):
+        warehouse.append(ledger_row("toy", APRIL, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_changes_nothing(warehouse: DuckDB, tmp_path: Path) -> None:
+    load(warehouse, APRIL, [1.0])
+    chance = random.Random(5)
+    toy_file(tmp_path / "big.parquet", APRIL, [chance.random() for _ in range(1_000_000)])
+    code = """
+        import datetime as dt, resource, sys
+        from pathlib import Path
+        from pipeline.warehouse import open_warehouse
+        from tests.integration.warehouse.test_duckdb import TOY, Local, ledger_row
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+        try:
+            row = ledger_row("toy", dt.date(2020, 4, 1), 1_000_000, "b")
+            open_warehouse(sys.argv[1]).load(TOY, Local(Path(sys.argv[2])), row)
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
+    """
+    output, errors = start(code, warehouse.url, tmp_path / "big.parquet").communicate(timeout=120)
+    assert output.startswith("WarehouseError: ") and output.count("\n") == 1 and "make room" in output, output + errors
+    assert fares(warehouse, APRIL) == [1.0] and len(warehouse.history()) == 1
+    load(warehouse, APRIL, [2.0], "b")
+    assert fares(warehouse, APRIL) == [2.0]
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+def test_check_before_after_and_with_create(tmp_path: Path) -> None:
+    warehouse = DuckDB(f"duckdb:///{tmp_path}/new/w.duckdb")
+    missing = list(warehouse.check())
+    assert [check.ok for check in missing] == [False] and "--create" in missing[0].remedy
+    assert all(check.ok for check in warehouse.check(create=True))
+    assert all(check.ok for check in warehouse.check())
+    assert set(dict(query(warehouse, "SELECT table_name, 1 FROM duckdb_tables()"))) == {
+        "etl_loads",
+        *(dataset.table for dataset in DATASETS.values()),
+    }
+
+
+def test_check_says_that_nothing_is_there_yet_and_makes_nothing(warehouse: DuckDB) -> None:
+    assert "first load makes it" in next(iter(warehouse.check())).detail
+    assert not warehouse.path.exists()
+
+
+def test_check_of_a_broken_file_has_a_remedy(warehouse: DuckDB) -> None:
+    warehouse.path.write_text("no database")
+    (check,) = warehouse.check()
+    assert not check.ok and check.remedy and "\n" not in check.detail
