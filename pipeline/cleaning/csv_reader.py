@@ -161,7 +161,8 @@ class CsvReader:
     def read(self, lines: Lines) -> Chunk:
         """The rows of ``lines``, of which there is at least one."""
         is_plain = self._is_plain(lines)
-        return (is_plain and self._read_fast(lines)) or self._read_exact(lines, is_plain)
+        chunk = self._read_fast(lines) if is_plain else None
+        return self._read_exact(lines, is_plain) if chunk is None else chunk
 
     def _is_plain(self, lines: Lines) -> bool:
         """Whether Arrow may split the lines, if it finds as many rows as there are lines.
