@@ -131,9 +131,9 @@ def test_a_line_break_in_quotes_makes_two_lines_too() -> None:
 
 
 def test_rows_split_and_joined_in_equal_number_are_noticed() -> None:
-    """Arrow ends a line at a lone carriage return and joins lines within quotes: four lines, and four rows to it."""
+    """Arrow ends a line at a lone carriage return and joins lines within quotes: five lines, and five rows to it."""
     line = GOOD.removesuffix(b"\r\n")
-    result = run(fhv(line + b"\r" + line + b"\n", line + b'"1\n', b'"\n', GOOD), "fhv")
+    result = run(fhv(GOOD, line + b"\r" + line + b"\n", line + b'"1\n', b'"\n', GOOD), "fhv")
     assert [reason for reason, _, _ in result.reasons] == ["too_many_values", "unclosed_quote", "unclosed_quote"]
 
 
