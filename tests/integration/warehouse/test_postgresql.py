@@ -560,6 +560,19 @@ def test_an_error_of_the_last_statement_changes_nothing(
     assert place.leftovers() == []
 
 
+@pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
+def test_a_month_that_cannot_be_put_in_place_is_not_in_the_ledger(place: Place, month: dt.date) -> None:
+    place.load("A", JANUARY)
+    before, history = place.content(), place.warehouse().history()
+    place.run(
+        "CREATE TABLE mine PARTITION OF green_trips FOR VALUES IN ('2021-02-01', '2021-03-01');"
+        "ALTER TABLE green_trips_2021_01 ADD CHECK (fare_amount < 100) NOT VALID"
+    )
+    with pytest.raises(WarehouseError, match=r"overlap|violates check constraint"):
+        place.load("B", month)
+    assert (place.content(), place.warehouse().history()) == (before, history)
+
+
 def test_an_interrupt_comes_through_and_changes_nothing(place: Place) -> None:
     place.load("A")
     before = place.content()
