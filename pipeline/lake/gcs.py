@@ -56,8 +56,6 @@ _BUCKET_URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?
 class GcsStore(Store):
     """The part of a bucket that a ``gs://bucket/prefix`` URL names."""
 
-    keeps_metadata = True
-
     def __init__(self, url: str, options: StoreOptions | None = None) -> None:
         match = _BUCKET_URL.match(url)
         if not match:
@@ -125,12 +123,12 @@ class GcsStore(Store):
         progress: Progress | None = None,
         if_version: str | None = None,
     ) -> StoredObject:
-        crc32c = google_crc32c.Checksum()
-        with open(local, "rb") as file:
-            for chunk in iter(lambda: file.read(1024 * 1024), b""):
-                crc32c.update(chunk)
-            size = file.tell()
-        return self._upload(path, lambda: _Watched(local, size, progress), size, _text(crc32c), metadata, if_version)
+        size, crc32c = _sum_of(local)
+        return self._upload(path, lambda: _Watched(local, size, progress), size, crc32c, metadata, if_version)
+
+    def has_bytes(self, path: str, local: Path) -> bool:
+        found = self._find(path)
+        return found is not None and (found.size, found.crc32c) == _sum_of(local)
 
     def copy(self, path: str, to: str) -> StoredObject:
         source = self._find(path)
@@ -380,6 +378,15 @@ class _Summed:
         self.crc32c.update(data)
         self.size += len(data)
         return int(self._stream.write(data))
+
+
+def _sum_of(local: Path) -> tuple[int, str]:
+    """Size and CRC32C of a local file."""
+    crc32c = google_crc32c.Checksum()
+    with open(local, "rb") as file:
+        for chunk in iter(lambda: file.read(1024 * 1024), b""):
+            crc32c.update(chunk)
+        return file.tell(), _text(crc32c)
 
 
 def _text(crc32c: google_crc32c.Checksum) -> str:

@@ -172,7 +172,12 @@ class Lake:
 
     def _send(self, local: Path, digest: Digest, progress: Progress | None = None) -> None:
         stored = self.store.stat(digest.path)
-        if stored and self._has_bytes(stored, digest):
+        if (
+            stored
+            and stored.size == digest.bytes
+            and stored.metadata.get("sha256", digest.sha256) == digest.sha256
+            and self.store.has_bytes(digest.path, local)
+        ):
             return
         self.store.put(
             local,
@@ -181,14 +186,6 @@ class Lake:
             progress=progress,
             if_version=stored.version if stored else "",
         )
-
-    def _has_bytes(self, stored: StoredObject, digest: Digest) -> bool:
-        if stored.size != digest.bytes:
-            return False
-        if self.store.keeps_metadata:
-            return stored.metadata.get("sha256") == digest.sha256
-        with self.store.local(stored.path) as local:
-            return digest_of(local, digest.path) == digest
 
     def _keep(self, old: Manifest, new: Manifest) -> None:
         """Keep what is about to be replaced, if it is what its manifest says and not the same bytes again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import hashlib
 import os
 import shutil
@@ -111,6 +112,14 @@ class LocalStore(Store):
         if progress:
             progress(stored.size, stored.size)
         return stored
+
+    def has_bytes(self, path: str, local: Path) -> bool:
+        try:
+            return filecmp.cmp(self._place(path), local, shallow=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._explain(error, path) from error
 
     def copy(self, path: str, to: str) -> StoredObject:
         with self.staging(to) as temporary, self.local(path) as source:

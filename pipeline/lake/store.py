@@ -60,9 +60,6 @@ class Store(abc.ABC):
     #: Absolute and normalised, without credentials: fit for task parameters, logs and errors.
     url: str
 
-    #: Whether ``metadata`` are kept with an object and come with its listing.
-    keeps_metadata: bool = False
-
     @abc.abstractmethod
     def uri(self, path: str) -> str:
         """The address of one object, as errors and warehouses name it."""
@@ -107,6 +104,10 @@ class Store(abc.ABC):
         if_version: str | None = None,
     ) -> StoredObject:
         """Publish a local file, atomically; ``if_version`` as in ``write``. A file of ``staging`` may be moved away."""
+
+    @abc.abstractmethod
+    def has_bytes(self, path: str, local: Path) -> bool:
+        """Whether the object is there with exactly the bytes of a local file, found out without a transfer."""
 
     @abc.abstractmethod
     def copy(self, path: str, to: str) -> StoredObject:

@@ -60,8 +60,8 @@ class Fault:
     cut_request     reset the connection after so many bytes of the request's body; nothing is done
     cut_reply       reset the connection after so many bytes of the answer's body
     lose_reply      do it, then reset the connection without an answer
-    damage_request  change a byte of the request's body on its way
-    damage_reply    change a byte of the answer's body on its way
+    damage_request  change a byte of the content that an ``upload`` or ``chunk`` brings; no checksum protects metadata
+    damage_reply    change a byte of the content that a ``download`` gives
     delay           seconds before the request is read
     rate            bytes per second, of the bodies of request and answer
     skip            let so many requests pass first
@@ -237,9 +237,11 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.status is not None:
                 reply = _error(fault.status, fault.message)
             else:
-                reply = self._serve(operation, _damaged(body) if fault.damage_request else body)
+                reply = self._serve(operation, self._damage(operation, body) if fault.damage_request else body)
             if fault.lose_reply:
                 raise _Reset
+            if fault.damage_reply and operation == "download":
+                reply = Reply(reply.status, reply.headers, _damaged(reply.body))
             self._send(reply, fault)
         except _Reset:
             self.close_connection = True
@@ -251,6 +253,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client has gone: its right
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
+
+    def handle(self) -> None:
+        with suppress(ConnectionResetError):  # the client has gone between two requests
+            super().handle()
 
     def finish(self) -> None:
         with suppress(OSError, ValueError):  # was reset on purpose
@@ -282,9 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        body = _damaged(reply.body) if fault.damage_reply else reply.body
-        for start in range(0, len(body), _step(fault)):
-            chunk = body[start : start + _step(fault)]
+        for start in range(0, len(reply.body), _step(fault)):
+            chunk = reply.body[start : start + _step(fault)]
             if fault.cut_reply is not None and start + len(chunk) > fault.cut_reply:
                 self.wfile.write(chunk[: max(0, fault.cut_reply - start)])
                 self.wfile.flush()
@@ -293,6 +298,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(chunk)
             if fault.rate:
                 time.sleep(len(chunk) / fault.rate)
+
+    def _damage(self, operation: str, body: bytes) -> bytes:
+        if operation == "upload" and "boundary" in self.headers.get("Content-Type", ""):
+            content = _multipart(self.headers["Content-Type"], body)[1]
+            return body.replace(b"\r\n\r\n" + content + b"\r\n", b"\r\n\r\n" + _damaged(content) + b"\r\n")
+        return _damaged(body) if operation == "chunk" else body
 
     def _serve(self, operation: str, body: bytes) -> Reply:
         with self.site.writing if operation in WRITES else nullcontext():
@@ -363,8 +374,8 @@ class _Handler(BaseHTTPRequestHandler):
             sent = self.headers.get("X-Goog-Hash", "").removeprefix("crc32c=")
             for announced in (upload.announced, sent):
                 if announced and match and announced != _crc32c(upload.crc32c):
-                    del self.site.uploads[_upload_id(self.path)]
-                    return _error(400, "Provided CRC32C does not match the calculated one.")
+                    upload.reply = _error(400, "Provided CRC32C does not match the calculated one.")
+                    return upload.reply
             if upload.generation is not None and upload.generation != self.site.generation(upload.bucket, upload.name):
                 return _error(412, "At least one of the pre-conditions you specified did not hold.")
         reply = self._forward(body)
@@ -430,7 +441,7 @@ def _step(fault: Fault) -> int:
 
 
 def _damaged(body: bytes) -> bytes:
-    """With the byte in the middle changed, which is content where there is much of it."""
+    """With the byte in the middle changed."""
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
 

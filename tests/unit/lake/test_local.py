@@ -83,6 +83,8 @@ def test_objects_come_and_go(store: Store) -> None:
     store.write("ab/c", b"not below a")
     assert store.stat("a/b") == written == store.list("a")["a/b"]
     store.copy("a/b", "c/d/e")
+    there, other = (store.folder / path for path in ("c/d/e", "ab/c"))  # type: ignore[attr-defined]
+    assert store.has_bytes("a/b", there) and not store.has_bytes("a/b", other) and not store.has_bytes("x", there)
     assert list(store.list()) == ["a/b", "ab/c", "c/d/e"]
     store.write("a/b", b"new")
     assert store.read("c/d/e") == b"x", "a copy is no second name"
