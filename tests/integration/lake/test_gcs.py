@@ -175,7 +175,7 @@ def test_patience_ends(gcs_bucket: str, gcs_server: GcsServer) -> None:
 def test_patience_counts_from_the_last_progress(
     gcs_bucket: str, large: Path, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each chunk takes half a second, the whole upload longer than patience and time-outs: a slow line is no failure."""
+    """Each chunk takes half a second, the whole upload longer than patience and time-outs: no failure."""
     monkeypatch.setattr(gcs, "UPLOAD_TIMEOUT", (4.0, 4.0))
     store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=4, chunk_size=CHUNK))
     gcs_server.program("chunk", Fault(rate=2 * CHUNK, times=ALWAYS), Fault(status=503, times=1))
