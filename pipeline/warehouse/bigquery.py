@@ -105,6 +105,9 @@ _FAILURES = 3
 _ROUNDS = 4
 _ATTEMPTS = 500
 
+#: The explicit schema of a load job, and those of its columns that the table does not have yet.
+_Schema = tuple[list[bigquery.SchemaField], list[Column]]
+
 
 class BigQuery(Warehouse):
     """A dataset of BigQuery: ``bigquery://project/dataset``, with ``?location=EU`` where it has to be made elsewhere.
@@ -192,12 +195,13 @@ class BigQuery(Warehouse):
             _check_footer(parquet, row)
             location = self._prepare(parquet.location, dataset)
             table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_REQUEST_SECONDS)
+            schema = _schema(table, dataset)
             progress(0, row.row_count)
             for _ in range(_ROUNDS):
                 newest = self._newest(row.slice)
                 if newest and _same(newest, row) and self._holds(dataset, newest):
                     return newest
-                stored = self._load_once(dataset, table, location, parquet, row, newest)
+                stored = self._load_once(dataset, table, schema, location, parquet, row, newest)
                 if stored:
                     progress(row.row_count, row.row_count)
                     return stored
@@ -219,6 +223,7 @@ class BigQuery(Warehouse):
         self,
         dataset: Dataset,
         table: bigquery.Table,
+        schema: _Schema,
         location: str | None,
         parquet: ParquetFile,
         row: LedgerRow,
@@ -228,7 +233,7 @@ class BigQuery(Warehouse):
         if newest and newest.status == "loaded":
             self._mark(location, row, newest)
         generation = parquet.generation
-        job = self._load_job(dataset, table, location, parquet, generation, row, newest)
+        job = self._load_job(dataset, table, schema, location, parquet, generation, row, newest)
         if parquet.generation != generation:
             # Which of the two the job has read cannot be known. The next try has another generation in its job id, and
             # so loads again.
@@ -250,6 +255,7 @@ class BigQuery(Warehouse):
         self,
         dataset: Dataset,
         table: bigquery.Table,
+        schema: _Schema,
         location: str | None,
         parquet: ParquetFile,
         generation: str | None,
@@ -257,7 +263,7 @@ class BigQuery(Warehouse):
         newest: LedgerRow | None,
     ) -> bigquery.LoadJob:
         month = row.file_month
-        fields, additions = _schema(table, dataset)
+        fields, additions = schema
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
@@ -734,7 +740,7 @@ _SECRETS = re.compile(
 def _text(error: exceptions.GoogleAPICallError) -> str:
     """What the service says, as one short line: the first error that names a cause, without addresses and secrets."""
     errors = getattr(error, "errors", None) or []
-    texts = [each.get("message") for each in errors if isinstance(each, Mapping) and each.get("message")]
+    texts = [str(each["message"]) for each in errors if isinstance(each, Mapping) and each.get("message")]
     # A failed load says first that it failed ("Error while reading data, ...") and then why, if at all.
     text = next((each for each in texts if " error message: " in each), texts[0] if texts else error.message) or ""
     text = re.sub(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ", "", text.strip())
@@ -832,7 +838,7 @@ def _field(column: Column) -> bigquery.SchemaField:
     return bigquery.SchemaField(column.name, _API_NAMES.get(type_, type_), description=column.description[:1024])
 
 
-def _schema(table: bigquery.Table, dataset: Dataset) -> tuple[list[bigquery.SchemaField], list[Column]]:
+def _schema(table: bigquery.Table, dataset: Dataset) -> _Schema:
     """The explicit schema of a load job (the table's fields, then the new ones) and the new columns.
 
     Raises WarehouseError if the table is not what the declaration says.

@@ -462,7 +462,7 @@ class BigQueryServer:
         bare = re.sub(r"`[^`]*`|'[^']*'", "x", query["query"])
         if re.search(r"(?i)\brows\b", bare):
             raise ApiError(400, "invalidQuery", "Syntax error: Unexpected keyword ROWS")
-        if re.search(r"(?i)\bwhere\b", bare) and not re.search(r"(?is)\bfrom\b.*\bwhere\b", bare):
+        if re.match(r"(?is)\s*(select|insert)\b(?!.*\bfrom\b.*\bwhere\b).*\bwhere\b", bare):
             raise ApiError(400, "invalidQuery", "Query without FROM clause cannot have a WHERE clause")
 
     def _query(self, job: Json) -> None:
@@ -635,6 +635,7 @@ class _Reset(Exception):
 class _Handler(BaseHTTPRequestHandler):
     site: BigQueryServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes; the second would wait for the client's ACK
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -1,0 +1,935 @@
+"""BigQuery, by the real client against a test server that is as strict as the service."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from google.api_core import exceptions
+from google.auth import exceptions as auth
+from google.cloud import bigquery
+
+from pipeline.datasets import get
+from pipeline.datasets.schema import Column, Dataset
+from pipeline.errors import PipelineError, WarehouseError, WarehouseTrouble
+from pipeline.warehouse import LedgerRow, Options, open_warehouse
+from pipeline.warehouse.bigquery import BigQuery, are_disjoint, location_for, translate
+from tests.servers.bigquery import BigQueryServer, Fault
+from tests.servers.bigquery import bigquery_server as bigquery_server  # a fixture
+
+URL = "bigquery://my-project/trips"
+GREEN, ZONES = get("green"), get("zones")
+JANUARY, FEBRUARY = dt.date(2021, 1, 1), dt.date(2021, 2, 1)
+PLANTED = "ya29.PLANTED-secret"
+
+
+@dataclass(frozen=True)
+class File:
+    """A lake file: below ``objects`` as ``gs://``, or local. The generation is that of the bytes."""
+
+    path: Path
+    in_bucket: bool = True
+    location: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"gs://lake/{self.path.name}" if self.in_bucket else f"file:{self.path}"
+
+    @property
+    def generation(self) -> str | None:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:8] if self.in_bucket else None
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        yield self.path
+
+
+def table_of(rows: int, month: dt.date | None = JANUARY, dataset: Dataset = GREEN, mark: float = 1.5) -> pa.Table:
+    """Rows of a dataset, null but for its month, first time and first number (``mark``)."""
+    columns = {}
+    marked = False
+    for field in dataset.table_schema:
+        value: object = None
+        if field.name == "file_month":
+            value = month
+        elif field.name == dataset.pickup:
+            value = dt.datetime(2021, 1, 1, 2, 3, 4, 500000)
+        elif pa.types.is_floating(field.type) and not marked:
+            value, marked = mark, True
+        columns[field.name] = pa.array([value] * rows, field.type)
+    return pa.table(columns, schema=dataset.table_schema)
+
+
+def ledger_row(path: Path, rows: int, month: dt.date | None, dataset: Dataset, version: str) -> LedgerRow:
+    return LedgerRow(
+        dataset=dataset.name,
+        file_month=month,
+        status="loaded",
+        row_count=rows,
+        rejected_count=2,
+        publisher="tlc",
+        sha256=version,
+        source_url="https://example.com/x.parquet",
+        source_etag='"e"',
+        rules="none",
+        schema_version=dataset.schema_version,
+        parquet_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        is_synthetic=0,
+        run_id="run",
+    )
+
+
+class Lake:
+    """Makes files of the lake and the ledger rows that go with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "lake"
+        self.folder.mkdir()
+
+    def month(
+        self,
+        version: str = "A",
+        rows: int = 3,
+        month: dt.date | None = JANUARY,
+        dataset: Dataset = GREEN,
+        table: pa.Table | None = None,
+        **file: Any,
+    ) -> tuple[Dataset, File, LedgerRow]:
+        table = table_of(rows, month, dataset, mark=float(ord(version[0]))) if table is None else table
+        path = self.folder / f"{dataset.name}-{month}-{version}.parquet"
+        pq.write_table(table, path)
+        return dataset, File(path, **file), ledger_row(path, rows, month, dataset, version)
+
+
+@pytest.fixture
+def lake(tmp_path: Path, bigquery_server: BigQueryServer) -> Lake:
+    bigquery_server.objects = tmp_path
+    return Lake(tmp_path)
+
+
+@pytest.fixture
+def warehouse(bigquery_server: BigQueryServer) -> BigQuery:
+    return connect()
+
+
+def connect(url: str = URL, options: Options | None = None) -> BigQuery:
+    warehouse = open_warehouse(url, options)
+    assert isinstance(warehouse, BigQuery)
+    warehouse.patience = 6
+    return warehouse
+
+
+def effective(server: BigQueryServer, month: dt.date = JANUARY) -> list[str]:
+    """sha256 of the ledger rows of a month, oldest first."""
+    found = server.sql(
+        f"SELECT sha256 FROM \"my-project:trips\".etl_loads WHERE file_month = '{month}' ORDER BY loaded_at"
+    )
+    return [sha for (sha,) in found]
+
+
+def content(server: BigQueryServer, month: dt.date = JANUARY) -> tuple[int, str | None]:
+    """Rows of the month in the table and the version that they are of."""
+    number = next(column.name for column in GREEN.columns if column.type == "float64")
+    ((rows, low, high),) = server.sql(
+        f'SELECT count(*), min({number}), max({number}) FROM "my-project:trips".green_trips '
+        f"WHERE file_month = '{month}'"
+    )
+    assert low == high
+    return rows, chr(int(low)) if low is not None else None
+
+
+# -- what is made --------------------------------------------------------------------------------
+
+
+def test_tables_are_made_from_the_declarations(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month())
+    table = bigquery_server.tables["my-project:trips", "green_trips"]
+    assert table["timePartitioning"] == {"type": "MONTH", "field": "file_month"}
+    assert table["clustering"] == {"fields": ["lpep_pickup_datetime", "PULocationID"]}
+    assert table["labels"] == {"dataset": "green"}
+    fields = {field["name"]: field for field in table["schema"]["fields"]}
+    assert list(fields) == [column.name for column in GREEN.table_columns]
+    assert all(field["description"] for field in fields.values())
+    assert [fields[name]["type"] for name in ("lpep_pickup_datetime", "file_month", "PULocationID", "fare_amount")] == [
+        "DATETIME",
+        "DATE",
+        "INTEGER",
+        "FLOAT",
+    ]
+    names = {name for _, name in bigquery_server.tables}
+    assert {"yellow_trips", "fhv_trips", "fhvhv_trips", "taxi_zones", "etl_loads", "etl_current", "trips"} <= names
+
+
+def test_fhv_is_clustered_by_the_columns_that_it_has(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month())
+    fields = bigquery_server.tables["my-project:trips", "fhv_trips"]["clustering"]["fields"]
+    assert fields[0] == get("fhv").pickup and fields[1].lower() == "pulocationid"
+
+
+def test_views_can_be_queried(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.load(*lake.month())
+    assert bigquery_server.sql('SELECT dataset, row_count FROM "my-project:trips".etl_current') == [("green", 3)]
+    assert bigquery_server.sql('SELECT DISTINCT dataset, pickup_datetime FROM "my-project:trips".trips') == [
+        ("green", dt.datetime(2021, 1, 1, 2, 3, 4, 500000))
+    ]
+
+
+def test_a_view_that_changed_is_made_again(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.load(*lake.month())
+    view = bigquery_server.tables["my-project:trips", "etl_current"]
+    right, view["labels"] = view["view"]["query"], {"sql": "of-an-older-version"}
+    view["view"]["query"] = "SELECT 1 AS one"
+    warehouse.load(*lake.month(month=FEBRUARY))
+    assert bigquery_server.tables["my-project:trips", "etl_current"]["view"]["query"] == right
+
+
+# -- loading -------------------------------------------------------------------------------------
+
+
+def test_there_is_nothing_before_the_first_load(warehouse: BigQuery) -> None:
+    assert warehouse.ledger() == {}
+    assert warehouse.history() == []
+    assert warehouse.counts(GREEN) == {}
+
+
+def test_a_month_from_a_bucket(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    done: list[tuple[int, int]] = []
+    dataset, file, row = lake.month()
+    stored = warehouse.load(dataset, file, row, lambda now, of: done.append((now, of)))
+    assert replace(stored, loaded_at=None) == row and stored.loaded_at is not None
+    assert warehouse.ledger() == {("green", JANUARY): stored}
+    assert warehouse.counts(GREEN) == {JANUARY: 3}
+    assert done[-1] == (3, 3)
+    assert bigquery_server.asked("jobs.upload") == 0
+
+
+def test_a_month_from_a_local_lake_is_sent(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.load(*lake.month(in_bucket=False))
+    assert content(bigquery_server) == (3, "A")
+    assert bigquery_server.asked("jobs.upload.chunk") == 1
+
+
+def test_a_local_file_with_other_rows_changes_nothing(warehouse: BigQuery, lake: Lake) -> None:
+    warehouse.load(*lake.month())
+    dataset, file, row = lake.month("B", in_bucket=False)
+    with pytest.raises(WarehouseError, match=r"has 3 rows and should have 4"):
+        warehouse.load(dataset, file, replace(row, row_count=4))
+    assert [row.status for row in warehouse.ledger().values()] == ["loaded"]
+
+
+def test_only_the_month_is_replaced(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.load(*lake.month("A"))
+    warehouse.load(*lake.month("C", rows=5, month=FEBRUARY))
+    warehouse.load(*lake.month("B", rows=2))
+    assert content(bigquery_server) == (2, "B")
+    assert content(bigquery_server, FEBRUARY) == (5, "C")
+    assert warehouse.counts(GREEN) == {JANUARY: 2, FEBRUARY: 5}
+
+
+def test_the_same_month_twice_changes_nothing(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    first = warehouse.load(*lake.month())
+    dataset, file, row = lake.month()
+    assert warehouse.load(dataset, file, replace(row, run_id="another")) == first
+    assert bigquery_server.count_jobs(prefix="load-") == 1
+    assert effective(bigquery_server) == ["A"]
+
+
+def test_back_and_forth(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    for version in "ABAB":
+        stored = warehouse.load(*lake.month(version, rows=ord(version) - 60))
+        assert content(bigquery_server) == (ord(version) - 60, version)
+        assert warehouse.ledger()["green", JANUARY] == stored
+    assert effective(bigquery_server) == list("ABAB")
+    assert [row.replaces for row in warehouse.history()] == [None, "A", "B", "A"]
+    times = [row.loaded_at for row in warehouse.history()]
+    assert times == sorted(set(times), key=str)
+    assert bigquery_server.count_jobs("ok", "load-") == 4
+
+
+def test_the_zone_table_is_replaced_as_a_whole(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month("A", rows=4, month=None, dataset=ZONES))
+    warehouse.load(*lake.month("B", rows=2, month=None, dataset=ZONES))
+    assert warehouse.counts(ZONES) == {None: 2}
+    assert warehouse.ledger()["zones", None].sha256 == "B"
+    assert "timePartitioning" not in bigquery_server.tables["my-project:trips", "taxi_zones"]
+
+
+def test_an_empty_month(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.load(*lake.month("A"))
+    warehouse.load(*lake.month("B", rows=0))
+    assert content(bigquery_server) == (0, None)
+    assert warehouse.ledger()["green", JANUARY].row_count == 0
+
+
+def test_a_forgotten_month_is_loaded_again(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    loaded = warehouse.load(*lake.month())
+    forgotten = replace(loaded, status="forgotten", run_id="forget")
+    assert warehouse.append(forgotten) == warehouse.append(forgotten)
+    assert warehouse.ledger()["green", JANUARY].status == "forgotten"
+    warehouse.load(*lake.month())
+    assert [row.status for row in warehouse.history()] == ["loaded", "forgotten", "loaded"]
+    assert bigquery_server.count_jobs("ok", "load-") == 2
+
+
+def test_loaded_at_grows_although_the_clock_was_set_back(warehouse: BigQuery, lake: Lake) -> None:
+    loaded = warehouse.load(*lake.month())
+    assert loaded.loaded_at
+    later = loaded.loaded_at + dt.timedelta(hours=1)  # as written by a host whose clock is ahead
+    warehouse._query(f"UPDATE `my-project.trips.etl_loads` SET loaded_at = DATETIME '{later}' WHERE TRUE")
+    again = warehouse.load(*lake.month("B"))
+    assert again.loaded_at == later + dt.timedelta(microseconds=1)
+    assert warehouse.ledger()["green", JANUARY] == again
+
+
+# -- faults --------------------------------------------------------------------------------------
+
+OPERATIONS = [
+    "datasets.get",
+    "datasets.insert",
+    "tables.list",
+    "tables.insert",
+    "tables.get",
+    "tabledata.list",
+    "jobs.insert.load",
+    "jobs.insert.query",
+    "jobs.get",
+]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=503),
+        Fault(status=500, reason="internalError"),
+        Fault(status=429, reason="rateLimitExceeded", retry_after="1"),
+        Fault(status=403, reason="rateLimitExceeded"),
+        Fault(cut=True),
+        Fault(lose_reply=True),
+    ],
+    ids=lambda fault: f"{fault.status or ''}{fault.reason if fault.status else ('cut' if fault.cut else 'lost')}",
+)
+def test_passing_faults_change_nothing(
+    fault: Fault, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    for operation in OPERATIONS:
+        bigquery_server.program(operation, replace(fault, times=1))
+    warehouse.load(*lake.month("A"))
+    bigquery_server.program("jobs.insert.query", replace(fault, times=1))
+    bigquery_server.program("jobs.insert.load", replace(fault, times=1))
+    warehouse.load(*lake.month("B"))
+    assert content(bigquery_server) == (3, "B")
+    assert effective(bigquery_server) == ["A", "B"]
+    loads = [job for job in bigquery_server.executed if job.startswith("load-")]
+    assert len(loads) == 2, "each load ran once, however often it was asked for"
+
+
+@pytest.mark.parametrize("operation", ["jobs.upload.start", "jobs.upload.chunk"])
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(cut=True), Fault(lose_reply=True)])
+def test_a_broken_upload_is_sent_again(
+    operation: str, fault: Fault, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    bigquery_server.program(operation, replace(fault))
+    warehouse.load(*lake.month(in_bucket=False))
+    assert content(bigquery_server) == (3, "A") and effective(bigquery_server) == ["A"]
+    assert bigquery_server.count_jobs(prefix="load-") == 1
+
+
+def test_a_server_that_stays_away_is_trouble(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.patience = 1
+    bigquery_server.program(
+        "jobs.insert.load", Fault(status=429, reason="rateLimitExceeded", retry_after="7", times=99)
+    )
+    with pytest.raises(WarehouseTrouble) as caught:
+        warehouse.load(*lake.month())
+    assert caught.value.retry_after == 7.0
+    assert warehouse.ledger() == {}
+    bigquery_server.clear()
+    warehouse.load(*lake.month())
+    assert effective(bigquery_server) == ["A"]
+
+
+def test_no_server_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "127.0.0.1:9")
+    warehouse = connect()
+    warehouse.patience = 0.5
+    with pytest.raises(WarehouseTrouble, match="no answer from BigQuery"):
+        warehouse.ledger()
+
+
+def test_a_job_that_fails_in_passing_gets_another_id(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    bigquery_server.program("jobs.insert.load", Fault(job_error=("backendError", "try again")))
+    bigquery_server.program("jobs.insert.query", Fault(job_error=("jobBackendError", "try again")))
+    warehouse.load(*lake.month())
+    assert content(bigquery_server) == (3, "A") and effective(bigquery_server) == ["A"]
+    ids = sorted(job_id for _, _, job_id in bigquery_server.jobs if job_id.startswith("load-"))
+    assert [job_id[-2:] for job_id in ids] == ["-0", "-1"] and ids[0][:-2] == ids[1][:-2]
+
+
+def test_a_job_that_keeps_failing_in_passing_is_trouble(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.patience = 0.1
+    bigquery_server.program("jobs.insert.load", Fault(job_error=("internalError", "no luck"), times=99))
+    with pytest.raises(WarehouseTrouble, match="no luck"):
+        warehouse.load(*lake.month())
+    assert bigquery_server.count_jobs("failed", "load-") == 3
+
+
+def test_a_missing_object_fails_the_job_and_the_next_call_tries_again(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer, tmp_path: Path
+) -> None:
+    dataset, file, row = lake.month()
+    bigquery_server.objects = tmp_path / "elsewhere"
+    for _ in range(2):
+        with pytest.raises(WarehouseError, match=r"loading green 2021-01: not found: Not found: URI gs://lake/green"):
+            warehouse.load(dataset, file, row)
+    assert warehouse.ledger() == {}
+    bigquery_server.objects = tmp_path
+    warehouse.load(dataset, file, row)
+    assert effective(bigquery_server) == ["A"]
+    assert (bigquery_server.count_jobs("failed", "load-"), bigquery_server.count_jobs("ok", "load-")) == (2, 1)
+
+
+def test_a_slow_job_is_waited_for(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    bigquery_server.program("jobs.insert.load", Fault(job_seconds=0.8))
+    warehouse.load(*lake.month())
+    assert bigquery_server.asked("jobs.get") > 2 and effective(bigquery_server) == ["A"]
+
+
+# -- killed, and several at once -----------------------------------------------------------------
+
+
+def _load_in_child(host: str, folder: str, version: str, month: dt.date) -> None:
+    os.environ["BIGQUERY_EMULATOR_HOST"] = host
+    path = Path(folder) / f"green-{month}-{version}.parquet"
+    rows = pq.read_metadata(path).num_rows
+    connect().load(GREEN, File(path), ledger_row(path, rows, month, GREEN, version))
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.integration.warehouse.test_bigquery"])
+    return context
+
+
+@pytest.mark.parametrize("replaces", [False, True], ids=["first load", "replacement"])
+def test_killed_after_any_request(
+    replaces: bool, processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    """After request n of a load the process is gone; the same call again ends as if nothing had been."""
+    month = JANUARY
+    warehouse.load(*lake.month("X", month=dt.date(2020, 1, 1)))
+    bigquery_server.job_seconds = 0.05  # so that some of the repeated calls meet a running job
+    stopped = 0
+    while True:
+        if replaces:
+            warehouse.load(*lake.month("A", month=month))
+        dataset, file, row = lake.month("B", rows=5, month=month)
+        bigquery_server.clear()
+        bigquery_server.program("*", Fault(hold="after", skip=stopped))
+        arguments = (bigquery_server.url, str(lake.folder), "B", month)
+        child = processes.Process(target=_load_in_child, args=arguments)
+        child.start()
+        while child.is_alive() and not bigquery_server.held.wait(0.02):
+            pass
+        was_held = bigquery_server.held.is_set()
+        child.kill()
+        child.join()
+        bigquery_server.release()
+        bigquery_server._faults.clear()
+        before = warehouse.ledger().get(("green", month))
+        if before and before.sha256 == "A" and content(bigquery_server, month) != (3, "A"):
+            assert before.status != "loaded", "the ledger speaks for rows that are gone"
+        stored = warehouse.load(dataset, file, row)
+        assert content(bigquery_server, month) == (5, "B"), f"killed after request {stopped}"
+        assert effective(bigquery_server, month) == (["A", "B"] if replaces else ["B"]), f"killed after {stopped}"
+        assert warehouse.ledger()["green", month] == stored and stored.replaces == ("A" if replaces else None)
+        assert sum(job.startswith("load-") for job in bigquery_server.executed) == 1
+        if not was_held:
+            break
+        stopped += 1
+        month = dt.date(2021 + stopped // 12, stopped % 12 + 1, 1)
+    assert stopped > 9
+
+
+def test_an_interrupted_replacement_is_not_taken_for_the_old_load(
+    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    """A is loaded, a load of B dies before its ledger row, and then A is wanted again after all."""
+    first = lake.month("A")
+    warehouse.load(*first)
+    lake.month("B", rows=5)
+    bigquery_server.program("jobs.insert.query", Fault(hold="before", skip=1))  # the first query is the mark
+    child = processes.Process(target=_load_in_child, args=(bigquery_server.url, str(lake.folder), "B", JANUARY))
+    child.start()
+    assert bigquery_server.held.wait(20)
+    child.kill()
+    child.join()
+    bigquery_server.release()
+    assert content(bigquery_server) == (5, "B")
+    assert warehouse.ledger()["green", JANUARY].status == "interrupted"
+    warehouse.load(*first)
+    assert content(bigquery_server) == (3, "A")
+    assert warehouse.ledger()["green", JANUARY].status == "loaded"
+    assert effective(bigquery_server) == ["A", "A"]
+
+
+def test_two_workers_with_the_same_file(
+    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month("X"))
+    lake.month("B", rows=5)
+    bigquery_server.job_seconds = 0.2
+    arguments = (bigquery_server.url, str(lake.folder), "B", JANUARY)
+    children = [processes.Process(target=_load_in_child, args=arguments) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert content(bigquery_server) == (5, "B") and effective(bigquery_server) == ["X", "B"]
+    assert sum(job.startswith("load-") for job in bigquery_server.executed) == 2
+
+
+def test_two_workers_with_different_files(
+    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    """Whoever is last, the table holds what the ledger says."""
+    warehouse.load(*lake.month("X"))
+    bigquery_server.job_seconds = 0.1
+    children = []
+    for version in "BC":
+        lake.month(version, rows=ord(version))
+        arguments = (bigquery_server.url, str(lake.folder), version, JANUARY)
+        children.append(processes.Process(target=_load_in_child, args=arguments))
+        children[-1].start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0]
+    newest = warehouse.ledger()["green", JANUARY]
+    assert content(bigquery_server) == (newest.row_count, newest.sha256)
+    assert newest.status == "loaded" and set(effective(bigquery_server)) == {"X", "B", "C"}
+
+
+def test_overtaken_between_job_and_ledger(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    """Another worker loads C after our job with B and before our ledger row: B is loaded once more on top."""
+    other = connect()
+    warehouse.load(*lake.month("X", month=FEBRUARY))
+    newest = warehouse._append_ledger
+
+    def overtaken(*arguments: Any) -> LedgerRow | None:
+        warehouse._append_ledger = newest  # type: ignore[method-assign]
+        other.load(*lake.month("C"))
+        return newest(*arguments)
+
+    warehouse._append_ledger = overtaken  # type: ignore[method-assign]
+    warehouse.load(*lake.month("B"))
+    assert effective(bigquery_server) == ["C", "B"] and content(bigquery_server) == (3, "B")
+
+
+def test_a_forked_child_makes_a_client_of_its_own(warehouse: BigQuery, lake: Lake) -> None:
+    warehouse.load(*lake.month())
+    client = warehouse._connect()
+    assert warehouse._connect() is client
+    process, _ = warehouse._client or (0, client)
+    warehouse._client = process + 1, client
+    assert warehouse._connect() is not client
+
+
+# -- what must not be marked as loaded -----------------------------------------------------------
+
+
+def test_another_number_of_rows(warehouse: BigQuery, lake: Lake) -> None:
+    dataset, file, row = lake.month()
+    with pytest.raises(WarehouseError, match=r"brought 3 rows into green_trips and should bring 4"):
+        warehouse.load(dataset, file, replace(row, row_count=4))
+    assert warehouse.ledger() == {}
+
+
+def test_a_server_that_does_not_tell_the_rows(warehouse: BigQuery, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bigquery.LoadJob, "output_rows", None)
+    warehouse.load(*lake.month("B", month=FEBRUARY))
+    assert warehouse.ledger()["green", FEBRUARY].row_count == 3
+    dataset, file, row = lake.month()
+    with pytest.raises(WarehouseError, match="brought 3 rows"):
+        warehouse.load(dataset, file, replace(row, row_count=4))
+
+
+def test_an_object_that_changed_meanwhile(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    dataset, file, row = lake.month("A")
+
+    class Changing(File):
+        asked = 0
+
+        @property
+        def generation(self) -> str | None:
+            type(self).asked += 1
+            return "1" if self.asked == 1 else "2"
+
+    with pytest.raises(WarehouseTrouble, match="was replaced while green 2021-01 was loaded"):
+        warehouse.load(dataset, Changing(file.path), row)
+    assert warehouse.ledger() == {}
+    warehouse.load(dataset, Changing(file.path), row)
+    assert bigquery_server.count_jobs("ok", "load-") == 2, "what the first job read is not known"
+    assert effective(bigquery_server) == ["A"]
+
+
+@pytest.mark.parametrize("how", ["DELETE FROM `my-project.trips.green_trips` WHERE TRUE", "drop"])
+def test_a_table_that_was_emptied_is_filled_again(
+    how: str, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month())
+    if how == "drop":
+        time.sleep(0.002)  # the time of creation, in milliseconds, tells the two tables apart
+        bigquery_server.delete_table("my-project", "trips", "green_trips")
+    else:
+        warehouse._query(how)
+    warehouse.load(*lake.month())
+    assert content(bigquery_server) == (3, "A")
+
+
+def test_a_ledger_that_was_emptied(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    """The ids of the first load are taken, and what their jobs wrote is gone."""
+    warehouse.load(*lake.month())
+    warehouse._query("DELETE FROM `my-project.trips.etl_loads` WHERE TRUE")
+    warehouse._query("DELETE FROM `my-project.trips.green_trips` WHERE TRUE")
+    warehouse.load(*lake.month())
+    assert content(bigquery_server) == (3, "A") and effective(bigquery_server) == ["A"]
+
+
+# -- columns -------------------------------------------------------------------------------------
+
+
+def test_a_new_column_is_added(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.load(*lake.month("A"))
+    assert "ALLOW_FIELD_ADDITION" not in json.dumps(list(bigquery_server.jobs.values()))
+    grown = replace(GREEN, columns=(*GREEN.columns[:3], Column("toll_zone", "string", "New"), *GREEN.columns[3:]))
+    warehouse.load(*lake.month("B", month=FEBRUARY, dataset=grown))
+    fields = [field["name"] for field in bigquery_server.tables["my-project:trips", "green_trips"]["schema"]["fields"]]
+    assert fields == [*(column.name for column in GREEN.table_columns), "toll_zone"]
+    assert warehouse.counts(GREEN) == {JANUARY: 3, FEBRUARY: 3}
+    warehouse.load(*lake.month("C"))  # an older version of the pipeline, which does not know the column
+
+
+def test_a_new_column_of_the_zones(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse.load(*lake.month("A", month=None, dataset=ZONES))
+    grown = replace(ZONES, columns=(*ZONES.columns, Column("shape", "string", "New")))
+    warehouse.load(*lake.month("B", month=None, dataset=grown))
+    assert bigquery_server.sql('SELECT count(*), count(shape) FROM "my-project:trips".taxi_zones') == [(3, 0)]
+
+
+def test_a_differing_type_is_refused(warehouse: BigQuery, lake: Lake) -> None:
+    warehouse.load(*lake.month("A"))
+    other = tuple(replace(each, type="string") if each.name == "fare_amount" else each for each in GREEN.columns)
+    with pytest.raises(WarehouseError, match="column fare_amount is FLOAT64 and should be STRING"):
+        warehouse.load(*lake.month("B", dataset=replace(GREEN, columns=other)))
+    assert [row.status for row in warehouse.ledger().values()] == ["loaded"]
+
+
+def test_a_table_that_is_partitioned_otherwise_is_refused(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month("A"))
+    bigquery_server.tables["my-project:trips", "green_trips"]["timePartitioning"]["type"] = "DAY"
+    with pytest.raises(WarehouseError, match="partitioned by DAY of file_month and should be by MONTH"):
+        warehouse.load(*lake.month("B"))
+
+
+def test_a_parquet_column_of_another_type_fails_with_the_reason(warehouse: BigQuery, lake: Lake) -> None:
+    table = table_of(3)
+    place = table.schema.get_field_index("fare_amount")
+    table = table.set_column(place, "fare_amount", pa.array([1, 2, 3], pa.int64()))
+    with pytest.raises(
+        WarehouseError, match="'fare_amount' has type INT64 which does not match the target cpp_type DOUBLE"
+    ):
+        warehouse.load(*lake.month(table=table))
+    assert warehouse.ledger() == {}
+
+
+def test_rows_of_another_month_fail_the_job(warehouse: BigQuery, lake: Lake) -> None:
+    with pytest.raises(WarehouseError, match="different partitions"):
+        warehouse.load(*lake.month(table=table_of(3, FEBRUARY)))
+    assert warehouse.ledger() == {}
+
+
+# -- places --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bucket", "dataset", "disjoint"),
+    [
+        ("US", "US", False),
+        ("US-CENTRAL1", "US", False),
+        ("EUROPE-WEST1", "EU", False),
+        ("europe-west2", "EU", True),
+        ("EU", "US", True),
+        ("EUROPE-WEST1", "US", True),
+        ("US-EAST1", "us-central1", True),
+        ("US", "us-west1", False),
+        ("ASIA", "asia-south1", False),
+        ("NAM4", "US", False),
+        ("NAM4", "us-east1", False),
+        ("NAM4", "us-west1", True),
+        ("EUR4", "EU", False),
+        ("EUR4", "US", True),
+        ("ASIA1", "asia-northeast1", False),
+        ("SOMEWHERE-NEW", "US", False),
+        (None, "US", False),
+        ("US", None, False),
+    ],
+)
+def test_places(bucket: str | None, dataset: str | None, disjoint: bool) -> None:
+    assert are_disjoint(bucket, dataset) is disjoint
+
+
+@pytest.mark.parametrize(
+    ("bucket", "preferred", "place"),
+    [
+        (None, "US", "US"),
+        ("US-CENTRAL1", "US", "US"),
+        ("EUROPE-WEST1", "US", "europe-west1"),
+        ("EU", "US", "EU"),
+        ("EUR4", "US", "EU"),
+        ("ASIA1", "US", "asia-northeast1"),
+    ],
+)
+def test_the_place_of_a_new_dataset(bucket: str | None, preferred: str, place: str) -> None:
+    assert location_for(bucket, preferred) == place
+    assert not are_disjoint(bucket, place)
+
+
+def test_disjoint_places_are_refused_before_anything_is_loaded(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month("A", location="US-CENTRAL1"))
+    bigquery_server.clear()
+    with pytest.raises(WarehouseError, match=r"is in US and the lake's bucket is in EUROPE-WEST1"):
+        warehouse.load(*lake.month("B", location="EUROPE-WEST1"))
+    assert bigquery_server.requests == ["datasets.get"]
+    with pytest.raises(WarehouseError, match=r"is in EU and the lake's bucket is in US"):
+        connect("bigquery://my-project/other?location=EU").load(*lake.month("B", location="US"))
+    assert "my-project:other" not in bigquery_server.datasets
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket", "place"), [(URL, "EUROPE-WEST1", "europe-west1"), (f"{URL}?location=EU", "EUROPE-WEST1", "EU")]
+)
+def test_a_new_dataset_is_made_near_the_lake(
+    url: str, bucket: str, place: str, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse = connect(url)
+    warehouse.load(*lake.month("A", location=bucket))
+    warehouse.load(*lake.month("B", location=bucket))
+    assert bigquery_server.datasets["my-project:trips"]["location"] == place
+    assert content(bigquery_server) == (3, "B")
+
+
+# -- errors and secrets --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_permission_that_is_missing_names_the_roles(
+    operation: str, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    message = f"Access Denied: Project my-project: no permission (token={PLANTED})"
+    bigquery_server.program(operation, Fault(status=403, reason="accessDenied", message=message, times=999))
+    with pytest.raises(WarehouseError) as caught:
+        warehouse.load(*lake.month())
+    text = str(caught.value)
+    assert "roles/bigquery.dataEditor" in text and "roles/bigquery.jobUser" in text and "no permission" in text
+    assert PLANTED not in text and "\n" not in text
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (
+            exceptions.Forbidden("x", errors=[{"reason": "quotaExceeded", "message": "Quota"}]),
+            WarehouseTrouble,
+            "Quota",
+        ),
+        (
+            exceptions.Forbidden("x", errors=[{"reason": "billingNotEnabled", "message": "B"}]),
+            WarehouseError,
+            "refuses",
+        ),
+        (
+            exceptions.NotFound("GET https://x/y: Not found: Project p"),
+            WarehouseError,
+            "not found: Not found: Project p",
+        ),
+        (exceptions.BadGateway("<html>\n<body>" + PLANTED), WarehouseTrouble, "<html>"),
+        (exceptions.Unauthorized("no"), WarehouseError, "credentials"),
+        (exceptions.BadRequest("Query exceeded limit for bytes billed: 1"), WarehouseError, "maximum_bytes_billed"),
+        (exceptions.RetryError("x", exceptions.ServiceUnavailable("away")), WarehouseTrouble, "away"),
+        (auth.RefreshError(f"invalid_grant {PLANTED}", {"access_token": PLANTED}), WarehouseError, "RefreshError"),
+        (auth.TransportError(PLANTED), WarehouseTrouble, "no answer"),
+        (ConnectionResetError(104, f"https://x/?upload_id={PLANTED}"), WarehouseTrouble, "ConnectionResetError"),
+        (TimeoutError(PLANTED), WarehouseTrouble, "TimeoutError"),
+        (exceptions.BadRequest(f"bad\nheader: Bearer {PLANTED}"), WarehouseError, "bad"),
+        (
+            exceptions.BadRequest(f"POST https://h/p?key={PLANTED}: see https://h/?sig={PLANTED}"),
+            WarehouseError,
+            "https",
+        ),
+    ],
+    ids=lambda value: value.__class__.__name__ if isinstance(value, Exception) else None,
+)
+def test_every_error_is_one_line_of_ours(error: Exception, kind: type[PipelineError], words: str) -> None:
+    translated = translate(error, "bigquery://p/d: loading")
+    assert type(translated) is kind
+    assert words in str(translated) and PLANTED not in str(translated) and "\n" not in str(translated)
+
+
+def test_a_fault_of_ours_is_not_disguised() -> None:
+    assert translate(KeyError("x"), "here") is None
+
+
+def test_unusable_credentials_are_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)
+    key = tmp_path / "key.json"
+    for text in (PLANTED, json.dumps({"type": "service_account", "private_key": PLANTED}), '{"type": "other"}'):
+        key.write_text(text)
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+        with pytest.raises(WarehouseError, match="no usable Google credentials") as caught:
+            connect().ledger()
+        assert PLANTED not in str(caught.value)
+        assert [check.ok for check in connect().check()] == [False]
+
+
+def test_queries_carry_a_limit(lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse = connect(options=Options(maximum_bytes_billed=123_456_789))
+    warehouse.load(*lake.month("A"))
+    warehouse.load(*lake.month("B"))
+    warehouse.counts(GREEN)
+    queries = [job for job in bigquery_server.jobs.values() if "query" in job["configuration"]]
+    assert len(queries) >= 4
+    assert {job["configuration"]["query"]["maximumBytesBilled"] for job in queries} == {"123456789"}
+
+
+def test_the_label_and_synthetic_months() -> None:
+    warehouse = connect(f"{URL}?location=EU")
+    assert warehouse.label == URL and not warehouse.takes_synthetic
+
+
+# -- doctor --------------------------------------------------------------------------------------
+
+
+def test_doctor(bigquery_server: BigQueryServer) -> None:
+    warehouse = connect(options=Options(location="EU"))
+    missing = list(warehouse.check())
+    assert [check.ok for check in missing] == [True, False] and "--create" in missing[-1].remedy
+    assert bigquery_server.datasets == {}
+    assert [check.ok for check in warehouse.check(create=True)] == [True, True, True]
+    assert bigquery_server.datasets["my-project:trips"]["location"] == "EU"
+    bigquery_server.program("jobs.insert.query", Fault(status=403, reason="accessDenied", message="no jobs for you"))
+    denied = list(warehouse.check())[-1]
+    assert not denied.ok and "no jobs for you" in denied.detail and "jobUser" in denied.remedy
+
+
+# -- the test server itself ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(warehouse: BigQuery, lake: Lake) -> bigquery.Client:
+    warehouse.load(*lake.month())
+    return warehouse._connect()
+
+
+def load_config(**changes: Any) -> bigquery.LoadJobConfig:
+    return bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_TRUNCATE", **changes)
+
+
+def test_server_runs_a_job_id_once(client: bigquery.Client, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    sql = "INSERT INTO `my-project.trips.taxi_zones` (Zone) SELECT 'x' FROM (SELECT 1 AS one) AS source WHERE TRUE"
+    config = bigquery.QueryJobConfig(maximum_bytes_billed=1)
+    client.query(sql, job_id="once", job_config=config, job_retry=None).result(job_retry=None)
+    with pytest.raises(exceptions.Conflict):
+        client.query(sql, job_id="once", job_config=config, job_retry=None)
+    assert bigquery_server.sql('SELECT count(*) FROM "my-project:trips".taxi_zones') == [(1,)]
+
+
+def test_server_wants_a_limit_and_from_before_where(client: bigquery.Client) -> None:
+    for sql, config in (
+        ("SELECT 1 AS one", bigquery.QueryJobConfig()),
+        ("SELECT 1 AS one WHERE TRUE", bigquery.QueryJobConfig(maximum_bytes_billed=1)),
+        ("SELECT 1 AS rows", bigquery.QueryJobConfig(maximum_bytes_billed=1)),
+    ):
+        with pytest.raises(exceptions.BadRequest):
+            client.query(sql, job_config=config, job_retry=None)
+
+
+def test_server_takes_a_time_for_timestamp_without_an_explicit_schema(client: bigquery.Client, lake: Lake) -> None:
+    _, file, _ = lake.month("B")
+    job = client.load_table_from_uri(file.uri, "my-project.trips.green_trips$202101", job_config=load_config())
+    with pytest.raises(exceptions.BadRequest, match="has changed type from DATETIME to TIMESTAMP"):
+        job.result()
+
+
+def test_server_does_not_take_nanoseconds_for_a_time(client: bigquery.Client, lake: Lake) -> None:
+    table = table_of(1)
+    place = table.schema.get_field_index("lpep_pickup_datetime")
+    times = table.column(place).cast(pa.timestamp("ns"))
+    _, file, _ = lake.month("B", rows=1, table=table.set_column(place, "lpep_pickup_datetime", times))
+    schema = client.get_table("my-project.trips.green_trips").schema
+    target = "my-project.trips.green_trips$202101"
+    job = client.load_table_from_uri(file.uri, target, job_config=load_config(schema=schema))
+    with pytest.raises(exceptions.BadRequest, match="has type INT64 which does not match the target cpp_type DATETIME"):
+        job.result()
+
+
+def test_server_wants_permission_for_new_columns(client: bigquery.Client, lake: Lake) -> None:
+    _, file, _ = lake.month("B")
+    table = client.get_table("my-project.trips.green_trips")
+    grown = [*table.schema, bigquery.SchemaField("new", "STRING")]
+    target = "my-project.trips.green_trips$202101"
+    job = client.load_table_from_uri(file.uri, target, job_config=load_config(schema=grown))
+    with pytest.raises(exceptions.BadRequest, match="Cannot add fields"):
+        job.result()
+    config = load_config(schema=grown, schema_update_options=["ALLOW_FIELD_ADDITION"])
+    assert client.load_table_from_uri(file.uri, target, job_config=config).result().output_rows == 3
+    job = client.load_table_from_uri(file.uri, "my-project.trips.green_trips", job_config=config)
+    with pytest.raises(exceptions.BadRequest, match="Schema update options"):
+        job.result()
+
+
+def test_server_matches_columns_by_name(client: bigquery.Client, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    table = table_of(2, mark=66.0)
+    _, file, _ = lake.month("B", rows=2, table=table.select(table.column_names[::-1]))
+    schema = client.get_table("my-project.trips.green_trips").schema
+    target = "my-project.trips.green_trips$202101"
+    job = client.load_table_from_uri(file.uri, target, job_config=load_config(schema=schema))
+    assert job.state == "RUNNING"
+    assert job.result().output_rows == 2
+    assert content(bigquery_server) == (2, "B")
+
+
+def test_server_finds_jobs_only_in_their_place(lake: Lake, bigquery_server: BigQueryServer) -> None:
+    connect("bigquery://my-project/trips?location=europe-west1").load(*lake.month())
+    client = connect()._connect()
+    ((_, _, job_id), *_) = bigquery_server.jobs
+    assert client.get_job(job_id, location="europe-west1").state == "DONE"
+    with pytest.raises(exceptions.NotFound):
+        client.get_job(job_id)
