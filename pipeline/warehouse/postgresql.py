@@ -65,7 +65,7 @@ logger = logging.getLogger(__name__)
 OLDEST_SERVER = 12
 
 #: Seconds that a change of a table may make new readers wait, and the pause in which they get through.
-ALTER_TIMEOUT, ALTER_PAUSE = 1.0, 0.5
+ALTER_TIMEOUT, ALTER_PAUSE = 0.5, 0.5
 
 VIEW_COMMENTS = {
     CURRENT_VIEW: "What each month of each table holds: its newest load",
@@ -227,8 +227,8 @@ class PostgreSQL(Warehouse):
     def _prepare(self, session: Session, dataset: Dataset | None) -> None:
         """Make the tables and views that are missing and the columns that are new; usually one query and no lock.
 
-        A change waits for open readers of its table and makes new ones wait, so it is tried for a second
-        at a time.
+        A change waits for open readers of its table and makes new ones wait, so it is tried again and again for a
+        short time.
         """
         declared = list({**DATASETS, **({dataset.name: dataset} if dataset else {})}.values())
         deadline = time.monotonic() + self.options.lock_timeout

@@ -169,15 +169,20 @@ def _binaries(folder: Path, account: str | None) -> Path:
     if package and package.origin:
         candidates += sorted(Path(package.origin).parent.glob("pginstall*/bin"), reverse=True)
     reasons = []
-    for number, candidate in enumerate(candidates):
+    for candidate in candidates:
         if not all((candidate / name).exists() for name in ("initdb", "postgres")):
             continue
         try:
             _run([str(candidate / "initdb"), "--version"], account)
             return candidate
         except PermissionError:
-            copy = folder / f"postgresql-{number}"
+            # Out of a home that the account may not enter; a wheel has its libraries beside the package.
+            package_folder = candidate.parents[1]
+            copy = folder / package_folder.name / candidate.parent.name
             shutil.copytree(candidate.parent, copy, symlinks=True)
+            libraries = package_folder.with_name(f"{package_folder.name}.libs")
+            if libraries.is_dir():
+                shutil.copytree(libraries, folder / libraries.name)
             return copy / "bin"
         except Unavailable as error:
             reasons.append(str(error))
