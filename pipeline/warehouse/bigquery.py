@@ -23,20 +23,16 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import requests
 from google.api_core import exceptions
 from google.api_core.retry import Retry
-from google.auth import exceptions as auth
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
-from google.resumable_media import DataCorruption
 
 from ..checks import Check
 from ..datasets import DATASETS
@@ -44,6 +40,8 @@ from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
 from . import label_of
 from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Options, ParquetFile, Progress, Slice, Warehouse, no_progress
+from .bigquery_errors import ROLES, is_passing, is_retried, job_failure, text_of, translate
+from .bigquery_places import are_disjoint, location_for
 from .tables import Dialect, missing_columns, next_row
 from .views import views
 
@@ -80,22 +78,6 @@ _IDENTITY = (
     "row_count",
     "rejected_count",
 )
-
-#: Reasons of the API that pass by themselves; the HTTP codes 408, 429 and 5xx do too.
-_PASSING = (
-    "rateLimitExceeded",
-    "quotaExceeded",
-    "backendError",
-    "internalError",
-    "badGateway",
-    "jobBackendError",
-    "jobInternalError",
-    "jobRateLimitExceeded",
-    "tableUnavailable",
-    "timeout",
-    "stopped",
-)
-_ROLES = "it needs roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
 
 _REQUEST_SECONDS = 60.0
 _UPLOAD_SECONDS = (10.0, 300.0)  # to connect, and between two signs of life
@@ -157,7 +139,7 @@ class BigQuery(Warehouse):
         month = _quote(FILE_MONTH.name) if dataset.is_monthly else "CAST(NULL AS DATE)"
         sql = f"SELECT {month} AS slice, COUNT(*) AS row_count FROM {self._sql_name(dataset.table)}"
         with self._errors(f"counting the rows of {dataset.table}"):
-            try:
+            try:  # before the query, because not every emulator says of a query why it fails
                 self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_REQUEST_SECONDS)
             except exceptions.NotFound:
                 return {}
@@ -429,8 +411,8 @@ class BigQuery(Warehouse):
                 return job
             if was_done:
                 continue
-            error = _failure(job)
-            if not _is_passing(error):
+            error = job_failure(job)
+            if not is_passing(error):
                 raise error
             failures += 1
             if failures == _FAILURES:
@@ -443,7 +425,7 @@ class BigQuery(Warehouse):
     def _known_job(self, job_id: str, location: str | None) -> Any:
         """A job that exists; for a moment after its creation BigQuery may answer 404 all the same."""
         retry = Retry(
-            predicate=lambda error: isinstance(error, exceptions.NotFound) or _is_passing(error),
+            predicate=lambda error: isinstance(error, exceptions.NotFound) or is_passing(error),
             initial=0.2,
             timeout=min(20.0, self.patience),
         )
@@ -561,7 +543,7 @@ class BigQuery(Warehouse):
                     self._create(view)
             except exceptions.GoogleAPICallError as error:
                 # The months are worth more than the view over them.
-                log.warning("%s: the view %s could not be made: %s", self.label, name, _text(error))
+                log.warning("%s: the view %s could not be made: %s", self.label, name, text_of(error))
 
     def _create(self, table: bigquery.Table) -> None:
         self._connect().create_table(table, exists_ok=True, retry=self._retry, timeout=_REQUEST_SECONDS)
@@ -606,13 +588,13 @@ class BigQuery(Warehouse):
                 )
             yield Check(f"{subject} jobs", True, "queries and load jobs may be started")
         except PipelineError as error:
-            yield Check(subject, False, str(error), f"see that the service account can do it: {_ROLES}")
+            yield Check(subject, False, str(error), f"see that the service account can do it: {ROLES}")
 
     # -- connection and errors -------------------------------------------------------------------
 
     @property
     def _retry(self) -> Retry:
-        return Retry(predicate=_is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=self.patience)
+        return Retry(predicate=is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=self.patience)
 
     def _connect(self) -> bigquery.Client:
         """The client of this process: made at the first use, so that none crosses a fork."""
@@ -639,164 +621,6 @@ class BigQuery(Warehouse):
             if translated is None:
                 raise
             raise translated from None
-
-
-# -- errors --------------------------------------------------------------------------------------
-
-_CONNECTION = (
-    ConnectionError,
-    TimeoutError,
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-    auth.TransportError,
-    DataCorruption,
-)
-
-
-def translate(error: Exception, where: str) -> PipelineError | None:
-    """The pipeline's error for one of Google's, or None for one that is a fault of ours. One line, without secrets."""
-    if isinstance(error, exceptions.RetryError):
-        cause = error.cause
-        if isinstance(cause, Exception):
-            return translate(cause, where)
-        return WarehouseTrouble(f"{where}: BigQuery gave no usable answer in time; run again later")
-    if isinstance(error, exceptions.GoogleAPICallError):
-        return _translate_answer(error, where)
-    if isinstance(error, _CONNECTION):
-        # The text of these holds addresses, which may hold an upload's session; the class says enough.
-        return WarehouseTrouble(f"{where}: no answer from BigQuery ({type(error).__name__}); run again later")
-    if isinstance(error, auth.GoogleAuthError):
-        if getattr(error, "retryable", False):
-            return WarehouseTrouble(f"{where}: no answer from Google's login ({type(error).__name__}); run again later")
-        return WarehouseError(
-            f"{where}: no usable Google credentials ({type(error).__name__}); set GOOGLE_APPLICATION_CREDENTIALS to a "
-            f"service account's key file or run gcloud auth application-default login"
-        )
-    if isinstance(error, OSError):
-        return WarehouseError(f"{where}: {error.strerror or type(error).__name__}: {error.filename or 'the file'}")
-    return None
-
-
-def _translate_answer(error: exceptions.GoogleAPICallError, where: str) -> PipelineError:
-    text = _text(error)
-    if _is_passing(error):
-        return WarehouseTrouble(f"{where}: BigQuery asks for patience: {text}; run again later", _retry_after(error))
-    if error.code == 401:
-        return WarehouseError(f"{where}: BigQuery does not accept the credentials: {text}; check the service account")
-    if error.code == 403:
-        if _reason(error) in ("accessDenied", ""):
-            return WarehouseError(f"{where}: the service account may not do this: {text}; {_ROLES}")
-        return WarehouseError(f"{where}: BigQuery refuses: {text}")
-    if "bytesBilledLimitExceeded" in _reason(error) or "bytes billed" in text:
-        return WarehouseError(f"{where}: {text}; raise [warehouse] maximum_bytes_billed")
-    if error.code == 404:
-        return WarehouseError(f"{where}: not found: {text}; check project, dataset and bucket")
-    return WarehouseError(f"{where}: BigQuery refuses: {text}")
-
-
-def _failure(job: Any) -> exceptions.GoogleAPICallError:
-    """Why a job failed, with the reasons that only the job knows."""
-    result: Mapping[str, Any] = job.error_result
-    code = getattr(job.exception(), "code", None) or 500
-    return exceptions.from_http_status(code, result.get("message") or "", errors=[result, *(job.errors or [])])
-
-
-def _reason(error: BaseException) -> str:
-    errors = getattr(error, "errors", None) or []
-    first = errors[0] if errors else None
-    return str(first.get("reason") or "") if isinstance(first, Mapping) else ""
-
-
-def _is_passing(error: BaseException) -> bool:
-    if isinstance(error, _CONNECTION):
-        return not isinstance(error, requests.exceptions.SSLError)
-    if not isinstance(error, exceptions.GoogleAPICallError):
-        return False
-    if _reason(error) in _PASSING:
-        return True
-    return error.code in (408, 429) or (error.code is not None and error.code >= 500 and error.code != 501)
-
-
-def _is_retried(error: BaseException) -> bool:
-    """Whether a request is repeated at once. A quota of the day is not: it takes longer than anyone waits."""
-    return _is_passing(error) and _reason(error) not in ("quotaExceeded", "stopped")
-
-
-def _retry_after(error: exceptions.GoogleAPICallError) -> float | None:
-    try:
-        return float(error.response.headers["Retry-After"])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-
-
-_SECRETS = re.compile(
-    r"(?i)\bbearer\s+\S+|\bya29\.\S+|-----BEGIN[^\n]*|"
-    r"\b(?:[\w-]*(?:token|signature|secret|password|credential|upload_id)|key)[\"']?\s*[=:]\s*\S+"
-)
-
-
-def _text(error: exceptions.GoogleAPICallError) -> str:
-    """What the service says, as one short line: the first error that names a cause, without addresses and secrets."""
-    errors = getattr(error, "errors", None) or []
-    texts = [str(each["message"]) for each in errors if isinstance(each, Mapping) and each.get("message")]
-    # A failed load says first that it failed ("Error while reading data, ...") and then why, if at all.
-    text = next((each for each in texts if " error message: " in each), texts[0] if texts else error.message) or ""
-    text = re.sub(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ", "", text.strip())
-    text = " ".join(text.splitlines()[:1])
-    text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)
-    text = _SECRETS.sub("[hidden]", text)
-    return (text[:400] or f"HTTP {error.code}").rstrip(". ")
-
-
-# -- places --------------------------------------------------------------------------------------
-
-#: Multi-regions and the regions that they are made of. London and Zurich are in Europe but not in the EU.
-_MULTI_REGIONS: dict[str, re.Pattern[str]] = {
-    "us": re.compile(r"us-\w+\d+"),
-    "eu": re.compile(r"europe-(?!west2$|west6$)\w+\d+"),
-    "asia": re.compile(r"asia-\w+\d+"),
-}
-#: Dual-regions of Cloud Storage, their members, and where BigQuery keeps a dataset that suits them.
-_DUAL_REGIONS: dict[str, tuple[frozenset[str], str]] = {
-    "nam4": (frozenset({"us-central1", "us-east1"}), "US"),
-    "eur4": (frozenset({"europe-north1", "europe-west4"}), "EU"),
-    "asia1": (frozenset({"asia-northeast1", "asia-northeast2"}), "asia-northeast1"),
-}
-_REGION = re.compile(r"[a-z]+-[a-z]+\d+")
-
-
-def are_disjoint(bucket: str | None, dataset: str | None) -> bool:
-    """Whether a bucket and a dataset are surely in places that share no region; False where either is not known."""
-    first, second = (place.lower() if place else "" for place in (bucket, dataset))
-    if not (_is_known(first) and _is_known(second)) or first == second:
-        return False
-    return not (_meets(first, second) or _meets(second, first))
-
-
-def location_for(bucket: str | None, preferred: str) -> str:
-    """Where to make a dataset for a lake in ``bucket``: the preferred place if one can load from there to it."""
-    if not bucket or not are_disjoint(bucket, preferred):
-        return preferred
-    dual = _DUAL_REGIONS.get(bucket.lower())
-    if dual:
-        return dual[1]
-    return bucket.upper() if bucket.lower() in _MULTI_REGIONS else bucket.lower()
-
-
-def _is_known(place: str) -> bool:
-    return place in _MULTI_REGIONS or place in _DUAL_REGIONS or bool(_REGION.fullmatch(place))
-
-
-def _meets(outer: str, inner: str) -> bool:
-    """Whether some region of ``inner`` is one of ``outer``'s."""
-    regions = _DUAL_REGIONS[inner][0] if inner in _DUAL_REGIONS else {inner}
-    if outer in _MULTI_REGIONS:
-        return any(_MULTI_REGIONS[outer].fullmatch(region) for region in regions)
-    if outer in _DUAL_REGIONS:
-        return not regions.isdisjoint(_DUAL_REGIONS[outer][0])
-    return False
 
 
 # -- small things --------------------------------------------------------------------------------

@@ -168,7 +168,10 @@ class BigQueryServer:
     # -- what tests use --------------------------------------------------------------------------
 
     def program(self, operation: str, *faults: Fault) -> None:
-        """Let the next requests of an operation, or of all that begin so (``*`` for any), meet these faults."""
+        """Let the next requests of an operation meet these faults.
+
+        ``operation`` may be its beginning (``jobs.insert``), ``*`` for any, ``writes`` for all that change something.
+        """
         with self._lock:
             self._released.clear()
             self.held.clear()
@@ -215,7 +218,7 @@ class BigQueryServer:
     def next_fault(self, operation: str) -> Fault:
         with self._lock:
             for index, (wanted, fault) in enumerate(self._faults):
-                if wanted == "*" or operation.startswith(wanted):
+                if wanted == "*" or operation.startswith(wanted) or (wanted == "writes" and operation in _WRITES):
                     if fault.skip:
                         fault.skip -= 1
                         return Fault()
@@ -625,6 +628,19 @@ _ROUTES: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
         ("GET", "jobs.get", r"([^/]+)/jobs/([^/]+)"),
         ("GET", "jobs.getQueryResults", r"([^/]+)/queries/([^/]+)"),
     )
+)
+
+
+_WRITES = frozenset(
+    {
+        "datasets.insert",
+        "tables.insert",
+        "tables.patch",
+        "tables.delete",
+        "jobs.insert.load",
+        "jobs.insert.query",
+        "jobs.upload.chunk",
+    }
 )
 
 

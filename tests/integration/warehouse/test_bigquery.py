@@ -24,10 +24,15 @@ from google.cloud import bigquery
 from pipeline.datasets import get
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import PipelineError, WarehouseError, WarehouseTrouble
+from pipeline.lake import LakeFile, open_store
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
-from pipeline.warehouse.bigquery import BigQuery, are_disjoint, location_for, translate
+from pipeline.warehouse.bigquery import BigQuery
+from pipeline.warehouse.bigquery_errors import translate
+from pipeline.warehouse.bigquery_places import are_disjoint, location_for
 from tests.servers.bigquery import BigQueryServer, Fault
 from tests.servers.bigquery import bigquery_server as bigquery_server  # a fixture
+from tests.servers.gcs import gcs_bucket as gcs_bucket  # a fixture
+from tests.servers.gcs import gcs_server as gcs_server  # a fixture
 
 URL = "bigquery://my-project/trips"
 GREEN, ZONES = get("green"), get("zones")
@@ -217,6 +222,21 @@ def test_a_month_from_a_bucket(warehouse: BigQuery, lake: Lake, bigquery_server:
     assert warehouse.counts(GREEN) == {JANUARY: 3}
     assert done[-1] == (3, 3)
     assert bigquery_server.asked("jobs.upload") == 0
+
+
+def test_a_month_from_a_lake_on_cloud_storage(
+    gcs_bucket: str, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    """The lake's own files and both real clients; a new object under the same name has another generation."""
+    bigquery_server.objects = None
+    store = open_store(f"gs://{gcs_bucket}/nyc")
+    for version in "AB":
+        dataset, file, row = lake.month(version)
+        stored = store.put(file.path, "data/green/green_tripdata_2021-01.parquet")
+        warehouse.load(dataset, LakeFile(store, "data/green/green_tripdata_2021-01.parquet"), row)
+        assert content(bigquery_server) == (3, version)
+        assert warehouse.ledger()["green", JANUARY].sha256 == version
+        assert stored
 
 
 def test_a_month_from_a_local_lake_is_sent(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
@@ -433,44 +453,62 @@ def processes() -> Any:
     return context
 
 
-@pytest.mark.parametrize("replaces", [False, True], ids=["first load", "replacement"])
-def test_killed_after_any_request(
-    replaces: bool, processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+def kill_child(processes: Any, server: BigQueryServer, folder: Path, operation: str, fault: Fault) -> bool:
+    """Kill a process that loads B into January when it meets the fault; False if it came to its end before."""
+    server.clear()
+    server.program(operation, fault)
+    child = processes.Process(target=_load_in_child, args=(server.url, str(folder), "B", JANUARY))
+    child.start()
+    while child.is_alive() and not server.held.wait(0.02):
+        pass
+    was_held = server.held.is_set()
+    child.kill()
+    child.join()
+    server.release()
+    server._faults.clear()
+    return was_held
+
+
+def test_killed_while_a_new_project_is_filled(
+    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
 ) -> None:
-    """After request n of a load the process is gone; the same call again ends as if nothing had been."""
-    month = JANUARY
-    warehouse.load(*lake.month("X", month=dt.date(2020, 1, 1)))
-    bigquery_server.job_seconds = 0.05  # so that some of the repeated calls meet a running job
-    stopped = 0
-    while True:
-        if replaces:
-            warehouse.load(*lake.month("A", month=month))
-        dataset, file, row = lake.month("B", rows=5, month=month)
-        bigquery_server.clear()
-        bigquery_server.program("*", Fault(hold="after", skip=stopped))
-        arguments = (bigquery_server.url, str(lake.folder), "B", month)
-        child = processes.Process(target=_load_in_child, args=arguments)
-        child.start()
-        while child.is_alive() and not bigquery_server.held.wait(0.02):
-            pass
-        was_held = bigquery_server.held.is_set()
-        child.kill()
-        child.join()
-        bigquery_server.release()
-        bigquery_server._faults.clear()
-        before = warehouse.ledger().get(("green", month))
-        if before and before.sha256 == "A" and content(bigquery_server, month) != (3, "A"):
-            assert before.status != "loaded", "the ledger speaks for rows that are gone"
-        stored = warehouse.load(dataset, file, row)
-        assert content(bigquery_server, month) == (5, "B"), f"killed after request {stopped}"
-        assert effective(bigquery_server, month) == (["A", "B"] if replaces else ["B"]), f"killed after {stopped}"
-        assert warehouse.ledger()["green", month] == stored and stored.replaces == ("A" if replaces else None)
+    """After the n-th request that changes something the process is gone; the same call again makes up for it."""
+    first = lake.month("B", rows=5)
+    for stop in range(100):
+        bigquery_server.wipe()
+        bigquery_server.job_seconds = 0.1 * (stop % 2)  # the second call meets jobs that run and jobs that are done
+        was_held = kill_child(processes, bigquery_server, lake.folder, "writes", Fault(hold="after", skip=stop))
+        stored = warehouse.load(*first)
+        assert content(bigquery_server) == (5, "B"), f"killed after change {stop}"
+        assert effective(bigquery_server) == ["B"], f"killed after change {stop}"
+        assert warehouse.ledger() == {("green", JANUARY): stored}
         assert sum(job.startswith("load-") for job in bigquery_server.executed) == 1
+        assert len(bigquery_server.tables) == 9
         if not was_held:
             break
-        stopped += 1
-        month = dt.date(2021 + stopped // 12, stopped % 12 + 1, 1)
-    assert stopped > 9
+    assert stop > 10
+
+
+def test_killed_after_any_request_of_a_replacement(
+    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    first, second = lake.month("A"), lake.month("B", rows=5)
+    warehouse.load(*first)
+    for stop in range(100):
+        bigquery_server.job_seconds = 0.1 * (stop % 2)
+        loads = bigquery_server.count_jobs("ok", "load-")
+        was_held = kill_child(processes, bigquery_server, lake.folder, "*", Fault(hold="after", skip=stop))
+        if content(bigquery_server) != (3, "A") and effective(bigquery_server)[-1] == "A":
+            assert warehouse.ledger()["green", JANUARY].status != "loaded", "the ledger speaks for rows that are gone"
+        stored = warehouse.load(*second)
+        assert content(bigquery_server) == (5, "B"), f"killed after request {stop}"
+        assert effective(bigquery_server) == ["A", "B"] * (stop + 1), f"killed after request {stop}"
+        assert warehouse.ledger() == {("green", JANUARY): stored} and stored.replaces == "A"
+        assert bigquery_server.count_jobs("ok", "load-") == loads + 1
+        if not was_held:
+            break
+        warehouse.load(*first)
+    assert stop > 9
 
 
 def test_an_interrupted_replacement_is_not_taken_for_the_old_load(
@@ -480,13 +518,8 @@ def test_an_interrupted_replacement_is_not_taken_for_the_old_load(
     first = lake.month("A")
     warehouse.load(*first)
     lake.month("B", rows=5)
-    bigquery_server.program("jobs.insert.query", Fault(hold="before", skip=1))  # the first query is the mark
-    child = processes.Process(target=_load_in_child, args=(bigquery_server.url, str(lake.folder), "B", JANUARY))
-    child.start()
-    assert bigquery_server.held.wait(20)
-    child.kill()
-    child.join()
-    bigquery_server.release()
+    fault = Fault(hold="before", skip=1)  # the first query is the mark
+    assert kill_child(processes, bigquery_server, lake.folder, "jobs.insert.query", fault)
     assert content(bigquery_server) == (5, "B")
     assert warehouse.ledger()["green", JANUARY].status == "interrupted"
     warehouse.load(*first)
@@ -782,7 +815,11 @@ def test_a_permission_that_is_missing_names_the_roles(
         ),
         (exceptions.BadGateway("<html>\n<body>" + PLANTED), WarehouseTrouble, "<html>"),
         (exceptions.Unauthorized("no"), WarehouseError, "credentials"),
-        (exceptions.BadRequest("Query exceeded limit for bytes billed: 1"), WarehouseError, "maximum_bytes_billed"),
+        (
+            exceptions.BadRequest("x", errors=[{"reason": "bytesBilledLimitExceeded", "message": "Too much"}]),
+            WarehouseError,
+            "maximum_bytes_billed",
+        ),
         (exceptions.RetryError("x", exceptions.ServiceUnavailable("away")), WarehouseTrouble, "away"),
         (auth.RefreshError(f"invalid_grant {PLANTED}", {"access_token": PLANTED}), WarehouseError, "RefreshError"),
         (auth.TransportError(PLANTED), WarehouseTrouble, "no answer"),
