@@ -19,6 +19,7 @@ from luigi.task_register import Register
 
 from . import completeness, datasets, planning, settings
 from .errors import MissingAtPublisher, NeverOffered, UsageError
+from .lake import open_store
 from .operations import journal
 from .planning import MISSING, TO_DO, Plan
 from .stages import parameters
@@ -143,7 +144,7 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         if self.start >= self.stop:
             what = "empty" if self.start == self.stop else "inverted"
             raise UsageError(
-                f"the range --start {self.start:%Y-%m} --stop {self.stop:%Y-%m} is {what}; stop is the month after the last"
+                f"range --start {self.start:%Y-%m} --stop {self.stop:%Y-%m} is {what}: stop is the month after the last"
             )
         today = dt.datetime.fromtimestamp(time.time() if self.now is None else self.now).date()
         if self.start > today:
@@ -158,6 +159,11 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     def months(self) -> list[dt.date]:
         return list(planning.months_between(self.start, self.stop))[: self.task_limit]
 
+    @property
+    def _is_planned(self) -> bool:
+        """Whole months are planned for the range at once; any other task is asked month by month."""
+        return issubclass(self.of, _Warehouses)
+
     @cached_property
     def _first(self) -> Any:
         return self._instantiate_task_cls(self.start)
@@ -166,13 +172,14 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     def plan(self) -> Plan:
         """What is to be done, decided once: child processes get it with the task."""
         first = self._first
+        tidy(first)
         return plan_range(
             first, [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets), self.months
         )
 
     @cached_property
     def _required(self) -> list[luigi.Task]:
-        if not isinstance(self._first, JobTask):
+        if not self._is_planned:
             return [task for month in self.months if not (task := self._instantiate_task_cls(month)).complete()]
         tasks = tasks_of(self._first, self.plan)
         return list(reversed(tasks)) if self.reverse else tasks
@@ -181,12 +188,12 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         return self._required
 
     def complete(self) -> bool:
-        if not isinstance(self._first, JobTask):
-            return not self._required
+        if not self._is_planned:
+            return all(task.complete() for task in self._required)
         return not self.plan.months(TO_DO) and not self.plan.months(MISSING)
 
     def run(self) -> None:
-        if isinstance(self._first, JobTask):
+        if self._is_planned:
             refuse_missing(self, self.plan, self._first.publisher)
 
 
@@ -211,6 +218,12 @@ def plan_range(task: Any, names: Iterable[str], months: list[dt.date], ask: bool
             offered = [month for month in months if _is_offered(task, name, month)]
             plan.entries += planning.make(task.job, name, offered, task.warehouses, ask).entries
     return plan
+
+
+def tidy(task: Any) -> None:
+    """Remove the temporary files that killed processes left in workspace and lake."""
+    open_store(task.workspace).sweep()
+    open_store(task.lake).sweep()
 
 
 def tasks_of(task: Any, plan: Plan) -> list[luigi.Task]:

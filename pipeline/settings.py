@@ -115,7 +115,7 @@ class warehouse(luigi.Config):
         description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
     )
     lock_timeout = Number(default=60.0, description="seconds to wait for someone else's lock")
-    memory_limit = luigi.Parameter(default="256MB", description="memory of the embedded engine")
+    memory_limit = luigi.Parameter(default="192MB", description="memory of the embedded engine")
     location = luigi.Parameter(default="US", description="place of a BigQuery dataset that has to be made")
     maximum_bytes_billed = Whole(least=1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes")
 
@@ -189,6 +189,9 @@ def validate() -> None:
             parameter.task_value(section, name)
         except Exception as error:
             raise UsageError(f"setting [{section}] {name} (or {variable(section, name)}): {error}") from None
+    # What the tasks' parameters are made of; Luigi would bury an error of theirs in one of its own.
+    for derived in (publisher_label, workspace_url, lake_url, warehouse_labels, rules_text):
+        derived()
     known = {variable(section, name) for section, name, _ in names()}
     prefixes = tuple({variable(section, "") for section, _, _ in names()})
     for name in os.environ:
@@ -210,15 +213,20 @@ def publisher_label() -> str:
 
 
 def lake_url() -> str:
-    from .lake import open_store
-
-    return open_store(lake().url).url
+    return _store_url("lake", lake().url)
 
 
 def workspace_url() -> str:
+    return _store_url("workspace", workspace().url)
+
+
+def _store_url(section: str, url: str) -> str:
     from .lake import open_store
 
-    return open_store(workspace().url).url
+    try:
+        return open_store(url).url
+    except UsageError as error:
+        raise UsageError(f"[{section}] url: {error}") from None
 
 
 def rules_text() -> str:

@@ -26,7 +26,7 @@ from typing import Any
 import google_crc32c
 from google.api_core.exceptions import Conflict, Forbidden, NotFound, PreconditionFailed
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.exceptions import DataCorruption
 
 from ..checks import Check

@@ -17,7 +17,7 @@ import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
-from luigi.task_register import Register
+from luigi.task_register import Register, TaskClassException
 
 from .. import settings
 from ..errors import PipelineError, UsageError
@@ -26,7 +26,7 @@ from . import console, journal, logs
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
 
-_MISTAKES = (PipelineError, ParameterException)
+_MISTAKES = (PipelineError, ParameterException, TaskClassException)
 
 
 def install() -> None:

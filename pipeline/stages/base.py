@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import luigi
 
-from .. import completeness, settings
+from .. import completeness, publishers, settings
 from ..errors import PipelineError
 from ..lake import open_store
 from ..operations import journal
@@ -99,13 +99,15 @@ class Stage(MonthTask):
         """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
         raise NotImplementedError
 
+    def attempt(self, progress: StageProgress) -> dict[str, Any]:
+        """``work``, again while its error is one that may pass."""
+        return publishers.retrying(lambda: self.work(progress), settings.retry_policy())
+
     def lock(self) -> Any:
         return self.scratch.lock()
 
     def run(self) -> None:
         """Do the work unless it is done already, and try again while the error is one that may pass."""
-        from .. import publishers
-
         with self.lock():
             if self.complete():  # Luigi asked before another process did it
                 return
@@ -113,7 +115,7 @@ class Stage(MonthTask):
             progress = StageProgress(self)
             progress.started()
             try:
-                details = publishers.retrying(lambda: self.work(progress), settings.retry_policy())
+                details = self.attempt(progress)
             except BaseException as error:
                 progress.failed(error, time.monotonic() - started)
                 raise

@@ -32,16 +32,19 @@ class Download(Stage):
         current = seen_since(self.job, self.dataset, self.month, dt.datetime.fromisoformat(record["fetched_at"]))
         return current is None or current.same_as(fetched)
 
+    def attempt(self, progress: StageProgress) -> dict[str, Any]:
+        return self.work(progress)  # the transfer tries again by itself, from where it broke off
+
     def work(self, progress: StageProgress) -> dict[str, Any]:
         started = dt.datetime.now(dt.UTC)
         publisher = self.job.publisher_object
-        with self.scratch.download_folder() as folder:
+        with self.scratch.resumable(RAW) as target:
             fetched = transfer.fetch(
                 publisher,
                 self.dataset,
                 self.month,
-                folder,
-                name=RAW,
+                target.parent,
+                name=target.name,
                 policy=settings.retry_policy(),
                 progress=lambda done, total: progress(done, total or 0, "bytes"),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import luigi
@@ -47,7 +47,7 @@ class Load(Stage):
         return warehouse_reason(self.job, self.dataset, self.month, self.warehouse) is None
 
     def lock(self) -> AbstractContextManager[Any]:
-        return nullcontext()  # reads the lake, not the scratch; the warehouse has its own locks
+        return self.scratch.lock(self.warehouse)
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         from ..warehouse import LedgerRow

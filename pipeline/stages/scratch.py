@@ -9,9 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,22 +58,14 @@ class Scratch:
     def local(self, name: str) -> AbstractContextManager[Path]:
         return self.store.local(self.path(name))
 
-    def lock(self) -> AbstractContextManager[Any]:
+    def resumable(self, name: str) -> AbstractContextManager[Path]:
+        """Like ``staging``, but what a killed process left there is found again by the next one."""
+        return self.store.staging(self.path(name), key=self.path(name))
+
+    def lock(self, purpose: str = "scratch") -> AbstractContextManager[Any]:
         """Held while a stage works on the month, so that another process waits and then finds it done."""
-        return self.store.lock(f"{self.prefix}.lock", timeout=LOCK_TIMEOUT)
-
-    @contextmanager
-    def download_folder(self) -> Iterator[Path]:
-        """A folder on this machine that outlives the process, where a broken transfer waits to be resumed."""
-        if self.store.url.startswith("file:"):
-            from ..lake.local import path_of
-
-            folder = path_of(self.store.url) / self.prefix
-        else:
-            digest = hashlib.sha256(f"{self.store.url}/{self.prefix}".encode()).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / "nyc-trips-downloads" / digest
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        digest = hashlib.sha256(purpose.encode()).hexdigest()[:8]  # a label of a warehouse is no file name
+        return self.store.lock(f"{self.prefix}.{digest}", timeout=LOCK_TIMEOUT)
 
     def prune(self) -> None:
         """Remove everything of this month; what can be made again is not kept once it is loaded."""

@@ -1,0 +1,107 @@
+"""The real ``luigi`` and ``python -m pipeline`` commands in subprocesses, each test in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from ..conftest import CHECKOUT
+
+#: Seconds after which a command counts as hanging.
+PATIENCE = 240
+
+
+@dataclass
+class Project:
+    """A folder with the project's luigi.cfg, where commands run as a user would run them."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+        return {**clean, "LUIGI_CONFIG_PATH": str(CHECKOUT / "luigi.cfg"), **self.environment}
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+        )
+
+    def luigi_command(self, *arguments: str) -> list[str]:
+        return [
+            str(Path(sys.executable).parent / "luigi"),
+            "--module",
+            "pipeline",
+            *arguments,
+            *([] if "--scheduler-host" in arguments else ["--local-scheduler"]),
+        ]
+
+    def luigi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(*self.luigi_command(*arguments))
+
+    def pipeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "pipeline", *arguments)
+
+    def query(self, sql: str, warehouse: str = "warehouse.duckdb") -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self.folder / warehouse), read_only=True) as connection:
+            return connection.sql(sql).fetchall()
+
+    def tables(self) -> dict[str, Any]:
+        """Everything in the tables, in an order of its own, and what the ledger says is current."""
+        found: dict[str, Any] = {}
+        for name in ("yellow_trips", "green_trips", "taxi_zones"):
+            found[name] = self.query(f"SELECT count(*), bit_xor(hash(t)), sum(hash(t) % 1000003) FROM {name} t")
+        found["ledger"] = self.query(
+            "SELECT dataset, file_month, row_count, rejected_count, sha256, rules FROM etl_current ORDER BY ALL"
+        )
+        return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project that makes its own small synthetic months."""
+    return Project(
+        tmp_path,
+        {"PIPELINE_PUBLISHER_NAME": "sample", "PIPELINE_PUBLISHER_URL": "sample:?rows=500&seed=1"},
+    )
+
+
+@pytest.fixture
+def folder_project(tmp_path: Path) -> Project:
+    """A project whose publisher is the folder ``published`` with small green months 2020-01, 02, 04 and the zones."""
+    import datetime as dt
+
+    from pipeline import sample
+
+    published = tmp_path / "published"
+    months = [dt.date(2020, month, 1) for month in (1, 2, 4)]
+    sample.publish(published, "green", months, rows=300, seed=1, layout="tlc")
+    (published / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
+    return Project(
+        tmp_path,
+        {
+            "PIPELINE_PUBLISHER_NAME": "tlc",
+            "PIPELINE_PUBLISHER_URL": "file:published",
+            "PIPELINE_CLEAN_RULES": "none",
+        },
+    )

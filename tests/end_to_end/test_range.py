@@ -1,0 +1,269 @@
+"""RangeMonthly through the real command line: what it does, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import sample
+
+from .conftest import Project
+
+GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
+
+
+def month_count(project: Project, dataset: str = "green") -> int:
+    return int(project.query(f"SELECT count(DISTINCT file_month) FROM {dataset}_trips")[0][0])
+
+
+def test_plain_range_then_nothing_to_do(project: Project) -> None:
+    first = project.luigi("RangeMonthly")
+    assert first.returncode == 0, first.stdout
+    assert "yellow    2021-01" in first.stdout and "loaded" in first.stdout and "synthetic" in first.stdout
+    rows = project.query(
+        "SELECT file_month, row_count + rejected_count FROM etl_current WHERE dataset = 'yellow' ORDER BY 1"
+    )
+    assert rows == [(dt.date(2021, month, 1), 500) for month in (1, 2, 3)]
+    assert project.query("SELECT count(*) FROM taxi_zones") == [(265,)]
+    assert not list((project.folder / "workspace" / "scratch").rglob("*.arrow")), "scratch is pruned after the load"
+    before = project.tables()
+    again = project.luigi("RangeMonthly")
+    assert again.returncode == 0
+    assert "Nothing to do: 3 months complete." in again.stdout
+    assert project.tables() == before
+    assert project.query("SELECT count(*) FROM etl_loads") == [(4,)], "nothing was loaded twice"
+
+
+def test_explicit_start_years_back_and_more_than_fifty_months(project: Project) -> None:
+    project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=20&seed=1"
+    downloads = ("--of", "Download", "--of-params", '{"dataset": "green"}')
+    done = project.luigi("RangeMonthly", *downloads, "--start", "2014-01", "--stop", "2018-06")
+    assert done.returncode == 0, done.stdout
+    assert len(list(project.folder.glob("workspace/scratch/green/*/*/raw"))) == 53
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--start", "2021-01", "--stop", "2021-01"), " is empty"),
+        (("--start", "2021-04", "--stop", "2021-01"), "is inverted"),
+        (("--start", "2999-01", "--stop", "2999-03"), "later than this month"),
+        (("--start", "2013-01", "--stop", "2014-03", *GREEN), "was never offered"),
+        (("--start", "2021-13", "--stop", "2022-03"), "'2021-13' is not a month"),
+        (("--of-params", '{"dataset": "purple"}'), "purple"),
+        (("--of-params", '{"datset": "green"}'), "datset"),
+        (("--stpo", "2021-04"), "did you mean --stop"),
+        (("--of", "MonthlyTrip"), "MonthlyTrip"),
+        (("--publisher-name", "uber"), "uber"),
+        (("--publisher-url", "ftp://example.org"), "[publisher] url"),
+        (("--lake-url", "s3://bucket"), "lake"),
+        (("--warehouse-url", "oracle://scott:tiger@host/db"), "[warehouse] url"),
+        (("--clean-rules", "zero_pasengers"), "zero_pasengers"),
+        (("--clean-max-unreadable", "many"), "max_unreadable"),
+    ],
+)
+def test_mistakes_are_one_line_and_an_exit_code(project: Project, arguments: tuple[str, ...], says: str) -> None:
+    refused = project.luigi("RangeMonthly", *arguments)
+    assert refused.returncode == 2, refused.stdout
+    lines = refused.stdout.strip().splitlines()
+    assert len(lines) == 1, refused.stdout
+    assert lines[0].startswith("error: ") and says in lines[0]
+    assert "tiger" not in refused.stdout
+    assert not (project.folder / "warehouse.duckdb").exists(), "refused before anything runs"
+
+
+def test_unknown_task_and_misspelt_environment_are_one_line(project: Project) -> None:
+    unknown = project.luigi("RangeMontly")
+    assert unknown.returncode == 2
+    assert unknown.stdout == "error: there is no task RangeMontly; did you mean RangeMonthly?\n"
+    project.environment["PIPELINE_LAKE_ULR"] = "file:elsewhere"
+    misspelt = project.luigi("RangeMonthly")
+    assert misspelt.returncode == 2
+    assert "PIPELINE_LAKE_ULR names no setting; did you mean PIPELINE_LAKE_URL?" in misspelt.stdout
+
+
+def test_no_luigid_is_one_line_at_once(project: Project) -> None:
+    refused = project.luigi("RangeMonthly", "--scheduler-host", "127.0.0.1", "--scheduler-port", "9")
+    assert refused.returncode == 2
+    assert refused.stdout.count("\n") == 1 and "no luigid answers" in refused.stdout
+
+
+def test_stop_in_the_future_leaves_out_what_is_not_published(folder_project: Project) -> None:
+    done = folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-04", "--stop", "2020-08")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("not yet published") == 3
+    assert month_count(folder_project) == 1
+    again = folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-04", "--stop", "2020-08")
+    assert again.returncode == 0
+    assert "Nothing to do: 1 month complete, 3 months not yet published." in again.stdout
+
+
+def test_gap_at_the_publisher_lets_the_others_go_on_and_has_its_own_exit_code(folder_project: Project) -> None:
+    for workers in ("1", "2"):
+        done = folder_project.luigi(
+            "RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05", "--workers", workers
+        )
+        assert done.returncode == 20, done.stdout
+        assert "green 2020-03: missing at tlc" in done.stdout
+        assert "Traceback" not in done.stdout
+        assert month_count(folder_project) == 3
+
+
+def test_missing_zone_file_fails_no_month(folder_project: Project) -> None:
+    (folder_project.folder / "published" / "misc" / "taxi_zone_lookup.csv").unlink()
+    done = folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
+    assert done.returncode == 0, done.stdout
+    assert "zones are left out" in done.stdout
+    assert month_count(folder_project) == 2
+
+
+def test_failing_month_fails_alone_with_its_exit_code(folder_project: Project) -> None:
+    broken = folder_project.folder / "published" / "trip-data" / "green_tripdata_2020-02.parquet"
+    broken.write_bytes(b"<html>Access Denied</html>")
+    done = folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
+    assert done.returncode == 30, done.stdout
+    assert "failed: WrongFormat" in done.stdout and "Traceback" not in done.stdout
+    assert month_count(folder_project) == 1
+    lake = folder_project.folder / "lake"
+    assert not list(lake.rglob("*2020-02*")), "a damaged file leaves nothing behind"
+
+
+def test_republished_month_is_done_again_and_no_other(folder_project: Project) -> None:
+    arguments = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
+    assert folder_project.luigi(*arguments).returncode == 0
+    published = folder_project.folder / "published"
+    (published / "trip-data" / "green_tripdata_2020-01.parquet").touch()
+    assert "Nothing to do" in folder_project.luigi(*arguments).stdout, "touched, but the same bytes"
+    month = published / "trip-data" / "green_tripdata_2020-02.parquet"
+    sample.make_file("green", dt.date(2020, 2, 1), month, rows=310, seed=2, layout="tlc")
+    plan = folder_project.pipeline("plan", *arguments[1:], "--json")
+    reasons = {entry["month"]: entry["reason"] for entry in json.loads(plan.stdout)}
+    assert reasons["2020-02"] == "republished" and reasons["2020-01"] == ""
+    assert folder_project.luigi(*arguments).returncode == 0
+    assert folder_project.query("SELECT file_month, count(*) FROM green_trips GROUP BY 1 ORDER BY 1") == [
+        (dt.date(2020, 1, 1), 300),
+        (dt.date(2020, 2, 1), 310),
+    ]
+    loads = folder_project.query(
+        "SELECT file_month, replaces IS NOT NULL FROM etl_loads WHERE dataset = 'green' ORDER BY loaded_at"
+    )
+    assert sorted(loads) == [(dt.date(2020, 1, 1), False), (dt.date(2020, 2, 1), False), (dt.date(2020, 2, 1), True)]
+
+
+def test_changed_rules_redo_the_asked_range_only(project: Project) -> None:
+    wide = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-04")
+    assert project.luigi(*wide).returncode == 0
+    narrow = ("RangeMonthly", *GREEN, "--start", "2020-02", "--stop", "2020-03", "--clean-rules", "none")
+    assert project.luigi(*narrow).returncode == 0
+    rows = project.query("SELECT file_month, rules FROM etl_current WHERE dataset = 'green' ORDER BY 1")
+    both = "zero_passengers@1,pickup_outside_month@1"
+    assert [rules for _, rules in rows] == [both, "none", both]
+    assert project.query("SELECT count(*) FROM green_trips WHERE file_month = '2020-02-01'") == [(500,)]
+
+
+def test_stages_do_not_run_again_after_their_scratch_was_pruned(project: Project) -> None:
+    month = ("--dataset", "green", "--month", "2020-02")
+    assert project.luigi("MonthlyTrips", *month).returncode == 0
+    for stage in ("Download", "Clean", "WriteParquet", "Upload"):
+        again = project.luigi(stage, *month)
+        assert again.returncode == 0
+        assert "Nothing to do" in again.stdout, stage
+
+
+def test_forget_makes_a_month_run_again(project: Project) -> None:
+    month = ("--dataset", "green", "--month", "2020-02")
+    assert project.luigi("MonthlyTrips", *month).returncode == 0
+    before = project.tables()
+    assert "is forgotten" in project.pipeline("forget", *month).stdout
+    assert project.tables() == before, "no row is removed"
+    status = project.pipeline("status", "--dataset", "green", "--start", "2020-02", "--stop", "2020-03")
+    assert "not in the lake" in status.stdout
+    again = project.luigi("MonthlyTrips", *month)
+    assert again.returncode == 0 and "Load green 2020-02" in again.stdout
+    assert project.tables() == before
+
+
+def test_deleted_lake_file_is_made_again(project: Project) -> None:
+    month = ("--dataset", "green", "--month", "2020-02")
+    assert project.luigi("MonthlyTrips", *month).returncode == 0
+    before = project.tables()
+    parquet = project.folder / "lake" / "data" / "green" / "green_tripdata_2020-02.parquet"
+    bytes_before = parquet.read_bytes()
+    shutil.rmtree(project.folder / "lake")
+    assert project.luigi("MonthlyTrips", *month).returncode == 0
+    assert parquet.read_bytes() == bytes_before, "the same input gives the same bytes"
+    assert project.tables() == before
+
+
+def test_all_trips_leaves_out_what_was_never_offered(project: Project) -> None:
+    done = project.luigi("RangeMonthly", "--of", "AllTrips", "--start", "2014-12", "--stop", "2015-02")
+    assert done.returncode == 0, done.stdout
+    loaded = project.query("SELECT dataset, count(*) FROM etl_current WHERE dataset <> 'zones' GROUP BY 1 ORDER BY 1")
+    assert loaded == [("fhv", 1), ("green", 2), ("yellow", 2)]
+
+
+def test_two_warehouses_from_one_upload(project: Project) -> None:
+    month = ("--dataset", "green", "--month", "2020-02")
+    both = "duckdb:///warehouse.duckdb,duckdb:///second.duckdb"
+    assert project.luigi("MonthlyTrips", *month).returncode == 0
+    second = project.luigi("MonthlyTrips", *month, "--warehouse-url", both)
+    assert second.returncode == 0
+    assert "Download" not in second.stdout, "a warehouse that is added later is filled from the lake"
+    count = "SELECT count(*), bit_xor(hash(t)) FROM green_trips t"
+    assert project.query(count) == project.query(count, "second.duckdb")
+
+
+def test_synthetic_months_are_kept_apart_from_published_ones(folder_project: Project) -> None:
+    assert folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-02").returncode == 0
+    before = folder_project.tables()
+    sampled = ("--publisher-name", "sample", "--publisher-url", "sample:?rows=50&seed=1")
+    mixed = folder_project.luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-06", *sampled)
+    assert mixed.returncode == 30
+    assert "allow_synthetic" in mixed.stdout and "Traceback" not in mixed.stdout
+    assert folder_project.tables() == before
+    allowed = folder_project.luigi(
+        "MonthlyTrips", "--dataset", "green", "--month", "2020-06", *sampled, "--publisher-allow-synthetic"
+    )
+    assert allowed.returncode == 0, allowed.stdout
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_flags_reach_worker_processes(folder_project: Project, method: str) -> None:
+    """A child that is not forked reads luigi.cfg again; every flag of the parent has to reach it all the same."""
+    folder = folder_project.folder
+    Path(folder / "published").rename(folder / "elsewhere")
+    done = folder_project.luigi(
+        *("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03", "--workers", "2"),
+        *(
+            "--publisher-url",
+            "file:elsewhere",
+            "--lake-url",
+            "file:other-lake",
+            "--workspace-url",
+            "file:other-scratch",
+        ),
+        *("--warehouse-url", "duckdb:///other.duckdb", "--clean-rules", "zero_passengers"),
+        *("--process-start-method", method),
+    )
+    assert done.returncode == 0, done.stdout
+    assert folder_project.query("SELECT DISTINCT rules FROM etl_current", "other.duckdb") == [("zero_passengers@1",)]
+    assert folder_project.query("SELECT count(DISTINCT run_id) FROM etl_loads", "other.duckdb") == [(1,)]
+    folders = {path.name for path in folder.iterdir() if path.is_dir()}
+    assert folders == {"elsewhere", "other-lake", "other-scratch"}
+    assert not (folder / "warehouse.duckdb").exists()
+
+
+def test_two_runs_at_once_give_one_result(project: Project) -> None:
+    wanted = ("--start", "2020-01", "--stop", "2020-04", "--workers", "2")
+    command = project.luigi_command("RangeMonthly", *GREEN, *wanted)
+    runs = [project.start(command) for _ in range(2)]
+    outputs = [run.communicate(timeout=240)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(outputs)
+    assert project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(3,)]
+    assert project.query("SELECT sum(row_count) FROM etl_current WHERE dataset = 'green'") == project.query(
+        "SELECT count(*) FROM green_trips"
+    )
