@@ -1,0 +1,92 @@
+"""Documentation is under test: what it names exists, and what is generated is up to date."""
+
+from __future__ import annotations
+
+import configparser
+import re
+
+import pytest
+
+from pipeline import settings
+from pipeline.__main__ import parser
+from pipeline.cleaning import RULES
+from pipeline.datasets import document
+
+from ..conftest import CHECKOUT
+
+README = (CHECKOUT / "README.md").read_text()
+
+
+def luigi_cfg() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(CHECKOUT / "luigi.cfg")
+    return config
+
+
+def test_columns_page_is_what_the_declarations_say() -> None:
+    assert (CHECKOUT / "docs" / "columns.md").read_text() == document.text(), (
+        "run: python -m pipeline.datasets.document > docs/columns.md"
+    )
+
+
+@pytest.mark.parametrize(("section", "name"), [(section, name) for section, name, _ in settings.names()])
+def test_luigi_cfg_holds_every_setting_with_its_default(section: str, name: str) -> None:
+    written = luigi_cfg().get(section, name)
+    parameter = next(parameter for s, n, parameter in settings.names() if (s, n) == (section, name))
+    if section != "RangeMonthly":
+        assert parameter.parse(written) == parameter._default
+
+
+def test_luigi_cfg_names_no_setting_that_does_not_exist() -> None:
+    ours = {section for section, _, _ in settings.names()}
+    known = {(section, name) for section, name, _ in settings.names()}
+    written = {(section, name) for section in ours for name in luigi_cfg().options(section)}
+    assert written == known
+
+
+def test_every_line_of_luigi_cfg_is_explained() -> None:
+    lines = (CHECKOUT / "luigi.cfg").read_text().splitlines()
+    sections = {section for section, _, _ in settings.names()} - {"RangeMonthly"}
+    section, explained = "", False
+    for line in lines:
+        if line.startswith("["):
+            section, explained = line.strip("[]"), False
+        elif line.startswith("#"):
+            explained = True
+        elif "=" in line:
+            assert explained or section not in sections, f"[{section}] {line} has no comment above it"
+
+
+def test_every_verb_is_in_the_readme() -> None:
+    verbs = next(action.choices for action in parser()._actions if action.dest == "verb")
+    assert verbs
+    missing = [verb for verb in verbs if f"python -m pipeline {verb}" not in README]
+    assert not missing
+
+
+def test_every_verb_in_the_readme_exists() -> None:
+    verbs = next(action.choices for action in parser()._actions if action.dest == "verb")
+    assert verbs
+    assert set(re.findall(r"python -m pipeline (\w+)", README)) <= set(verbs)
+
+
+def test_every_rule_is_in_the_readme() -> None:
+    assert [name for name in RULES if f"`{name}`" not in README] == []
+
+
+def test_every_setting_in_the_readme_exists() -> None:
+    known = {(section, name) for section, name, _ in settings.names()}
+    named = {
+        (section, name)
+        for section, names in re.findall(r"\[(\w+)\] ((?:\w+`?,? ?`?)+)", README)
+        for name in re.findall(r"`?(\w+)", names)[:1]
+        if section in {section for section, _ in known}
+    }
+    assert named and named <= known
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (CHECKOUT / "Makefile").read_text()
+    phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())  # type: ignore[index]
+    explained = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
+    assert phony == explained
