@@ -9,8 +9,9 @@ from .schema import Column, Dataset
 def text() -> str:
     """All datasets with all columns, as Markdown."""
     head = (
-        "# The columns\n\nMade from `pipeline/datasets/` by `python -m pipeline.datasets.document`. Every column may be null: the file\n"
-        "of a month may not have it. Monthly tables also carry `file_month`, the month of the file.\n"
+        "# The columns\n\n"
+        "Made from `pipeline/datasets/` by `python -m pipeline.datasets.document`. Every column may be null: the file of a\n"
+        "month may not have it. Monthly tables also carry `file_month`, the month of the file.\n"
     )
     return head + "".join(_dataset(dataset) for dataset in DATASETS.values())
 
