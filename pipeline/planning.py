@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -28,6 +28,9 @@ COMPLETE = "complete"
 TO_DO = "to do"
 NOT_YET = "not yet published"
 MISSING = "missing at publisher"
+
+#: How tasks and ledger write that no rule is applied.
+NO_RULES = "none"
 
 #: Requests under way at once when loaded months are asked about again.
 CONCURRENT = 8
@@ -97,6 +100,7 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
 
 def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
     """Plan the zone table. Where the publisher has none it is left out with a warning: it never fails a month."""
+    job = zones_job(job)
     with completeness.scheduling():
         reason = completeness.reason(job, "zones", None, warehouses)
         if reason is None:
@@ -110,6 +114,11 @@ def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
             except PipelineError as error:
                 LOGGER.warning("zones: %s", error)  # trouble may pass until their turn comes
         return Plan([Entry("zones", None, TO_DO, reason)])
+
+
+def zones_job(job: Job) -> Job:
+    """The job of the zone table, which no rule applies to: changed rules leave it alone."""
+    return replace(job, rules=NO_RULES)
 
 
 @cache

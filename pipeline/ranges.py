@@ -21,7 +21,7 @@ from . import completeness, datasets, planning, settings
 from .errors import MissingAtPublisher, NeverOffered, UsageError
 from .lake import open_store
 from .operations import journal
-from .planning import MISSING, TO_DO, Plan
+from .planning import MISSING, NO_RULES, TO_DO, Plan
 from .stages import parameters
 from .stages.base import JobTask, MonthTask, spell_warehouses
 from .stages.load import Load
@@ -65,10 +65,10 @@ class TaxiZones(_Warehouses, JobTask):
     title = "TaxiZones"
 
     def requires(self) -> MonthlyTrips:
-        return self.sibling(MonthlyTrips, dataset="zones", month=None, warehouse=self.warehouse)
+        return self.sibling(MonthlyTrips, dataset="zones", month=None, rules=NO_RULES, warehouse=self.warehouse)
 
     def complete(self) -> bool:
-        return completeness.reason(self.job, "zones", None, self.warehouses) is None
+        return completeness.reason(planning.zones_job(self.job), "zones", None, self.warehouses) is None
 
     def run(self) -> None:
         pass

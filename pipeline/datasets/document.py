@@ -10,8 +10,8 @@ def text() -> str:
     """All datasets with all columns, as Markdown."""
     head = (
         "# The columns\n\n"
-        "Made from `pipeline/datasets/` by `python -m pipeline.datasets.document`. Every column may be null: the file of a\n"
-        "month may not have it. Monthly tables also carry `file_month`, the month of the file.\n"
+        "Made from `pipeline/datasets/` by `python -m pipeline.datasets.document`. Every column may be null:\n"
+        "a month's file may not have it. Monthly tables also carry `file_month`, the month of the file.\n"
     )
     return head + "".join(_dataset(dataset) for dataset in DATASETS.values())
 

@@ -50,7 +50,9 @@ class StageProgress:
 
     def done(self, details: dict[str, Any], seconds: float) -> None:
         journal.record("stage", state="done", seconds=seconds, **details, **self._about)
-        shown = ", ".join(f"{value:,} {name}" for name, value in details.items() if isinstance(value, int))
+        shown = ", ".join(
+            f"{value:,} {name.replace('_', ' ')}" for name, value in details.items() if isinstance(value, int)
+        )
         LOGGER.info("%s: %s, %.1f s", self._task.title, shown or "done", seconds)
 
     def failed(self, error: BaseException, seconds: float) -> None:

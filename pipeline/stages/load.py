@@ -34,6 +34,10 @@ class Load(Stage):
     warehouse = luigi.Parameter(positional=False, description="label of one warehouse of [warehouse] url")
 
     @property
+    def title(self) -> str:
+        return f"{super().title} into {self.warehouse}"
+
+    @property
     def resources(self) -> dict[str, int]:
         return {f"load_{re.split('[:@]', self.warehouse)[0]}": 1}
 
