@@ -13,9 +13,13 @@ Every row read leaves as a row written or as a reject; ``clean`` checks the sum 
 
 from __future__ import annotations
 
-from .chunks import REJECTS_SCHEMA, Report, Unreadable
-from .cleaner import FORMATS, Cleaned, clean
+from typing import TYPE_CHECKING, Any
+
 from .rules import RULES, Rule, Rules
+
+if TYPE_CHECKING:
+    from .chunks import REJECTS_SCHEMA, Report, Unreadable
+    from .cleaner import FORMATS, Cleaned, clean
 
 __all__ = [
     "FORMATS",
@@ -28,3 +32,12 @@ __all__ = [
     "Unreadable",
     "clean",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs Arrow is loaded when it is used: a task's parameters name rules, and should cost nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import chunks, cleaner
+
+    return getattr(chunks if hasattr(chunks, name) else cleaner, name)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from ..datasets.schema import Dataset
 from ..errors import UsageError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 #: What a rule is told about the file besides the rows.
 Month = dt.date | None
+#: ``pyarrow.compute``, handed to the rules, so that reading their names does not load it.
+Compute = Any
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Rule:
     name: str
     meaning: str
     columns: Callable[[Dataset], tuple[str | None, ...]]
-    refuses: Callable[[Month, list[pa.Array]], pa.Array] | None = None
-    fills: Callable[[Month, list[pa.Array]], pa.Array] | None = None
+    refuses: Callable[[Compute, Month, list[pa.Array]], pa.Array] | None = None
+    fills: Callable[[Compute, Month, list[pa.Array]], pa.Array] | None = None
     version: int = 1
     needs_month: bool = False
 
@@ -69,7 +71,9 @@ def _both_times(dataset: Dataset) -> tuple[str | None, ...]:
     return (dataset.pickup, dataset.dropoff)
 
 
-def _outside_month(month: Month, columns: list[pa.Array]) -> pa.Array:
+def _outside_month(pc: Compute, month: Month, columns: list[pa.Array]) -> pa.Array:
+    import pyarrow as pa
+
     assert month is not None
     first = dt.datetime(month.year, month.month, 1)
     following = dt.datetime(month.year + month.month // 12, month.month % 12 + 1, 1)
@@ -86,7 +90,7 @@ RULES: dict[str, Rule] = {
             "zero_passengers",
             "with a passenger count of 0; an unknown count is not 0",
             _named("passenger_count"),
-            refuses=lambda month, columns: pc.equal(columns[0], 0),
+            refuses=lambda pc, month, columns: pc.equal(columns[0], 0),
         ),
         Rule(
             "pickup_outside_month",
@@ -99,31 +103,31 @@ RULES: dict[str, Rule] = {
             "missing_times",
             "without pickup or drop-off time",
             _both_times,
-            refuses=lambda month, columns: pc.or_(pc.is_null(columns[0]), pc.is_null(columns[1])),
+            refuses=lambda pc, month, columns: pc.or_(pc.is_null(columns[0]), pc.is_null(columns[1])),
         ),
         Rule(
             "dropoff_before_pickup",
             "that end before they begin; legal in the hour when clocks go back",
             _both_times,
-            refuses=lambda month, columns: pc.less(columns[1], columns[0]),
+            refuses=lambda pc, month, columns: pc.less(columns[1], columns[0]),
         ),
         Rule(
             "negative_fare",
             "with a fare below 0; most are reversals of another row",
             _first_of("fare_amount", "base_passenger_fare"),
-            refuses=lambda month, columns: pc.less(columns[0], 0.0),
+            refuses=lambda pc, month, columns: pc.less(columns[0], 0.0),
         ),
         Rule(
             "zero_distance",
             "with a distance of 0 or less",
             _first_of("trip_distance", "trip_miles"),
-            refuses=lambda month, columns: pc.less_equal(columns[0], 0.0),
+            refuses=lambda pc, month, columns: pc.less_equal(columns[0], 0.0),
         ),
         Rule(
             "missing_passengers_to_zero",
             "an unknown passenger count by 0",
             _named("passenger_count"),
-            fills=lambda month, columns: pc.fill_null(columns[0], 0),
+            fills=lambda pc, month, columns: pc.fill_null(columns[0], 0),
         ),
     )
 }
@@ -164,6 +168,10 @@ class Rules:
         self, rows: pa.RecordBatch, dataset: Dataset, month: Month
     ) -> tuple[pa.RecordBatch, list[tuple[int, Rule, str | None]]]:
         """The rows that stay, and for each refused one its index, the rule, and the column if the rule has just one."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         refused_by = np.zeros(rows.num_rows, np.int8)  # number of the rule from 1; 0 for none
         columns_of: list[list[str]] = []
         for number, rule in enumerate(self.rules, 1):
@@ -173,11 +181,11 @@ class Rules:
                 continue
             arrays = [rows.column(name) for name in names]
             if rule.refuses:
-                mask = rule.refuses(month, arrays).fill_null(False).to_numpy(zero_copy_only=False)
+                mask = rule.refuses(pc, month, arrays).fill_null(False).to_numpy(zero_copy_only=False)
                 refused_by[mask & (refused_by == 0)] = number
             elif rule.fills:
                 position = rows.schema.get_field_index(names[0])
-                rows = rows.set_column(position, rows.schema.field(position), rule.fills(month, arrays))
+                rows = rows.set_column(position, rows.schema.field(position), rule.fills(pc, month, arrays))
         if not refused_by.any():
             return rows, []
         refused = []

@@ -78,7 +78,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         multiprocessing.set_start_method(method, force=True)
         if method == "forkserver":
             multiprocessing.set_forkserver_preload(
-                ["pipeline", "pipeline.cleaning", "pipeline.operations.process", "tenacity"]
+                ["pipeline", "pipeline.cleaning.cleaner", "pipeline.operations.process", "tenacity"]
             )
         task = get_task_obj(self)
         console.report.root = task
