@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import settings
 from ..errors import MissingAtPublisher
-from ..planning import COMPLETE, MISSING, NOT_YET, Plan
+from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, Plan
 from . import journal, logs
 
 #: Seconds between two looks into the journal.
@@ -81,43 +81,64 @@ class report:
 
     def _show(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        console = Console(stderr=True)
-        position = 0
-        bars: dict[tuple[Any, ...], TaskID] = {}
-        with Progress(
+        columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        ) as progress:
+        )
+        position = 0
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bars = _Bars(progress)
             while True:
                 stopping = self._stop.wait(INTERVAL)
                 events, position = journal.events(position)
                 for event in events:
                     if event["event"] == "log":
-                        console.print(event["text"], markup=False, highlight=False)
-                    if event["event"] != "stage":
-                        continue
-                    key = (event["stage"], event["dataset"], event["month"], event["warehouse"])
-                    name = " ".join(str(part) for part in key[:3] if part)
-                    if event["state"] in ("done", "failed"):
-                        if key in bars:
-                            progress.remove_task(bars.pop(key))
-                        continue
-                    if key not in bars:
-                        bars[key] = progress.add_task(name, total=None, note="")
-                    if event["state"] == "running":
-                        done, total, unit = event["done"], event["total"], event["unit"]
-                        of = f" of {total:,}" if total else ""
-                        progress.update(
-                            bars[key], completed=done, total=total or None, note=f"{done:,}{of} {unit}{event['note']}"
-                        )
+                        progress.console.print(event["text"], markup=False, highlight=False, soft_wrap=True)
+                    elif event["event"] == "stage":
+                        bars.show(event)
+                bars.show_months(getattr(self.root, "__dict__", {}).get("plan"))
                 if stopping:
                     return
+
+
+class _Bars:
+    """One bar for each stage that is at work, and one for all months of the plan."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._bars: dict[tuple[Any, ...], Any] = {}
+        self._months: Any = None
+        self._loaded: set[Key] = set()
+
+    def show(self, event: dict[str, Any]) -> None:
+        key = (event["stage"], event["dataset"], event["month"], event["warehouse"])
+        if event["state"] in ("done", "failed"):
+            if key in self._bars:
+                self._progress.remove_task(self._bars.pop(key))
+            if event["stage"] == "Load" and event["state"] == "done":
+                self._loaded.add((event["dataset"], event["month"]))
+            return
+        if key not in self._bars:
+            name = " ".join(str(part) for part in key[:3] if part)
+            self._bars[key] = self._progress.add_task(name, total=None, note="")
+        if event["state"] == "running":
+            done, total, unit = event["done"], event["total"], event["unit"]
+            of = f" of {total:,}" if total else ""
+            note = f"{done:,}{of} {unit}{event['note']}"
+            self._progress.update(self._bars[key], completed=done, total=total or None, note=note)
+
+    def show_months(self, plan: Plan | None) -> None:
+        total = len(plan.months(TO_DO)) if plan else 0
+        if not total:
+            return
+        if self._months is None:
+            self._months = self._progress.add_task("all", total=total, note="")
+        done = len(self._loaded)
+        self._progress.update(self._months, completed=done, note=f"{done} of {total} loaded")
 
 
 def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outcome]:
