@@ -140,10 +140,12 @@ class BigQuery(Warehouse):
         sql = f"SELECT {month} AS slice, COUNT(*) AS row_count FROM {self._sql_name(dataset.table)}"
         with self._errors(f"counting the rows of {dataset.table}"):
             try:  # before the query, because not every emulator says of a query why it fails
-                self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_REQUEST_SECONDS)
+                table = self._connect().get_table(
+                    self._table(dataset.table), retry=self._retry, timeout=_REQUEST_SECONDS
+                )
             except exceptions.NotFound:
                 return {}
-            rows = self._query(sql + (" GROUP BY 1" if dataset.is_monthly else ""))
+            rows = self._query(sql + (" GROUP BY 1" if dataset.is_monthly else ""), table.location)
         return {row["slice"]: row["row_count"] for row in rows}
 
     def _marks(self) -> set[tuple[str, dt.date | None, dt.datetime]]:
@@ -160,12 +162,17 @@ class BigQuery(Warehouse):
             return []
         return [{column.name: row.get(column.name) for column in columns} for row in rows]
 
-    def _query(self, sql: str, parameters: Iterable[bigquery.ScalarQueryParameter] = ()) -> list[Mapping[str, Any]]:
+    def _query(
+        self, sql: str, location: str | None, parameters: Iterable[bigquery.ScalarQueryParameter] = ()
+    ) -> list[Mapping[str, Any]]:
+        # The location is named, because after a lost reply the client asks for the job where it was told to run it.
         client = self._connect()
         config = bigquery.QueryJobConfig(
             query_parameters=list(parameters), maximum_bytes_billed=self.options.maximum_bytes_billed
         )
-        job = client.query(sql, job_config=config, retry=self._retry, job_retry=None, timeout=_REQUEST_SECONDS)
+        job = client.query(
+            sql, job_config=config, location=location, retry=self._retry, job_retry=None, timeout=_REQUEST_SECONDS
+        )
         return list(job.result(retry=self._retry, job_retry=None, timeout=_QUERY_SECONDS))
 
     # -- writing ---------------------------------------------------------------------------------
@@ -181,7 +188,7 @@ class BigQuery(Warehouse):
             progress(0, row.row_count)
             for _ in range(_ROUNDS):
                 newest = self._newest(row.slice)
-                if newest and _same(newest, row) and self._holds(dataset, newest):
+                if newest and _same(newest, row) and self._holds(dataset, newest, location):
                     return newest
                 stored = self._load_once(dataset, table, schema, location, parquet, row, newest)
                 if stored:
@@ -225,7 +232,7 @@ class BigQuery(Warehouse):
             )
         rows = job.output_rows
         if rows is None:  # not every server tells
-            rows = self._count(dataset, row.file_month)
+            rows = self._count(dataset, row.file_month, location)
         if rows != row.row_count:
             raise WarehouseError(
                 f"{self.label}: {parquet.uri} brought {rows:,} rows into {table.table_id} and should bring "
@@ -284,7 +291,7 @@ class BigQuery(Warehouse):
             f"load-{name.replace('$', '-')}-{digest}",
             location,
             submit,
-            is_still_so=lambda: self._count(dataset, month) == row.row_count,
+            is_still_so=lambda: self._count(dataset, month, location) == row.row_count,
         )
 
     def _append_ledger(self, location: str | None, row: LedgerRow, newest: LedgerRow | None) -> LedgerRow | None:
@@ -447,18 +454,18 @@ class BigQuery(Warehouse):
         rows = [row for row in self.history() if row.slice == slice]
         return rows[-1] if rows else None
 
-    def _holds(self, dataset: Dataset, newest: LedgerRow) -> bool:
+    def _holds(self, dataset: Dataset, newest: LedgerRow, location: str | None) -> bool:
         """Whether the table has what the ledger says: no load stopped halfway since, no one emptied the table."""
         if (*newest.slice, newest.loaded_at) in self._marks():
             return False
-        return self._count(dataset, newest.file_month) == newest.row_count
+        return self._count(dataset, newest.file_month, location) == newest.row_count
 
-    def _count(self, dataset: Dataset, month: dt.date | None) -> int:
+    def _count(self, dataset: Dataset, month: dt.date | None, location: str | None) -> int:
         sql = f"SELECT COUNT(*) AS row_count FROM {self._sql_name(dataset.table)}"
         if month is None:
-            return int(self._query(sql)[0]["row_count"])
+            return int(self._query(sql, location)[0]["row_count"])
         parameter = bigquery.ScalarQueryParameter("file_month", "DATE", month)
-        return int(self._query(f"{sql} WHERE file_month = @file_month", [parameter])[0]["row_count"])
+        return int(self._query(f"{sql} WHERE file_month = @file_month", location, [parameter])[0]["row_count"])
 
     def _overtaken(self, row: LedgerRow) -> WarehouseBusy:
         return WarehouseBusy(f"{self.label}: others keep loading {_subject(row)} with another file; run again later")

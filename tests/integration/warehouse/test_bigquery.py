@@ -313,7 +313,7 @@ def test_loaded_at_grows_although_the_clock_was_set_back(warehouse: BigQuery, la
     loaded = warehouse.load(*lake.month())
     assert loaded.loaded_at
     later = loaded.loaded_at + dt.timedelta(hours=1)  # as written by a host whose clock is ahead
-    warehouse._query(f"UPDATE `my-project.trips.etl_loads` SET loaded_at = DATETIME '{later}' WHERE TRUE")
+    warehouse._query(f"UPDATE `my-project.trips.etl_loads` SET loaded_at = DATETIME '{later}' WHERE TRUE", None)
     again = warehouse.load(*lake.month("B"))
     assert again.loaded_at == later + dt.timedelta(microseconds=1)
     assert warehouse.ledger()["green", JANUARY] == again
@@ -637,7 +637,7 @@ def test_a_table_that_was_emptied_is_filled_again(
         time.sleep(0.002)  # the time of creation, in milliseconds, tells the two tables apart
         bigquery_server.delete_table("my-project", "trips", "green_trips")
     else:
-        warehouse._query(how)
+        warehouse._query(how, None)
     warehouse.load(*lake.month())
     assert content(bigquery_server) == (3, "A")
 
@@ -645,8 +645,8 @@ def test_a_table_that_was_emptied_is_filled_again(
 def test_a_ledger_that_was_emptied(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
     """The ids of the first load are taken, and what their jobs wrote is gone."""
     warehouse.load(*lake.month())
-    warehouse._query("DELETE FROM `my-project.trips.etl_loads` WHERE TRUE")
-    warehouse._query("DELETE FROM `my-project.trips.green_trips` WHERE TRUE")
+    warehouse._query("DELETE FROM `my-project.trips.etl_loads` WHERE TRUE", None)
+    warehouse._query("DELETE FROM `my-project.trips.green_trips` WHERE TRUE", None)
     warehouse.load(*lake.month())
     assert content(bigquery_server) == (3, "A") and effective(bigquery_server) == ["A"]
 
