@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import settings
 from .operations import command_line
-from .ranges import AllTrips, MonthlyTrips, RangeMonthly, TaxiZones
+from .ranges import AllTrips, MonthlyTrips, RangeMonthly, Refresh, TaxiZones
 from .stages.clean import Clean
 from .stages.download import Download
 from .stages.load import Load
@@ -26,6 +26,7 @@ __all__ = [
     "Load",
     "MonthlyTrips",
     "RangeMonthly",
+    "Refresh",
     "TaxiZones",
     "Upload",
     "WriteParquet",

@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .operations import status
+    from .operations import refresh, status
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
@@ -59,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--start", **month, help="first month; default: [RangeMonthly] start")
     added.add_argument("--stop", **month, help="month after the last; default: [RangeMonthly] stop")
     added.add_argument("--json", action="store_true", help="as JSON")
+
+    added = verb("refresh", refresh.refresh, "ask the publisher now what it republished or added, and load just that")
+    added.add_argument("--dataset", help="comma-separated; default: those of [range] datasets")
+    added.add_argument("--since", **month, help="first month; default: the first loaded one")
+    added.add_argument("--workers", type=int, default=1, metavar="N", help="months at once; default 1")
 
     added = verb("forget", status.forget, "make a month incomplete on purpose, so that the next run does it again")
     added.add_argument("--dataset", required=True)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Month = dt.date | None
 
+#: The reason of a month whose file at the publisher is another one now.
+REPUBLISHED = "republished"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -156,23 +159,35 @@ def is_same(job: Job, manifest: Manifest, current: Version) -> bool:
     return False
 
 
+def _made_otherwise(job: Job, manifest: Manifest) -> str | None:
+    """What besides the source's version is not as asked for; None if all is."""
+    if manifest.publisher != job.publisher:
+        return f"publisher changed from {manifest.publisher}"
+    if manifest.rules != job.rules:
+        return f"rules changed from {manifest.rules}"
+    declared = datasets.get(manifest.dataset)
+    learned = sorted(name for name in manifest.unknown_columns if declared.column_for(name))
+    if learned:
+        return f"column {', '.join(learned)} was unknown and is declared now"
+    return None
+
+
+def is_made_of(job: Job, dataset: str, month: Month, sha256: str) -> bool:
+    """Whether the lake's month was made as asked for from a raw file of these bytes, whatever its ETag was then."""
+    manifest = look().manifest(job, dataset, month)
+    return manifest is not None and _made_otherwise(job, manifest) is None and manifest.source.sha256 == sha256
+
+
 def lake_reason(job: Job, dataset: str, month: Month) -> str | None:
     """Why the lake does not have the month as asked for; None if it does."""
     manifest = look().manifest(job, dataset, month)
     if manifest is None:
         return "not in the lake"
-    if manifest.publisher != job.publisher:
-        return f"publisher changed from {manifest.publisher}"
-    if manifest.rules != job.rules:
-        return f"rules changed from {manifest.rules}"
-    declared = datasets.get(dataset)
-    learned = sorted(name for name in manifest.unknown_columns if declared.column_for(name))
-    if learned:
-        return f"column {', '.join(learned)} was unknown and is declared now"
+    otherwise = _made_otherwise(job, manifest)
+    if otherwise is not None:
+        return otherwise
     current = seen_since(job, dataset, month, manifest.source.fetched_at)
-    if current is not None and not is_same(job, manifest, current):
-        return "republished"
-    return None
+    return REPUBLISHED if current is not None and not is_same(job, manifest, current) else None
 
 
 def warehouse_reason(job: Job, dataset: str, month: Month, warehouse: str) -> str | None:

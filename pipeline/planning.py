@@ -15,11 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import completeness, publishers, settings
 from .completeness import Job, Snapshot
-from .errors import MissingAtPublisher, PipelineError
+from .errors import MissingAtPublisher, PipelineError, TransientError
+
+if TYPE_CHECKING:
+    from .lake.manifest import Manifest
+    from .publishers import Version
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -28,6 +32,10 @@ COMPLETE = "complete"
 TO_DO = "to do"
 NOT_YET = "not yet published"
 MISSING = "missing at publisher"
+UNASKED = "could not be asked"
+
+#: The reason of a month that has become available at the publisher.
+NEW = "new"
 
 #: How tasks and ledger write that no rule is applied.
 NO_RULES = "none"
@@ -38,7 +46,7 @@ CONCURRENT = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """One month of the plan. ``reason`` says why it is to be done; it is empty for a complete month."""
+    """One month of the plan. ``reason`` says why it is to be done, or why it is left as it is; mostly it is empty."""
 
     dataset: str
     month: dt.date | None
@@ -57,7 +65,7 @@ class Plan:
 
     def counts(self) -> dict[str, int]:
         """Number of months by state, without the states that do not occur."""
-        states = (COMPLETE, TO_DO, NOT_YET, MISSING)
+        states = (COMPLETE, TO_DO, NOT_YET, MISSING, UNASKED)
         return {state: len(found) for state in states if (found := self.months(state))}
 
 
@@ -121,6 +129,69 @@ def zones_job(job: Job) -> Job:
     return replace(job, rules=NO_RULES)
 
 
+def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses: list[str]) -> Plan:
+    """Ask the publisher now about all months, however fresh the last look is, and plan what the answers change.
+
+    To do are months that have another ETag or length than the loaded ones, months that have become available, and
+    months that an earlier run left half done. Those that differ from what is asked for in other ways, such as rules,
+    are left as they are: that is for a range. A month that cannot be asked about is ``UNASKED`` and left too.
+    """
+    with completeness.scheduling() as snapshot:
+        manifests = {month: snapshot.manifest(job, dataset, month) for month in months}
+        loaded = [month for month, found in manifests.items() if found and found.publisher == job.publisher]
+        failed = observe(snapshot, job, dataset, loaded)
+        new = [month for month, found in manifests.items() if found is None and month is not None]
+        not_yet: set[dt.date] = set()
+        try:
+            not_yet, missing = _absent(snapshot, job, dataset, new, ask=True, believe=False)
+            failed |= {month: MissingAtPublisher("the publisher has later months") for month in missing}
+            failed |= observe(snapshot, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
+        except PipelineError as error:
+            failed |= dict.fromkeys(new, error)
+        return Plan(
+            [
+                Entry(dataset, month, NOT_YET)
+                if month in not_yet
+                else _refreshed(job, dataset, month, manifest, warehouses, failed.get(month))
+                for month, manifest in manifests.items()
+            ]
+        )
+
+
+def _refreshed(
+    job: Job,
+    dataset: str,
+    month: dt.date | None,
+    manifest: Manifest | None,
+    warehouses: list[str],
+    error: PipelineError | None,
+) -> Entry:
+    """What to do about a month that the publisher was just asked about; ``error`` is what came instead of a version."""
+    if isinstance(error, MissingAtPublisher):
+        return Entry(dataset, month, MISSING, "withdrawn; what was loaded stays" if manifest else str(error))
+    if error is not None:
+        return Entry(dataset, month, UNASKED, str(error))
+    if manifest is None:
+        return Entry(dataset, month, TO_DO, NEW)
+    if manifest.publisher == job.publisher:
+        current = completeness.seen_since(job, dataset, month, manifest.source.fetched_at)
+        if current is not None and not completeness.is_same(job, manifest, current):
+            return Entry(dataset, month, TO_DO, completeness.REPUBLISHED)
+        if current is not None and job.publisher_object.scheme == "file" and current.etag != manifest.source.etag:
+            _remember_touch(job, manifest, current)
+    reason = completeness.reason(job, dataset, month, warehouses)
+    half_done = reason is not None and completeness.lake_reason(job, dataset, month) is None
+    return Entry(dataset, month, TO_DO if half_done else COMPLETE, reason or "")
+
+
+def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
+    """Write down the new time of a local file that was only touched, so that nobody has to read it again to know."""
+    whole = job.lake_object.manifest(manifest.dataset, manifest.month)
+    if whole is not None and whole.source == manifest.source:
+        source = replace(whole.source, etag=seen.etag or "", last_modified=seen.last_modified)
+        job.lake_object.restate(replace(whole, source=source))
+
+
 @cache
 def newest_published() -> dict[str, dt.date]:
     """The newest month of each dataset in the table of published row counts that comes with the package."""
@@ -150,15 +221,24 @@ def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.
     observe(snapshot, job, dataset, due)
 
 
-def observe(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]) -> dict[Any, str]:
-    """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month."""
-    failed: dict[Any, str] = {}
+def observe(
+    snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]
+) -> dict[dt.date | None, PipelineError]:
+    """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month.
+
+    After the first month that took all tries in vain, the others get one try each: the publisher is down.
+    """
+    failed: dict[dt.date | None, PipelineError] = {}
+    patience = settings.retry_policy()
 
     def one(month: dt.date | None) -> publishers.Version | None:
+        nonlocal patience
         try:
-            return publishers.look(job.publisher_object, dataset, month)
+            return publishers.look(job.publisher_object, dataset, month, policy=patience)
         except PipelineError as error:
-            failed[month] = str(error)
+            failed[month] = error
+            if isinstance(error, TransientError):
+                patience = replace(patience, attempts=1)
             return None
 
     with ThreadPoolExecutor(CONCURRENT) as pool:
@@ -169,14 +249,18 @@ def observe(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date
         for month, version in answers.items()
         if version is not None
     }
-    _keep(snapshot, job, dataset, updates)
+    if not job.publisher_object.is_local:
+        _keep(snapshot, job, dataset, updates)
     return failed
 
 
 def _absent(
-    snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date], ask: bool
+    snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date], ask: bool, believe: bool = True
 ) -> tuple[set[dt.date], set[dt.date]]:
-    """Of months that would have to be downloaded: those not yet published, and those missing at the publisher."""
+    """Of months that would have to be downloaded: those not yet published, and those missing at the publisher.
+
+    With ``believe`` a recent "not there" is not asked about again.
+    """
     if not months:
         return set(), set()
     publisher = job.publisher_object
@@ -186,7 +270,7 @@ def _absent(
             {month for month in months if known[month].get("absent") == NOT_YET},
             {month for month in months if known[month].get("absent") == MISSING},
         )
-    believed = _believed(snapshot, job, dataset, months)
+    believed = _believed(snapshot, job, dataset, months) if believe else {}
     loaded = [
         month
         for month, manifest in snapshot.manifests(job, dataset).items()

@@ -17,11 +17,11 @@ import luigi
 import luigi.tools.range
 from luigi.task_register import Register
 
-from . import completeness, datasets, planning, settings
-from .errors import MissingAtPublisher, NeverOffered, UsageError
+from . import completeness, datasets, planning, publishers, settings
+from .errors import MissingAtPublisher, NeverOffered, PublisherTrouble, UsageError
 from .lake import open_store
 from .operations import journal
-from .planning import MISSING, NO_RULES, TO_DO, Plan
+from .planning import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from .stages import parameters
 from .stages.base import JobTask, MonthTask, spell_warehouses
 from .stages.load import Load
@@ -195,6 +195,65 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     def run(self) -> None:
         if self._is_planned:
             refuse_missing(self, self.plan, self._first.publisher)
+
+
+class Refresh(_Warehouses, JobTask):
+    """Asks the publisher now about every month since ``since`` and reloads what it republished or added. For cron.
+
+    Nothing else is touched: months that differ in other ways, such as rules, are for a range. Gaps at the publisher
+    are no failure here, and months that cannot be asked about are left for the next time, unless that is all of them.
+    """
+
+    title = "Refresh"
+
+    dataset = luigi.Parameter(default="", positional=False, description="comma-separated; default [range] datasets")
+    since = parameters.Month(default=None, description="first month, YYYY-MM; default: the first loaded one")
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        values = dict(super().get_param_values(params, args, kwargs))
+        values["dataset"] = ",".join(dataset_names(values["dataset"] or settings.range().datasets))
+        return [(name, values[name]) for name, _ in params]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.since is not None and self.since > dt.date.today():
+            raise UsageError(f"--since {self.since:%Y-%m} is later than this month")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What was found and is to be done, decided once."""
+        tidy(self)
+        plan = Plan()
+        with completeness.scheduling() as snapshot:
+            zones = planning.zones_job(self.job)
+            if snapshot.manifest(zones, "zones", None):
+                plan.entries += planning.refresh(zones, "zones", [None], self.warehouses).entries
+            for name in dataset_names(self.dataset):
+                loaded = [month for month in snapshot.manifests(self.job, name) if month]
+                since = self.since or min(loaded, default=dt.date.max)
+                months = planning.months_between(since, dt.date.today() + dt.timedelta(days=1))
+                offered = [month for month in months if _is_offered(self, name, month)]
+                plan.entries += planning.refresh(self.job, name, offered, self.warehouses).entries
+        for entry in plan.months(UNASKED) + plan.months(MISSING):
+            LOGGER.warning("%s: %s: %s", publishers.describe(entry.dataset, entry.month), entry.state, entry.reason)
+        return plan
+
+    @property
+    def asked_in_vain(self) -> bool:
+        """Whether not a single month could be asked about."""
+        unasked = [entry for entry in self.plan.months(UNASKED) if entry.month]
+        return bool(unasked) and len(unasked) == len([entry for entry in self.plan.entries if entry.month])
+
+    def requires(self) -> list[luigi.Task]:
+        return tasks_of(self, self.plan)
+
+    def complete(self) -> bool:
+        return not self.plan.months(TO_DO) and not self.asked_in_vain
+
+    def run(self) -> None:
+        if self.asked_in_vain:
+            raise PublisherTrouble(f"{self.publisher} could not be asked about a single month; nothing was changed")
 
 
 def dataset_names(text: str) -> list[str]:

@@ -124,6 +124,16 @@ class Lake:
             )
         return manifest
 
+    def restate(self, manifest: Manifest) -> None:
+        """Rewrite the manifest of a month whose files stay; ``ConflictError`` if they were replaced meanwhile."""
+        place = layout.manifest(manifest.dataset, manifest.month)
+        with self.store.lock(place):
+            stored = self.store.stat(place)
+            old = self._read_manifest(place) if stored else None
+            if stored is None or old is None or (old.parquet, old.rejects) != (manifest.parquet, manifest.rejects):
+                raise ConflictError(f"{self.store.uri(place)} was replaced by another process meanwhile; try again")
+            self.store.write(place, manifest.to_json().encode(), metadata=manifest.summary(), if_version=stored.version)
+
     def forget(self, dataset: str, month: dt.date | None) -> None:
         """Make a month incomplete: its manifest is removed, its data stay until they are replaced."""
         self.store.delete(layout.manifest(dataset, month))

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import settings
 from ..errors import MissingAtPublisher
-from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, Plan
+from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
 from . import journal, logs
 
 #: Seconds between two looks into the journal.
@@ -157,10 +157,12 @@ def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outco
                 event["rows"],
                 event["rows_rejected"],
             )
-            outcome.state = outcome.state or "loaded"
+            outcome.state = outcome.state if outcome.state.startswith("failed") else "loaded"
+        elif event.get("outcome"):
+            outcome.state = event["outcome"]
     for entry in plan.entries if plan else ():
         key = entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None
-        if entry.state in (NOT_YET, MISSING):
+        if entry.state in (NOT_YET, MISSING, UNASKED):
             found[key].state = entry.state
         elif entry.state != COMPLETE and not found[key].state:
             found[key].state = "in the lake" if key in found and found[key].seconds else "not done"

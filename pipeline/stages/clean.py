@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from .. import datasets
-from ..completeness import lake_reason
+from ..completeness import is_made_of, lake_reason
 from ..errors import TooManyUnreadable
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress
@@ -34,6 +34,8 @@ class Clean(Stage):
     def complete(self) -> bool:
         rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
+        if raw is not None and is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
+            return True  # a new ETag, but the same bytes: the lake has what they give
         if rows is None or (raw is not None and raw["sha256"] != rows["sha256"]):
             return raw is None and lake_reason(self.job, self.dataset, self.month) is None
         return rows["schema_version"] == datasets.get(self.dataset).schema_version

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from .. import datasets
-from ..completeness import lake_reason, refuse_mixture
+from ..completeness import is_made_of, lake_reason, refuse_mixture
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
 from ..lake.target import StoreTarget
@@ -17,6 +18,10 @@ from .base import Stage, run_id, settings
 from .clean import REJECTS, ROWS
 from .download import RAW
 from .write_parquet import PARQUET, WriteParquet
+
+#: The outcome of a month that was published anew without any change: only the new ETag is written down, so that the
+#: file is not fetched for it again. Its Parquet file and the tables stay as they are.
+SAME_BYTES = "same bytes as before"
 
 
 class Upload(Stage):
@@ -34,9 +39,23 @@ class Upload(Stage):
     def work(self, progress: StageProgress) -> dict[str, Any]:
         scratch = self.scratch
         raw, cleaned, written = (scratch.record(name) for name in (RAW, ROWS, PARQUET))
-        assert raw is not None and cleaned is not None and written is not None, "WriteParquet is complete"
-        report = cleaned["report"]
+        assert raw is not None, "Download is complete"
         lake = self.job.lake_object
+        source = Source(
+            url=raw["url"],
+            sha256=raw["sha256"],
+            etag=raw["version"].get("etag") or "",
+            length=raw["length"],
+            last_modified=raw["version"].get("last_modified"),
+            format=raw["format"],
+            fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
+        )
+        known = lake.manifest(self.dataset, self.month)
+        if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):
+            lake.restate(replace(known, source=source))
+            return {"outcome": SAME_BYTES}
+        assert cleaned is not None and written is not None, "WriteParquet is complete"
+        report = cleaned["report"]
         is_synthetic = self.job.publisher_object.is_synthetic
         refuse_mixture(
             is_synthetic,
@@ -50,15 +69,7 @@ class Upload(Stage):
                 dataset=self.dataset,
                 month=self.month,
                 publisher=self.publisher,
-                source=Source(
-                    url=raw["url"],
-                    sha256=raw["sha256"],
-                    etag=raw["version"].get("etag") or "",
-                    length=raw["length"],
-                    last_modified=raw["version"].get("last_modified"),
-                    format=raw["format"],
-                    fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
-                ),
+                source=source,
                 rows_read=report["rows_read"],
                 rows_written=written["rows_written"],
                 rows_rejected=report["rows_rejected"],

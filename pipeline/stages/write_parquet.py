@@ -6,7 +6,7 @@ import hashlib
 from typing import Any, ClassVar
 
 from .. import datasets
-from ..completeness import lake_reason
+from ..completeness import is_made_of, lake_reason
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress
 from .base import Stage
@@ -34,6 +34,8 @@ class WriteParquet(Stage):
         parquet = self.scratch.record(PARQUET)
         rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
+        if raw is not None and is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
+            return True
         if parquet is None:
             return rows is None and raw is None and lake_reason(self.job, self.dataset, self.month) is None
         newest = rows or raw

@@ -1,0 +1,59 @@
+"""``refresh``: ask the publisher now what it republished or added, load just that, and say what was found.
+
+It is the task ``Refresh``, run by itself with Luigi's own scheduler, and a table of all months that were asked about.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from luigi.retcodes import run_with_retcodes
+
+from ..completeness import REPUBLISHED
+from ..planning import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
+from ..ranges import Refresh
+from ..stages.upload import SAME_BYTES
+from . import console, journal
+
+#: What the table calls the states of a plan. The reasons of months to do are what was found.
+_FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASKED: "could not be asked"}
+
+
+def refresh(args: argparse.Namespace) -> int:
+    """Ask, load and print. Returns 0, 1 if nothing could be asked, or the exit code of the loads that failed."""
+    task = Refresh(dataset=args.dataset or "", since=args.since)
+    code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
+    outcomes = console.outcomes(journal.events()[0], task.plan)
+    for entry in task.plan.entries:
+        month = f"{entry.month:%Y-%m}" if entry.month else ""
+        outcome = outcomes[entry.dataset, month or None].state if entry.state == TO_DO else ""
+        found, detail = _words(entry, outcome)
+        print(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
+    print(f"Asked {task.publisher}: {console.describe(task.plan)}." if task.plan.entries else "No months to ask about.")
+    return 1 if task.asked_in_vain else code
+
+
+def _words(entry: Entry, outcome: str) -> tuple[str, str]:
+    """What was found about a month, and what there is to say about it."""
+    if entry.state != TO_DO:
+        return ("left alone" if entry.state == COMPLETE and entry.reason else _FOUND[entry.state]), entry.reason
+    if outcome == SAME_BYTES:
+        return _FOUND[COMPLETE], f"another ETag, {SAME_BYTES}"
+    if entry.reason in (NEW, REPUBLISHED):
+        return entry.reason, outcome
+    return "half done", f"{entry.reason}; {outcome}"
+
+
+def _run(task: Refresh, workers: int) -> int:
+    """Let Luigi do what the plan says. The same parameters make the same task object, with the plan that it has."""
+    since = ["--since", f"{task.since:%Y-%m}"] if task.since else []
+    try:
+        run_with_retcodes(
+            [
+                *("--module", "pipeline", task.task_family, "--dataset", task.dataset, *since),
+                *("--workers", str(workers), "--local-scheduler"),
+            ]
+        )
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

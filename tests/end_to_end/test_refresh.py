@@ -1,0 +1,240 @@
+"""Refresh: what a publisher republished or added is noticed and loaded, and nothing else is."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import sample
+
+from ..servers.http import ALWAYS, Fault, HttpServer
+from .conftest import Project
+
+SINCE = ("--dataset", "green", "--since", "2020-01")
+RANGE = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-04")
+
+
+class Site(HttpServer):
+    """A publisher of small green months over HTTP; each version of a month is made from a seed."""
+
+    def publish(self, month: int, seed: int) -> None:
+        path = self.folder / self.path(month)[1:]
+        sample.make_file("green", dt.date(2020, month, 1), path, rows=200 + seed, seed=seed, layout="tlc")
+
+    @staticmethod
+    def path(month: int) -> str:
+        return f"/trip-data/green_tripdata_2020-{month:02}.parquet"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    folder = tmp_path / "published"
+    months = [dt.date(2020, month, 1) for month in (1, 2)]
+    sample.publish(folder, "green", months, rows=201, seed=1, layout="tlc")
+    (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
+    with Site(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def web(site: Site, tmp_path: Path) -> Project:
+    """A project that has loaded January and February from the site."""
+    project = Project(
+        tmp_path,
+        {
+            "PIPELINE_PUBLISHER_NAME": "tlc",
+            "PIPELINE_PUBLISHER_URL": site.url,
+            "PIPELINE_PUBLISHER_BACKOFF": "0.05",
+            "PIPELINE_PUBLISHER_ATTEMPTS": "2",
+            "PIPELINE_CLEAN_RULES": "none",
+        },
+    )
+    done = project.luigi("RangeMonthly", *RANGE)
+    assert done.returncode == 0, done.stdout
+    site.clear()
+    return project
+
+
+def found(output: str) -> dict[str, str]:
+    """What the table says of each green month of 2020."""
+    rows = (line.split(maxsplit=2) for line in output.splitlines() if line.startswith("green "))
+    return {month: rest for _, month, rest in rows if month < "2020-07"}
+
+
+def loads(project: Project) -> list[tuple[object, ...]]:
+    return project.query(
+        "SELECT strftime(file_month, '%Y-%m'), row_count, replaces FROM etl_loads WHERE dataset = 'green' "
+        "ORDER BY loaded_at"
+    )
+
+
+def manifest(project: Project, month: str) -> dict[str, dict[str, object]]:
+    path = project.folder / "lake" / "manifests" / "green" / f"green_tripdata_{month}.json"
+    content: dict[str, dict[str, object]] = json.loads(path.read_text())
+    return content
+
+
+def test_nothing_changed(web: Project, site: Site) -> None:
+    before = web.tables()
+    asked = web.pipeline("refresh", *SINCE)
+    assert asked.returncode == 0, asked.stdout
+    assert found(asked.stdout)["2020-01"] == "unchanged" and found(asked.stdout)["2020-03"] == "not yet"
+    assert site.path(1) in site.asked("HEAD") and site.path(2) in site.asked("HEAD"), "in spite of max_age"
+    assert not site.asked("GET")
+    assert web.tables() == before
+
+
+def test_absence_is_asked_about_again_and_a_new_month_is_loaded(web: Project, site: Site) -> None:
+    assert found(web.pipeline("refresh", *SINCE).stdout)["2020-03"] == "not yet"
+    site.publish(3, seed=1)
+    site.clear()
+    asked = web.pipeline("refresh", *SINCE)
+    assert asked.returncode == 0, asked.stdout
+    assert found(asked.stdout) | {"2020-04": ""} == {
+        "2020-01": "unchanged",
+        "2020-02": "unchanged",
+        "2020-03": "new                 loaded",
+        "2020-04": "",
+        "2020-05": "not yet",
+        "2020-06": "not yet",
+    }
+    assert site.asked("GET") == [site.path(3)]
+    assert [month for month, *_ in loads(web)] == ["2020-01", "2020-02", "2020-03"]
+
+
+def test_republished_twice_and_back_to_the_first_version(web: Project, site: Site) -> None:
+    """A, then B, then A again: the same tables as at first, three loads in the ledger, B kept aside in the lake."""
+    web.environment["PIPELINE_LAKE_KEEP_VERSIONS"] = "true"
+    first = web.tables()
+    original = (site.folder / site.path(1)[1:]).read_bytes()
+    a = str(manifest(web, "2020-01")["source"]["sha256"])
+
+    site.publish(1, seed=2)
+    asked = web.pipeline("refresh", *SINCE)
+    assert asked.returncode == 0, asked.stdout
+    assert found(asked.stdout)["2020-01"].split() == ["republished", "loaded"]
+    assert found(asked.stdout)["2020-02"] == "unchanged"
+    assert site.asked("GET") == [site.path(1)]
+    b = str(manifest(web, "2020-01")["source"]["sha256"])
+    assert web.query("SELECT count(*) FROM green_trips WHERE file_month = '2020-01-01'") == [(202,)]
+
+    (site.folder / site.path(1)[1:]).write_bytes(original)
+    again = web.luigi("Refresh", *SINCE)
+    assert again.returncode == 0, again.stdout
+    assert web.tables() == first
+    assert [row for row in loads(web) if row[0] == "2020-01"] == [
+        ("2020-01", 201, None),
+        ("2020-01", 202, a),
+        ("2020-01", 201, b),
+    ]
+    kept = sorted(path.suffix for path in (web.folder / "lake" / "versions" / "green").iterdir())
+    assert kept == [".json", ".json", ".parquet", ".parquet"], "A, which B replaced, and B, which A replaced"
+
+
+def test_another_etag_over_the_same_bytes_is_remembered_and_loads_nothing(web: Project, site: Site) -> None:
+    before, history = web.tables(), loads(web)
+    parquet = web.folder / "lake" / "data" / "green" / "green_tripdata_2020-01.parquet"
+    written = parquet.stat().st_mtime_ns
+    (site.folder / site.path(1)[1:]).touch()
+    asked = web.pipeline("refresh", *SINCE)
+    assert asked.returncode == 0, asked.stdout
+    assert found(asked.stdout)["2020-01"] == "unchanged           another ETag, same bytes as before"
+    assert site.asked("GET") == [site.path(1)]
+    assert (web.tables(), loads(web), parquet.stat().st_mtime_ns) == (before, history, written)
+    assert not list((web.folder / "workspace" / "scratch").rglob("raw")), "what was fetched is not kept"
+    site.clear()
+    again = web.pipeline("refresh", *SINCE)
+    assert found(again.stdout)["2020-01"] == "unchanged"
+    assert not site.asked("GET"), "the new sign is known"
+    assert web.luigi("RangeMonthly", *RANGE).stdout.startswith("Nothing to do")
+
+
+def test_last_modified_alone_is_no_change(web: Project, site: Site) -> None:
+    for month in (1, 2):
+        etag = str(manifest(web, f"2020-{month:02}")["source"]["etag"])
+        (site.folder / site.path(month)[1:]).touch()
+        site.program(site.path(month), Fault(etag=etag, times=ALWAYS))
+    asked = web.pipeline("refresh", *SINCE)
+    assert found(asked.stdout)["2020-01"] == found(asked.stdout)["2020-02"] == "unchanged"
+    assert not site.asked("GET")
+
+
+def test_a_question_that_fails_changes_nothing_and_the_others_go_on(web: Project, site: Site) -> None:
+    before = web.tables()
+    site.publish(2, seed=2)
+    site.program(site.path(1), Fault(status=500, times=ALWAYS))
+    asked = web.pipeline("refresh", *SINCE)
+    assert asked.returncode == 0, asked.stdout
+    assert found(asked.stdout)["2020-01"].startswith("could not be asked  green 2020-01: http://127.0.0.1")
+    assert found(asked.stdout)["2020-02"].split() == ["republished", "loaded"]
+    months = "SELECT file_month, sha256 FROM etl_current WHERE file_month = '2020-01-01'"
+    assert web.query(months)[0][1] == next(row[4] for row in before["ledger"] if row[1] == dt.date(2020, 1, 1))
+
+
+def test_exit_code_tells_that_nothing_could_be_asked(web: Project, site: Site) -> None:
+    before = web.tables()
+    site.program("*", Fault(status=503, times=ALWAYS))
+    asked = web.pipeline("refresh", *SINCE)
+    assert asked.returncode == 1
+    assert found(asked.stdout)["2020-01"].startswith("could not be asked") and "Traceback" not in asked.stdout
+    cron = web.luigi("Refresh", *SINCE)
+    assert cron.returncode == 30
+    assert "could not be asked about a single month" in cron.stdout and "Traceback" not in cron.stdout
+    assert web.tables() == before
+
+
+def test_withdrawn_month_stays_loaded(web: Project, site: Site) -> None:
+    before = web.tables()
+    (site.folder / site.path(1)[1:]).unlink()
+    asked = web.pipeline("refresh", *SINCE)
+    assert asked.returncode == 0
+    assert found(asked.stdout)["2020-01"] == "not there           withdrawn; what was loaded stays"
+    assert web.tables() == before
+
+
+def test_other_differences_are_left_to_a_range(web: Project, site: Site) -> None:
+    site.publish(2, seed=2)
+    asked = web.pipeline("refresh", *SINCE, "--clean-rules", "zero_passengers")
+    assert asked.returncode == 0, asked.stdout
+    assert found(asked.stdout)["2020-01"] == "left alone          rules changed from none"
+    assert found(asked.stdout)["2020-02"].split() == ["republished", "loaded"]
+
+
+def test_without_since_it_begins_at_the_first_loaded_month(web: Project) -> None:
+    asked = web.pipeline("refresh", "--dataset", "green,yellow")
+    months = [line.split()[1] for line in asked.stdout.splitlines() if line.startswith("green ")]
+    assert asked.returncode == 0 and months[0] == "2020-01"
+    assert "yellow" not in asked.stdout, "none of it is loaded"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--dataset", "purple"), "purple"),
+        (("--since", "2999-01"), "later than this month"),
+        (("--since", "January"), "is not a month"),
+    ],
+)
+def test_mistakes_are_one_line(project: Project, arguments: tuple[str, ...], says: str) -> None:
+    for refused in (project.pipeline("refresh", *arguments), project.luigi("Refresh", *arguments)):
+        assert refused.returncode == 2, refused.stdout
+        assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1 and says in refused.stdout
+
+
+def test_touched_file_of_a_folder_is_read_once(folder_project: Project) -> None:
+    assert folder_project.luigi("RangeMonthly", *RANGE).returncode == 20, "March is a gap"
+    before = manifest(folder_project, "2020-01")
+    (folder_project.folder / "published" / "trip-data" / "green_tripdata_2020-01.parquet").touch()
+    asked = folder_project.pipeline("refresh", *SINCE)
+    assert asked.returncode == 0, asked.stdout
+    assert found(asked.stdout)["2020-01"] == "unchanged"
+    assert found(asked.stdout)["2020-03"].startswith("not there")
+    assert found(asked.stdout)["2020-04"].split() == ["new", "loaded"]
+    after = manifest(folder_project, "2020-01")
+    assert after["source"]["etag"] != before["source"]["etag"], "the new time is written down"
+    assert after["source"]["sha256"] == before["source"]["sha256"]
+    assert after["parquet"] == before["parquet"]
