@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
+import threading
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -14,14 +13,12 @@ from typing import Any
 from .. import completeness
 from . import logs
 
-_PR_SET_PDEATHSIG = 1
-
 
 class TaskContext:
     """Looks afresh instead of trusting what was true while scheduling, logs, and dies with its parent.
 
     Luigi leaves the children of a killed worker alive; they would go on writing while another host does the same task.
-    The kernel ends them where it can (Linux). Elsewhere atomic, idempotent outputs make the double work harmless.
+    The kernel's own way to end them (PR_SET_PDEATHSIG) sees only the fork server, which outlives its children.
     """
 
     def __init__(self, task_process: Any) -> None:
@@ -42,10 +39,12 @@ class TaskContext:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends, however that ends. Does nothing but on Linux."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os.kill(os.getpid(), signal.SIGKILL)
+    """End this worker process when the main process of its run ends, however that ends."""
+    main = multiprocessing.parent_process()
+    assert main is not None, "only for worker processes"
+    threading.Thread(target=_end_after, args=(main,), name="die with parent", daemon=True).start()
+
+
+def _end_after(main: Any) -> None:
+    main.join()  # returns at once if it ended before we asked
+    os.kill(os.getpid(), signal.SIGKILL)

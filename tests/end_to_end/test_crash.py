@@ -1,0 +1,253 @@
+"""``kill -9`` anywhere, then the same command again: the same tables, the same lake, the same ledger.
+
+A run is killed at every boundary between two stages, at random moments and in the middle of long work; after each kill
+nothing half written may be visible. Kills follow one another on the same folders, so that each run starts from what
+the one before left behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.lake import open_store
+
+from .conftest import PATIENCE, Project
+
+STAGES = ("Download", "Clean", "WriteParquet", "Upload", "Load")
+BOUNDARIES = [(stage, state) for stage in STAGES for state in ("started", "done")]
+#: What a manifest says of a run rather than of the month.
+OF_THE_RUN = ("run_id", "created_at")
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the processes of a group are found in /proc")
+
+Event = dict[str, Any]
+
+RANGE = (
+    *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
+    *("--start", "2020-01", "--stop", "2020-06"),
+)
+MONTHS = 5
+BIG_MONTH = ("MonthlyTrips", "--dataset", "green", "--month", "2020-02")
+
+
+class Run:
+    """A command in a process group of its own, and the journal that it writes."""
+
+    def __init__(self, project: Project, *arguments: str) -> None:
+        self.journals = project.folder / "workspace" / "runs"
+        self.before = set(self.journals.glob("*.jsonl"))
+        self.output = project.folder / "output.txt"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                project.luigi_command(*arguments),
+                cwd=project.folder,
+                env=project.env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def events(self) -> Iterator[Event]:
+        for journal in set(self.journals.glob("*.jsonl")) - self.before:
+            for line in journal.read_text().splitlines():
+                yield json.loads(line)
+
+    def wait_for(self, is_it: Callable[[Event], bool]) -> Event:
+        """The first event of the journal that ``is_it``."""
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up:
+            for event in self.events():
+                if is_it(event):
+                    return event
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.002)
+        self.kill_group()
+        raise AssertionError(f"the run ended before: {self.output.read_text()}")
+
+    def kill_group(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+    def kill_main(self) -> None:
+        """Kill the main process alone, and see all its children end."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        give_up = time.monotonic() + 5
+        while alive := self._alive():
+            if time.monotonic() > give_up:
+                self.kill_group()
+                raise AssertionError(f"still alive after their parent: {alive}")
+            time.sleep(0.01)
+
+    def _alive(self) -> dict[int, str]:
+        """The processes of the group that still run, with their command lines."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self.process.pid and state != "Z":
+                    found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+            except OSError:  # ended while we looked
+                continue
+        return found
+
+
+def is_at(stage: str, state: str) -> Callable[[Event], bool]:
+    return lambda event: (event.get("stage"), event.get("state"), event.get("dataset")) == (stage, state, "green")
+
+
+def result(project: Project) -> dict[str, Any]:
+    """The bytes of the lake, what its manifests say of the months, all tables, and the number of loads."""
+    lake = project.folder / "lake"
+    manifests = {}
+    for path in sorted(lake.glob("manifests/*/*.json")):
+        manifest = json.loads(path.read_text())
+        manifest["source"].pop("fetched_at")
+        manifests[path.name] = {name: value for name, value in manifest.items() if name not in OF_THE_RUN}
+    return {
+        "lake": {
+            str(path.relative_to(lake)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(lake.glob("*/*/*.parquet"))
+        },
+        "manifests": manifests,
+        "tables": project.tables("green_trips", "taxi_zones"),
+        "loads": project.query("SELECT dataset, count(*) FROM etl_loads GROUP BY 1 ORDER BY 1"),
+    }
+
+
+def assert_nothing_half_written(project: Project) -> None:
+    """Every file that can be seen is whole, and the tables hold exactly what the ledger says."""
+    lake = project.folder / "lake"
+    for path in open_store(f"file:{lake}").list():
+        assert re.fullmatch(r"(data|rejects)/\w+/\w+(-\d\d)?\.parquet|manifests/\w+/\w+(-\d\d)?\.json", path), path
+        if path.endswith(".parquet"):
+            pq.read_table(lake / path)
+        else:
+            manifest = json.loads((lake / path).read_text())
+            for digest in (manifest["parquet"], manifest["rejects"]):
+                data = (lake / digest["path"]).read_bytes()
+                assert (len(data), hashlib.sha256(data).hexdigest()) == (digest["bytes"], digest["sha256"]), path
+    if not (project.folder / "warehouse.duckdb").exists():
+        return
+    tables = {name for (name,) in project.query("SELECT table_name FROM duckdb_tables()")}
+    if "green_trips" in tables:
+        assert project.query("SELECT file_month, count(*) FROM green_trips GROUP BY 1 ORDER BY 1") == project.query(
+            "SELECT file_month, row_count FROM etl_current WHERE dataset = 'green' ORDER BY 1"
+        )
+
+
+def assert_ends_like(project: Project, expected: dict[str, Any], *arguments: str) -> None:
+    """The same command, undisturbed now, ends with the expected result; and once more, with nothing to do."""
+    again = project.luigi(*arguments)
+    assert again.returncode == 0, again.stdout
+    assert result(project) == expected
+    assert "Nothing to do" in project.luigi(*arguments).stdout
+    assert result(project) == expected
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What ``RANGE`` leaves behind if nobody kills it."""
+    project = sample_project(tmp_path_factory.mktemp("undisturbed"), 2_000)
+    assert project.luigi(*RANGE).returncode == 0
+    assert_nothing_half_written(project)
+    expected = result(project)
+    assert expected["loads"] == [("green", MONTHS), ("zones", 1)]
+    return expected
+
+
+def sample_project(folder: Path, rows: int) -> Project:
+    return Project(
+        folder, {"PIPELINE_PUBLISHER_NAME": "sample", "PIPELINE_PUBLISHER_URL": f"sample:?rows={rows}&seed=1"}
+    )
+
+
+def test_all_processes_killed_at_every_boundary(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    project = sample_project(tmp_path, 2_000)
+    for boundary in BOUNDARIES:
+        run = Run(project, *RANGE)
+        run.wait_for(is_at(*boundary))
+        run.kill_group()
+        assert_nothing_half_written(project)
+    assert_ends_like(project, undisturbed, *RANGE)
+
+
+@linux
+def test_main_process_killed_in_every_stage_leaves_no_orphan(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    project = sample_project(tmp_path, 2_000)
+    arguments = (*RANGE, "--workers", "2")
+    for stage in STAGES:
+        run = Run(project, *arguments)
+        run.wait_for(is_at(stage, "started"))
+        run.kill_main()
+        assert_nothing_half_written(project)
+    assert_ends_like(project, undisturbed, *arguments)
+
+
+@linux
+@pytest.mark.parametrize("method", ["forkserver", "fork", "spawn"])
+def test_orphan_does_not_finish_its_work(tmp_path: Path, method: str) -> None:
+    project = sample_project(tmp_path, 400_000)
+    run = Run(project, *BIG_MONTH, "--workers", "2", "--process-start-method", method)
+    run.wait_for(is_at("Clean", "running"))
+    run.kill_main()
+    assert not any(is_at("Clean", "done")(event) for event in run.events())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Any], seed: int) -> None:
+    project = sample_project(tmp_path, 2_000)
+    moments = random.Random(seed)
+    arguments = (*RANGE, "--workers", str(seed))
+    for _ in range(4):
+        run = Run(project, *arguments)
+        try:
+            run.process.wait(moments.uniform(0.5, 3.5))
+        except subprocess.TimeoutExpired:
+            run.kill_group()
+        assert_nothing_half_written(project)
+    assert_ends_like(project, undisturbed, *arguments)
+
+
+def test_killed_in_the_middle_of_a_big_month(tmp_path: Path) -> None:
+    quiet, project = (sample_project(tmp_path / name, 400_000) for name in ("quiet", "killed"))
+    for each in (quiet, project):
+        each.folder.mkdir()
+    assert quiet.luigi(*BIG_MONTH).returncode == 0
+    for stage, state, pause in (("Clean", "running", 0.2), ("WriteParquet", "running", 0), ("Load", "running", 0.1)):
+        run = Run(project, *BIG_MONTH)
+        run.wait_for(is_at(stage, state))
+        time.sleep(pause)
+        run.kill_group()
+        assert not any(is_at(stage, "done")(event) for event in run.events()), "killed too late to show anything"
+        assert_nothing_half_written(project)
+    assert_ends_like(project, result(quiet), *BIG_MONTH)
+
+
+def test_killed_worker_process_fails_its_run_only(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    """As by the kernel when memory runs out: the others go on, the exit code tells, and the next run does the rest."""
+    project = sample_project(tmp_path, 2_000)
+    arguments = (*RANGE, "--workers", "2")
+    run = Run(project, *arguments)
+    victim = run.wait_for(is_at("Clean", "started"))
+    os.kill(victim["pid"], signal.SIGKILL)
+    assert run.process.wait(PATIENCE) == 30, run.output.read_text()
+    assert_nothing_half_written(project)
+    loaded = {event["month"] for event in run.events() if is_at("Load", "done")(event)}
+    assert len(loaded) == MONTHS - 1 and victim["month"] not in loaded
+    assert_ends_like(project, undisturbed, *arguments)
