@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -61,13 +61,13 @@ class Unreadable(NamedTuple):
 class Chunk:
     """A piece of a file: the readable rows in the canonical schema, and the rejects of the reader.
 
-    ``lines`` holds the line (row) number of each readable row, ``original(i)`` gives the text of the i-th one.
+    ``lines`` holds the line (row) number of each readable row, ``originals`` gives the texts of those asked for.
     ``rows_read`` is counted from the file itself, not from what became of it.
     """
 
     rows: pa.RecordBatch
     lines: np.ndarray
-    original: Callable[[int], str]
+    originals: Callable[[Sequence[int]], list[str]]
     rejects: list[Reject]
     rows_read: int
 

@@ -88,8 +88,10 @@ def _apply(
     report.count_unreadable(chunk.rejects)
     report.count_codes(chunk.rows, dataset)
     rows, refused = rules.apply(chunk.rows, dataset, month)
+    originals = chunk.originals([index for index, _, _ in refused])
     rejects = chunk.rejects + [
-        Reject(rule.name, column, int(chunk.lines[index]), chunk.original(index)) for index, rule, column in refused
+        Reject(rule.name, column, int(chunk.lines[index]), original)
+        for (index, rule, column), original in zip(refused, originals, strict=True)
     ]
     report.rows_rejected.update(rule.name for _, rule, _ in refused)
     report.rows_read += chunk.rows_read

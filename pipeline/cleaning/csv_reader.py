@@ -315,7 +315,7 @@ class CsvReader:
         return Chunk(
             rows=self.header.batch(columns, len(indices)),
             lines=lines.numbers[indices],
-            original=lambda row: lines.text(int(indices[row])),
+            originals=lambda rows: [lines.text(int(indices[row])) for row in rows],
             rejects=rejects,
             rows_read=rows_read,
         )

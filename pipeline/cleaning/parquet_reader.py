@@ -7,7 +7,8 @@ texts string or large_string, times of yellow 2009 and 2010 are texts; a file th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -75,10 +76,11 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
         if bad is not None:
             first_bad[bad & (first_bad < 0)] = position
     rejects = []
-    for row in np.flatnonzero(first_bad >= 0):
+    refused = np.flatnonzero(first_bad >= 0)
+    for row, original in zip(refused, _as_json(batch, refused), strict=True):
         column = header.column_at(first_bad[row])
         assert column is not None
-        rejects.append(Reject(values.reason(column), column.name, done + int(row) + 1, _as_json(batch, int(row))))
+        rejects.append(Reject(values.reason(column), column.name, done + int(row) + 1, original))
     indices = np.flatnonzero(first_bad < 0)
     if rejects:
         columns = {position: array.take(pa.array(indices)) for position, array in columns.items()}
@@ -88,27 +90,34 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
     return Chunk(
         rows=header.batch(columns, len(indices)),
         lines=done + indices + 1,
-        original=lambda row: _as_json(batch, int(indices[row])),
+        originals=lambda rows: _as_json(batch, indices[rows]),
         rejects=rejects,
         rows_read=batch.num_rows,
     )
 
 
-def _as_json(batch: pa.RecordBatch, row: int) -> str:
-    """One row as a JSON object; what JSON has no value for (times, bytes, NaN) stands there as text."""
-    return json.dumps({name: _json_value(batch.column(i)[row]) for i, name in enumerate(batch.schema.names)})
+def _as_json(batch: pa.RecordBatch, rows: Sequence[int] | np.ndarray) -> list[str]:
+    """Some rows, each as a JSON object; what JSON has no value for (times, bytes, NaN) stands there as text."""
+    if not len(rows):
+        return []
+    chosen = batch.take(pa.array(rows, pa.int64()))
+    columns = [_json_values(column) for column in chosen.columns]
+    return [json.dumps(dict(zip(batch.schema.names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-def _json_value(scalar: pa.Scalar) -> object:
-    if not scalar.is_valid:
-        return None
-    if isinstance(scalar, pa.DictionaryScalar):
-        scalar = scalar.value
-    if pa.types.is_timestamp(scalar.type):  # years outside of Python's range have a text too
-        return scalar.cast(pa.string()).as_py()
-    value = scalar.as_py()
-    if isinstance(value, float) and not np.isfinite(value):
+def _json_values(array: pa.Array) -> list[object]:
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_timestamp(array.type):  # years outside of Python's range have a text too
+        array = array.cast(pa.string())
+    if pa.types.is_integer(array.type) or pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return list(array.to_pylist())
+    return [_json_value(value) for value in array.to_pylist()]
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, bytes):
         return values.decode(value)[0]
-    return value if isinstance(value, str | int | float) else str(value)
+    return value if value is None or isinstance(value, str | int | float) else str(value)
