@@ -70,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--month", **month)
 
     from . import sample
+    from .operations import cron
 
+    cron.add_arguments(verb("cron", cron.cron, "run luigi unattended: one at a time, with a log, judged by its root task"))
     sample.add_arguments(verb("sample", sample.main, "make synthetic months in a publisher's layout"))
     return top
 

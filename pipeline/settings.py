@@ -39,6 +39,21 @@ class Choice(luigi.Parameter):
         return x
 
 
+class Choices(luigi.Parameter):
+    """Some of a few words, comma-separated."""
+
+    def __init__(self, *choices: str, **kwargs: Any) -> None:
+        self.choices = choices
+        super().__init__(default=",".join(kwargs.pop("default", choices)), **kwargs)
+
+    def parse(self, x: str) -> str:
+        words = [word.strip() for word in x.split(",") if word.strip()]
+        for word in words:
+            if word not in self.choices:
+                raise UsageError(f"{word!r} is not one of {', '.join(self.choices)}")
+        return ",".join(words)
+
+
 class Number(luigi.FloatParameter):
     """A number within bounds, in the unit that its description names."""
 
@@ -132,6 +147,23 @@ class range(luigi.Config):  # hides the built-in, in this module only
     datasets = luigi.Parameter(default="yellow,green,fhv,fhvhv", description="datasets of AllTrips, comma-separated")
 
 
+class notify(luigi.Config):
+    urls = luigi.Parameter(
+        default="", description="addresses that are told of runs, as Apprise writes them; one or several"
+    )
+    on = Choices(
+        "failed",
+        "completed",
+        "crashed",
+        "republished",
+        "schema_drift",
+        "nothing_new",
+        default=("failed", "completed", "crashed", "republished", "schema_drift"),
+        description="what is told: failed, completed, crashed, republished, schema_drift, nothing_new",
+    )
+    datasets = Choices("yellow", "green", "fhv", "fhvhv", "zones", description="datasets that are told of")
+
+
 class process(luigi.Config):
     start_method = Choice(
         "forkserver",
@@ -143,7 +175,7 @@ class process(luigi.Config):
     log_level = Choice("DEBUG", "INFO", "WARNING", "ERROR", default="INFO", description="least severity that is logged")
 
 
-SECTIONS: tuple[type[luigi.Config], ...] = (publisher, workspace, lake, warehouse, clean, range, process)
+SECTIONS: tuple[type[luigi.Config], ...] = (publisher, workspace, lake, warehouse, clean, range, notify, process)
 
 
 def names() -> Iterator[tuple[str, str, luigi.Parameter]]:
@@ -192,6 +224,10 @@ def validate() -> None:
     # What the tasks' parameters are made of; Luigi would bury an error of theirs in one of its own.
     for derived in (publisher_label, workspace_url, lake_url, warehouse_labels, rules_text):
         derived()
+    if notify().urls:
+        from .operations import notify as notifications
+
+        notifications.addresses()
     known = {variable(section, name) for section, name, _ in names()}
     prefixes = tuple({variable(section, "") for section, _, _ in names()})
     for name in os.environ:

@@ -21,10 +21,13 @@ from luigi.task_register import Register, TaskClassException
 
 from .. import settings
 from ..errors import PipelineError, UsageError
-from . import console, journal, logs
+from . import console, journal, logs, notify
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
+
+#: Whether Luigi's command runs, not one of its tools that only look at tasks.
+_is_running = False
 
 _MISTAKES = (PipelineError, ParameterException, TaskClassException)
 
@@ -50,20 +53,67 @@ def exit_with(error: BaseException) -> NoReturn:
 
 
 def _with_report(run: Any) -> Any:
-    """Show progress while the run lasts and a table at its end; gaps at a publisher have their own exit code."""
+    """Show progress while the run lasts, and a table at its end; tell who wants to be told.
+
+    Gaps at a publisher have their own exit code.
+    """
 
     def run_with_report(*args: Any, **kwargs: Any) -> Any:
+        global _is_running
+        failure, _is_running = "", True
         try:
             with console.report() as report:
                 result = run(*args, **kwargs)
+                _keep_plan(report.root)
                 report.finished(result.worker)
+            failure = _failure_of(report, result)
         except _MISTAKES as error:
+            failure = str(error)
             exit_with(error)
+        except Exception as error:
+            failure = f"{type(error).__name__}; the log has the traceback"
+            raise
+        finally:
+            _is_running = False
+            _end(failure)
         if report.only_missing:
             sys.exit(retcode().missing_data)
         return result
 
     return run_with_report
+
+
+def _keep_plan(root: Any) -> None:
+    """Write into the journal which months the run found in which state."""
+    plan = getattr(root, "__dict__", {}).get("plan")
+    if plan is not None:
+        entries = [
+            (entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None, entry.state, entry.reason)
+            for entry in plan.entries
+        ]
+        journal.record("plan", entries=entries)
+
+
+def _failure_of(report: console.report, result: Any) -> str:
+    """Why the run as a whole is not well, beside the stages that failed, which the journal knows; or nothing."""
+    from luigi.execution_summary import _summary_dict
+
+    from ..stages.base import Stage
+
+    if not result.scheduling_succeeded:
+        return "planning failed; the log says why"
+    failed = _summary_dict(result.worker)["failed"]
+    if report.root in failed and not report.only_missing and not isinstance(report.root, Stage):
+        return f"{report.root.task_family} failed; the log says why"
+    return ""
+
+
+def _end(failure: str) -> None:
+    """Tell of the run and end it, if this process has begun it and nobody at the keyboard has stopped it."""
+    if journal.is_mine():
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            notify.tell_of_run(failure)
+        journal.end()
 
 
 def _with_valid_settings(get_task_obj: Any) -> Any:
@@ -82,6 +132,8 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
             )
         task = get_task_obj(self)
         console.report.root = task
+        if _is_running and journal.begin(["luigi", *sys.argv[1:]]):
+            notify.tell_of_killed_runs()
         return task
 
     return get_task_with_valid_settings

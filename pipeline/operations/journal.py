@@ -7,18 +7,36 @@ ledger. The progress display and the closing table read this file; so can a pers
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import os
 import secrets
+import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .. import settings
 
 RUN_ID = "PIPELINE_RUN_ID"
+
+#: In the environment of a run's processes: the run that has begun. Its first process alone begins and ends it.
+BEGUN = "PIPELINE_RUN_BEGUN"
+
+#: Days for which journals are kept.
+KEEP = 90
+
+#: Days after which nobody wants to hear any more that a run was killed.
+RECENT = 40
+
+#: Bytes at the end of a journal in which its last event is looked for.
+_TAIL = 1 << 16
+
+_mine = False
+_held: int | None = None
 
 
 def run_id() -> str:
@@ -55,6 +73,91 @@ def record(event: str, **details: Any) -> None:
             os.close(descriptor)
     except OSError:
         pass
+
+
+def begin(command: Sequence[str]) -> bool:
+    """Write this run's first event, and hold its journal for as long as this process lives.
+
+    False if this process belongs to a run that another process has begun.
+    """
+    global _mine, _held
+    if os.environ.get(BEGUN) == run_id():
+        return False
+    os.environ[BEGUN] = run_id()
+    _mine = True
+    try:
+        path().parent.mkdir(parents=True, exist_ok=True)
+        _held = os.open(path(), os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before the event: what has begun and is not held is dead
+    except OSError:
+        pass
+    record("begun", run=run_id(), command=without_addresses(command), host=socket.gethostname())
+    return True
+
+
+def without_addresses(command: Sequence[str]) -> list[str]:
+    """The words of a command, ``...`` for those with a URL, which may hold a password."""
+    return ["..." if "://" in word else word for word in command]
+
+
+def is_mine() -> bool:
+    """Whether this process has begun the run, and has not ended it yet."""
+    return _mine
+
+
+def held() -> tuple[int, ...]:
+    """The descriptor that keeps the journal held, for a child process that shall keep it held too."""
+    return () if _held is None else (_held,)
+
+
+def end() -> None:
+    """Write this run's last event and let go of the journal."""
+    global _mine, _held
+    record("ended")
+    os.environ.pop(BEGUN, None)
+    _mine = False
+    if _held is not None:
+        os.close(_held)
+        _held = None
+
+
+@dataclass
+class Killed:
+    """The events of a run that was killed, or whose host went down."""
+
+    events: list[dict[str, Any]]
+    _journal: IO[bytes]
+
+    def reported(self) -> None:
+        """Somebody knows: it is not found again."""
+        self._journal.write(b'\n{"event": "reported"}\n')  # what was being written may lack its end
+
+
+def killed() -> Iterator[Killed]:
+    """Recent runs that began, did not end, and are nobody's any more.
+
+    A run is held while the caller looks at it, so that no two report it. Where the file system has no locks nothing
+    is found. Journals older than ``KEEP`` are removed on the way.
+    """
+    now = time.time()
+    for file in sorted(folder().glob("*.jsonl")):
+        try:
+            age = (now - file.stat().st_mtime) / 86400
+            if age > KEEP:
+                file.unlink()
+            if age > RECENT or file == path():
+                continue
+            with file.open("r+b") as journal:
+                fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                journal.seek(max(0, os.fstat(journal.fileno()).st_size - _TAIL))
+                if any(event["event"] in ("ended", "reported") for event in _parsed(journal.read())):
+                    continue
+                journal.seek(0)
+                found = list(_parsed(journal.read()))
+                if found and found[0]["event"] == "begun":
+                    yield Killed(found, journal)
+        except OSError:
+            continue  # held by a living run, removed by another, or on a file system without locks
 
 
 def events(position: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -90,4 +90,8 @@ class Upload(Stage):
                 unknown_codes=report["unknown_codes"],
             )
             lake.publish(parquet, rejects, manifest, keep_versions=settings.lake().keep_versions)
-        return {"rows": manifest.rows_written, "bytes": manifest.parquet.bytes}
+        return {
+            "rows": manifest.rows_written,
+            "bytes": manifest.parquet.bytes,
+            "unknown_columns": sorted(manifest.unknown_columns),
+        }
