@@ -25,14 +25,14 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .operations import refresh, status
+    from .operations import doctor, refresh, status, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
 
     def verb(name: str, work: Verb, help: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help)
-        added.set_defaults(work=work)
+        added.set_defaults(work=work, validate=True)
         group = added.add_argument_group("settings (as in luigi.cfg)")
         for section, setting, parameter in settings.names():
             if section != "RangeMonthly":
@@ -62,8 +62,19 @@ def parser() -> argparse.ArgumentParser:
 
     added = verb("refresh", refresh.refresh, "ask the publisher now what it republished or added, and load just that")
     added.add_argument("--dataset", help="comma-separated; default: those of [range] datasets")
-    added.add_argument("--since", **month, help="first month; default: the first loaded one")
+    added.add_argument("--since", **month, required=True, help="first month to ask about")
     added.add_argument("--workers", type=int, default=1, metavar="N", help="months at once; default 1")
+
+    added = verb("verify", verify.verify, "whether published figures, lake, ledger and tables agree about every month")
+    added.add_argument("--dataset", help="only this one; default: all")
+    added.add_argument("--start", **month, help="first month; default: the first there is")
+    added.add_argument("--stop", **month, help="month after the last; default: all there are")
+    added.add_argument("--deep", action="store_true", help="read all bytes in the lake, not only the footers")
+    added.add_argument("--json", action="store_true", help="as JSON")
+
+    added = verb("doctor", doctor.doctor, "try everything that is configured, and name the remedy of what fails")
+    added.add_argument("--create", action="store_true", help="make a missing bucket, dataset, database or schema")
+    added.set_defaults(validate=False)  # what is wrong with the settings is its first finding
 
     added = verb("forget", status.forget, "make a month incomplete on purpose, so that the next run does it again")
     added.add_argument("--dataset", required=True)
@@ -72,7 +83,9 @@ def parser() -> argparse.ArgumentParser:
     from . import sample
     from .operations import cron
 
-    cron.add_arguments(verb("cron", cron.cron, "run luigi unattended: one at a time, with a log, judged by its root task"))
+    cron.add_arguments(
+        verb("cron", cron.cron, "run luigi unattended: one at a time, with a log, judged by its root task")
+    )
     sample.add_arguments(verb("sample", sample.main, "make synthetic months in a publisher's layout"))
     return top
 
@@ -86,8 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = {settings.variable(section, name) for section, name, _ in settings.names()}
         os.environ.update({name: value for name, value in vars(args).items() if name in flags})
         settings.apply_environment()
-        settings.validate()
-        logs.configure()
+        if args.validate:
+            settings.validate()
+            logs.configure()
         code: int = args.work(args)
         return code
     except PipelineError as error:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One line of ``doctor``: what was tried, whether it worked, and the remedy if it did not."""
+    """One line of ``doctor``: what was tried, whether it worked, and the remedy if it did not.
+
+    ``is_warning``: what did not work may do harm one day, but does not keep the pipeline from running.
+    """
 
     subject: str
     ok: bool
     detail: str
     remedy: str = ""
+    is_warning: bool = False

@@ -7,17 +7,15 @@ without asking a publisher.
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from . import completeness, publishers, settings
+from . import completeness, figures, publishers, settings
 from .completeness import Job, Snapshot
 from .errors import MissingAtPublisher, PipelineError, TransientError
 
@@ -36,6 +34,9 @@ UNASKED = "could not be asked"
 
 #: The reason of a month that has become available at the publisher.
 NEW = "new"
+
+#: The reason of a loaded month that the publisher does not have any more.
+WITHDRAWN = "withdrawn; what was loaded stays"
 
 #: How tasks and ledger write that no rule is applied.
 NO_RULES = "none"
@@ -144,7 +145,7 @@ def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses
         not_yet: set[dt.date] = set()
         try:
             not_yet, missing = _absent(snapshot, job, dataset, new, ask=True, believe=False)
-            failed |= {month: MissingAtPublisher("the publisher has later months") for month in missing}
+            failed |= {month: MissingAtPublisher("a gap: later months are there") for month in missing}
             failed |= observe(snapshot, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
         except PipelineError as error:
             failed |= dict.fromkeys(new, error)
@@ -168,7 +169,7 @@ def _refreshed(
 ) -> Entry:
     """What to do about a month that the publisher was just asked about; ``error`` is what came instead of a version."""
     if isinstance(error, MissingAtPublisher):
-        return Entry(dataset, month, MISSING, "withdrawn; what was loaded stays" if manifest else str(error))
+        return Entry(dataset, month, MISSING, WITHDRAWN if manifest else str(error))
     if error is not None:
         return Entry(dataset, month, UNASKED, str(error))
     if manifest is None:
@@ -196,10 +197,8 @@ def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
 def newest_published() -> dict[str, dt.date]:
     """The newest month of each dataset in the table of published row counts that comes with the package."""
     newest: dict[str, dt.date] = {}
-    text = (files("pipeline") / "facts" / "tlc_parquet_rowcounts.csv").read_text()
-    for row in csv.DictReader(text.splitlines()):
-        month = dt.date(int(row["year"]), int(row["month"]), 1)
-        newest[row["dataset"]] = max(month, newest.get(row["dataset"], month))
+    for dataset, month in figures.official():
+        newest[dataset] = max(month, newest.get(dataset, month))
     return newest
 
 

@@ -207,7 +207,7 @@ class Refresh(_Warehouses, JobTask):
     title = "Refresh"
 
     dataset = luigi.Parameter(default="", positional=False, description="comma-separated; default [range] datasets")
-    since = parameters.Month(default=None, description="first month, YYYY-MM; default: the first loaded one")
+    since = parameters.Month(default=None, description="first month to ask about, YYYY-MM")
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -217,7 +217,9 @@ class Refresh(_Warehouses, JobTask):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.since is not None and self.since > dt.date.today():
+        if self.since is None:
+            raise UsageError("Refresh needs --since: the first month to ask about, such as 2024-01")
+        if self.since > dt.date.today():
             raise UsageError(f"--since {self.since:%Y-%m} is later than this month")
 
     @cached_property
@@ -230,13 +232,12 @@ class Refresh(_Warehouses, JobTask):
             if snapshot.manifest(zones, "zones", None):
                 plan.entries += planning.refresh(zones, "zones", [None], self.warehouses).entries
             for name in dataset_names(self.dataset):
-                loaded = [month for month in snapshot.manifests(self.job, name) if month]
-                since = self.since or min(loaded, default=dt.date.max)
-                months = planning.months_between(since, dt.date.today() + dt.timedelta(days=1))
+                months = planning.months_between(self.since, dt.date.today() + dt.timedelta(days=1))
                 offered = [month for month in months if _is_offered(self, name, month)]
                 plan.entries += planning.refresh(self.job, name, offered, self.warehouses).entries
-        for entry in plan.months(UNASKED) + plan.months(MISSING):
-            LOGGER.warning("%s: %s: %s", publishers.describe(entry.dataset, entry.month), entry.state, entry.reason)
+        for entry in plan.entries:
+            if entry.state == UNASKED or entry.reason == planning.WITHDRAWN:
+                LOGGER.warning("%s: %s: %s", publishers.describe(entry.dataset, entry.month), entry.state, entry.reason)
         return plan
 
     @property

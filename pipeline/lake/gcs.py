@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 from google.api_core.exceptions import Conflict, Forbidden, NotFound, PreconditionFailed
@@ -46,6 +46,9 @@ UPLOAD_TIMEOUT = (180.0, 180.0)
 
 #: How often an upload or download is begun anew: lost upload sessions, objects replaced while they are read.
 _ATTEMPTS = 4
+
+#: Bytes of one request where parts of an object are read; the footer of a month's Parquet file is shorter.
+READ_AHEAD = 256 * 1024
 
 #: Objects per page of a listing; the most that the service gives.
 PAGE = 1000
@@ -164,6 +167,15 @@ class GcsStore(Store):
                     "make room there, or set TMPDIR to a folder that has it"
                 ) from error
             yield temporary
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        found = self._find(path)
+        if found is None:
+            raise FileNotFoundError(f"{self.uri(path)} does not exist")
+        pinned = {"if_generation_match": found.generation, "timeout": TIMEOUT, "retry": self._retry}
+        with self._explained(path, "storage.objects.get"), found.open("rb", chunk_size=READ_AHEAD, **pinned) as file:
+            yield file
 
     def delete(self, path: str) -> None:
         with self._explained(path, "storage.objects.delete"):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 import filelock
@@ -148,6 +149,16 @@ class LocalStore(Store):
             raise FileNotFoundError(f"{self.uri(path)} does not exist")
         yield place
 
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        with self.local(path) as place:
+            try:
+                file = place.open("rb")
+            except OSError as error:
+                raise self._explain(error, path) from error
+            with file:
+                yield file
+
     def delete(self, path: str) -> None:
         try:
             self._place(path).unlink(missing_ok=True)
@@ -212,7 +223,9 @@ class LocalStore(Store):
         yield Check(self.url, True, "writable")
         free = shutil.disk_usage(self.folder).free
         remedy = f"a large month needs up to {ROOM / 1024**3:.0f} GiB; make room or choose another disk"
-        yield Check(f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free", remedy if free < ROOM else "")
+        yield Check(
+            f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free", remedy if free < ROOM else "", True
+        )
 
     def _place(self, path: str) -> Path:
         return self.folder / checked(path) if path else self.folder

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from ..checks import Check
 from ..errors import UsageError
@@ -125,6 +126,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def local(self, path: str) -> AbstractContextManager[Path]:
         """The object as a readable local file while the context lasts. ``FileNotFoundError`` where there is none."""
+
+    @abc.abstractmethod
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """The object for reading parts of it, such as a footer. ``FileNotFoundError`` where there is none."""
 
     @abc.abstractmethod
     def delete(self, path: str) -> None:

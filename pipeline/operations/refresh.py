@@ -6,6 +6,7 @@ It is the task ``Refresh``, run by itself with Luigi's own scheduler, and a tabl
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
 from luigi.retcodes import run_with_retcodes
 
@@ -24,12 +25,16 @@ def refresh(args: argparse.Namespace) -> int:
     task = Refresh(dataset=args.dataset or "", since=args.since)
     code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
     outcomes = console.outcomes(journal.events()[0], task.plan)
+    counts: Counter[str] = Counter()
     for entry in task.plan.entries:
         month = f"{entry.month:%Y-%m}" if entry.month else ""
         outcome = outcomes[entry.dataset, month or None].state if entry.state == TO_DO else ""
         found, detail = _words(entry, outcome)
+        counts[found] += entry.month is not None
         print(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
-    print(f"Asked {task.publisher}: {console.describe(task.plan)}." if task.plan.entries else "No months to ask about.")
+    print(
+        f"{task.publisher}: {', '.join(f'{count:,} {found}' for found, count in counts.items() if count) or 'no months'}."
+    )
     return 1 if task.asked_in_vain else code
 
 
@@ -46,11 +51,11 @@ def _words(entry: Entry, outcome: str) -> tuple[str, str]:
 
 def _run(task: Refresh, workers: int) -> int:
     """Let Luigi do what the plan says. The same parameters make the same task object, with the plan that it has."""
-    since = ["--since", f"{task.since:%Y-%m}"] if task.since else []
     try:
         run_with_retcodes(
             [
-                *("--module", "pipeline", task.task_family, "--dataset", task.dataset, *since),
+                *("--module", "pipeline", task.task_family, "--dataset", task.dataset),
+                *("--since", f"{task.since:%Y-%m}"),
                 *("--workers", str(workers), "--local-scheduler"),
             ]
         )

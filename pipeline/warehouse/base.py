@@ -172,6 +172,10 @@ class Warehouse(abc.ABC):
     def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
         """Rows in the table per slice, counted in the table itself; {} where there is no table."""
 
+    def place(self) -> str | None:
+        """Where the data are, such as ``US`` or ``europe-west1``; None where a lake's place does not matter to it."""
+        return None
+
     @abc.abstractmethod
     def check(self, create: bool = False) -> Iterable[Check]:
         """Try what the pipeline will do here; with ``create`` make what is missing. Never raises."""

@@ -566,6 +566,11 @@ class BigQuery(Warehouse):
 
     # -- doctor ----------------------------------------------------------------------------------
 
+    def place(self) -> str | None:
+        with self._errors("looking for the dataset"):
+            found = self._connect().get_dataset(self._reference, retry=self._retry, timeout=_REQUEST_SECONDS)
+        return found.location or None
+
     def check(self, create: bool = False) -> Iterator[Check]:
         subject = self.label
         try:

@@ -138,6 +138,7 @@ class DuckDB(Warehouse):
                 free >= _ROOM,
                 f"{free / 1024**3:.1f} GiB free",
                 "" if free >= _ROOM else "make room: the largest months need 3 GiB while they are loaded",
+                is_warning=True,
             )
         except PipelineError as error:
             detail, _, remedy = str(error).removeprefix(f"{self.label}: ").partition("; ")

@@ -204,17 +204,11 @@ def test_other_differences_are_left_to_a_range(web: Project, site: Site) -> None
     assert found(asked.stdout)["2020-02"].split() == ["republished", "loaded"]
 
 
-def test_without_since_it_begins_at_the_first_loaded_month(web: Project) -> None:
-    asked = web.pipeline("refresh", "--dataset", "green,yellow")
-    months = [line.split()[1] for line in asked.stdout.splitlines() if line.startswith("green ")]
-    assert asked.returncode == 0 and months[0] == "2020-01"
-    assert "yellow" not in asked.stdout, "none of it is loaded"
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--dataset", "purple"), "purple"),
+        (("--dataset", "purple", "--since", "2020-01"), "purple"),
+        (("--dataset", "green"), "--since"),
         (("--since", "2999-01"), "later than this month"),
         (("--since", "January"), "is not a month"),
     ],

@@ -1,0 +1,156 @@
+"""``doctor``: try each configured thing the way the pipeline will use it, and name the remedy of what does not work."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .. import planning, publishers, settings
+from ..checks import Check
+from ..errors import MissingAtPublisher, PipelineError
+from . import logs
+
+if TYPE_CHECKING:
+    from ..lake import Store
+
+#: Seconds of silence, and tries, after which somebody who waits for the answer is told that there is none.
+PATIENCE, TRIES = 15.0, 2
+
+#: Months that are looked through for the newest one that a publisher has.
+MONTHS_BACK = 12
+
+Probe = Callable[[], Iterable[Check]]
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Print a line for each thing tried. Returns 0, or 1 if something fails; warnings do not count."""
+    failed = False
+    for what, probe in probes(args.create):
+        for check in _tried(what, probe):
+            failed = failed or not (check.ok or check.is_warning)
+            _show(what, check)
+        if failed and what == "settings":
+            return 1  # what else is configured is not known
+    return 1 if failed else 0
+
+
+def probes(create: bool) -> Iterator[tuple[str, Probe]]:
+    """What there is to try, each by the name of its section of luigi.cfg."""
+    yield "settings", _settings
+    logs.configure()
+    yield "publisher", _publisher
+    yield "workspace", partial(_store, settings.workspace().url, create)
+    yield "lake", partial(_store, settings.lake().url, create)
+    for label in filter(None, settings.warehouse_labels().split(",")):
+        yield "warehouse", partial(_warehouse, label, create)
+    yield "luigid", _luigid
+
+
+def _tried(what: str, probe: Probe) -> Iterator[Check]:
+    """The checks of a probe. Whatever it raises is one more of them: a doctor that dies helps nobody."""
+    try:
+        yield from probe()
+    except PipelineError as error:
+        detail, _, remedy = str(error).partition("; ")
+        yield Check("", False, detail, remedy)
+    except ImportError as error:
+        yield Check("", False, f"{error.name} is not installed", "pip install -r requirements.txt")
+    except Exception as error:  # its text is not shown: nobody knows what is in it
+        yield Check("", False, f"{type(error).__name__} while trying [{what}]", "see that the setting is right")
+
+
+def _show(what: str, check: Check) -> None:
+    word = "ok" if check.ok else "warn" if check.is_warning else "FAIL"
+    text = ": ".join(part for part in (check.subject, check.detail) if part)
+    remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
+    print(f"{word:4}  {what:9}  {' '.join((text + remedy).split())}", flush=True)
+
+
+def _settings() -> Iterator[Check]:
+    from luigi.configuration import get_config
+
+    settings.validate()
+    if get_config().has_option("retcode", "task_failed"):
+        yield Check("", True, f"all {len(list(settings.names()))} are valid")
+    else:
+        remedy = "run where the pipeline's luigi.cfg lies, or name it in LUIGI_CONFIG_PATH"
+        yield Check("", False, "valid, but no luigi.cfg is read: a run that fails would exit 0", remedy, True)
+
+
+def _publisher() -> Iterator[Check]:
+    publisher = settings.open_publisher(settings.publisher_label())
+    if publisher.scheme == "sample":
+        yield Check(publisher.label, True, "synthetic months are made on this machine")
+        return
+    policy = settings.retry_policy()
+    policy = replace(policy, timeout=min(policy.timeout, PATIENCE), attempts=min(policy.attempts, TRIES))
+    try:
+        publishers.look(publisher, "zones", policy=policy)
+        yield Check(publisher.label, True, "answers, and has the zone table")
+    except MissingAtPublisher:
+        remedy = "see that [publisher] url is right, if there should be one"
+        yield Check(publisher.label, False, "answers, but has no zone table: it is left out", remedy, True)
+    names = [name.strip() for name in settings.range().datasets.split(",")]
+    for name in names:
+        last = publisher.months_offered(name)[1] or dt.date.today()
+        months = list(planning.months_between(last - dt.timedelta(days=30 * MONTHS_BACK), last + dt.timedelta(days=1)))
+        known = planning.newest_published().get(name)
+        newest = publishers.survey(publisher, name, months, newest_known=known, policy=policy).newest
+        if newest:
+            yield Check(publisher.label, True, f"has {name} up to {newest:%Y-%m} at least")
+            return
+    detail = f"of {', '.join(names)} no month was found among the last {MONTHS_BACK}"
+    yield Check(publisher.label, False, detail, "see that [publisher] name and url belong together", True)
+
+
+def _store(url: str, create: bool) -> Iterable[Check]:
+    return _open_store(url).check(create)
+
+
+def _open_store(url: str) -> Store:
+    from ..lake import StoreOptions, open_store
+
+    return open_store(url, StoreOptions(location=settings.warehouse().location, patience=PATIENCE))
+
+
+def _warehouse(label: str, create: bool) -> Iterator[Check]:
+    from ..warehouse.bigquery_places import are_disjoint, location_for
+
+    warehouse, lake = settings.open_warehouse(label), _open_store(settings.lake().url)
+    if create:  # as the first load would: where it can load from the lake
+        place = location_for(lake.location(), warehouse.options.location)
+        warehouse.options = replace(warehouse.options, location=place)
+    works = True
+    for check in warehouse.check(create):
+        works = works and (check.ok or check.is_warning)
+        yield check
+    here, there = (lake.location(), warehouse.place()) if works else (None, None)
+    if here and there:
+        remedy = f"choose a bucket within {there}, or a dataset within {here}"
+        yield Check(label, not are_disjoint(here, there), f"is in {there}, the lake in {here}", remedy)
+
+
+def _luigid() -> Iterator[Check]:
+    import requests
+    from luigi.configuration import get_config
+    from luigi.interface import core
+
+    chosen = core()
+    if chosen.local_scheduler:
+        yield Check("", True, "not used: [core] local_scheduler is set")
+        return
+    url = chosen.scheduler_url or f"http://{chosen.scheduler_host}:{chosen.scheduler_port}"
+    shown = url.rpartition("@")[2].removeprefix("http://").rstrip("/")
+    try:
+        requests.head(url, timeout=PATIENCE, allow_redirects=False).close()
+        yield Check(shown, True, "answers")
+    except requests.RequestException:
+        is_chosen = any(
+            get_config().has_option("core", f"default-scheduler-{name}") for name in ("host", "port", "url")
+        )
+        remedy = "start one with `luigid`, or run with --local-scheduler"
+        yield Check(shown, False, "no luigid answers", remedy, is_warning=not is_chosen)

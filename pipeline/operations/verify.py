@@ -1,0 +1,230 @@
+"""``verify``: do published figures, manifest, lake, ledger and tables agree about every month, and if not, by how much.
+
+Each neighbour is compared with the next: published figure and rows read, manifest and the Parquet files in the lake,
+manifest and ledger row, ledger row and the rows counted in the table. One listing per dataset, two queries per
+warehouse and dataset, and the footers of the files; with ``--deep`` all their bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import datasets, figures, settings
+from ..errors import PipelineError, UsageError
+from ..lake import Lake, open_store
+from ..lake.layout import DATA, MANIFESTS, month_of
+from ..lake.manifest import Digest, Manifest
+from ..warehouse.base import LedgerRow
+
+Month = dt.date | None
+
+#: Files looked into at once.
+CONCURRENT = 8
+
+AGREES = "agrees"
+
+
+@dataclass
+class Line:
+    """What is known about one month. Numbers are rows; None where there is nothing to count.
+
+    ``in_warehouse`` has the rows of ledger and table by warehouse. ``problems`` are disagreements, ``notes`` are not.
+    """
+
+    dataset: str
+    month: Month
+    published: int | None = None
+    read: int | None = None
+    in_lake: int | None = None
+    rejected: int | None = None
+    in_warehouse: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def compare(self, what: str, rows: int, other: str, expected: int) -> None:
+        if rows != expected:
+            self.problems.append(f"{what} {rows:,}, {other} {expected:,} ({rows - expected:+,})")
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "month": f"{self.month:%Y-%m}" if self.month else None,
+            "published": self.published,
+            "rows_read": self.read,
+            "lake_rows": self.in_lake,
+            "rejects_rows": self.rejected,
+            "warehouses": {
+                label: {"ledger": ledger, "table": table} for label, (ledger, table) in self.in_warehouse.items()
+            },
+            "agrees": not self.problems,
+            "problems": self.problems,
+            "notes": self.notes,
+        }
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Print every month that lake or ledger knows. Returns 0 if all agree, 1 if not."""
+    if args.start and args.stop and args.start >= args.stop:
+        raise UsageError(f"--start {args.start:%Y-%m} --stop {args.stop:%Y-%m} names no month; stop is the month after")
+    lake = Lake(open_store(settings.lake_url()))
+    labels = _short([label for label in settings.warehouse_labels().split(",") if label])
+    ledgers = {name: settings.open_warehouse(label).ledger() for name, label in labels.items()}
+    lines: list[Line] = []
+    for name in [datasets.get(args.dataset).name] if args.dataset else datasets.DATASETS:
+        manifests = lake.manifests(name)
+        stored = {month for folder in (DATA, MANIFESTS) for month in _months(lake.store.list(f"{folder}/{name}"))}
+        counts = {short: settings.open_warehouse(label).counts(datasets.get(name)) for short, label in labels.items()}
+        rows = {short: {month: row for (of, month), row in ledgers[short].items() if of == name} for short in labels}
+        known = stored.union(*counts.values(), *rows.values())
+        asked = sorted((month for month in known if _is_asked(month, args)), key=lambda month: month or dt.date.min)
+        some = [Line(name, month) for month in asked]
+
+        def into_lake(line: Line, manifests: dict[Month, Manifest] = manifests) -> None:
+            _check_lake(lake, line, manifests.get(line.month), args.deep)
+
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            list(pool.map(into_lake, some))
+        for line in some:
+            manifest = manifests.get(line.month)
+            if manifest:
+                _check_published(line, manifest)
+            elif not any(line.month in known_rows for known_rows in rows.values()):
+                line.problems.append("not complete in the lake; the next run does it again")
+            for short in labels:
+                _check_warehouse(line, short, manifest, rows[short].get(line.month), counts[short].get(line.month))
+        lines += some
+    _show(lines, list(labels), args.json)
+    return 1 if any(line.problems for line in lines) else 0
+
+
+def _check_published(line: Line, manifest: Manifest) -> None:
+    line.read = manifest.rows_read
+    figure = (
+        None
+        if manifest.is_synthetic
+        else figures.published(manifest.publisher.partition("=")[0], line.dataset, line.month)
+    )
+    if figure is None:
+        line.notes.append("no published figure" + (": synthetic" if manifest.is_synthetic else ""))
+        return
+    line.published = figure.rows
+    difference = manifest.rows_read - figure.rows
+    if difference and figure.size_bytes is not None and manifest.source.length != figure.size_bytes:
+        line.notes.append(f"differs from the published figure by {difference:+,}: another publication of the month")
+    elif difference:
+        line.problems.append(f"differs from the published figure by {difference:+,}")
+
+
+def _check_lake(lake: Lake, line: Line, manifest: Manifest | None, deep: bool) -> None:
+    if manifest is None:
+        return
+    line.in_lake = _rows(lake, line, "the Parquet file", manifest.parquet, deep)
+    if line.in_lake is not None:
+        line.compare("the Parquet file has", line.in_lake, "its manifest", manifest.rows_written)
+    line.rejected = _rows(lake, line, "the rejects file", manifest.rejects, deep)
+    if line.rejected is not None:
+        line.compare("the rejects file has", line.rejected, "its manifest", manifest.rejected_count)
+
+
+def _rows(lake: Lake, line: Line, what: str, digest: Digest, deep: bool) -> int | None:
+    """Rows of a Parquet file of the lake by its footer; None, and a problem, where it is not what it should be."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if deep:
+            with lake.store.local(digest.path) as path, path.open("rb") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+            if actual != digest.sha256:
+                line.problems.append(f"{what} has SHA-256 {actual[:12]}…, its manifest {digest.sha256[:12]}…")
+        with lake.store.open(digest.path) as file:
+            return int(pq.read_metadata(file).num_rows)
+    except FileNotFoundError:
+        line.problems.append(f"{what} is missing")
+    except PipelineError as error:
+        line.problems.append(str(error))
+    except (pa.ArrowException, OSError) as error:
+        line.problems.append(f"{what} cannot be read: {' '.join(str(error).split())[:100]}")
+    return None
+
+
+def _check_warehouse(
+    line: Line, where: str, manifest: Manifest | None, row: LedgerRow | None, counted: int | None
+) -> None:
+    line.in_warehouse[where] = (row.row_count if row else None, counted)
+    if row is None:
+        if manifest:
+            line.problems.append(f"{where}: not loaded")
+        if counted:
+            line.problems.append(f"{where}: {counted:,} rows in the table that the ledger does not know")
+        return
+    line.compare(f"{where}: table has", counted or 0, "ledger", row.row_count)
+    if row.status != "loaded":
+        (line.problems if manifest else line.notes).append(f"{where}: {row.status}")
+    elif manifest is None:
+        line.problems.append(f"{where}: loaded, but the lake has no complete month")
+    elif (row.sha256, row.rules, row.parquet_sha256) != (
+        manifest.source.sha256,
+        manifest.rules,
+        manifest.parquet.sha256,
+    ):
+        line.problems.append(
+            f"{where}: another version than the lake's, {row.row_count - manifest.rows_written:+,} rows"
+        )
+    else:
+        line.compare(f"{where}: ledger has", row.row_count, "the manifest", manifest.rows_written)
+
+
+def _months(paths: Iterable[str]) -> Iterable[Month]:
+    for path in paths:
+        try:
+            yield month_of(path)
+        except ValueError:
+            continue  # somebody else's file
+
+
+def _is_asked(month: Month, args: argparse.Namespace) -> bool:
+    if month is None:
+        return not (args.start or args.stop)
+    return (not args.start or month >= args.start) and (not args.stop or month < args.stop)
+
+
+def _short(labels: list[str]) -> dict[str, str]:
+    """Labels by a short name: the kind of warehouse where there is one of the kind."""
+    kinds = [label.partition(":")[0].partition("@")[0] for label in labels]
+    return {kind if kinds.count(kind) == 1 else label: label for kind, label in zip(kinds, labels, strict=True)}
+
+
+def _show(lines: list[Line], warehouses: list[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([line.plain() for line in lines], indent=1))
+        return
+    table = [
+        ["dataset", "month", "published", "read", "in lake", "rejected", *(f"in {name}" for name in warehouses), ""]
+    ]
+    for line in lines:
+        numbers = [line.published, line.read, line.in_lake, line.rejected]
+        numbers += [line.in_warehouse[name][1] for name in warehouses]
+        words = line.problems or [AGREES]
+        table.append(
+            [
+                line.dataset,
+                f"{line.month:%Y-%m}" if line.month else "",
+                *("" if number is None else f"{number:,}" for number in numbers),
+                "; ".join([*words, *(f"({note})" for note in line.notes)]),
+            ]
+        )
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        left = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        right = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
+        print("  ".join([*left, *right, row[-1]]).rstrip())
+    disagreeing = sum(bool(line.problems) for line in lines)
+    print(f"{len(lines):,} looked at, {len(lines) - disagreeing:,} agree, {disagreeing:,} do not.")
