@@ -375,9 +375,9 @@ def _times(month: dt.date) -> pa.Array:
 
     from pipeline.sample_trips import FIRST_SECOND, LAST_SECOND, ODD_PICKUPS, ODD_TRIP_SECONDS
 
-    seconds = np.datetime64(f"{month:%Y-%m}-01", "s") + np.arange(FIRST_SECOND, LAST_SECOND)
+    seconds = np.datetime64(f"{month:%Y-%m}-01", "s") + np.arange(FIRST_SECOND, LAST_SECOND).astype("timedelta64[s]")
     pickups = np.array(ODD_PICKUPS, dtype="datetime64[s]")
-    odd = np.stack([pickups, pickups + ODD_TRIP_SECONDS], axis=1).ravel()
+    odd = np.stack([pickups, pickups + np.timedelta64(ODD_TRIP_SECONDS, "s")], axis=1).ravel()
     return pa.array(np.concatenate([seconds, odd]).astype("datetime64[us]"))
 
 
