@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-from .schema import Column, Dataset
+from .schema import Codes, Column, Dataset
+
+#: Most files say 1 or nothing. The mirror's fhvhv file of 2021-06 says Y or N in every row, and an outright no is more
+#: than nothing.
+SHARED: Codes = {1: "shared ride", 0: "not shared"}
+SHARED_TEXTS = {"Y": 1, "N": 0}
 
 FHV = Dataset(
     name="fhv",
@@ -48,8 +53,9 @@ FHV = Dataset(
         Column(
             "SR_Flag",
             "int64",
-            "Part of a chain of shared rides; null otherwise",
-            codes={1: "shared ride"},
+            "Part of a chain of shared rides; null where the file does not say",
+            codes=SHARED,
+            texts=SHARED_TEXTS,
             since=dt.date(2017, 7, 1),
         ),
         Column(

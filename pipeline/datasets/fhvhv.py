@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from .fhv import SHARED, SHARED_TEXTS
 from .schema import Column, Dataset
 from .taxi import CBD_FEE, DOLLARS, FLAG_TEXTS, FLAGS
 
@@ -70,8 +71,9 @@ FHVHV = Dataset(
         Column(
             "SR_Flag",
             "int64",
-            "Part of a chain of shared rides, in CSV files; null otherwise",
-            codes={1: "shared ride"},
+            "Part of a chain of shared rides, in CSV files; null where the file does not say",
+            codes=SHARED,
+            texts=SHARED_TEXTS,
         ),
         Column(
             "Affiliated_base_number",

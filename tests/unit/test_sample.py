@@ -32,16 +32,8 @@ CSV_ERAS = {
     "fhv": "2015-01 2017-01 2017-07 2018-01 2019-01 2021-01",
     "fhvhv": "2019-02 2021-06",
 }
-# The mirror's file of 2021-06 has Y and N in SR_Flag where all others have 1 and nothing.
-WORDS_IN_SR_FLAG = pytest.mark.xfail(strict=True, reason="the declaration of fhvhv SR_Flag knows no Y and N yet")
 ERAS = [
-    pytest.param(
-        layout,
-        dataset,
-        month,
-        id=f"{layout}-{dataset}-{month}",
-        marks=[WORDS_IN_SR_FLAG] if (layout, dataset, month) == ("dtc", "fhvhv", "2021-06") else [],
-    )
+    pytest.param(layout, dataset, month, id=f"{layout}-{dataset}-{month}")
     for layout, eras in (("tlc", PARQUET_ERAS), ("dtc", CSV_ERAS))
     for dataset, months in eras.items()
     for month in months.split()

@@ -206,8 +206,8 @@ CSV_ERAS = {
     "fhvhv 2021-06": Csv(
         "fhvhv",
         b"dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,DOLocationID,SR_Flag,"
-        b"Affiliated_base_number\r\nB02764,2021-06-05 10:00:00,2021-06-05 10:10:00,49,25,,b02764\r\n",
-        {"hvfhs_license_num": None, "Affiliated_base_number": "B02764"},
+        b"Affiliated_base_number\r\nB02764,2021-06-05 10:00:00,2021-06-05 10:10:00,49,25,N,b02764\r\n",
+        {"hvfhs_license_num": None, "SR_Flag": 0, "Affiliated_base_number": "B02764"},
     ),
     "zones": Csv(
         "zones",
