@@ -296,8 +296,8 @@ def addresses() -> list[tuple[str, Any]]:
     import apprise
     from apprise.utils.parse import parse_urls
 
-    logging.getLogger("apprise").addHandler(logging.NullHandler())
-    logging.getLogger("apprise").propagate = False  # its warnings may quote an address
+    logger = logging.getLogger("apprise")
+    logger.handlers, logger.propagate = [logging.NullHandler()], False  # its warnings may quote an address
     # Apprise's own time limit would leave threads behind that Python waits for at its end.
     asset = apprise.AppriseAsset(app_id="NYC trips", async_mode=False, service_timeout=0)
     found = []
