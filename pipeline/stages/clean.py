@@ -5,16 +5,19 @@ The batches wait in an Arrow IPC file for WriteParquet: typed, uncompressed, rea
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from .. import datasets
 from ..completeness import is_made_of, lake_reason
-from ..errors import TooManyUnreadable
+from ..errors import TooManyUnreadable, UnreadableFile
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress
 from .base import Stage, settings
 from .download import RAW, Download
+
+LOGGER = logging.getLogger("pipeline")
 
 ROWS = "rows.arrow"
 REJECTS = "rejects.parquet"
@@ -75,11 +78,25 @@ class Clean(Stage):
                         rejects_writer.write_batch(batch.rejects)
                     progress(stream.tell(), raw["length"], "bytes", note=f", {report.rows_read:,} rows read")
             rows.close()
+            self._refuse_no_rows(report, source_name)
             self._refuse_too_many_unreadable(report, source_name)
             about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}
             self.scratch.keep(rejects_path, REJECTS, about)
             self.scratch.keep(rows_path, ROWS, {**about, "report": vars(report)})
+        for name, count in report.unknown_columns.items():
+            LOGGER.warning(
+                "%s: column %r of %s is not declared and is left out, with %s values",
+                self.title,
+                name,
+                source_name,
+                f"{count:,}",
+            )
         return {"rows_read": report.rows_read, "rejected": sum(report.rows_rejected.values())}
+
+    def _refuse_no_rows(self, report: Any, source_name: str) -> None:
+        """No month was ever without a trip; to believe it would empty a slice that is full."""
+        if not report.rows_read:
+            raise UnreadableFile(f"{source_name}: there is no row below the header. Check the file at its publisher")
 
     def _refuse_too_many_unreadable(self, report: Any, source_name: str) -> None:
         limit = settings.clean().max_unreadable

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import sample
@@ -130,6 +131,17 @@ def test_failing_month_fails_alone_with_its_exit_code(folder_project: Project) -
     assert month_count(folder_project) == 1
     lake = folder_project.folder / "lake"
     assert not list(lake.rglob("*2020-02*")), "a damaged file leaves nothing behind"
+
+
+def test_file_without_rows_does_not_empty_its_month(folder_project: Project) -> None:
+    arguments = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
+    assert folder_project.luigi(*arguments).returncode == 0
+    month = folder_project.folder / "published" / "trip-data" / "green_tripdata_2020-02.parquet"
+    pq.write_table(pq.read_table(month).slice(0, 0), month)
+    refused = folder_project.luigi(*arguments)
+    assert refused.returncode == 30
+    assert "green_tripdata_2020-02.parquet: there is no row below the header" in refused.stdout
+    assert folder_project.query("SELECT count(*) FROM green_trips WHERE file_month = '2020-02-01'") == [(300,)]
 
 
 def test_republished_month_is_done_again_and_no_other(folder_project: Project) -> None:
