@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -83,6 +87,31 @@ def test_every_setting_in_the_readme_exists() -> None:
         if section in {section for section, _ in known}
     }
     assert named and named <= known
+
+
+def commands() -> list[list[str]]:
+    """The ``luigi`` commands of the README, each as its arguments."""
+    text = README.replace("\\\n", " ")
+    lines = re.findall(r"`luigi (--module [^`]+)`", text) + re.findall(r"^    luigi (--module .+)$", text, re.M)
+    return [shlex.split(line.split("  #")[0]) for line in lines if "2021-13" not in line]
+
+
+def test_luigi_takes_every_command_of_the_readme() -> None:
+    """Built as the real command builds them, flags, settings and all, but not run."""
+    build = (
+        "import json, sys\n"
+        "from luigi.cmdline_parser import CmdlineParser\n"
+        "for arguments in json.load(sys.stdin):\n"
+        "    with CmdlineParser.global_instance(arguments, allow_override=True) as parser:\n"
+        "        print(parser.get_task_obj())\n"
+    )
+    wanted = commands()
+    assert len(wanted) > 10
+    built = subprocess.run(
+        [sys.executable, "-c", build], input=json.dumps(wanted), text=True, capture_output=True, cwd=CHECKOUT
+    )
+    assert built.returncode == 0, built.stderr
+    assert len(built.stdout.splitlines()) == len(wanted)
 
 
 def test_make_help_lists_every_target() -> None:
