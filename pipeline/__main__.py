@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
     added = verb("doctor", doctor.doctor, "try everything that is configured, and name the remedy of what fails")
     added.add_argument("--create", action="store_true", help="make a missing bucket, dataset, database or schema")
+    added.add_argument("--notify", action="store_true", help="send a test message to the addresses of [notify]")
     added.set_defaults(validate=False)  # what is wrong with the settings is its first finding
 
     added = verb("forget", status.forget, "make a month incomplete on purpose, so that the next run does it again")

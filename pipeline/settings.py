@@ -228,6 +228,15 @@ def validate() -> None:
         from .operations import notify as notifications
 
         notifications.addresses()
+    config = get_config()
+    for section in {section.get_task_family() for section in SECTIONS}:
+        choices = {name for of, name, _ in names() if of == section}
+        for name in config.options(section) if config.has_section(section) else ():
+            if name.replace("-", "_") not in choices:
+                near = difflib.get_close_matches(name, choices, 1)
+                raise UsageError(
+                    f"luigi.cfg: [{section}] has no setting {name}" + (f"; did you mean {near[0]}?" if near else "")
+                )
     known = {variable(section, name) for section, name, _ in names()}
     prefixes = tuple({variable(section, "") for section, _, _ in names()})
     for name in os.environ:

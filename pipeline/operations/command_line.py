@@ -37,8 +37,10 @@ def install() -> None:
     if getattr(luigi.interface, "_wrapped_by_pipeline", False):
         return
     luigi.interface._wrapped_by_pipeline = True
-    # Luigi reads these two of [core] by a way of its own, and then calls them unknown.
-    warnings.filterwarnings("ignore", message=".*'rpc_retry_(attempts|wait)'.*")
+    # Luigi reads some settings of [core] by a way of its own, and then calls them unknown, with their values. The
+    # address of a luigid may hold a password, and so may any other.
+    warnings.filterwarnings("ignore", message=".*'(rpc_retry_(attempts|wait)|default_scheduler_(host|port|url))'.*")
+    warnings.filterwarnings("ignore", message="The configuration contains the parameter .*://")
     luigi.interface._run = _with_report(luigi.interface._run)
     CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)
     CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .. import planning, publishers, settings
 from ..checks import Check
 from ..errors import MissingAtPublisher, PipelineError
-from . import logs
+from . import logs, notify
 
 if TYPE_CHECKING:
     from ..lake import Store
@@ -29,7 +29,7 @@ Probe = Callable[[], Iterable[Check]]
 def doctor(args: argparse.Namespace) -> int:
     """Print a line for each thing tried. Returns 0, or 1 if something fails; warnings do not count."""
     failed = False
-    for what, probe in probes(args.create):
+    for what, probe in probes(args.create, args.notify):
         for check in _tried(what, probe):
             failed = failed or not (check.ok or check.is_warning)
             _show(what, check)
@@ -38,7 +38,7 @@ def doctor(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def probes(create: bool) -> Iterator[tuple[str, Probe]]:
+def probes(create: bool, send: bool) -> Iterator[tuple[str, Probe]]:
     """What there is to try, each by the name of its section of luigi.cfg."""
     yield "settings", _settings
     logs.configure()
@@ -48,6 +48,7 @@ def probes(create: bool) -> Iterator[tuple[str, Probe]]:
     for label in filter(None, settings.warehouse_labels().split(",")):
         yield "warehouse", partial(_warehouse, label, create)
     yield "luigid", _luigid
+    yield "notify", notify.send_test if send else notify.check
 
 
 def _tried(what: str, probe: Probe) -> Iterator[Check]:

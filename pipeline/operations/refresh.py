@@ -32,9 +32,8 @@ def refresh(args: argparse.Namespace) -> int:
         found, detail = _words(entry, outcome)
         counts[found] += entry.month is not None
         print(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
-    print(
-        f"{task.publisher}: {', '.join(f'{count:,} {found}' for found, count in counts.items() if count) or 'no months'}."
-    )
+    summary = ", ".join(f"{count:,} {found}" for found, count in counts.items() if count)
+    print(f"{task.publisher}: {summary or 'no months'}.")
     return 1 if task.asked_in_vain else code
 
 

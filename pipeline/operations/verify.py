@@ -82,7 +82,8 @@ def verify(args: argparse.Namespace) -> int:
         stored = {month for folder in (DATA, MANIFESTS) for month in _months(lake.store.list(f"{folder}/{name}"))}
         counts = {short: settings.open_warehouse(label).counts(datasets.get(name)) for short, label in labels.items()}
         rows = {short: {month: row for (of, month), row in ledgers[short].items() if of == name} for short in labels}
-        known = stored.union(*counts.values(), *rows.values())
+        counted = {month for of_one in counts.values() for month, rows_there in of_one.items() if rows_there}
+        known = stored.union(counted, *rows.values())
         asked = sorted((month for month in known if _is_asked(month, args)), key=lambda month: month or dt.date.min)
         some = [Line(name, month) for month in asked]
 
