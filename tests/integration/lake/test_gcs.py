@@ -449,3 +449,15 @@ def test_parallel_observers_lose_nothing(store: Store) -> None:
         process.join()
         assert process.exitcode == 0
     assert len(Lake(store).observations("tlc", "green")) == 16
+
+
+def test_parts_of_an_object_are_read_without_the_rest(store: Store, gcs_server: GcsServer, large: Path) -> None:
+    with pytest.raises(FileNotFoundError), store.open("large.bin"):
+        pass
+    store.put(large, "large.bin")
+    gcs_server.program("download", Fault(status=503))
+    gcs_server.requests.clear()
+    with store.open("large.bin") as file:
+        file.seek(-8, os.SEEK_END)
+        assert file.read() == LARGE[-8:]
+    assert gcs_server.asked("download") == 2, "the one that failed, and one for the end"

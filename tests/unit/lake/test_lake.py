@@ -6,11 +6,12 @@ import datetime as dt
 import json
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import LakeError
+from pipeline.errors import ConflictError, LakeError
 from pipeline.lake import Lake, Manifest, layout, open_store
 from pipeline.lake.lake import digest_of
 from pipeline.lake.store import Store
@@ -56,6 +57,21 @@ def test_zone_table_has_no_month(lake: Lake, make_month: MakeMonth) -> None:
     lake.publish(parquet, rejects, manifest)
     assert lake.manifests("zones") == {None: manifest}
     assert "data/zones/taxi_zone_lookup.parquet" in lake.store.list()
+
+
+def test_restated_month_keeps_its_files_and_a_replaced_one_is_not_restated(lake: Lake, make_month: MakeMonth) -> None:
+    parquet, rejects, first = make_month(content=b"first")
+    lake.publish(parquet, rejects, first)
+    before = lake.store.stat(first.parquet.path)
+    restated = replace(first, source=replace(first.source, etag='"another"'))
+    lake.restate(restated)
+    assert lake.manifest("green", first.month) == restated
+    assert lake.store.stat(first.parquet.path) == before
+    parquet, rejects, second = make_month(content=b"second")
+    lake.publish(parquet, rejects, second)
+    with pytest.raises(ConflictError):
+        lake.restate(restated)
+    assert lake.manifest("green", first.month) == second
 
 
 def test_forgotten_month_keeps_its_data(lake: Lake, make_month: MakeMonth) -> None:
