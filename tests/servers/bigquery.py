@@ -126,7 +126,9 @@ class Upload:
 class BigQueryServer:
     """The server, until the ``with`` block ends. ``requests`` are the operations asked for, in order."""
 
-    def __init__(self, objects: Path | None = None, needs_limit: bool = True) -> None:
+    def __init__(
+        self, objects: Path | None = None, needs_limit: bool = True, address: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self.objects = objects
         self.needs_limit = needs_limit
         self.default_location = "US"
@@ -147,7 +149,7 @@ class BigQueryServer:
         self._database = duckdb.connect()
         self._database.execute("SET threads = 1")
         handler = type("Handler", (_Handler,), {"site": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer(address, handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"

@@ -1,0 +1,65 @@
+# docker build -t nyc-trips .                     luigi, luigid and python -m pipeline
+# docker build -t nyc-trips:cron --target cron .  the same, with a cron daemon that needs no root
+ARG PYTHON=docker.io/library/python:3.13.9-slim-trixie
+ARG GOLANG=docker.io/library/golang:1.25.3-trixie
+
+
+# -- the environment: pip and what it leaves behind stay in this stage
+FROM ${PYTHON} AS build
+WORKDIR /srv/nyc-trips
+RUN python3 -m venv .venv
+COPY requirements.txt deploy/constraints.txt ./
+RUN .venv/bin/pip install --no-cache-dir --requirement requirements.txt --constraint constraints.txt
+COPY pyproject.toml README.md ./
+COPY pipeline pipeline
+RUN .venv/bin/pip install --no-cache-dir --no-deps .
+
+
+# -- an emulator of BigQuery for the profile local-cloud: the server of the tests
+FROM build AS emulator
+COPY requirements-dev.txt ./
+RUN grep "^pytest==" requirements-dev.txt > emulator.txt && .venv/bin/pip install --no-cache-dir --requirement emulator.txt
+COPY tests/__init__.py tests/__init__.py
+COPY tests/servers tests/servers
+ENV PATH=/srv/nyc-trips/.venv/bin:$PATH PYTHONUNBUFFERED=1
+USER 10001
+CMD ["python", "-m", "tests.servers", "bigquery", "--host", "0.0.0.0", "--port", "9050"]
+
+
+# -- a cron daemon for containers: runs as any user, logs to stdout, knows time zones
+FROM ${GOLANG} AS supercronic
+RUN CGO_ENABLED=0 GOBIN=/usr/local/bin go install github.com/aptible/supercronic@v0.2.33
+
+
+FROM ${PYTHON} AS runtime
+LABEL org.opencontainers.image.title="nyc-trips" \
+      org.opencontainers.image.description="Keeps a data lake and a warehouse complete with the NYC taxi trip records"
+RUN groupadd --gid 10001 trips && useradd --uid 10001 --gid trips --home-dir /srv/nyc-trips --no-create-home trips \
+    && install -d -o trips -g trips /srv/nyc-trips /srv/nyc-trips/data
+WORKDIR /srv/nyc-trips
+COPY --from=build /srv/nyc-trips/.venv .venv
+COPY luigi.cfg ./
+COPY deploy/crontab deploy/crontab
+# Everything that lasts is below data: mount a volume there.
+ENV PATH=/srv/nyc-trips/.venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    TZ=America/New_York \
+    LUIGI_CONFIG_PATH=/srv/nyc-trips/luigi.cfg \
+    PIPELINE_LAKE_URL=file:data/lake \
+    PIPELINE_WORKSPACE_URL=file:data/workspace \
+    PIPELINE_WAREHOUSE_URL=duckdb:///data/warehouse.duckdb
+USER trips
+VOLUME /srv/nyc-trips/data
+# Whether the settings make sense and the volume can be written; luigid has a check of its own in docker-compose.yml.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=20s \
+    CMD ["python", "-c", "import os, pipeline; pipeline.settings.validate(); assert os.access('data', os.W_OK)"]
+CMD ["python", "-m", "pipeline", "--help"]
+
+
+FROM runtime AS cron
+COPY --from=supercronic /usr/local/bin/supercronic /usr/local/bin/supercronic
+CMD ["supercronic", "-passthrough-logs", "deploy/crontab"]
+
+
+# What `docker build` makes without --target.
+FROM runtime
