@@ -85,6 +85,8 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
     older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
     """
     with completeness.scheduling() as snapshot:
+        for warehouse in warehouses:
+            snapshot.ledger(warehouse)  # one that does not answer is found out now, not after hours of work
         if ask:
             _look_again(snapshot, job, dataset, months)
         reasons = {month: completeness.reason(job, dataset, month, warehouses) for month in months}

@@ -1,6 +1,6 @@
 """What the ``luigi`` command does around our tasks: settings first, mistakes in one line, a table at the end.
 
-Luigi has no public hooks for these, so four of its functions are wrapped, all of them here and each with a test through
+Luigi has no public hooks for these, so five of its functions are wrapped, all of them here and each with a test through
 the real command. Nothing of this touches ``luigi.build`` in somebody's own program.
 """
 
@@ -19,12 +19,15 @@ from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
 from luigi.task_register import Register, TaskClassException
 
-from .. import settings
+from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from . import console, journal, logs, notify
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
+
+#: Exit code after Ctrl-C, as shells have it.
+STOPPED = 130
 
 #: Whether Luigi's command runs, not one of its tools that only look at tasks.
 _is_running = False
@@ -46,12 +49,14 @@ def install() -> None:
     CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
     factory = luigi.interface._WorkerSchedulerFactory
     factory.create_remote_scheduler = _with_answer(factory.create_remote_scheduler)
+    factory.create_worker = _with_first_question(factory.create_worker)
 
 
 def exit_with(error: BaseException) -> NoReturn:
-    """Say what is wrong in one line and end with the exit code of a mistake."""
+    """Say what is wrong in one line and end: with the code of a mistake, or that of a plan that could not be made."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(USAGE)
+    is_mistake = isinstance(error, UsageError) or not isinstance(error, PipelineError)
+    sys.exit(USAGE if is_mistake else retcode().scheduling_error)
 
 
 def _with_report(run: Any) -> Any:
@@ -64,7 +69,8 @@ def _with_report(run: Any) -> Any:
         global _is_running
         failure, _is_running = "", True
         try:
-            with console.report() as report:
+            # One look at lake and warehouses answers for all tasks while Luigi schedules; TaskContext ends that.
+            with completeness.scheduling(), console.report() as report:
                 result = run(*args, **kwargs)
                 _keep_plan(report.root)
                 report.finished(result.worker)
@@ -72,6 +78,9 @@ def _with_report(run: Any) -> Any:
         except _MISTAKES as error:
             failure = str(error)
             exit_with(error)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            sys.exit(STOPPED)
         except Exception as error:
             failure = f"{type(error).__name__}; the log has the traceback"
             raise
@@ -113,7 +122,8 @@ def _failure_of(report: console.report, result: Any) -> str:
 def _end(failure: str) -> None:
     """Tell of the run and end it, if this process has begun it and nobody at the keyboard has stopped it."""
     if journal.is_mine():
-        if not isinstance(sys.exception(), KeyboardInterrupt):
+        stop = sys.exception()
+        if not (isinstance(stop, SystemExit) and stop.code == STOPPED):
             notify.tell_of_run(failure)
         journal.end()
 
@@ -178,3 +188,14 @@ def _with_answer(create: Any) -> Any:
         return create(self, url)
 
     return create_remote_scheduler
+
+
+def _with_first_question(create: Any) -> Any:
+    """Ask the root task whether it is complete before Luigi does, which shows an error in the answer as a traceback."""
+
+    def create_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if console.report.root is not None:
+            console.report.root.complete()
+        return create(self, *args, **kwargs)
+
+    return create_worker

@@ -28,6 +28,7 @@ class TaskContext:
     def __enter__(self) -> TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
             die_with_parent()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
             logs.configure()
         self._stack.enter_context(completeness.running())
         return self

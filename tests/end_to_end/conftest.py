@@ -31,9 +31,16 @@ class Project:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
         return {**clean, "LUIGI_CONFIG_PATH": str(CHECKOUT / "luigi.cfg"), **self.environment}
 
-    def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
+    def start(self, command: Sequence[str], group: bool = False) -> subprocess.Popen[str]:
+        """Start a command; with ``group`` as the leader of a process group, as a terminal does."""
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0 if group else None,
         )
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -91,6 +93,15 @@ def test_no_luigid_is_one_line_at_once(project: Project) -> None:
     refused = project.luigi("RangeMonthly", "--scheduler-host", "127.0.0.1", "--scheduler-port", "9")
     assert refused.returncode == 2
     assert refused.stdout.count("\n") == 1 and "no luigid answers" in refused.stdout
+
+
+def test_warehouse_that_does_not_answer_is_one_line(project: Project) -> None:
+    project.environment["PIPELINE_WAREHOUSE_URL"] = "postgresql+psycopg2://etl:tiger@127.0.0.1:9/trips"
+    refused = project.luigi("RangeMonthly")
+    assert refused.returncode == 35, refused.stdout
+    assert refused.stdout.count("\n") == 1 and "127.0.0.1:9" in refused.stdout
+    assert "tiger" not in refused.stdout
+    assert not (project.folder / "lake" / "data").exists(), "found out before hours of work"
 
 
 def test_stop_in_the_future_leaves_out_what_is_not_published(folder_project: Project) -> None:
@@ -268,6 +279,20 @@ def test_flags_reach_worker_processes(folder_project: Project, method: str) -> N
     folders = {path.name for path in folder.iterdir() if path.is_dir()}
     assert folders == {"elsewhere", "other-lake", "other-scratch"}
     assert not (folder / "warehouse.duckdb").exists()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(project: Project, workers: str) -> None:
+    wanted = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-04", "--workers", workers)
+    run = project.start(project.luigi_command(*wanted), group=True)
+    assert run.stdout is not None
+    seen = [next(line for line in run.stdout if "Download" in line)]
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, "".join(seen) + output
+    assert "stopped; the same command goes on" in output and "Traceback" not in output
+    assert project.luigi(*wanted).returncode == 0
+    assert project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(3,)]
 
 
 def test_two_runs_at_once_give_one_result(project: Project) -> None:
