@@ -146,9 +146,12 @@ class _Run:
     def _luigi(self, arguments: list[str]) -> int:
         """Run luigi and log what it says. Returns its exit code, negative if a signal has ended it."""
         url = self._args.scheduler_url
+        is_given = any(word.startswith("--scheduler-") for word in arguments)
+        scheduler = ["--scheduler-url", url] if url else [] if is_given else ["--local-scheduler"]
+        # Ours first: of two flags the last one counts.
         command = [
-            *(sys.executable, "-m", "luigi", "--module", "pipeline", *arguments, "--workers", str(self._args.workers)),
-            *(["--scheduler-url", url] if url else ["--local-scheduler"]),
+            *(sys.executable, "-m", "luigi", "--module", "pipeline", "--workers", str(self._args.workers), *scheduler),
+            *arguments,
         ]
         shown = shlex.join(journal.without_addresses(["luigi", *command[3:]]))
         self._log.info("%s run %s: %s", _now(), journal.run_id(), shown)

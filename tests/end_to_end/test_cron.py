@@ -106,13 +106,16 @@ def test_mistake_and_trouble_are_told_too(folder_project: Project) -> None:
         folder_project.environment["PIPELINE_NOTIFY_URLS"] = inbox.url
         mistake = folder_project.pipeline("cron", *RANGE[:-1], "2020-13")
         assert mistake.returncode == 2 and "'2020-13' is not a month" in mistake.stdout
-        no_luigid = folder_project.pipeline("cron", "--scheduler-url", "http://127.0.0.1:9", *RANGE)
-        assert no_luigid.returncode == 2 and "no luigid answers at http://127.0.0.1:9" in no_luigid.stdout
+        for words in (
+            ["--scheduler-url", "http://127.0.0.1:9", *RANGE],
+            [*RANGE, "--scheduler-url", "http://127.0.0.1:9"],
+        ):
+            no_luigid = folder_project.pipeline("cron", *words)
+            assert no_luigid.returncode == 2 and "no luigid answers at http://127.0.0.1:9" in no_luigid.stdout
         gap = folder_project.pipeline("cron", *RANGE[:-1], "2020-05")
         assert gap.returncode == 20 and "1 month missing at the publisher" in gap.stdout
         assert [message["title"] for message in inbox.messages] == [
-            "NYC trips: the run failed",
-            "NYC trips: the run failed",
+            *["NYC trips: the run failed"] * 3,
             "NYC trips: 1 month missing at the publisher, 3 months and zones loaded",
         ]
         assert "'2020-13' is not a month" in inbox.messages[0]["message"]

@@ -1,0 +1,112 @@
+"""The commands of docker-compose.yml, run outside a container with the addresses of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from ..conftest import CHECKOUT
+from ..servers.gcs import GcsServer, gcs_server
+from ..unit.test_deploy import SERVICES
+from .conftest import Project
+
+__all__ = ["gcs_server"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(service: str, **replaced: str) -> list[str]:
+    """The service's command with this environment's programs, and what differs outside a container replaced."""
+    words = yaml.safe_dump(SERVICES[service]["command"])
+    for old, new in replaced.items():
+        words = words.replace(old, new)
+    program, *others = yaml.safe_load(words)
+    here = Path(sys.executable).parent / program
+    return [sys.executable if program == "python" else str(here), *others]
+
+
+@contextmanager
+def running(
+    words: list[str], folder: Path, environment: dict[str, str], is_ready: Callable[[], bool]
+) -> Iterator[None]:
+    with open(folder / "server.log", "w") as log:
+        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            until = time.monotonic() + 30
+            while not is_ready():
+                assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def test_luigid_and_four_workers_share_the_range(project: Project) -> None:
+    (project.folder / "data").mkdir()
+    port = str(free_port())
+    project.environment |= {
+        "PIPELINE_LAKE_URL": "file:data/lake",
+        "PIPELINE_WORKSPACE_URL": "file:data/workspace",
+        "PIPELINE_WAREHOUSE_URL": "duckdb:///data/warehouse.duckdb",
+    }
+    luigid = command("luigid", **{"0.0.0.0": "127.0.0.1", "8082": port})
+    with running(luigid, project.folder, project.env, lambda: answers(f"http://127.0.0.1:{port}/")):
+        health = SERVICES["luigid"]["healthcheck"]["test"][2:]
+        assert SERVICES["luigid"]["healthcheck"]["test"][1] == "python"
+        assert project.run(sys.executable, *[word.replace("8082", port) for word in health]).returncode == 0
+        workers = [project.start(command("worker", **{"luigid:8082": f"127.0.0.1:{port}"})) for _ in range(4)]
+        outputs = [worker.communicate(timeout=200)[0] for worker in workers]
+        # Each judges by its own work; 25 and 10 mean that others did the rest.
+        assert {worker.returncode for worker in workers} <= {0, 10, 25}, outputs
+        assert project.query("SELECT count(*) FROM etl_loads", "data/warehouse.duckdb") == [(4,)], "nothing twice"
+    assert (project.folder / "data" / "luigid.state").is_file()
+
+
+def test_local_cloud(project: Project, tmp_path: Path, gcs_server: GcsServer) -> None:
+    """Setup, then the job, through the emulators; Cloud Storage's is the one that all tests use."""
+    port = str(free_port())
+    storage = gcs_server.url
+    bigquery = command("bigquery", **{"0.0.0.0": "127.0.0.1", "9050": port})
+    environment = {**os.environ, "STORAGE_EMULATOR_HOST": storage, "PYTHONPATH": str(CHECKOUT)}
+    project.environment = {
+        **SERVICES["cloud"]["environment"],
+        "STORAGE_EMULATOR_HOST": storage,
+        "BIGQUERY_EMULATOR_HOST": f"http://127.0.0.1:{port}",
+        "PIPELINE_PUBLISHER_URL": "sample:?rows=200",
+    }
+    with running(bigquery, tmp_path, environment, lambda: answers(f"http://127.0.0.1:{port}/")):
+        setup = project.run(*command("cloud-setup"))
+        assert setup.returncode == 0, setup.stdout
+        done = project.run(*command("cloud"))
+        assert done.returncode == 0, done.stdout
+        assert done.stdout.count("loaded") >= 4
+        again = project.run(*command("cloud"))
+        assert "Nothing to do: 3 months complete." in again.stdout
+        status = project.pipeline("status", "--dataset", "yellow", "--start", "2021-01", "--stop", "2021-04", "--json")
+        assert [month["state"] for month in json.loads(status.stdout) if month["month"]] == ["complete"] * 3
