@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import luigi
@@ -25,10 +25,12 @@ from .scratch import Scratch
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
 
+@cache
 def spell_store(url: str) -> str:
     return open_store(url).url
 
 
+@cache
 def spell_rules(text: str) -> str:
     from ..cleaning.rules import Rules
 
@@ -50,6 +52,12 @@ class JobTask(luigi.Task):
     rules = parameters.FromSettings(settings.rules_text, spell_rules, description="cleaning rules, see [clean] rules")
     lake = parameters.FromSettings(settings.lake_url, spell_store, description="lake, see [lake] url")
     workspace = parameters.FromSettings(settings.workspace_url, spell_store, description="scratch, see [workspace] url")
+
+    @classmethod
+    @cache
+    def get_params(cls) -> Any:
+        """As Luigi has it, found once per class: Luigi goes through all attributes anew whenever a task is built."""
+        return super().get_params()
 
     @cached_property
     def job(self) -> completeness.Job:
