@@ -159,6 +159,7 @@ def _with_short_errors(build: Any) -> Any:
             near = difflib.get_close_matches(root_task, Register.task_names(), 1)
             exit_with(UsageError(f"there is no task {root_task}" + (f"; did you mean {near[0]}?" if near else "")))
         parser: ArgumentParser = build(root_task, help_all)
+        parser.allow_abbrev = False  # --warehouse is a flag of a task, not short for --warehouse-url
 
         def error(message: str) -> NoReturn:
             unknown = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]

@@ -10,8 +10,10 @@ import luigi
 
 from .. import datasets
 from ..completeness import refuse_mixture, warehouse_reason
+from ..errors import UsageError
 from ..operations.progress import StageProgress
-from .base import Stage, run_id, settings
+from . import parameters
+from .base import Stage, run_id, settings, spell_warehouses
 from .upload import Upload
 
 
@@ -31,7 +33,14 @@ class LedgerTarget(luigi.Target):
 class Load(Stage):
     """The month in one warehouse."""
 
-    warehouse = luigi.Parameter(positional=False, description="label of one warehouse of [warehouse] url")
+    warehouse = parameters.FromSettings(
+        settings.warehouse_labels, spell_warehouses, description="label of one warehouse of [warehouse] url"
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.warehouse or "," in self.warehouse:
+            raise UsageError(f"Load fills one warehouse: name it with --warehouse, one of {self.warehouse or 'none'}")
 
     @property
     def title(self) -> str:

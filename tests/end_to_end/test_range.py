@@ -240,6 +240,24 @@ def test_two_warehouses_from_one_upload(project: Project) -> None:
     assert project.query(count) == project.query(count, "second.duckdb")
 
 
+def test_load_alone_fills_the_configured_warehouse_and_asks_which_of_several(project: Project) -> None:
+    month = ("--dataset", "green", "--month", "2020-02")
+    assert project.luigi("Load", *month).returncode == 0
+    assert "Nothing to do" in project.luigi("MonthlyTrips", *month).stdout
+    both = ("--warehouse-url", "duckdb:///warehouse.duckdb,duckdb:///second.duckdb")
+    refused = project.luigi("Load", *month, *both)
+    assert refused.returncode == 2 and "name it with --warehouse" in refused.stdout
+    named = project.luigi("Load", *month, *both, "--warehouse", "duckdb:///second.duckdb")
+    assert named.returncode == 0, named.stdout
+    assert "Nothing to do" in project.luigi("MonthlyTrips", *month, *both).stdout
+
+
+def test_zone_table_alone(project: Project) -> None:
+    assert project.luigi("TaxiZones").returncode == 0
+    assert project.query("SELECT count(*) FROM taxi_zones") == [(265,)]
+    assert "Nothing to do" in project.luigi("TaxiZones").stdout
+
+
 def test_synthetic_months_are_kept_apart_from_published_ones(folder_project: Project) -> None:
     assert folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-02").returncode == 0
     before = folder_project.tables()
