@@ -277,9 +277,10 @@ def test_killed_run_is_told_of_later_if_nobody_could_be_told() -> None:
 def test_run_that_lives_is_not_called_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     journal.begin(["luigi", "--lake-url", "gs://user:secret@bucket"])
     assert "secret" not in journal.path().read_text()
-    monkeypatch.setenv(journal.RUN_ID, "another")  # as the next run sees it
-    assert list(journal.killed()) == []
-    monkeypatch.undo()
+    with monkeypatch.context() as next_run:
+        next_run.setenv(journal.RUN_ID, "another")
+        assert list(journal.killed()) == []
+    journal.end()
 
 
 def test_old_journals_are_forgotten_and_removed() -> None:
