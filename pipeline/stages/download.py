@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import publishers, transfer
 from ..completeness import lake_reason, seen_since
+from ..lake import layout
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress
 from .base import Stage, settings
@@ -32,6 +33,12 @@ class Download(Stage):
         current = seen_since(self.job, self.dataset, self.month, dt.datetime.fromisoformat(record["fetched_at"]))
         return current is None or current.same_as(fetched)
 
+    def _last_loaded(self) -> dt.date | None:
+        """The newest month in the lake: it must be at the publisher, so it tells "not there" from "not now"."""
+        names = self.job.lake_object.store.list(f"{layout.MANIFESTS}/{self.dataset}")
+        months = [month for name in names if (month := layout.month_of(name)) and month != self.month]
+        return max(months, default=None)
+
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
         return self.work(progress)  # the transfer tries again by itself, from where it broke off
 
@@ -46,6 +53,7 @@ class Download(Stage):
                 target.parent,
                 name=target.name,
                 policy=settings.retry_policy(),
+                probe=self._last_loaded() if publisher.hides_absence else None,
                 progress=lambda done, total: progress(done, total or 0, "bytes"),
             )
             record = {
