@@ -81,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--dataset", required=True)
     added.add_argument("--month", **month)
 
+    added = verb("ui", _ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
+    added.add_argument("--port", type=int, default=8082, help="default 8082")
+    added.add_argument("--address", default="127.0.0.1", help="default 127.0.0.1: luigid knows no passwords")
+    added.add_argument("--keep-days", type=float, default=180, metavar="DAYS", help="age of the history; default 180")
+
     from . import sample
     from .operations import cron
 
@@ -89,6 +94,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sample.add_arguments(verb("sample", sample.main, "make synthetic months in a publisher's layout"))
     return top
+
+
+def _ui(args: argparse.Namespace) -> int:
+    from .operations import luigid  # with a web server and SQLAlchemy, which no other verb needs
+
+    return luigid.ui(args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

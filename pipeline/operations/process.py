@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -10,8 +11,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from luigi.rpc import RemoteScheduler
+
 from .. import completeness
 from . import logs
+
+#: Seconds that a report of progress may take.
+REPORT_TIMEOUT = 5.0
 
 
 class TaskContext:
@@ -29,7 +35,8 @@ class TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
             die_with_parent()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
-            logs.configure()
+            logs.configure(to_file=True)
+        self._report_once()
         self._stack.enter_context(completeness.running())
         return self
 
@@ -37,6 +44,15 @@ class TaskContext:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _report_once(self) -> None:
+        """Report progress without Luigi's patience: no stage waits for minutes because luigid is away."""
+        reporter = self._task_process.status_reporter
+        if isinstance(reporter._scheduler, RemoteScheduler):
+            reporter._scheduler = copy.copy(reporter._scheduler)
+            reporter._scheduler._rpc_retry_attempts = 1
+            reporter._scheduler._rpc_log_retries = False
+            reporter._scheduler._connect_timeout = REPORT_TIMEOUT
 
 
 def die_with_parent() -> None:
