@@ -108,9 +108,10 @@ class Worker(luigi.worker.Worker):
             if task.task_family == "MonthlyTrips":
                 month = f"{task.month:%Y-%m}" if task.month else None
                 journal.record("done elsewhere", task=name, dataset=task.dataset, month=month)
-        for response in self._get_work_response_history:  # from these Luigi tells what others were doing
-            response["running_tasks"] = [task for task in response["running_tasks"] if task["task_id"] not in done]
-        return [task for name, task in pending.items() if name not in done]
+        left = {name: task for name, task in pending.items() if name not in done}
+        for response in self._get_work_response_history:  # from these Luigi tells what was left to others
+            response["running_tasks"] = [task for task in response["running_tasks"] if task["task_id"] in left]
+        return list(left.values())
 
     def _register_again(self, tasks: list[luigi.Task]) -> bool:
         """Tell the scheduler of those tasks that it does not know to be ours. Returns whether there were any."""

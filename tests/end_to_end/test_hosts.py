@@ -211,7 +211,7 @@ def test_what_outlives_the_stage_is_tried_again_by_the_scheduler(tmp_path: Path,
 
 
 def test_host_killed_in_each_stage(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
-    """Five ranges at once, each of two hosts; the first host dies in another stage in each. The second does the rest."""
+    """Five ranges at once, each of two hosts; in each the first dies in another stage, and the second does the rest."""
 
     def lose_a_host(stage: str) -> tuple[str, int, float, str, Cluster]:
         cluster = Cluster(tmp_path / stage, luigid)
