@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import multiprocessing
+import os
 import sys
 import warnings
 from argparse import ArgumentParser
@@ -22,7 +23,7 @@ from luigi.task_register import Register, TaskClassException
 
 from .. import completeness, settings
 from ..errors import PipelineError, UsageError
-from . import console, journal, logs, notify
+from . import console, journal, logs, notify, process
 from .worker import Worker
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
@@ -150,6 +151,8 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
             )
         task = get_task_obj(self)
         console.report.root = task
+        if _is_running and process.PARENT in os.environ:
+            process.end_with(int(os.environ.pop(process.PARENT)))
         if _is_running and journal.begin(["luigi", *sys.argv[1:]]):
             notify.tell_of_killed_runs()
         return task

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,12 @@ from luigi.rpc import RemoteScheduler
 
 from .. import completeness
 from . import logs
+
+#: In the environment of a process that must not outlive its parent: the parent's process id.
+PARENT = "PIPELINE_PARENT_PID"
+
+#: Seconds between two looks at the parent.
+WATCH_EVERY = 0.5
 
 #: Seconds that a report of progress may take.
 REPORT_TIMEOUT = 5.0
@@ -60,6 +67,17 @@ def die_with_parent() -> None:
     main = multiprocessing.parent_process()
     assert main is not None, "only for worker processes"
     threading.Thread(target=_end_after, args=(main,), name="die with parent", daemon=True).start()
+
+
+def end_with(pid: int) -> None:
+    """End this process when its parent ``pid`` ends, however that ends; for a process that an agent has started."""
+
+    def watch() -> None:
+        while os.getppid() == pid:
+            time.sleep(WATCH_EVERY)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def _end_after(main: Any) -> None:
