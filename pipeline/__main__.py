@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     added = verb("ui", _ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
     added.add_argument("--port", type=int, default=8082, help="default 8082")
     added.add_argument("--address", default="127.0.0.1", help="default 127.0.0.1: luigid knows no passwords")
+    added.add_argument("--folder", metavar="FOLDER", help="for state and history; default: as luigi.cfg has it")
     added.add_argument("--keep-days", type=float, default=180, metavar="DAYS", help="age of the history; default 180")
 
     added = verb("agent", agent.agent, "take submitted runs from a queue and do them, until told to stop")

@@ -15,6 +15,7 @@ import pickle
 import time
 from pathlib import Path
 
+import luigi.configuration
 import luigi.scheduler
 import luigi.server
 import sqlalchemy
@@ -103,6 +104,10 @@ def ui(args: argparse.Namespace) -> int:
     """Serve until somebody ends it. Raises UsageError where folder, database or port cannot be used."""
     logging.getLogger("luigi").setLevel(logging.WARNING)
     logging.getLogger("luigi").addHandler(logging.StreamHandler())
+    if args.folder:
+        config = luigi.configuration.get_config()
+        config.set("scheduler", "state_path", f"{args.folder}/state.pickle".replace("%", "%%"))
+        config.set("task_history", "db_connection", f"sqlite:///{args.folder}/history.db".replace("%", "%%"))
     scheduler = Scheduler(_open_history())
     state = Path(luigi.scheduler.scheduler().state_path).absolute()
     try:

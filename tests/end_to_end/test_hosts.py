@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline import sample
 
 from ..servers.http import ERROR_PAGE, Fault, HttpServer
 from ..servers.luigid import Luigid
+from ..servers.network import HUB, Network
 from .conftest import PATIENCE, Project
 
 STAGES = ("Download", "Clean", "WriteParquet", "Upload", "Load")
@@ -284,3 +286,30 @@ def test_host_told_to_stop_finishes_its_stage(
     rest = cluster.start("run-b", *RANGE)
     assert rest.end() == 0, rest.output.read_text()
     assert cluster.tables() == undisturbed
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(Network("a", "b"))
+        except NotImplementedError as why:
+            pytest.skip(str(why))
+
+
+def test_host_that_is_cut_off(tmp_path: Path, network: Network, undisturbed: dict[str, Any]) -> None:
+    """Hosts with own addresses; one loses its link in the middle. The other does all, and the first ends well later."""
+    with Luigid(tmp_path / "luigid", network.address, network.prefix(HUB)) as luigid:
+        cluster = Cluster(tmp_path, luigid)
+        lonely = cluster.start("run-a", *RANGE, prefix=network.prefix("a"))
+        lonely.wait_for("Clean", "started")
+        other = cluster.start("run-b", *RANGE, prefix=network.prefix("b"))
+        network.cut("a")
+        cut = time.monotonic()
+        assert other.end() == 0, other.output.read_text()
+        assert time.monotonic() - cut < 60
+        assert cluster.tables() == undisturbed
+        network.mend("a")
+        assert lonely.end() == 0, lonely.output.read_text()
+        assert "loaded by another run" in lonely.output.read_text()
+    assert cluster.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(MONTHS,)]
