@@ -20,7 +20,7 @@ from luigi.task_register import Register
 from . import completeness, datasets, planning, publishers, settings
 from .errors import MissingAtPublisher, NeverOffered, PublisherTrouble, UsageError
 from .lake import open_store
-from .operations import journal, worker
+from .operations import journal
 from .planning import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from .stages import parameters
 from .stages.base import JobTask, MonthTask, spell_warehouses
@@ -98,7 +98,7 @@ class AllTrips(_Warehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        return not self.plan.months(MISSING) and all(task.complete() for task in self.requires())
+        return not self.plan.months(TO_DO) and not self.plan.months(MISSING)
 
     def run(self) -> None:
         refuse_missing(self, self.plan, self.publisher)
@@ -188,16 +188,13 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         return self._required
 
     def complete(self) -> bool:
-        if self._is_planned and self.plan.months(MISSING):
-            return False
-        return all(task.complete() for task in self._required)
+        if not self._is_planned:
+            return all(task.complete() for task in self._required)
+        return not self.plan.months(TO_DO) and not self.plan.months(MISSING)
 
     def run(self) -> None:
         if self._is_planned:
             refuse_missing(self, self.plan, self._first.publisher)
-
-    def on_failure(self, exception: BaseException) -> str:
-        return worker.explain(self.title, exception)
 
 
 class Refresh(_Warehouses, JobTask):
@@ -253,7 +250,7 @@ class Refresh(_Warehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        return not self.asked_in_vain and all(task.complete() for task in self.requires())
+        return not self.plan.months(TO_DO) and not self.asked_in_vain
 
     def run(self) -> None:
         if self.asked_in_vain:

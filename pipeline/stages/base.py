@@ -8,21 +8,19 @@ host needs no flag of the parent.
 from __future__ import annotations
 
 import time
+import traceback
 from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import luigi
 
 from .. import completeness, publishers, settings
-from ..errors import LakeTrouble
+from ..errors import PipelineError
 from ..lake import open_store
-from ..operations import journal, worker
+from ..operations import journal
 from ..operations.progress import StageProgress
 from . import parameters
 from .scratch import Scratch
-
-#: What the journal says of a stage that another run, on another host maybe, completed while this one tried.
-DONE_BY_ANOTHER = "done by another run"
 
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
@@ -72,7 +70,10 @@ class JobTask(luigi.Task):
         return task(**{**shared, **changes})
 
     def on_failure(self, exception: BaseException) -> str:
-        return worker.explain(str(getattr(self, "title", self.task_family)), exception)
+        """What luigid shows: the line of an error that we foresaw, the traceback of any other."""
+        if isinstance(exception, PipelineError):
+            return f"{type(exception).__name__}: {exception}"
+        return "".join(traceback.format_exception(exception))
 
 
 class MonthTask(JobTask):
@@ -107,17 +108,8 @@ class Stage(MonthTask):
         raise NotImplementedError
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
-        """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
-
-        def once() -> dict[str, Any]:
-            try:
-                return self.work(progress)
-            except LakeTrouble:
-                if self.complete():
-                    return {"outcome": DONE_BY_ANOTHER}
-                raise
-
-        return publishers.retrying(once, settings.retry_policy())
+        """``work``, again while its error is one that may pass."""
+        return publishers.retrying(lambda: self.work(progress), settings.retry_policy())
 
     def lock(self) -> Any:
         return self.scratch.lock()

@@ -13,7 +13,7 @@ from .. import datasets
 from ..completeness import is_made_of, lake_reason
 from ..errors import TooManyUnreadable, UnreadableFile
 from ..lake.target import StoreTarget
-from ..operations.progress import StageProgress, rejects
+from ..operations.progress import StageProgress
 from .base import Stage, settings
 from .download import RAW, Download
 
@@ -35,8 +35,6 @@ class Clean(Stage):
         return StoreTarget(self.scratch.store, self.scratch.path(ROWS))
 
     def complete(self) -> bool:
-        if not self.requires().complete():
-            return False  # what lies in the scratch was made from a file that the publisher has replaced since
         rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
         if raw is not None and is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
@@ -51,7 +49,8 @@ class Clean(Stage):
 
         from .. import cleaning
 
-        raw = self.scratch.need(RAW)
+        raw = self.scratch.record(RAW)
+        assert raw is not None, "Download is complete"
         dataset = datasets.get(self.dataset)
         report = cleaning.Report()
         source_name = raw["url"].rsplit("/", 1)[-1]
@@ -77,12 +76,7 @@ class Clean(Stage):
                     rows_writer.write_batch(batch.rows)
                     if batch.rejects.num_rows:
                         rejects_writer.write_batch(batch.rejects)
-                    progress(
-                        stream.tell(),
-                        raw["length"],
-                        "bytes",
-                        note=f", {report.rows_read:,} rows read{rejects(report.rows_rejected)}",
-                    )
+                    progress(stream.tell(), raw["length"], "bytes", note=f", {report.rows_read:,} rows read")
             rows.close()
             self._refuse_no_rows(report, source_name)
             self._refuse_too_many_unreadable(report, source_name)
@@ -97,11 +91,7 @@ class Clean(Stage):
                 source_name,
                 f"{count:,}",
             )
-        return {
-            "rows_read": report.rows_read,
-            "rejected": sum(report.rows_rejected.values()),
-            "rows_rejected": dict(report.rows_rejected),
-        }
+        return {"rows_read": report.rows_read, "rejected": sum(report.rows_rejected.values())}
 
     def _refuse_no_rows(self, report: Any, source_name: str) -> None:
         """No month was ever without a trip; to believe it would empty a slice that is full."""

@@ -13,7 +13,7 @@ from ..completeness import is_made_of, lake_reason, refuse_mixture
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
 from ..lake.target import StoreTarget
-from ..operations.progress import StageProgress, page_of
+from ..operations.progress import StageProgress
 from .base import Stage, run_id, settings
 from .clean import REJECTS, ROWS
 from .download import RAW
@@ -38,7 +38,8 @@ class Upload(Stage):
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         scratch = self.scratch
-        raw = scratch.need(RAW)
+        raw, cleaned, written = (scratch.record(name) for name in (RAW, ROWS, PARQUET))
+        assert raw is not None, "Download is complete"
         lake = self.job.lake_object
         source = Source(
             url=raw["url"],
@@ -53,7 +54,7 @@ class Upload(Stage):
         if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):
             lake.restate(replace(known, source=source))
             return {"outcome": SAME_BYTES}
-        cleaned, written = scratch.need(ROWS), scratch.need(PARQUET)
+        assert cleaned is not None and written is not None, "WriteParquet is complete"
         report = cleaned["report"]
         is_synthetic = self.job.publisher_object.is_synthetic
         refuse_mixture(
@@ -89,7 +90,6 @@ class Upload(Stage):
                 unknown_codes=report["unknown_codes"],
             )
             lake.publish(parquet, rejects, manifest, keep_versions=settings.lake().keep_versions)
-        progress.link(page_of(lake.file(manifest).uri))
         return {
             "rows": manifest.rows_written,
             "bytes": manifest.parquet.bytes,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from .. import datasets
 from ..completeness import is_made_of, lake_reason
 from ..lake.target import StoreTarget
-from ..operations.progress import StageProgress, rejects
+from ..operations.progress import StageProgress
 from .base import Stage
 from .clean import ROWS, Clean
 from .download import RAW
@@ -31,8 +31,6 @@ class WriteParquet(Stage):
         return StoreTarget(self.scratch.store, self.scratch.path(PARQUET))
 
     def complete(self) -> bool:
-        if not self.requires().complete():
-            return False
         parquet = self.scratch.record(PARQUET)
         rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
@@ -47,10 +45,11 @@ class WriteParquet(Stage):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        cleaned, raw = self.scratch.need(ROWS), self.scratch.need(RAW)
+        cleaned = self.scratch.record(ROWS)
+        raw = self.scratch.record(RAW)
+        assert cleaned is not None and raw is not None, "Clean is complete"
         dataset = datasets.get(self.dataset)
         expected = cleaned["report"]["rows_written"]
-        note = rejects(cleaned["report"]["rows_rejected"])
         written = 0
         # No times, run ids or ETags: the same input has to give the same bytes.
         schema = dataset.table_schema.with_metadata(
@@ -79,7 +78,7 @@ class WriteParquet(Stage):
                         batch = batch.slice(ROW_GROUP - rows)
                         written += self._write_group(writer, schema, waiting)
                         waiting, rows = [], 0
-                        progress(written, expected, note=note)
+                        progress(written, expected)
                     if batch.num_rows:
                         waiting.append(batch)
                         rows += batch.num_rows
