@@ -4,8 +4,8 @@ A month is complete in the lake when its manifest names the bytes that lie there
 publisher, current source version, rules, and no column kept out that the declaration knows today. It is complete in a
 warehouse when it is complete in the lake and the newest ledger row records the same file.
 
-While Luigi schedules, thousands of tasks are asked; ``scheduling`` then answers all of them from one listing per
-dataset and one query per warehouse. While a task runs, every question is a fresh look.
+While Luigi schedules, thousands of tasks are asked; ``scheduling`` then answers all of them from one look at
+the lake and one query per warehouse. While a task runs, every question is a fresh look.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import datasets, publishers, settings
 from .errors import PipelineError, SyntheticData
 
 if TYPE_CHECKING:
-    from .lake import Lake
+    from .lake import Lake, Listing
     from .lake.manifest import Manifest
     from .publishers import Publisher, Version
     from .warehouse import LedgerRow, Slice
@@ -66,23 +66,29 @@ class Look:
 
 
 class Snapshot(Look):
-    """One listing per lake and dataset, one query per warehouse, made when first asked."""
+    """One look at each lake, one query per warehouse, made when first asked."""
 
     def __init__(self) -> None:
+        self._listings: dict[str, Listing] = {}
         self._manifests: dict[tuple[str, str], dict[Month, Manifest]] = {}
         self._observations: dict[tuple[str, str, str], dict[Month, dict[str, Any]]] = {}
         self._ledgers: dict[str, dict[Slice, LedgerRow]] = {}
 
+    def _listing(self, job: Job) -> Listing:
+        if job.lake not in self._listings:
+            self._listings[job.lake] = job.lake_object.listing()
+        return self._listings[job.lake]
+
     def manifests(self, job: Job, dataset: str) -> dict[Month, Manifest]:
         key = job.lake, dataset
         if key not in self._manifests:
-            self._manifests[key] = job.lake_object.manifests(dataset)
+            self._manifests[key] = job.lake_object.manifests(dataset, self._listing(job))
         return self._manifests[key]
 
     def observations(self, job: Job, dataset: str) -> dict[Month, dict[str, Any]]:
         key = job.lake, job.publisher, dataset
         if key not in self._observations:
-            self._observations[key] = job.lake_object.observations(job.publisher, dataset)
+            self._observations[key] = job.lake_object.observations(job.publisher, dataset, self._listing(job))
         return self._observations[key]
 
     def manifest(self, job: Job, dataset: str, month: Month) -> Manifest | None:

@@ -1,6 +1,6 @@
 """Which months have to be worked on, and why: decided before anything runs, for a whole range at once.
 
-One listing per dataset, one ledger query per warehouse, and as few questions to the publisher as possible.
+One look at the lake, one ledger query per warehouse, and as few questions to the publisher as possible.
 ``RangeMonthly`` runs what the plan says; ``python -m pipeline plan`` shows it, and ``status`` shows what is known
 without asking a publisher.
 """

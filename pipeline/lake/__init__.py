@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from ..errors import UsageError
-from .lake import Lake, LakeFile
+from .lake import Lake, LakeFile, Listing
 from .manifest import Digest, Manifest, Source
 from .store import Store, StoredObject, StoreOptions, without_secrets
 
-__all__ = ["Digest", "Lake", "LakeFile", "Manifest", "Source", "Store", "StoreOptions", "StoredObject", "open_store"]
+__all__ = [
+    "Digest",
+    "Lake",
+    "LakeFile",
+    "Listing",
+    "Manifest",
+    "Source",
+    "Store",
+    "StoreOptions",
+    "StoredObject",
+    "open_store",
+]
 
 
 def open_store(url: str, options: StoreOptions | None = None) -> Store:

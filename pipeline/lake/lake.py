@@ -48,6 +48,15 @@ class LakeFile:
         return self.store.local(self.path)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What lay in a lake when it was listed, by path: Parquet files, manifests and observations."""
+
+    data: Mapping[str, StoredObject]
+    manifests: Mapping[str, StoredObject]
+    observations: Mapping[str, StoredObject]
+
+
 class Lake:
     """Published months in ``store``. A month is complete when its manifest and the Parquet file it names are there."""
 
@@ -63,14 +72,26 @@ class Lake:
         found = self._read_manifest(layout.manifest(dataset, month))
         return found if found and _is_complete(found, self.store.stat(found.parquet.path)) else None
 
-    def manifests(self, dataset: str) -> dict[dt.date | None, Manifest]:
-        """The manifests of all complete months, by month: two listings, however many months there are.
+    def listing(self) -> Listing:
+        """One look at everything that tells what is complete: three listings, however many datasets there are."""
+        return Listing(
+            data=self.store.list(layout.DATA),
+            manifests=self.store.list(layout.MANIFESTS),
+            observations=self.store.list(layout.OBSERVATIONS),
+        )
+
+    def manifests(self, dataset: str, listing: Listing | None = None) -> dict[dt.date | None, Manifest]:
+        """The manifests of all complete months, by month: two listings, however many months there are, or none
+        where there is a ``listing`` of the lake already.
 
         From a bucket they come without the bulky counters (``Manifest.from_summary``).
         """
-        files = self.store.list(f"{layout.DATA}/{dataset}")
+        folder = f"{layout.MANIFESTS}/{dataset}"
+        files = listing.data if listing else self.store.list(f"{layout.DATA}/{dataset}")
         complete: dict[dt.date | None, Manifest] = {}
-        for path, stored in self.store.list(f"{layout.MANIFESTS}/{dataset}").items():
+        for path, stored in (listing.manifests if listing else self.store.list(folder)).items():
+            if not path.startswith(f"{folder}/"):
+                continue
             found = Manifest.from_summary(stored.metadata) or self._read_manifest(path)
             if (
                 found
@@ -138,9 +159,12 @@ class Lake:
         """Make a month incomplete: its manifest is removed, its data stay until they are replaced."""
         self.store.delete(layout.manifest(dataset, month))
 
-    def observations(self, publisher: str, dataset: str) -> dict[dt.date | None, dict[str, Any]]:
+    def observations(
+        self, publisher: str, dataset: str, listing: Listing | None = None
+    ) -> dict[dt.date | None, dict[str, Any]]:
         """What was last seen at a publisher (its label), by month; {} if nobody looked yet."""
-        return self._read_observations(layout.observations(publisher, dataset))
+        path = layout.observations(publisher, dataset)
+        return {} if listing and path not in listing.observations else self._read_observations(path)
 
     def observe(self, publisher: str, dataset: str, updates: Mapping[dt.date | None, dict[str, Any] | None]) -> None:
         """Merge what was seen into the observations, month by month; None forgets a month. Two writers lose nothing."""

@@ -150,26 +150,10 @@ class PostgreSQL(Warehouse):
 
     # -- connections -----------------------------------------------------------------------------
 
-    @cached_property
-    def _engine(self) -> sqlalchemy.Engine:
-        url = sqlalchemy.make_url(self.url)
-        defaults: dict[str, Any] = {
-            "connect_timeout": 10,
-            "application_name": f"pipeline {socket.gethostname()[:40]} {os.getpid()}",
-            # Notice a peer that vanished within a minute, not after the two hours of the system.
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-        }
-        arguments = {name: value for name, value in defaults.items() if name not in url.query}
-        return sqlalchemy.create_engine(
-            url, connect_args=arguments, poolclass=sqlalchemy.NullPool, pool_reset_on_return=None
-        )
-
     @contextlib.contextmanager
     def _session(self) -> Iterator[Session]:
         """A connection that is closed at the end; errors in the words of the pipeline."""
-        connection = self._connect(self._engine)
+        connection = self._connect(self._url)
         try:
             with contextlib.closing(connection):
                 session = Session(connection, self._schema_of_url())
@@ -182,21 +166,31 @@ class PostgreSQL(Warehouse):
         except psycopg2.Error as error:
             raise self._error(error) from error
 
-    def _connect(self, engine: sqlalchemy.Engine) -> psycopg2.extensions.connection:
+    @cached_property
+    def _url(self) -> sqlalchemy.URL:
+        return sqlalchemy.make_url(self.url)
+
+    def _connect(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
+        """A connection as SQLAlchemy's dialect would open it, without the questions that an engine asks at first."""
+        defaults: dict[str, Any] = {
+            "connect_timeout": 10,
+            "application_name": f"pipeline {socket.gethostname()[:40]} {os.getpid()}",
+            # Notice a peer that vanished within a minute, not after the two hours of the system.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        }
+        positional, named = url.get_dialect()().create_connect_args(url)
         try:
-            pooled = engine.raw_connection()
-            connection: Any = pooled.driver_connection
-            pooled.detach()
+            connection = psycopg2.connect(*positional, **{**defaults, **named})
             connection.set_session(isolation_level="READ COMMITTED")
             return connection
-        except sqlalchemy.exc.DBAPIError as error:
-            raise self._connect_error(error.orig) from error
         except psycopg2.Error as error:
             raise self._connect_error(error) from error
 
     def _schema_of_url(self) -> str | None:
         """The first schema of the search_path that the URL sets; None if it sets none."""
-        options = sqlalchemy.make_url(self.url).query.get("options", "")
+        options = self._url.query.get("options", "")
         match = re.search(
             r'search_path=(?:"([^"]+)"|([^\s,"$]+))', options if isinstance(options, str) else " ".join(options)
         )
@@ -296,26 +290,24 @@ class PostgreSQL(Warehouse):
         return WarehouseTrouble(f"{text}; check that the server runs and may be reached")
 
     def _without_password(self, text: str) -> str:
-        password = sqlalchemy.make_url(self.url).password
+        password = self._url.password
         return text.replace(str(password), "***") if password else text
 
     # -- doctor ----------------------------------------------------------------------------------
 
     def _create_database(self) -> None:
         """Create the database if connecting says that it is missing. Needs a role with CREATEDB."""
+        url = self._url
         try:
-            self._connect(self._engine).close()
+            self._connect(url).close()
         except WarehouseError as error:
-            url = sqlalchemy.make_url(self.url)
             if f'database "{url.database}" does not exist' not in str(error):
                 raise
-            engine = sqlalchemy.create_engine(
-                url.set(database="postgres", query={}), poolclass=sqlalchemy.NullPool, pool_reset_on_return=None
-            )
             try:
-                with contextlib.closing(self._connect(engine)) as connection, connection.cursor() as cursor:
+                with contextlib.closing(self._connect(url.set(database="postgres", query={}))) as connection:
                     connection.autocommit = True
-                    cursor.execute(f"CREATE DATABASE {quote(str(url.database))}")
+                    with connection.cursor() as cursor:
+                        cursor.execute(f"CREATE DATABASE {quote(str(url.database))}")
             except psycopg2.Error as refused:
                 raise self._error(refused) from refused
 

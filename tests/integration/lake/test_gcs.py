@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tenacity import wait_random_exponential
 
+from pipeline import completeness
 from pipeline.errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
 from pipeline.lake import Lake, Store, StoreOptions, gcs, gcs_wire, layout, open_store
 from tests.servers.gcs import ALWAYS, Fault, GcsServer
@@ -376,6 +377,25 @@ def test_published_month_is_complete_by_two_listings(
     assert file.generation and file.location == "US"
     with file.local() as local:
         assert local.read_bytes() == b"xx"
+
+
+def test_all_datasets_are_told_by_three_listings_and_what_was_seen(
+    store: Store, make_month: MakeMonth, gcs_server: GcsServer
+) -> None:
+    lake = Lake(store)
+    names = ("yellow", "green", "fhv", "fhvhv")
+    for name in names:
+        for number in range(1, 4):
+            lake.publish(*make_month(dataset=name, month=dt.date(2020, number, 1)))
+    lake.observe("tlc", "green", {APRIL: {"absent": "not yet published"}})
+    gcs_server.clear()
+    job = completeness.Job(publisher="tlc", rules="none", lake=store.url, workspace=store.url)
+    with completeness.scheduling() as snapshot:
+        for name in names:
+            assert len(snapshot.manifests(job, name)) == 3
+            assert set(snapshot.observations(job, name)) == ({APRIL} if name == "green" else set())
+    read = gcs_server.asked("stat", "download")
+    assert (gcs_server.asked("list"), read) == (3, 2)
 
 
 def test_same_size_other_bytes_is_incomplete(store: Store, make_month: MakeMonth, tmp_path: Path) -> None:

@@ -170,6 +170,17 @@ def test_a_month_is_loaded_with_its_ledger_row(place: Place) -> None:
     assert place.leftovers() == []
 
 
+def test_the_ledger_is_read_by_two_statements(place: Place) -> None:
+    """Scheduling asks nothing else; what an engine would ask of each new connection is left out."""
+    place.load("a")
+    place.run(f"ALTER DATABASE {place.name} SET log_statement = 'all'", admin=True)
+    before = place.server.log.stat().st_size
+    place.warehouse().ledger()
+    log = place.server.log.read_bytes()[before:].decode()
+    statements = [text for text in re.findall(r"statement: (\w+)", log) if text not in ("BEGIN", "COMMIT")]
+    assert statements == ["SELECT", "SELECT"], log
+
+
 def test_loading_twice_changes_no_row(place: Place) -> None:
     place.load("A")
     before = place.content()
