@@ -15,12 +15,15 @@ from typing import Any, TypeVar
 import luigi
 
 from .. import completeness, publishers, settings
-from ..errors import PipelineError
+from ..errors import LakeTrouble, PipelineError
 from ..lake import open_store
 from ..operations import journal
 from ..operations.progress import StageProgress
 from . import parameters
 from .scratch import Scratch
+
+#: What the journal says of a stage that another run, on another host maybe, completed while this one tried.
+DONE_BY_ANOTHER = "done by another run"
 
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
@@ -108,8 +111,17 @@ class Stage(MonthTask):
         raise NotImplementedError
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
-        """``work``, again while its error is one that may pass."""
-        return publishers.retrying(lambda: self.work(progress), settings.retry_policy())
+        """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
+
+        def once() -> dict[str, Any]:
+            try:
+                return self.work(progress)
+            except LakeTrouble:
+                if self.complete():
+                    return {"outcome": DONE_BY_ANOTHER}
+                raise
+
+        return publishers.retrying(once, settings.retry_policy())
 
     def lock(self) -> Any:
         return self.scratch.lock()

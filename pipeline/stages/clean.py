@@ -35,6 +35,8 @@ class Clean(Stage):
         return StoreTarget(self.scratch.store, self.scratch.path(ROWS))
 
     def complete(self) -> bool:
+        if not self.requires().complete():
+            return False  # what lies in the scratch was made from a file that the publisher has replaced since
         rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
         if raw is not None and is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
@@ -49,8 +51,7 @@ class Clean(Stage):
 
         from .. import cleaning
 
-        raw = self.scratch.record(RAW)
-        assert raw is not None, "Download is complete"
+        raw = self.scratch.need(RAW)
         dataset = datasets.get(self.dataset)
         report = cleaning.Report()
         source_name = raw["url"].rsplit("/", 1)[-1]

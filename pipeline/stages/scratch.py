@@ -9,9 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..errors import LakeTrouble
 
 if TYPE_CHECKING:
     from ..completeness import Job
@@ -45,6 +48,14 @@ class Scratch:
         found = self.store.stat(self.path(name))
         return record if found is not None and found.size == record.get("bytes") else None
 
+    def need(self, name: str) -> dict[str, Any]:
+        """The record of a file that an earlier stage made. LakeTrouble if another run takes it away just now: a
+        workspace in a bucket has no lock, and two runs of one month replace and remove each other's scratch."""
+        record = self.record(name)
+        if record is None:
+            raise LakeTrouble(f"{self.store.uri(self.path(name))} is being replaced by another run; run again")
+        return record
+
     def keep(self, file: Path, name: str, record: dict[str, Any]) -> None:
         """Put the file in place, then the record that vouches for it."""
         size = file.stat().st_size
@@ -55,8 +66,15 @@ class Scratch:
     def staging(self, name: str) -> AbstractContextManager[Path]:
         return self.store.staging(self.path(name))
 
-    def local(self, name: str) -> AbstractContextManager[Path]:
-        return self.store.local(self.path(name))
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A file of the scratch to read; LakeTrouble as in ``need``."""
+        with ExitStack() as stack:
+            try:
+                path = stack.enter_context(self.store.local(self.path(name)))
+            except FileNotFoundError as error:
+                raise LakeTrouble(f"{error}: another run replaces it; run again") from error
+            yield path
 
     def resumable(self, name: str) -> AbstractContextManager[Path]:
         """Like ``staging``, but what a killed process left there is found again by the next one."""

@@ -38,8 +38,7 @@ class Upload(Stage):
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         scratch = self.scratch
-        raw, cleaned, written = (scratch.record(name) for name in (RAW, ROWS, PARQUET))
-        assert raw is not None, "Download is complete"
+        raw = scratch.need(RAW)
         lake = self.job.lake_object
         source = Source(
             url=raw["url"],
@@ -54,7 +53,7 @@ class Upload(Stage):
         if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):
             lake.restate(replace(known, source=source))
             return {"outcome": SAME_BYTES}
-        assert cleaned is not None and written is not None, "WriteParquet is complete"
+        cleaned, written = scratch.need(ROWS), scratch.need(PARQUET)
         report = cleaned["report"]
         is_synthetic = self.job.publisher_object.is_synthetic
         refuse_mixture(

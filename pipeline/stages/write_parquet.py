@@ -31,6 +31,8 @@ class WriteParquet(Stage):
         return StoreTarget(self.scratch.store, self.scratch.path(PARQUET))
 
     def complete(self) -> bool:
+        if not self.requires().complete():
+            return False
         parquet = self.scratch.record(PARQUET)
         rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
@@ -45,9 +47,7 @@ class WriteParquet(Stage):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        cleaned = self.scratch.record(ROWS)
-        raw = self.scratch.record(RAW)
-        assert cleaned is not None and raw is not None, "Clean is complete"
+        cleaned, raw = self.scratch.need(ROWS), self.scratch.need(RAW)
         dataset = datasets.get(self.dataset)
         expected = cleaned["report"]["rows_written"]
         written = 0

@@ -177,6 +177,24 @@ def test_republished_month_is_done_again_and_no_other(folder_project: Project) -
     assert sorted(loads) == [(dt.date(2020, 1, 1), False), (dt.date(2020, 2, 1), False), (dt.date(2020, 2, 1), True)]
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_scratch_of_a_killed_run_does_not_hide_a_republication(folder_project: Project, loaded: bool) -> None:
+    """A run that died before it tidied up leaves files that were made from what the publisher has replaced since."""
+    month = ("--dataset", "green", "--month", "2020-02")
+    file = folder_project.folder / "published" / "trip-data" / "green_tripdata_2020-02.parquet"
+    assert folder_project.luigi("WriteParquet", *month).returncode == 0
+    if loaded:
+        scratch, kept = folder_project.folder / "workspace" / "scratch", folder_project.folder / "kept"
+        shutil.copytree(scratch, kept)
+        assert folder_project.luigi("MonthlyTrips", *month).returncode == 0
+        shutil.rmtree(scratch)
+        kept.rename(scratch)
+    sample.make_file("green", dt.date(2020, 2, 1), file, rows=310, seed=2, layout="tlc")
+    again = folder_project.luigi("MonthlyTrips", *month)
+    assert again.returncode == 0, again.stdout
+    assert folder_project.query("SELECT count(*) FROM green_trips") == [(310,)]
+
+
 def test_changed_rules_redo_the_asked_range_only(project: Project) -> None:
     wide = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-04")
     assert project.luigi(*wide).returncode == 0
