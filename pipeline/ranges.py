@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +94,9 @@ class AllTrips(_Warehouses, JobTask):
     def plan(self) -> Plan:
         return plan_range(self, dataset_names(self.datasets), [self.month])
 
+    def check_offered(self) -> None:
+        check_any_offered(self, dataset_names(self.datasets), [self.month])
+
     def requires(self) -> list[luigi.Task]:
         return tasks_of(self, self.plan)
 
@@ -124,6 +127,8 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Write into ``of_params`` all that the output depends on, so that it is part of this task's identity."""
         values = dict(super().get_param_values(params, args, kwargs))
+        if not isinstance(values["of_params"], Mapping):
+            raise UsageError('--of-params is a JSON object, such as \'{"dataset": "green"}\'')
         of, given = values["of"], dict(values["of_params"])
         known = dict(of.get_params())
         for name in given:
@@ -154,6 +159,8 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
             publisher.check_offered(self._first.dataset, self.start)
             # Later than today is not yet published. Later than the publisher's time will never be.
             publisher.check_offered(self._first.dataset, min(self.months[-1], today.replace(day=1)))
+        elif issubclass(self.of, AllTrips):
+            check_any_offered(self._first, dataset_names(self._first.datasets), self.months)
 
     @property
     def months(self) -> list[dt.date]:
@@ -303,6 +310,15 @@ def refuse_missing(task: luigi.Task, plan: Plan, publisher: str) -> None:
         journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=gaps)
         raise MissingAtPublisher(
             f"{', '.join(gaps)}: missing at {publisher}, which has later months; all other months are done"
+        )
+
+
+def check_any_offered(task: Any, names: list[str], months: list[dt.date]) -> None:
+    """Raise NeverOffered if the publisher cannot have any of the datasets in any of the months."""
+    if not any(_is_offered(task, name, month) for month in months for name in names):
+        span = f"{months[0]:%Y-%m}" + (f" to {months[-1]:%Y-%m}" if len(months) > 1 else "")
+        raise NeverOffered(
+            f"{span}: none of {', '.join(names)} was ever offered by {task.publisher}; ask for other months"
         )
 
 

@@ -220,6 +220,8 @@ def _number(values: pa.Array, column: Column) -> Converted:
     if pa.types.is_integer(kind):  # uint64
         bad = _true(pc.greater(values, pa.scalar(INT64[1], kind)))
         return _null_where(values, bad).cast(pa.int64()), bad if bad.any() else None
+    if pa.types.is_decimal(kind):  # by way of its text: Arrow's own cast is off in the last digit
+        values = values.cast(pa.string())
     values = values.cast(pa.float64())
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
     bad = _true(pc.invert(pc.is_finite(values)))

@@ -10,7 +10,7 @@ import difflib
 import multiprocessing
 import sys
 import warnings
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from typing import Any, NoReturn
 
 import luigi.interface
@@ -21,7 +21,8 @@ from luigi.task_register import Register, TaskClassException
 
 from .. import completeness, settings
 from ..errors import PipelineError, UsageError
-from . import console, journal, logs, notify
+from ..stages.base import JobTask
+from . import console, journal, logs, notify, process
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -68,6 +69,7 @@ def _with_report(run: Any) -> Any:
     def run_with_report(*args: Any, **kwargs: Any) -> Any:
         global _is_running
         failure, _is_running = "", True
+        process.hear_every_interrupt()
         try:
             # One look at lake and warehouses answers for all tasks while Luigi schedules; TaskContext ends that.
             with completeness.scheduling(), console.report() as report:
@@ -132,7 +134,9 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
     """Read all settings, while Luigi knows the flags and before it builds the first task."""
 
     def get_task_with_valid_settings(self: Any) -> Any:
+        _check_flags(self.known_args)
         settings.validate()
+        _check_core()
         settings.hand_down()
         journal.run_id()  # made here, so that all worker processes inherit the same
         logs.configure()
@@ -143,12 +147,41 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
                 ["pipeline", "pipeline.cleaning.cleaner", "pipeline.operations.process", "tenacity"]
             )
         task = get_task_obj(self)
+        if isinstance(task, JobTask):
+            task.check_offered()
         console.report.root = task
         if _is_running and journal.begin(["luigi", *sys.argv[1:]]):
             notify.tell_of_killed_runs()
         return task
 
     return get_task_with_valid_settings
+
+
+def _check_flags(given: Namespace) -> None:
+    """Refuse a flag whose value its parameter cannot read. Our own parameters say so better when their turn comes."""
+    for family, is_without_section, name, parameter in Register.get_all_params():
+        flags = {f"{family}_{name}": name if is_without_section else f"{family}_{name}"}
+        if family == given.root_task:
+            flags[name] = name
+        for attribute, flag in flags.items():
+            text = getattr(given, attribute)
+            try:
+                if text:
+                    parameter.parse(text)
+            except (ParameterException, PipelineError, TaskClassException):
+                pass
+            except Exception as error:
+                raise UsageError(f"--{flag.replace('_', '-')}: {text!r} cannot be read: {error}") from None
+
+
+def _check_core() -> None:
+    """Refuse settings of [core] that Luigi stumbles over, or waits with for ever."""
+    try:
+        workers = luigi.interface.core().workers
+    except ValueError as error:
+        raise UsageError(f"luigi.cfg: [core]: {error.__cause__ or error}") from None
+    if workers < 1:
+        raise UsageError(f"--workers {workers} (or [core] workers): nothing would run; give at least 1")
 
 
 def _with_short_errors(build: Any) -> Any:

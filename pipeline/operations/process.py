@@ -1,10 +1,12 @@
-"""What surrounds a task while it runs: named by ``[worker] task_process_context`` in luigi.cfg."""
+"""What surrounds a task while it runs (named by ``[worker] task_process_context`` in luigi.cfg), and its run."""
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from contextlib import ExitStack
 from types import TracebackType
@@ -49,3 +51,16 @@ def die_with_parent() -> None:
 def _end_after(main: Any) -> None:
     main.join()  # returns at once if it ended before we asked
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hear_every_interrupt() -> None:
+    """Let Ctrl-C stop this process even if it comes while a finalizer runs, where Python reports and drops it."""
+    report = sys.unraisablehook
+
+    def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.05, _thread.interrupt_main).start()  # by then the finalizer is through
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = interrupt_again

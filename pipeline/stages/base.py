@@ -72,6 +72,9 @@ class JobTask(luigi.Task):
         shared = {name: value for name, value in self.param_kwargs.items() if name in names}
         return task(**{**shared, **changes})
 
+    def check_offered(self) -> None:
+        """Raise NeverOffered for a month that the publisher cannot have. Asked of the root task only."""
+
     def on_failure(self, exception: BaseException) -> str:
         """What luigid shows: the line of an error that we foresaw, the traceback of any other."""
         if isinstance(exception, PipelineError):
@@ -90,6 +93,9 @@ class MonthTask(JobTask):
         """How people call this task in one line: ``Clean green 2020-03``."""
         month = f" {self.month:%Y-%m}" if self.month else ""
         return f"{self.task_family} {self.dataset}{month}"
+
+    def check_offered(self) -> None:
+        self.job.publisher_object.check_offered(self.dataset, self.month)
 
     @property
     def priority(self) -> int:

@@ -174,6 +174,10 @@ class DuckDB(Warehouse):
                 yield stack.enter_context(closing(connection))
         except duckdb.Error as error:
             raise self._error(error) from error
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C while a statement runs
+                raise KeyboardInterrupt from None
+            raise
 
     def _queue(self, stack: ExitStack, deadline: float, required: bool) -> None:
         """Wait for our turn among the pipeline's own processes; the end of ``stack`` lets the next one in."""

@@ -59,6 +59,11 @@ def test_explicit_start_years_back_and_more_than_fifty_months(project: Project) 
         (("--start", "2021-13", "--stop", "2022-03"), "'2021-13' is not a month"),
         (("--of-params", '{"dataset": "purple"}'), "purple"),
         (("--of-params", '{"datset": "green"}'), "datset"),
+        (("--of-params", "{dataset: green}"), "--of-params: '{dataset: green}' cannot be read"),
+        (("--of-params", '["green"]'), "JSON object"),
+        (("--workers", "two"), "--workers: 'two' cannot be read"),
+        (("--workers", "0"), "at least 1"),
+        (("--of", "AllTrips", "--start", "2005-01", "--stop", "2005-03"), "ever offered"),
         (("--stpo", "2021-04"), "did you mean --stop"),
         (("--of", "MonthlyTrip"), "MonthlyTrip"),
         (("--publisher-name", "uber"), "uber"),
@@ -77,6 +82,14 @@ def test_mistakes_are_one_line_and_an_exit_code(project: Project, arguments: tup
     assert lines[0].startswith("error: ") and says in lines[0]
     assert "tiger" not in refused.stdout
     assert not (project.folder / "warehouse.duckdb").exists(), "refused before anything runs"
+
+
+def test_month_that_was_never_offered_is_refused_without_a_range_too(project: Project) -> None:
+    for arguments in (("MonthlyTrips", "--month", "2008-12"), ("AllTrips", "--month", "2008-12")):
+        refused = project.luigi(*arguments)
+        assert refused.returncode == 2, refused.stdout
+        assert refused.stdout.count("\n") == 1 and "ever offered" in refused.stdout
+    assert not (project.folder / "lake").exists(), "refused before anything runs"
 
 
 def test_unknown_task_and_misspelt_environment_are_one_line(project: Project) -> None:

@@ -99,9 +99,11 @@ def commands() -> list[list[str]]:
 def test_luigi_takes_every_command_of_the_readme() -> None:
     """Built as the real command builds them, flags, settings and all, but not run."""
     build = (
-        "import json, sys\n"
+        "import json, os, sys\n"
         "from luigi.cmdline_parser import CmdlineParser\n"
+        "environment = dict(os.environ)\n"
         "for arguments in json.load(sys.stdin):\n"
+        "    os.environ.clear(); os.environ.update(environment)  # flags are handed to children this way\n"
         "    with CmdlineParser.global_instance(arguments, allow_override=True) as parser:\n"
         "        print(parser.get_task_obj())\n"
     )

@@ -465,6 +465,13 @@ def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_while_a_statement_runs_is_no_failure_of_the_warehouse(warehouse: DuckDB) -> None:
+    endless = "SELECT sum(hash(a.i * b.i)) FROM range(100_000) a(i), range(100_000) b(i)"
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), warehouse._transaction() as connection:
+        connection.execute(endless).fetchall()
+
+
 def test_a_full_disk_is_one_line_and_changes_nothing(warehouse: DuckDB, tmp_path: Path) -> None:
     load(warehouse, APRIL, [1.0])
     chance = random.Random(5)

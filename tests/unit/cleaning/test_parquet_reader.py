@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 
+from pipeline import datasets
 from pipeline.cleaning import parquet_reader
+from pipeline.cleaning.values import from_arrow
 from pipeline.errors import UnreadableFile, WrongFormat
 
 from .support import parquet, run
@@ -28,6 +31,7 @@ def fhv(**columns: object) -> bytes:
         ("PUlocationID", pa.array([1.0, 1.5, None]), [1, None], "bad_value"),
         ("PUlocationID", pa.array([1.0, 1e300, float("nan")]), [1, None], "bad_value"),
         ("PUlocationID", pa.array([1, 2**63, 2], pa.uint64()), [1, 2], "bad_value"),
+        ("PUlocationID", pa.array([Decimal("1.00"), Decimal("1.50"), None]), [1, None], "bad_value"),
         ("PUlocationID", pa.array(["1", "x", "2.0"]), [1, 2], "bad_value"),
         ("SR_Flag", pa.array(["1", "x", ""]), [1, None], "unknown_code"),
         ("dropOff_datetime", pa.array([TIME, None, TIME], pa.timestamp("ms")), [TIME, None, TIME], None),
@@ -48,6 +52,12 @@ def test_values(column: str, values: pa.Array, kept: list[object], reason: str |
     result = run(fhv(**{column: values}), "fhv", "parquet")
     assert result.column(column) == kept
     assert result.reasons == ([] if reason is None else [(reason, column, 2)])
+
+
+def test_decimal_numbers_are_the_nearest_doubles() -> None:
+    distances = [Decimal("10.70"), Decimal("10.20"), Decimal("-0.30"), None]
+    numbers, bad = from_arrow(pa.array(distances), datasets.get("yellow").column("trip_distance"))
+    assert numbers.to_pylist() == [10.7, 10.2, -0.3, None] and bad is None
 
 
 def test_the_original_of_a_reject_is_its_row_as_json() -> None:

@@ -41,3 +41,27 @@ def test_child_ends_with_its_parent(tmp_path: Path, method: str, late: bool) -> 
     (tmp_path / "killed").touch()
     time.sleep(1.5)
     assert not (tmp_path / "survived").exists()
+
+
+INTERRUPTED = """
+import os, signal, time
+from pipeline.operations.process import hear_every_interrupt
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):
+            pass
+
+hear_every_interrupt()
+Finalized()
+try:
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_interrupt_that_meets_a_finalizer_still_stops_the_run() -> None:
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "stopped\n" and run.stderr == ""
