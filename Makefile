@@ -4,11 +4,12 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 PUBLISHER ?= sample
+PORT ?= 8082
 VENV := .venv
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test format clean
+.PHONY: help run ui test format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,9 @@ ifeq ($(PUBLISHER),sample)
 else
 	@$(VENV)/bin/luigi --module pipeline RangeMonthly --local-scheduler --publisher-name $(PUBLISHER)
 endif
+
+ui: $(STAMP) ## luigid with history and metrics on http://127.0.0.1:8082; PORT=9000: on another port
+	@$(VENV)/bin/python -m pipeline ui --port $(PORT)
 
 test: $(STAMP) ## all tests, and the checks of style and types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

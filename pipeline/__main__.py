@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .operations import doctor, refresh, status, verify
+    from .operations import agent, doctor, refresh, status, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
@@ -81,6 +81,31 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--dataset", required=True)
     added.add_argument("--month", **month)
 
+    added = verb("ui", _ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
+    added.add_argument("--port", type=int, default=8082, help="default 8082")
+    added.add_argument("--address", default="127.0.0.1", help="default 127.0.0.1: luigid knows no passwords")
+    added.add_argument("--folder", metavar="FOLDER", help="for state and history; default: as luigi.cfg has it")
+    added.add_argument("--keep-days", type=float, default=180, metavar="DAYS", help="age of the history; default 180")
+
+    added = verb("agent", agent.agent, "take submitted runs from a queue and do them, until told to stop")
+    added.add_argument("--queue", default="default", metavar="NAME", help="default: default")
+    added.add_argument("--workers", type=int, default=1, metavar="N", help="tasks at once; default 1")
+    added.add_argument("--scheduler-url", metavar="URL", help="luigid, such as http://luigid:8082; default: none")
+    added.add_argument("--poll", type=float, default=5.0, metavar="SECONDS", help="between two looks; default 5")
+    added.add_argument("--drain", action="store_true", help="end when there is nothing left for this host")
+
+    added = verb("submit", agent.submit, "hand a luigi command over to a queue and return at once")
+    added.add_argument("--queue", default="default", metavar="NAME", help="default: default")
+    added.add_argument("task", nargs=argparse.REMAINDER, help="a task as luigi takes it, with its flags")
+
+    added = verb("runs", agent.runs, "what was submitted, by whom, its state and its log")
+    added.add_argument("--queue", metavar="NAME", help="only this one; default: all")
+    added.add_argument("--json", action="store_true", help="as JSON")
+
+    added = verb("queue", agent.queue, "pause a queue, or resume it")
+    added.add_argument("action", choices=("pause", "resume"))
+    added.add_argument("name", nargs="?", default="default", help="default: default")
+
     from . import sample
     from .operations import cron
 
@@ -89,6 +114,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sample.add_arguments(verb("sample", sample.main, "make synthetic months in a publisher's layout"))
     return top
+
+
+def _ui(args: argparse.Namespace) -> int:
+    from .operations import luigid  # with a web server and SQLAlchemy, which no other verb needs
+
+    return luigid.ui(args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

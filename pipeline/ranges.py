@@ -20,7 +20,7 @@ from luigi.task_register import Register
 from . import completeness, datasets, planning, publishers, settings
 from .errors import MissingAtPublisher, NeverOffered, PublisherTrouble, UsageError
 from .lake import open_store
-from .operations import journal
+from .operations import journal, progress, worker
 from .planning import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from .stages import parameters
 from .stages.base import JobTask, MonthTask, spell_warehouses
@@ -57,6 +57,12 @@ class MonthlyTrips(_Warehouses, MonthTask):
     def run(self) -> None:
         """All is loaded: what was needed on the way there can go."""
         self.scratch.prune()
+        manifest = self.job.lake_object.manifest(self.dataset, self.month)
+        if manifest is not None:
+            counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
+            progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))
+            progress.tell(self, "progress_percentage", 100)
+            progress.tell(self, "tracking_url", progress.page_of(self.job.lake_object.file(manifest).uri))
 
 
 class TaxiZones(_Warehouses, JobTask):
@@ -101,7 +107,7 @@ class AllTrips(_Warehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        return not self.plan.months(TO_DO) and not self.plan.months(MISSING)
+        return not self.plan.months(MISSING) and all(task.complete() for task in self.requires())
 
     def run(self) -> None:
         refuse_missing(self, self.plan, self.publisher)
@@ -195,13 +201,16 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         return self._required
 
     def complete(self) -> bool:
-        if not self._is_planned:
-            return all(task.complete() for task in self._required)
-        return not self.plan.months(TO_DO) and not self.plan.months(MISSING)
+        if self._is_planned and self.plan.months(MISSING):
+            return False
+        return all(task.complete() for task in self._required)
 
     def run(self) -> None:
         if self._is_planned:
             refuse_missing(self, self.plan, self._first.publisher)
+
+    def on_failure(self, exception: BaseException) -> str:
+        return worker.explain(self.title, exception)
 
 
 class Refresh(_Warehouses, JobTask):
@@ -257,7 +266,7 @@ class Refresh(_Warehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        return not self.plan.months(TO_DO) and not self.asked_in_vain
+        return not self.asked_in_vain and all(task.complete() for task in self.requires())
 
     def run(self) -> None:
         if self.asked_in_vain:

@@ -173,6 +173,7 @@ class process(luigi.Config):
         description="how worker processes start: forkserver, fork or spawn",
     )
     log_level = Choice("DEBUG", "INFO", "WARNING", "ERROR", default="INFO", description="least severity that is logged")
+    log_format = Choice("text", "json", default="text", description="how lines are logged: text or json")
 
 
 SECTIONS: tuple[type[luigi.Config], ...] = (publisher, workspace, lake, warehouse, clean, range, notify, process)

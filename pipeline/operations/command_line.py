@@ -1,6 +1,6 @@
 """What the ``luigi`` command does around our tasks: settings first, mistakes in one line, a table at the end.
 
-Luigi has no public hooks for these, so five of its functions are wrapped, all of them here and each with a test through
+Luigi has no public hooks for these, so six of its functions are replaced, all of them here and each with a test through
 the real command. Nothing of this touches ``luigi.build`` in somebody's own program.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import multiprocessing
+import os
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
@@ -17,12 +18,14 @@ import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
+from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassException
 
 from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
 from . import console, journal, logs, notify, process
+from .worker import Worker
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -50,7 +53,7 @@ def install() -> None:
     CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
     factory = luigi.interface._WorkerSchedulerFactory
     factory.create_remote_scheduler = _with_answer(factory.create_remote_scheduler)
-    factory.create_worker = _with_first_question(factory.create_worker)
+    factory.create_worker = _with_first_question(_create_worker)
 
 
 def exit_with(error: BaseException) -> NoReturn:
@@ -83,6 +86,10 @@ def _with_report(run: Any) -> Any:
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
             sys.exit(STOPPED)
+        except RPCError:
+            failure = "luigid does not answer any more; what is done is kept, the next call does the rest"
+            print(f"error: {failure}", file=sys.stderr)
+            sys.exit(retcode().unhandled_exception)
         except Exception as error:
             failure = f"{type(error).__name__}; the log has the traceback"
             raise
@@ -139,7 +146,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         _check_core()
         settings.hand_down()
         journal.run_id()  # made here, so that all worker processes inherit the same
-        logs.configure()
+        logs.configure(to_file=_is_running)
         method = settings.process().start_method
         multiprocessing.set_start_method(method, force=True)
         if method == "forkserver":
@@ -150,6 +157,8 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         if isinstance(task, JobTask):
             task.check_offered()
         console.report.root = task
+        if _is_running and process.PARENT in os.environ:
+            process.end_with(int(os.environ.pop(process.PARENT)))
         if _is_running and journal.begin(["luigi", *sys.argv[1:]]):
             notify.tell_of_killed_runs()
         return task
@@ -204,6 +213,10 @@ def _with_short_errors(build: Any) -> Any:
         return parser
 
     return build_parser
+
+
+def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:
+    return Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
 
 
 def _with_answer(create: Any) -> Any:

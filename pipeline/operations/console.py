@@ -145,6 +145,8 @@ def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outco
     """What became of each month that this run touched or could not do, by dataset and month."""
     found: dict[Key, Outcome] = defaultdict(Outcome)
     for event in events:
+        if event["event"] == "done elsewhere":
+            found[event["dataset"], event["month"]].state = "loaded by another run"
         if event["event"] != "stage" or event["state"] not in ("done", "failed"):
             continue
         outcome = found[event["dataset"], event["month"]]

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import _thread
+import copy
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from luigi.rpc import RemoteScheduler
+
 from .. import completeness
 from . import logs
+
+#: In the environment of a process that must not outlive its parent: the parent's process id.
+PARENT = "PIPELINE_PARENT_PID"
+
+#: Seconds between two looks at the parent.
+WATCH_EVERY = 0.5
+
+#: Seconds that a report of progress may take.
+REPORT_TIMEOUT = 5.0
 
 
 class TaskContext:
@@ -31,7 +44,8 @@ class TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
             die_with_parent()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
-            logs.configure()
+            logs.configure(to_file=True)
+        self._report_once()
         self._stack.enter_context(completeness.running())
         return self
 
@@ -40,12 +54,32 @@ class TaskContext:
     ) -> None:
         self._stack.close()
 
+    def _report_once(self) -> None:
+        """Report progress without Luigi's patience: no stage waits for minutes because luigid is away."""
+        reporter = self._task_process.status_reporter
+        if isinstance(reporter._scheduler, RemoteScheduler):
+            reporter._scheduler = copy.copy(reporter._scheduler)
+            reporter._scheduler._rpc_retry_attempts = 1
+            reporter._scheduler._rpc_log_retries = False
+            reporter._scheduler._connect_timeout = REPORT_TIMEOUT
+
 
 def die_with_parent() -> None:
     """End this worker process when the main process of its run ends, however that ends."""
     main = multiprocessing.parent_process()
     assert main is not None, "only for worker processes"
     threading.Thread(target=_end_after, args=(main,), name="die with parent", daemon=True).start()
+
+
+def end_with(pid: int) -> None:
+    """End this process when its parent ``pid`` ends, however that ends; for a process that an agent has started."""
+
+    def watch() -> None:
+        while os.getppid() == pid:
+            time.sleep(WATCH_EVERY)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def _end_after(main: Any) -> None:

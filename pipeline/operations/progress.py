@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from . import journal
+from luigi.rpc import RPCError
+
+from . import journal, logs
 
 if TYPE_CHECKING:
     from ..stages.base import MonthTask
@@ -33,6 +37,8 @@ class StageProgress:
 
     def started(self) -> None:
         journal.record("stage", state="started", **self._about)
+        if logs.path().exists():
+            self.link(logs.path().as_uri())
 
     def __call__(self, done: int, total: int, unit: str = "rows", note: str = "") -> None:
         """``done`` of ``total`` units; a total of 0 means that nobody knows. Cheap: most calls do nothing."""
@@ -41,21 +47,58 @@ class StageProgress:
             return
         self._next = now + INTERVAL
         journal.record("stage", state="running", done=done, total=total, unit=unit, note=note, **self._about)
-        tell = getattr(self._task, "set_status_message", None)  # set by Luigi while the task runs
-        if tell:
-            tell(f"{done:,} of {total:,} {unit}{note}" if total else f"{done:,} {unit}{note}")
-        percentage = getattr(self._task, "set_progress_percentage", None)
-        if percentage and total:
-            percentage(min(100, done * 100 // total))
+        tell(self._task, "status_message", f"{done:,} of {total:,} {unit}{note}" if total else f"{done:,} {unit}{note}")
+        if total:
+            tell(self._task, "progress_percentage", min(100, done * 100 // total))
+
+    def link(self, url: str) -> None:
+        """Where luigid's page shall lead to: what the stage made, or the page of the job that makes it."""
+        tell(self._task, "tracking_url", url)
 
     def done(self, details: dict[str, Any], seconds: float) -> None:
         journal.record("stage", state="done", seconds=seconds, **details, **self._about)
         shown = ", ".join(
             f"{value:,} {name.replace('_', ' ')}" for name, value in details.items() if isinstance(value, int)
         )
+        tell(self._task, "status_message", summary(details) or shown or str(details.get("outcome", "done")))
+        tell(self._task, "progress_percentage", 100)
         LOGGER.info("%s: %s, %.1f s", self._task.title, shown or "done", seconds)
 
     def failed(self, error: BaseException, seconds: float) -> None:
         journal.record(
             "stage", state="failed", seconds=seconds, error=type(error).__name__, message=str(error), **self._about
         )
+
+
+def tell(task: Any, what: str, value: object) -> None:
+    """Tell luigid, if there is one, and if it answers: nobody waits for it to show how far the work is.
+
+    ``what`` is Luigi's word: status_message, progress_percentage or tracking_url.
+    """
+    method = getattr(task, f"set_{what}", None)  # set by Luigi while the task runs
+    if method:
+        with suppress(RPCError):
+            method(value)
+
+
+def summary(details: dict[str, Any]) -> str:
+    """``412,331 of 1,369,765 rows, 1,973 rejected: zero_passengers``; empty where no rows were counted."""
+    if not isinstance(details.get("rows_read"), int):
+        return ""
+    rejected = details.get("rows_rejected") or {}
+    rows = details.get("rows", details["rows_read"] - sum(rejected.values()))
+    return f"{rows:,} of {details['rows_read']:,} rows{rejects(rejected)}"
+
+
+def rejects(counts: Mapping[str, int]) -> str:
+    """``, 1,973 rejected: zero_passengers``, the most frequent reasons first; empty if there are none."""
+    if not counts:
+        return ""
+    reasons = ", ".join(sorted(counts, key=lambda reason: -counts[reason]))
+    return f", {sum(counts.values()):,} rejected: {reasons}"
+
+
+def page_of(uri: str) -> str:
+    """The address under which a browser shows an object of a store."""
+    bucket = uri.removeprefix("gs://")
+    return uri if bucket == uri else f"https://console.cloud.google.com/storage/browser/_details/{bucket}"

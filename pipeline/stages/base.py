@@ -8,16 +8,15 @@ host needs no flag of the parent.
 from __future__ import annotations
 
 import time
-import traceback
 from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import luigi
 
 from .. import completeness, publishers, settings
-from ..errors import LakeTrouble, PipelineError
+from ..errors import LakeTrouble
 from ..lake import open_store
-from ..operations import journal
+from ..operations import journal, worker
 from ..operations.progress import StageProgress
 from . import parameters
 from .scratch import Scratch
@@ -76,10 +75,7 @@ class JobTask(luigi.Task):
         """Raise NeverOffered for a month that the publisher cannot have. Asked of the root task only."""
 
     def on_failure(self, exception: BaseException) -> str:
-        """What luigid shows: the line of an error that we foresaw, the traceback of any other."""
-        if isinstance(exception, PipelineError):
-            return f"{type(exception).__name__}: {exception}"
-        return "".join(traceback.format_exception(exception))
+        return worker.explain(str(getattr(self, "title", self.task_family)), exception)
 
 
 class MonthTask(JobTask):

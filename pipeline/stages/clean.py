@@ -13,7 +13,7 @@ from .. import datasets
 from ..completeness import is_made_of, lake_reason
 from ..errors import TooManyUnreadable, UnreadableFile
 from ..lake.target import StoreTarget
-from ..operations.progress import StageProgress
+from ..operations.progress import StageProgress, rejects
 from .base import Stage, settings
 from .download import RAW, Download
 
@@ -77,7 +77,12 @@ class Clean(Stage):
                     rows_writer.write_batch(batch.rows)
                     if batch.rejects.num_rows:
                         rejects_writer.write_batch(batch.rejects)
-                    progress(stream.tell(), raw["length"], "bytes", note=f", {report.rows_read:,} rows read")
+                    progress(
+                        stream.tell(),
+                        raw["length"],
+                        "bytes",
+                        note=f", {report.rows_read:,} rows read{rejects(report.rows_rejected)}",
+                    )
             rows.close()
             self._refuse_no_rows(report, source_name)
             self._refuse_too_many_unreadable(report, source_name)
@@ -92,7 +97,11 @@ class Clean(Stage):
                 source_name,
                 f"{count:,}",
             )
-        return {"rows_read": report.rows_read, "rejected": sum(report.rows_rejected.values())}
+        return {
+            "rows_read": report.rows_read,
+            "rejected": sum(report.rows_rejected.values()),
+            "rows_rejected": dict(report.rows_rejected),
+        }
 
     def _refuse_no_rows(self, report: Any, source_name: str) -> None:
         """No month was ever without a trip; to believe it would empty a slice that is full."""

@@ -11,7 +11,7 @@ import luigi
 from .. import datasets
 from ..completeness import refuse_mixture, warehouse_reason
 from ..errors import UsageError
-from ..operations.progress import StageProgress
+from ..operations.progress import StageProgress, rejects
 from . import parameters
 from .base import Stage, run_id, settings, spell_warehouses
 from .upload import Upload
@@ -90,7 +90,11 @@ class Load(Stage):
             is_synthetic=int(manifest.is_synthetic),
             run_id=run_id(),
         )
-        warehouse.load(datasets.get(self.dataset), lake.file(manifest), row, progress)
+        warehouse.on_job = progress.link
+        note = rejects(manifest.rows_rejected)
+        warehouse.load(
+            datasets.get(self.dataset), lake.file(manifest), row, lambda done, total: progress(done, total, note=note)
+        )
         return {
             "rows": manifest.rows_written,
             "rows_read": manifest.rows_read,

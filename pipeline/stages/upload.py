@@ -13,7 +13,7 @@ from ..completeness import is_made_of, lake_reason, refuse_mixture
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
 from ..lake.target import StoreTarget
-from ..operations.progress import StageProgress
+from ..operations.progress import StageProgress, page_of
 from .base import Stage, run_id, settings
 from .clean import REJECTS, ROWS
 from .download import RAW
@@ -89,6 +89,7 @@ class Upload(Stage):
                 unknown_codes=report["unknown_codes"],
             )
             lake.publish(parquet, rejects, manifest, keep_versions=settings.lake().keep_versions)
+        progress.link(page_of(lake.file(manifest).uri))
         return {
             "rows": manifest.rows_written,
             "bytes": manifest.parquet.bytes,

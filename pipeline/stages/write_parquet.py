@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from .. import datasets
 from ..completeness import is_made_of, lake_reason
 from ..lake.target import StoreTarget
-from ..operations.progress import StageProgress
+from ..operations.progress import StageProgress, rejects
 from .base import Stage
 from .clean import ROWS, Clean
 from .download import RAW
@@ -50,6 +50,7 @@ class WriteParquet(Stage):
         cleaned, raw = self.scratch.need(ROWS), self.scratch.need(RAW)
         dataset = datasets.get(self.dataset)
         expected = cleaned["report"]["rows_written"]
+        note = rejects(cleaned["report"]["rows_rejected"])
         written = 0
         # No times, run ids or ETags: the same input has to give the same bytes.
         schema = dataset.table_schema.with_metadata(
@@ -78,7 +79,7 @@ class WriteParquet(Stage):
                         batch = batch.slice(ROW_GROUP - rows)
                         written += self._write_group(writer, schema, waiting)
                         waiting, rows = [], 0
-                        progress(written, expected)
+                        progress(written, expected, note=note)
                     if batch.num_rows:
                         waiting.append(batch)
                         rows += batch.num_rows

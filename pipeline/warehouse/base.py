@@ -135,6 +135,8 @@ class Warehouse(abc.ABC):
     def __init__(self, url: str, options: Options | None = None) -> None:
         self.url = url
         self.options = options or Options()
+        #: Called with the web page of each load job that a server runs for us; embedded warehouses have none.
+        self.on_job: Callable[[str], None] = lambda page: None
 
     @property
     @abc.abstractmethod

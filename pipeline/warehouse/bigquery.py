@@ -442,6 +442,11 @@ class BigQuery(Warehouse):
             raise error.cause or error from None
 
     def _wait(self, job: Any) -> None:
+        if job.job_type == "load":
+            self.on_job(
+                f"https://console.cloud.google.com/bigquery?project={job.project}"
+                f"&j=bq:{job.location or self.options.location}:{job.job_id}&page=queryresults"
+            )
         deadline = time.monotonic() + _JOB_SECONDS
         delay = 0.1
         while not job.done(retry=self._retry, timeout=_REQUEST_SECONDS):

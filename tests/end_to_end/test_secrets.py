@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime as dt
 import json
-import socket
-import subprocess
-import sys
-import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +15,7 @@ import pytest
 from pipeline import sample
 
 from ..servers.http import ALWAYS, Fault, HttpServer
+from ..servers.luigid import Luigid
 from ..servers.postgres import PostgresServer, postgres_server
 from .conftest import Project
 
@@ -44,45 +37,10 @@ def assert_clean(text: str, where: str) -> None:
             assert spelling not in text, f"the {name} is in {where}:\n{text}"
 
 
-@dataclass
-class Luigid:
-    """A real luigid on a free port of the loopback, with a state file of its own."""
-
-    port: int
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        return "--scheduler-host", "127.0.0.1", "--scheduler-port", str(self.port)
-
-    def ask(self, method: str, **arguments: Any) -> str:
-        """The JSON that luigid's pages are made of."""
-        query = urllib.parse.urlencode({"data": json.dumps(arguments)})
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/{method}?{query}", timeout=10) as answer:
-            return str(answer.read().decode())
-
-
 @pytest.fixture
 def luigid(tmp_path: Path) -> Iterator[Luigid]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    folder = tmp_path / "luigid"
-    folder.mkdir()
-    program = str(Path(sys.executable).parent / "luigid")
-    command = [program, "--address", "127.0.0.1", "--port", str(port), "--state-path", str(folder / "state")]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            give_up = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
-                assert time.monotonic() < give_up and process.poll() is None, "luigid does not start"
-                time.sleep(0.1)
-            yield Luigid(port)
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+    with Luigid(tmp_path / "luigid") as server:
+        yield server
 
 
 @pytest.fixture
@@ -210,15 +168,20 @@ def test_secrets_stay_where_they_are_set(
     name = database.rpartition("/")[2]
     assert_clean(str(postgres_server.run("SELECT * FROM etl_loads", name)), "PostgreSQL's ledger")
 
-    tasks = json.loads(luigid.ask("task_list", status="", upstream_status=""))["response"]
-    assert {"DONE", "FAILED"} <= {task["status"] for task in tasks.values()}
+    tasks = luigid.tasks()
+    assert {"DONE", "DISABLED"} <= {task["status"] for task in tasks}
     assert_clean(json.dumps(tasks), "luigid's tasks")
-    for task, about in tasks.items():
-        assert_clean(luigid.ask("fetch_error", task_id=task), f"luigid's error page of {task}")
-        assert_clean(luigid.ask("dep_graph", task_id=task), f"luigid's graph of {task}")
-        if about["status"] == "FAILED":
-            assert json.loads(luigid.ask("fetch_error", task_id=task))["response"]["error"], task
+    for task in tasks:
+        error = luigid.ask("fetch_error", task_id=task["id"])
+        assert_clean(json.dumps(error), f"luigid's error page of {task['id']}")
+        assert_clean(json.dumps(luigid.ask("dep_graph", task_id=task["id"])), f"luigid's graph of {task['id']}")
+        if task["status"] == "DISABLED":
+            assert error["error"], task
     for method in ("worker_list", "resource_list"):
-        assert_clean(luigid.ask(method), method)
-    log = (planted.folder.parent / "luigid" / "log").read_text()
-    assert_clean(log, "luigid's log")
+        assert_clean(json.dumps(luigid.ask(method)), method)
+    for page in ("/history", "/metrics"):
+        assert_clean(luigid.page(page), page)
+    assert_clean(luigid.log, "luigid's log")
+    for path in luigid.folder.rglob("*"):
+        if path.is_file():
+            assert_clean(path.read_bytes().decode("latin-1"), str(path))

@@ -1,0 +1,163 @@
+"""``python -m pipeline ui``: luigid as it should run for a year, with state, history and metrics.
+
+Three things differ from Luigi's own ``luigid``, all of them here. The history works with SQLAlchemy 2 and forgets what
+is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. And
+the time for which luigid was away counts against no worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import os
+import pickle
+import time
+from pathlib import Path
+
+import luigi.configuration
+import luigi.scheduler
+import luigi.server
+import sqlalchemy
+import sqlalchemy.orm
+from luigi.contrib.prometheus_metric import PrometheusMetricsCollector
+from luigi.db_task_history import Base, DbTaskHistory, TaskEvent, TaskParameter, TaskRecord
+from luigi.metrics import MetricsCollectors
+from luigi.task_history import StoredTask
+from tornado.ioloop import PeriodicCallback
+
+from ..errors import UsageError
+
+LOGGER = logging.getLogger("pipeline")
+
+#: Seconds between two writings of the state, and between two looks for history that is too old.
+SAVE_EVERY, FORGET_EVERY = 10, 3600
+
+#: Tasks whose history is removed in one transaction: luigid answers nobody meanwhile.
+BATCH = 1000
+
+
+class History(DbTaskHistory):
+    """Luigi's history in a database of this Luigi's own making; the upgrade of older ones needs SQLAlchemy 1."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = sqlalchemy.create_engine(url)
+        self.session_factory = sqlalchemy.orm.sessionmaker(bind=self.engine, expire_on_commit=False)
+        Base.metadata.create_all(self.engine)
+        self.tasks: dict[str, StoredTask] = {}
+
+    def forget(self, before: dt.datetime) -> int:
+        """Remove all about tasks to which nothing has happened since ``before``; returns how many tasks."""
+        removed = 0
+        old = (
+            sqlalchemy.select(TaskEvent.task_id)
+            .group_by(TaskEvent.task_id)
+            .having(sqlalchemy.func.max(TaskEvent.ts) < before)
+            .limit(BATCH)
+        )
+        while True:
+            with self.engine.begin() as connection:
+                ids = connection.scalars(old).all()
+                for table, column in (
+                    (TaskEvent, TaskEvent.task_id),
+                    (TaskParameter, TaskParameter.task_id),
+                    (TaskRecord, TaskRecord.id),
+                ):
+                    connection.execute(sqlalchemy.delete(table).where(column.in_(ids)))
+            # Luigi remembers the record of every task it has ever seen, and expects to find it.
+            gone = set(ids)
+            self.tasks = {name: task for name, task in self.tasks.items() if task.record_id not in gone}
+            removed += len(ids)
+            if len(ids) < BATCH:
+                return removed
+
+
+class Metrics(PrometheusMetricsCollector):
+    """Luigi's metrics, also of a task that ends without having run here: luigid may have lost its state meanwhile."""
+
+    def handle_task_failed(self, task: luigi.scheduler.Task) -> None:
+        super().handle_task_failed(_begun(task))
+
+    def handle_task_disabled(self, task: luigi.scheduler.Task, config: luigi.scheduler.scheduler) -> None:
+        super().handle_task_disabled(_begun(task), config)
+
+
+def _begun(task: luigi.scheduler.Task) -> luigi.scheduler.Task:
+    task.time_running = task.time_running or task.updated
+    return task
+
+
+class Scheduler(luigi.scheduler.Scheduler):
+    """Luigi's scheduler with a history, metrics, and a state that survives ``kill -9``."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(
+            task_history_impl=history,
+            record_task_history=True,
+            metrics_collector=MetricsCollectors.custom,
+            metrics_custom_import=f"{__name__}.{Metrics.__name__}",
+        )
+        self._saved = b""
+
+    def load(self) -> None:
+        super().load()
+        for worker in self._state.get_active_workers():
+            worker.last_active = time.time()  # while luigid was away nobody could report
+
+    def dump(self) -> None:
+        """Write the state to a new file and put that in place of the old one."""
+        state = pickle.dumps(self._state.get_state())
+        if state == self._saved:
+            return
+        path = Path(self._config.state_path)
+        new = path.with_name(f"{path.name}.new")
+        try:
+            new.write_bytes(state)
+            os.replace(new, path)
+            self._saved = state
+        except OSError as error:
+            LOGGER.warning("the state of luigid cannot be saved in %s: %s", path, error.strerror)
+
+
+def ui(args: argparse.Namespace) -> int:
+    """Serve until somebody ends it. Raises UsageError where folder, database or port cannot be used."""
+    logging.getLogger("luigi").setLevel(logging.WARNING)
+    logging.getLogger("luigi").addHandler(logging.StreamHandler())
+    if args.folder:
+        config = luigi.configuration.get_config()
+        config.set("scheduler", "state_path", f"{args.folder}/state.pickle".replace("%", "%%"))
+        config.set("task_history", "db_connection", f"sqlite:///{args.folder}/history.db".replace("%", "%%"))
+    scheduler = Scheduler(_open_history())
+    state = Path(luigi.scheduler.scheduler().state_path).absolute()
+    try:
+        state.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"[scheduler] state_path: {state.parent} cannot be made: {error.strerror}") from None
+
+    def forget() -> None:
+        removed = scheduler.task_history.forget(dt.datetime.now() - dt.timedelta(days=args.keep_days))
+        if removed:
+            LOGGER.info("history: %s tasks older than %g days are forgotten", f"{removed:,}", args.keep_days)
+
+    forget()
+    PeriodicCallback(scheduler.dump, SAVE_EVERY * 1000).start()
+    PeriodicCallback(forget, FORGET_EVERY * 1000).start()
+    LOGGER.info(
+        "luigid on http://%s:%s, state and history in %s; Ctrl-C ends it", args.address, args.port, state.parent
+    )
+    try:
+        luigi.server.run(api_port=args.port, address=args.address, scheduler=scheduler)
+    except OSError as error:
+        raise UsageError(f"--address {args.address} --port {args.port}: {error.strerror}; choose another") from None
+    return 0
+
+
+def _open_history() -> History:
+    url = luigi.configuration.get_config().get("task_history", "db_connection", "")
+    try:
+        parsed = sqlalchemy.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+        return History(url)
+    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise UsageError(f"[task_history] db_connection cannot be used ({type(error).__name__})") from None

@@ -1,0 +1,211 @@
+"""Submissions and agents through the real commands: what is handed over is done, once, by whom it fits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from .conftest import PATIENCE, Project
+
+RANGE = (
+    *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
+    *("--start", "2020-01", "--stop", "2020-03"),
+)
+MONTHS = 2
+
+
+class Site:
+    """A folder with common places, commands that look at it, and agents."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = Project(
+            folder,
+            {
+                "PIPELINE_PUBLISHER_NAME": "sample",
+                "PIPELINE_PUBLISHER_URL": "sample:?rows=500&seed=1",
+                "PIPELINE_WORKSPACE_URL": f"file:{folder}/workspace",
+                "PIPELINE_LAKE_URL": f"file:{folder}/lake",
+                "PIPELINE_WAREHOUSE_URL": f"duckdb:///{folder}/warehouse.duckdb",
+            },
+        )
+        self.agents: list[subprocess.Popen[str]] = []
+
+    def submit(self, *arguments: str) -> str:
+        done = self.project.pipeline("submit", *(arguments or RANGE))
+        assert done.returncode == 0, done.stdout
+        return done.stdout.split()[0]
+
+    def agent(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pipeline", "agent", "--poll", "0.2", *arguments]
+        self.agents.append(self.project.start(command))
+        return self.agents[-1]
+
+    def drain(self, *arguments: str) -> str:
+        """The output of an agent that does all there is."""
+        output, _ = self.agent("--drain", *arguments).communicate(timeout=PATIENCE)
+        return output
+
+    def run(self, name: str) -> dict[str, Any]:
+        (found,) = (run for run in json.loads(self.project.pipeline("runs", "--json").stdout) if run["id"] == name)
+        return dict(found)
+
+    def wait_for(self, name: str, stage: str, state: str = "started") -> None:
+        journal = self.project.folder / "workspace" / "runs" / f"{name}.jsonl"
+        self.wait_until(
+            lambda: journal.exists() and f'"state": "{state}"' in "".join(_lines(journal.read_text(), stage))
+        )
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        give_up = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
+    def loads(self) -> int:
+        return int(self.project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'")[0][0])
+
+
+def _lines(text: str, stage: str) -> Iterator[str]:
+    return (line for line in text.splitlines() if f'"stage": "{stage}"' in line)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    found = Site(tmp_path)
+    yield found
+    for agent in found.agents:
+        agent.kill()
+        agent.communicate()
+
+
+def test_submitted_run_is_done_later_under_its_own_id(site: Site) -> None:
+    name = site.submit()
+    assert not (site.project.folder / "warehouse.duckdb").exists(), "handed over, not run"
+    waiting = site.run(name)
+    assert (waiting["state"], waiting["agent"]) == ("waiting", "") and "@" in waiting["submitter"]
+    assert "Load green 2020-02" in site.drain("--workers", "2")
+    done = site.run(name)
+    assert (done["state"], done["exit_code"], done["attempts"]) == ("done", 0, 1)
+    assert "Load green 2020-01" in Path(done["log"]).read_text()
+    assert site.project.query("SELECT DISTINCT run_id FROM etl_loads") == [(name,)]
+    assert f"{name}  done" in site.project.pipeline("runs").stdout
+
+
+def test_two_agents_do_a_run_once(site: Site) -> None:
+    agents = [site.agent("--queue", "night") for _ in range(2)]
+    names = [site.submit("--queue", "night", *RANGE), site.submit("--queue", "night", "TaxiZones")]
+    site.wait_until(lambda: all(site.run(name)["state"] == "done" for name in names))
+    for agent in agents:
+        agent.terminate()
+        assert agent.wait(PATIENCE) == 0
+    assert [site.run(name)["attempts"] for name in names] == [1, 1]
+    assert site.loads() == MONTHS
+
+
+def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> None:
+    name = site.submit()
+    first = site.agent()
+    site.wait_for(name, "Clean")
+    (luigi,) = psutil.Process(first.pid).children()
+    first.kill()
+    site.wait_until(lambda: not luigi.is_running() or luigi.status() == psutil.STATUS_ZOMBIE)
+    assert site.run(name)["state"] == "running", "nobody could say otherwise"
+    site.drain()
+    done = site.run(name)
+    assert (done["state"], done["attempts"]) == ("done", 2)
+    assert site.loads() == MONTHS
+
+
+def test_agent_told_to_stop_hands_its_run_back(site: Site) -> None:
+    name = site.submit()
+    agent = site.agent()
+    site.wait_for(name, "Clean")
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(PATIENCE) == 0
+    waiting = site.run(name)
+    assert waiting["state"] == "waiting" and "stopped" in waiting["message"]
+    site.drain()
+    assert site.run(name)["state"] == "done"
+    assert site.loads() == MONTHS
+
+
+def test_agent_refuses_what_would_come_to_something_else(site: Site) -> None:
+    name = site.submit()
+    site.project.environment["PIPELINE_CLEAN_RULES"] = "none"
+    output = site.drain()
+    assert "refused: rules is zero_passengers@1,pickup_outside_month@1 there and none here" in output
+    assert site.run(name)["state"] == "waiting"
+    assert "refused by" in site.project.pipeline("runs").stdout
+    assert not (site.project.folder / "warehouse.duckdb").exists()
+    del site.project.environment["PIPELINE_CLEAN_RULES"]
+    site.drain()
+    assert site.run(name)["state"] == "done"
+
+
+def test_agent_refuses_other_code(site: Site) -> None:
+    name = site.submit()
+    (path,) = site.project.folder.glob(f"workspace/queues/default/open/{name}.json")
+    path.write_text(path.read_text().replace('"code": "0', '"code": "9'))
+    assert "refused: code is 9" in site.drain()
+    assert site.run(name)["state"] == "waiting"
+
+
+def test_flags_of_a_submission_are_its_own(site: Site) -> None:
+    other = f"duckdb:///{site.project.folder}/other.duckdb"
+    names = [site.submit(*RANGE, "--warehouse-url", other, "--clean-rules", "none"), site.submit()]
+    site.drain()
+    assert [site.run(name)["state"] for name in names] == ["done", "done"]
+    rules = "SELECT DISTINCT rules FROM etl_current WHERE dataset = 'green'"
+    assert site.project.query(rules, "other.duckdb") == [("none",)]
+    assert site.project.query(rules) == [("zero_passengers@1,pickup_outside_month@1",)]
+
+
+def test_paused_queue_gives_nothing_away(site: Site) -> None:
+    name = site.submit()
+    assert "paused" in site.project.pipeline("queue", "pause").stdout
+    assert "Load" not in site.drain()
+    assert "paused: default" in site.project.pipeline("runs").stdout
+    assert site.run(name)["state"] == "waiting"
+    assert site.project.pipeline("queue", "resume").returncode == 0
+    site.drain()
+    assert site.run(name)["state"] == "done"
+
+
+def test_failed_run_says_why(site: Site) -> None:
+    site.project.environment["PIPELINE_PUBLISHER_NAME"] = "tlc"
+    site.project.environment["PIPELINE_PUBLISHER_URL"] = f"file:{site.project.folder}/published"
+    folder = site.project.folder / "published" / "trip-data"
+    folder.mkdir(parents=True)
+    (folder / "green_tripdata_2020-01.parquet").write_bytes(b"<html>no</html>")
+    name = site.submit("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
+    site.drain()
+    failed = site.run(name)
+    assert (failed["state"], failed["exit_code"]) == ("failed", 30)
+    assert "green 2020-01" in failed["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "submit takes a task"),
+        (("RangeMonthly", "--start", "2021-13", "--stop", "2021-02"), "'2021-13' is not a month"),
+        (("RangeMontly",), "did you mean RangeMonthly?"),
+        (("RangeMonthly", "--warehouse-url", "postgresql+psycopg2://etl:tiger@db/x"), "a password does not belong"),
+        (("--queue", "../x", "RangeMonthly"), "cannot be the name of a queue"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_submitted(site: Site, arguments: tuple[str, ...], says: str) -> None:
+    refused = site.project.pipeline("submit", *arguments)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stdout.count("\n") == 1 and says in refused.stdout and "tiger" not in refused.stdout
+    assert not os.path.exists(site.project.folder / "workspace" / "queues")

@@ -1,0 +1,337 @@
+"""Several hosts and one luigid: what its page shows, what is tried again, and what a dead or lonely host leaves behind.
+
+A host is a ``luigi`` command in a folder of its own; workspace, lake and warehouse are common.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import sample
+
+from ..servers.gcs import GcsServer, gcs_server
+from ..servers.http import ERROR_PAGE, Fault, HttpServer
+from ..servers.luigid import Luigid
+from ..servers.network import HUB, Network
+from .conftest import PATIENCE, Project
+
+__all__ = ["gcs_server"]
+
+STAGES = ("Download", "Clean", "WriteParquet", "Upload", "Load")
+RANGE = (
+    *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
+    *("--start", "2020-01", "--stop", "2020-04"),
+)
+MONTHS = 3
+
+
+class Cluster:
+    """A folder with the common places, and the hosts that use them."""
+
+    def __init__(self, folder: Path, luigid: Luigid, **settings: str) -> None:
+        self.folder, self.luigid = folder, luigid
+        folder.mkdir(parents=True, exist_ok=True)
+        self.settings = {
+            "PIPELINE_PUBLISHER_NAME": "sample",
+            "PIPELINE_PUBLISHER_URL": "sample:?rows=2000&seed=1",
+            "PIPELINE_WORKSPACE_URL": f"file:{folder}/workspace",
+            "PIPELINE_LAKE_URL": f"file:{folder}/lake",
+            "PIPELINE_WAREHOUSE_URL": f"duckdb:///{folder}/warehouse.duckdb",
+            **settings,
+        }
+
+    def start(self, name: str, *arguments: str, prefix: tuple[str, ...] = ()) -> Host:
+        return Host(self, name, arguments, prefix)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return Project(self.folder).query(sql)
+
+    def tables(self) -> dict[str, Any]:
+        return Project(self.folder).tables("green_trips", "taxi_zones")
+
+
+class Host:
+    """A ``luigi`` command in a folder and a process group of its own. Its name is the id of its run."""
+
+    def __init__(self, cluster: Cluster, name: str, arguments: tuple[str, ...], prefix: tuple[str, ...]) -> None:
+        folder = cluster.folder / name
+        folder.mkdir()
+        self.output = folder / "output.txt"
+        runs = cluster.folder / "workspace" / "runs"
+        self.journal, self.log = runs / f"{name}.jsonl", runs / f"{name}.log"
+        project = Project(folder, {**cluster.settings, "PIPELINE_RUN_ID": name})
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [*prefix, *project.luigi_command(*arguments, *cluster.luigid.flags)],
+                cwd=folder,
+                env=project.env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def events(self) -> list[dict[str, Any]]:
+        try:
+            lines = self.journal.read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def stages(self, state: str) -> list[tuple[str, str | None]]:
+        """Stage and month of all events of a state, in order."""
+        return [(event["stage"], event["month"]) for event in self.events() if event.get("state") == state]
+
+    def wait_for(self, stage: str, state: str) -> None:
+        self.wait_until(lambda: any(found == stage for found, month in self.stages(state) if month))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        give_up = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.poll() is None and time.monotonic() < give_up, self.output.read_text()
+            time.sleep(0.005)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+    def end(self) -> int:
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def luigid(tmp_path: Path) -> Iterator[Luigid]:
+    with Luigid(tmp_path / "luigid") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What ``RANGE`` leaves behind when one host does it, without luigid."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    project = Project(
+        folder, {"PIPELINE_PUBLISHER_NAME": "sample", "PIPELINE_PUBLISHER_URL": "sample:?rows=2000&seed=1"}
+    )
+    done = project.luigi(*RANGE)
+    assert done.returncode == 0, done.stdout
+    return project.tables("green_trips", "taxi_zones")
+
+
+# -- what luigid shows -----------------------------------------------------------------------------
+
+
+def test_page_history_metrics_and_state(tmp_path: Path, luigid: Luigid) -> None:
+    cluster = Cluster(tmp_path, luigid)
+    host = cluster.start("run-a", *RANGE, "--workers", "2")
+    assert host.end() == 0, host.output.read_text()
+    shown = {
+        (task["name"], task["params"]["month"]): task
+        for task in luigid.tasks("DONE")
+        if task["name"] in (*STAGES, "MonthlyTrips") and task["params"]["dataset"] == "green"
+    }
+    assert len(shown) == MONTHS * (len(STAGES) + 1)
+    assert {task["progress_percentage"] for task in shown.values()} == {100}
+    rows, rejected = cluster.query(
+        "SELECT row_count, rejected_count FROM etl_current WHERE dataset = 'green' AND file_month = '2020-01-01'"
+    )[0]
+    status = shown["Load", "2020-01"]["status_message"]
+    assert status.startswith(f"{rows:,} of 2,000 rows, {rejected:,} rejected: ") and "zero_passengers" in status
+    assert shown["Clean", "2020-01"]["status_message"] == status
+    assert shown["MonthlyTrips", "2020-01"]["status_message"] == status
+    assert shown["Upload", "2020-01"]["tracking_url"].endswith("/lake/data/green/green_tripdata_2020-01.parquet")
+    assert shown["Load", "2020-01"]["tracking_url"] == host.log.as_uri()
+
+    assert "Load green 2020-01" in host.log.read_text()
+    assert 'luigi_task_done_total{family="Load"} 4.0' in luigid.page("/metrics")
+    assert "Load" in luigid.page("/tasklist")
+    assert luigid.page("/history/by_name/MonthlyTrips").count("DONE") >= MONTHS + 1
+    assert luigid.ask("has_task_history") is True
+
+    luigid.stop()
+    luigid.start()
+    assert {task["name"] for task in luigid.tasks("DONE")} >= {"RangeMonthly", *STAGES}
+    assert luigid.page("/history/by_name/MonthlyTrips").count("DONE") >= MONTHS + 1
+
+
+# -- what is tried again ---------------------------------------------------------------------------
+
+
+def publish(folder: Path, months: tuple[int, ...] = (1, 2, 3)) -> Path:
+    sample.publish(folder, "green", [dt.date(2020, month, 1) for month in months], rows=300, seed=1, layout="tlc")
+    (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
+    return folder
+
+
+def test_terminal_failure_among_good_months(tmp_path: Path, luigid: Luigid) -> None:
+    published = publish(tmp_path / "published")
+    bad = published / "trip-data" / "green_tripdata_2020-02.parquet"
+    whole = bad.read_bytes()
+    bad.write_bytes(ERROR_PAGE)
+    cluster = Cluster(tmp_path, luigid, PIPELINE_PUBLISHER_NAME="tlc", PIPELINE_PUBLISHER_URL=f"file:{published}")
+    host = cluster.start("run-a", *RANGE, "--workers", "2")
+    started = time.monotonic()
+    assert host.end() == 30, host.output.read_text()
+    assert time.monotonic() - started < 30, "a failure for good keeps nobody waiting"
+    assert host.stages("failed") == [("Download", "2020-02")], "once"
+    assert cluster.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(MONTHS - 1,)]
+    (task,) = luigid.tasks("DISABLED")
+    error = json.loads(luigid.ask("fetch_error", task_id=task["id"])["error"])
+    assert error.startswith("Download green 2020-02: ") and "\n" not in error
+
+    bad.write_bytes(whole)
+    again = cluster.start("run-b", *RANGE)
+    assert again.end() == 0, again.output.read_text()
+    assert ("Load", "2020-02") in again.stages("done")
+
+
+def test_what_outlives_the_stage_is_tried_again_by_the_scheduler(tmp_path: Path, luigid: Luigid) -> None:
+    with HttpServer(publish(tmp_path / "published")) as site:
+        cluster = Cluster(
+            tmp_path,
+            luigid,
+            PIPELINE_PUBLISHER_NAME="tlc",
+            PIPELINE_PUBLISHER_URL=site.url,
+            PIPELINE_PUBLISHER_ATTEMPTS="2",
+            PIPELINE_PUBLISHER_BACKOFF="0.05",
+        )
+        site.program("/trip-data/green_tripdata_2020-02.parquet", Fault(status=503, times=3, methods=("GET",)))
+        host = cluster.start("run-a", *RANGE)
+        assert host.end() == 0, host.output.read_text()
+    assert host.stages("failed") == [("Download", "2020-02")]
+    assert cluster.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(MONTHS,)]
+
+
+# -- hosts that die, and a luigid that restarts ----------------------------------------------------
+
+
+def test_host_killed_in_each_stage(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
+    """Five ranges at once, each of two hosts; in each the first dies in another stage, and the second does the rest."""
+
+    def lose_a_host(stage: str) -> tuple[str, int, float, str, Cluster]:
+        cluster = Cluster(tmp_path / stage, luigid)
+        first = cluster.start(f"{stage}-a", *RANGE)
+        first.wait_for(stage, "started")
+        second = cluster.start(f"{stage}-b", *RANGE)
+        first.kill()
+        killed = time.monotonic()
+        code = second.end()
+        return stage, code, time.monotonic() - killed, second.output.read_text(), cluster
+
+    with ThreadPoolExecutor(len(STAGES)) as pool:
+        for stage, code, seconds, output, cluster in pool.map(lose_a_host, STAGES):
+            assert code == 0, f"{stage}: {output}"
+            assert cluster.tables() == undisturbed, stage
+            assert cluster.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(MONTHS,)], stage
+            assert seconds < 60, f"{stage}: its tasks went on elsewhere only after {seconds:.0f} s"
+
+
+def test_two_hosts_share_a_range_while_luigid_restarts(
+    tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]
+) -> None:
+    cluster = Cluster(tmp_path, luigid)
+    hosts = [cluster.start(f"run-{name}", *RANGE) for name in "ab"]
+    hosts[0].wait_for("Download", "done")
+    luigid.stop()
+    time.sleep(2)
+    luigid.start()
+    assert [host.end() for host in hosts] == [0, 0], "\n".join(host.output.read_text() for host in hosts)
+    assert cluster.tables() == undisturbed
+    done = [stage for host in hosts for stage in host.stages("done")]
+    assert len(done) == len(set(done)), "nothing was done twice"
+
+
+def test_run_goes_on_when_luigid_has_lost_its_state(
+    tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]
+) -> None:
+    cluster = Cluster(tmp_path, luigid)
+    host = cluster.start("run-a", *RANGE)
+    host.wait_for("Clean", "done")
+    luigid.stop(signal.SIGKILL)
+    (luigid.folder / "luigid" / "state.pickle").unlink(missing_ok=True)
+    luigid.start()
+    assert host.end() == 0, host.output.read_text()
+    assert cluster.tables() == undisturbed
+    assert "had forgotten this run" in host.log.read_text()
+
+
+def test_two_warehouses_on_one_luigid_at_once(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
+    cluster = Cluster(tmp_path, luigid)
+    other = f"duckdb:///{tmp_path}/other.duckdb"
+    hosts = [cluster.start("run-a", *RANGE), cluster.start("run-b", *RANGE, "--warehouse-url", other)]
+    assert [host.end() for host in hosts] == [0, 0], "\n".join(host.output.read_text() for host in hosts)
+    assert cluster.tables() == undisturbed
+    count = "SELECT count(*), bit_xor(hash(t)) FROM green_trips t"
+    assert cluster.query(count) == Project(tmp_path).query(count, "other.duckdb")
+
+
+def test_two_hosts_share_a_bucket(
+    tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any], gcs_server: GcsServer
+) -> None:
+    bucket = gcs_server.make_bucket()
+    cluster = Cluster(
+        tmp_path,
+        luigid,
+        STORAGE_EMULATOR_HOST=gcs_server.url,
+        TMPDIR=str(tmp_path),
+        PIPELINE_WORKSPACE_URL=f"gs://{bucket}/workspace",
+        PIPELINE_LAKE_URL=f"gs://{bucket}/lake",
+    )
+    hosts = [cluster.start(f"run-{name}", *RANGE) for name in "ab"]
+    assert [host.end() for host in hosts] == [0, 0], "\n".join(host.output.read_text() for host in hosts)
+    assert cluster.tables() == undisturbed
+    link = next(task["tracking_url"] for task in luigid.tasks("DONE") if task["name"] == "Upload")
+    assert link.startswith(f"https://console.cloud.google.com/storage/browser/_details/{bucket}/lake/data/")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_host_told_to_stop_finishes_its_stage(
+    tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any], number: int
+) -> None:
+    cluster = Cluster(tmp_path, luigid)
+    host = cluster.start("run-a", *RANGE, "--workers", "2")
+    host.wait_for("Clean", "started")
+    host.process.send_signal(number)
+    assert host.end() == 25, host.output.read_text()
+    assert host.stages("started") and sorted(host.stages("started")) == sorted(host.stages("done"))
+    assert not any(stage == "Load" for stage, _ in host.stages("done")), "it took no more"
+    rest = cluster.start("run-b", *RANGE)
+    assert rest.end() == 0, rest.output.read_text()
+    assert cluster.tables() == undisturbed
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(Network("a", "b"))
+        except NotImplementedError as why:
+            pytest.skip(str(why))
+
+
+def test_host_that_is_cut_off(tmp_path: Path, network: Network, undisturbed: dict[str, Any]) -> None:
+    """Hosts with own addresses; one loses its link in the middle. The other does all, and the first ends well later."""
+    with Luigid(tmp_path / "luigid", network.address, network.prefix(HUB)) as luigid:
+        cluster = Cluster(tmp_path, luigid)
+        lonely = cluster.start("run-a", *RANGE, prefix=network.prefix("a"))
+        lonely.wait_for("Clean", "started")
+        other = cluster.start("run-b", *RANGE, prefix=network.prefix("b"))
+        network.cut("a")
+        cut = time.monotonic()
+        assert other.end() == 0, other.output.read_text()
+        assert time.monotonic() - cut < 60
+        assert cluster.tables() == undisturbed
+        network.mend("a")
+        assert lonely.end() == 0, lonely.output.read_text()
+        assert "loaded by another run" in lonely.output.read_text()
+    assert cluster.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(MONTHS,)]

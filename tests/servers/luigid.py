@@ -1,0 +1,94 @@
+"""A real luigid, as ``python -m pipeline ui`` starts it, on a free port of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import requests
+
+from ..conftest import CHECKOUT
+
+
+class Luigid:
+    """Runs in ``folder`` until the ``with`` block ends. ``prefix`` is put before the command, such as ip netns exec."""
+
+    def __init__(self, folder: Path, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> None:
+        self.folder, self.address, self.prefix = folder, address, prefix
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.port}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return "--scheduler-host", self.address, "--scheduler-port", str(self.port)
+
+    def __enter__(self) -> Luigid:
+        self.folder.mkdir(exist_ok=True)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+        with (self.folder / "luigid.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(*self.prefix, sys.executable, "-m", "pipeline", "ui"),
+                    *("--address", self.address, "--port", str(self.port)),
+                ],
+                cwd=self.folder,
+                env={**env, "LUIGI_CONFIG_PATH": str(CHECKOUT / "luigi.cfg")},
+                stdout=log,
+                stderr=log,
+            )
+        give_up = time.monotonic() + 30
+        while True:
+            try:
+                assert requests.head(self.url, timeout=5).status_code == 204
+                return
+            except requests.ConnectionError:
+                assert self._process.poll() is None and time.monotonic() < give_up, self.log
+                time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(30)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "luigid.log").read_text()
+
+    def ask(self, method: str, **arguments: Any) -> Any:
+        """The answer of one of luigid's own RPC methods."""
+        answer = requests.post(f"{self.url}/api/{method}", data={"data": json.dumps(arguments)}, timeout=10)
+        answer.raise_for_status()
+        return answer.json()["response"]
+
+    def tasks(self, status: str = "") -> list[dict[str, Any]]:
+        """What the visualiser shows of all tasks of a status."""
+        found = self.ask("task_list", status=status, upstream_status="")
+        return [{"id": name, **task} for name, task in found.items()]
+
+    def page(self, path: str) -> str:
+        answer = requests.get(f"{self.url}{path}", timeout=10)
+        answer.raise_for_status()
+        return answer.text

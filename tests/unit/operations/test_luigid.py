@@ -1,0 +1,85 @@
+"""luigid's history and state: what is kept, and for how long."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pickle
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from luigi.configuration import get_config
+from luigi.db_task_history import TaskEvent, TaskParameter, TaskRecord
+
+from pipeline.operations import luigid
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> luigid.Scheduler:
+    get_config().set("scheduler", "state_path", str(tmp_path / "state.pickle"))
+    found = luigid.Scheduler(luigid.History(f"sqlite:///{tmp_path}/history.db"))
+    found._config.stable_done_cooldown_secs = 0
+    return found
+
+
+def do(scheduler: luigid.Scheduler, name: str) -> None:
+    scheduler.add_task(task_id=name, worker="w", family="Load", params={"month": "2020-01"})
+    assert scheduler.get_work(worker="w")["task_id"] == name
+    scheduler.add_task(task_id=name, worker="w", status="DONE")
+
+
+def count(history: luigid.History, table: type) -> int:
+    with history.engine.connect() as connection:
+        return int(connection.scalar(sqlalchemy.select(sqlalchemy.func.count()).select_from(table)) or 0)
+
+
+def test_history_forgets_what_is_old(scheduler: luigid.Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(luigid, "BATCH", 2)
+    history = scheduler.task_history
+    names = [f"old{number}" for number in range(5)]
+    for name in names:
+        do(scheduler, name)
+    now = dt.datetime.now()
+    with history.engine.begin() as connection:
+        connection.execute(sqlalchemy.update(TaskEvent).values(ts=now - dt.timedelta(days=10)))
+    do(scheduler, "new")
+    assert history.forget(now - dt.timedelta(days=20)) == 0
+    assert history.forget(now - dt.timedelta(days=5)) == 5
+    assert [record.task_id for record in history.find_all_runs()] == ["new"]
+    assert (count(history, TaskEvent), count(history, TaskParameter), count(history, TaskRecord)) == (3, 1, 1)
+    do(scheduler, "old0")  # a month that runs again after its history is gone gets a new one
+    assert len(history.find_all_runs()) == 2
+
+
+def test_state_is_written_whole_and_time_away_counts_against_no_worker(
+    scheduler: luigid.Scheduler, tmp_path: Path
+) -> None:
+    scheduler.add_task(task_id="a", worker="w", family="Load")
+    scheduler.get_work(worker="w")
+    for worker in scheduler._state.get_active_workers():
+        worker.last_active -= 3600
+    scheduler.dump()
+    path = tmp_path / "state.pickle"
+    assert pickle.loads(path.read_bytes())[0].keys() == {"a"}
+    assert [file.name for file in tmp_path.iterdir() if "state" in file.name] == ["state.pickle"]
+
+    again = luigid.Scheduler(scheduler.task_history)
+    again.load()
+    again.prune()
+    assert again.task_list("RUNNING", "").keys() == {"a"}
+
+
+def test_task_of_a_lost_state_may_fail(scheduler: luigid.Scheduler) -> None:
+    for status in ("FAILED", "DISABLED"):
+        scheduler.add_task(task_id=f"{status} elsewhere", worker="w", status=status, family="Load")
+    metrics = scheduler._state._metrics_collector.generate_latest().decode()
+    assert 'luigi_task_failed_total{family="Load"} 1.0' in metrics
+    assert 'luigi_task_disabled_total{family="Load"} 1.0' in metrics
+
+
+def test_state_that_cannot_be_written_does_not_stop_luigid(
+    scheduler: luigid.Scheduler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state.pickle.new").mkdir()
+    scheduler.dump()
+    assert "state of luigid cannot be saved" in caplog.text
