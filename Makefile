@@ -7,9 +7,11 @@ PUBLISHER ?= sample
 PORT ?= 8082
 VENV := .venv
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test format clean
+.PHONY: help run ui test format bench bench-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +22,14 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@echo "Installing what is needed into $(VENV) (once) ..."
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(BENCH_STAMP): requirements.txt requirements-dev.txt benchmarks/requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@echo "Installing what the benchmarks need into $(BENCH_VENV) (once) ..."
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 run: $(STAMP) ## the main job: synthetic months into ./demo; PUBLISHER=tlc or dtc: from the internet into ./lake
@@ -42,5 +52,11 @@ test: $(STAMP) ## all tests, and the checks of style and types
 format: $(STAMP) ## put the code into the house style
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
-clean: ## remove the demo and the environment
-	rm -rf demo $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench: $(BENCH_STAMP) ## speed beside pandas, DuckDB, dlt and others, minutes; CASE="clean-csv": only that; SAVE=1: keep the result
+	@$(BENCH_VENV)/bin/python -m benchmarks $(CASE) $(if $(SAVE),--save)
+
+bench-full: $(BENCH_STAMP) ## the same with months of 24 million rows and slow peers, an hour
+	@$(BENCH_VENV)/bin/python -m benchmarks --full $(CASE) $(if $(SAVE),--save)
+
+clean: ## remove the demo, the environments and the inputs of the benchmarks
+	rm -rf demo .bench $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
