@@ -19,14 +19,22 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Results:
-    """What a case measured: its input in words, the contestants by name (ours is ``OURS``), and other figures."""
+    """What a case measured: its input in words, the contestants by name (ours is ``OURS``), and other figures.
+
+    ``rows`` are those of contestants that name no number of their own, where others do.
+    """
 
     input: str
     measured: Mapping[str, Measured] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
+    rows: int | None = None
 
     def __getitem__(self, name: str) -> Measured:
         return self.measured[name]
+
+    def cost(self, name: str) -> float:
+        """What is compared: the best time, per row where contestants had different numbers of rows."""
+        return self[name].best / (self[name].rows or self.rows or 1)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def times_faster_than(peer: str, least: float) -> Target:
     """Ours is at least so many times faster than the peer; per row where rows differ."""
 
     def value(results: Results) -> float | None:
-        return results[peer].cost / results[OURS].cost if peer in results.measured else None
+        return results.cost(peer) / results.cost(OURS) if peer in results.measured else None
 
     return Target(f"times faster than {peer}", least, "x", False, value)
 
@@ -83,8 +91,8 @@ def times_of_fastest(most: float, *peers: str) -> Target:
     """Ours takes at most so many times as long as the fastest of the peers."""
 
     def value(results: Results) -> float | None:
-        costs = [results[peer].cost for peer in peers if peer in results.measured]
-        return results[OURS].cost / min(costs) if costs else None
+        costs = [results.cost(peer) for peer in peers if peer in results.measured]
+        return results.cost(OURS) / min(costs) if costs else None
 
     return Target(f"time of {'the fastest of ' if len(peers) > 1 else ''}{', '.join(peers)}", most, "x", True, value)
 

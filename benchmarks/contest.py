@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,21 +46,20 @@ class Measured:
     def best(self) -> float:
         return min(self.seconds)
 
-    @property
-    def cost(self) -> float:
-        """What is compared: seconds, or seconds per row."""
-        return self.best / (self.rows or 1)
-
 
 @dataclass(frozen=True)
 class Work:
-    """A function ``module:name`` that prepares and returns the work; it gets ``arguments`` and the empty ``folder``."""
+    """A function ``module:name`` that prepares and returns the work; it gets ``arguments`` and the empty ``folder``.
+
+    ``rows`` is set where contestants do different numbers of them; ``is_slow`` ones run once, not ``repeat`` times.
+    """
 
     name: str
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     environment: Callable[[Path], Mapping[str, str]] = lambda folder: {}
     rows: int | None = None
+    is_slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,40 +71,41 @@ class Command:
     environment: Callable[[Path], Mapping[str, str]] = lambda folder: {}
     before: Callable[[Path], None] = lambda folder: None
     rows: int | None = None
+    is_slow: bool = False
 
 
 Contestant = Work | Command
 
 
 def contest(contestants: Sequence[Contestant], repeat: int, folder: Path) -> dict[str, Measured]:
-    """Run all contestants ``repeat`` times in turn, so that a slow moment of the machine meets all of them."""
+    """Run all contestants ``repeat`` times in turn, so that a slow moment of the machine meets all of them.
+
+    Each run has an empty folder of its own below ``folder``, which is removed afterwards.
+    """
     runs: dict[str, list[Measured]] = {each.name: [] for each in contestants}
     for number in range(repeat):
         for each in contestants:
-            print(f"    {each.name} ({number + 1} of {repeat}) ... ", end="", file=sys.stderr, flush=True)
-            measured = run_once(each, folder)
-            print(f"{measured.best:.2f} s, {measured.peak_bytes / 1e6:.0f} MB", file=sys.stderr)
-            runs[each.name].append(measured)
-    return {each.name: _merged(runs[each.name], each.rows) for each in contestants}
+            if number and each.is_slow:
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix="run-", ignore_cleanup_errors=True) as own:
+                runs[each.name].append(measure(each, Path(own), f" {number + 1} of {repeat}"))
+    return {name: _merged(found) for name, found in runs.items()}
 
 
-def run_once(contestant: Contestant, folder: Path) -> Measured:
-    """Run one contestant in an empty folder of its own below ``folder``, which is removed afterwards."""
-    folder.mkdir(parents=True, exist_ok=True)
-    own = Path(tempfile.mkdtemp(dir=folder, prefix="run-"))
-    try:
-        os.sync()  # what the one before has written is not paid for by this one
-        if isinstance(contestant, Work):
-            return _run_work(contestant, own)
-        return _run_command(contestant, own)
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+def measure(contestant: Contestant, folder: Path, note: str = "") -> Measured:
+    """Run one contestant once in ``folder``, and say so."""
+    print(f"    {contestant.name}{note} ... ", end="", file=sys.stderr, flush=True)
+    os.sync()  # what the one before has written is not paid for by this one
+    run = _run_work if isinstance(contestant, Work) else _run_command
+    measured = run(contestant, folder)  # type: ignore[operator]
+    print(f"{measured.best:.2f} s, {measured.peak_bytes / 1e6:.0f} MB", file=sys.stderr)
+    return measured
 
 
-def _merged(runs: Sequence[Measured], rows: int | None) -> Measured:
-    return Measured(
-        tuple(run.best for run in runs), min(run.peak_bytes for run in runs), rows, runs[-1].facts if runs else {}
-    )
+def _merged(runs: Sequence[Measured]) -> Measured:
+    seconds = tuple(run.best for run in runs)
+    return Measured(seconds, min(run.peak_bytes for run in runs), runs[-1].rows, runs[-1].facts)
 
 
 def clean_environment(changes: Mapping[str, str]) -> dict[str, str]:

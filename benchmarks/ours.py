@@ -12,23 +12,30 @@ from typing import Any
 Work = Callable[[], dict[str, Any]]
 
 
-def clean_and_write(folder: str, dataset: str, month: str) -> Work:
-    """Clean and WriteParquet of a month that Download has fetched."""
-    import pyarrow.parquet  # noqa: F401  (imported by the stages when they run)
+def stages(folder: str, dataset: str, month: str, timed: list[str], before: list[str] | None = None) -> Work:
+    """The ``timed`` stages of a month, after those that come ``before`` (names of the stages, in their order)."""
+    import pyarrow.parquet  # noqa: F401  (what the stages import when they run)
 
     import pipeline
     import pipeline.cleaning.cleaner
+    from pipeline import settings
 
-    month_of = dt.date.fromisoformat(f"{month}-01")
-    download, clean, write = (
-        stage(dataset=dataset, month=month_of) for stage in (pipeline.Download, pipeline.Clean, pipeline.WriteParquet)
-    )
-    download.run()
+    def task(name: str) -> Any:
+        return getattr(pipeline, name)(dataset=dataset, month=dt.date.fromisoformat(f"{month}-01"))
+
+    first = task(timed[0])
+    assert first.job.lake_object
+    if "Load" in timed:
+        assert settings.open_warehouse(settings.warehouse_labels())
+    for name in before or []:
+        task(name).run()
 
     def work() -> dict[str, Any]:
-        clean.run()
-        write.run()
-        report = clean.scratch.need("rows.arrow")["report"]
+        for name in timed:
+            task(name).run()
+        if "Clean" not in timed:
+            return {}
+        report = first.scratch.need("rows.arrow")["report"]
         return {"rows_read": report["rows_read"], "rows_rejected": sum(report["rows_rejected"].values())}
 
     return work

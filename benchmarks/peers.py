@@ -29,6 +29,17 @@ def pandas_csv(folder: str, source: str, times: list[str]) -> Work:
     return work
 
 
+#: The same as a program of its own, where its start counts: source, target and the columns with times as arguments.
+COURSE_FLOW = """
+import sys
+import pandas as pd
+frame = pd.read_csv(sys.argv[1])
+for name in sys.argv[3:]:
+    frame[name] = pd.to_datetime(frame[name])
+frame.to_parquet(sys.argv[2], compression="gzip")
+"""
+
+
 def pyarrow_csv(folder: str, source: str, times: list[str]) -> Work:
     """Streaming CSV reader, python-isal in a thread for gzip, ParquetWriter with zstd."""
     import pyarrow as pa
@@ -114,3 +125,73 @@ def duckdb_parquet(folder: str, sources: list[str]) -> Work:
 
 def _copy_statement(source: str, target: str) -> str:
     return f"COPY (FROM {source}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+
+
+# -- into PostgreSQL: the database is named by the environment's BENCH_POSTGRESQL --------------------
+
+
+def pandas_to_sql(folder: str, source: str, times: list[str], rows: int) -> Work:
+    """As the course does it: to_sql in chunks of 100,000. The chunks are read before."""
+    import os
+
+    import pandas as pd
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(os.environ["BENCH_POSTGRESQL"])
+    chunks = list(pd.read_csv(source, nrows=rows, chunksize=100_000, parse_dates=times, low_memory=False))
+
+    def work() -> None:
+        for chunk in chunks:
+            chunk.to_sql("yellow_trips", engine, if_exists="append", index=False)
+
+    return work
+
+
+def dlt_postgresql(folder: str, source: str, rows: int) -> Work:
+    """Arrow batches through dlt's csv loader, the fastest it has for PostgreSQL."""
+    import os
+
+    os.environ.update({"DLT_DATA_DIR": f"{folder}/dlt", "RUNTIME__DLTHUB_TELEMETRY": "false"})
+    import dlt
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    @dlt.resource(name="yellow_trips")
+    def batches() -> Any:
+        with pq.ParquetFile(source) as file:
+            left = rows
+            for batch in file.iter_batches(batch_size=100_000):
+                yield pa.Table.from_batches([batch.slice(0, left)])
+                left -= batch.num_rows
+                if left <= 0:
+                    return
+
+    pipeline = dlt.pipeline(
+        pipeline_name="bench",
+        pipelines_dir=f"{folder}/pipelines",
+        destination=dlt.destinations.postgres(os.environ["BENCH_POSTGRESQL"].replace("+psycopg2", "")),
+        dataset_name="trips",
+    )
+
+    def work() -> None:
+        pipeline.run(batches(), loader_file_format="csv").raise_on_failed_jobs()
+
+    return work
+
+
+# -- into DuckDB -----------------------------------------------------------------------------------
+
+
+def duckdb_insert(folder: str, source: str) -> Work:
+    """INSERT from read_parquet into an empty table of a file, until the file is closed."""
+    import duckdb
+
+    path = f"{folder}/warehouse.duckdb"
+    with duckdb.connect(path) as connection:
+        connection.execute(f"CREATE TABLE trips AS FROM read_parquet('{source}') LIMIT 0")
+
+    def work() -> None:
+        with duckdb.connect(path) as connection:
+            connection.execute(f"INSERT INTO trips SELECT * FROM read_parquet('{source}')")
+
+    return work

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from .contest import Work
+from .inputs import Published
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -27,3 +30,24 @@ def settings(folder: Path, changes: Mapping[str, str] | None = None) -> dict[str
 def luigi(*words: str) -> list[str]:
     """The luigi command of this environment."""
     return [str(Path(sys.executable).parent / "luigi"), *words]
+
+
+def stages_of(
+    published: Published,
+    name: str,
+    timed: Sequence[str],
+    before: Sequence[str] = (),
+    changes: Callable[[Path], Mapping[str, str]] = lambda folder: {},
+) -> Work:
+    """The real stages of the first published month, as a contestant; ``changes`` to the settings for its folder."""
+    return Work(
+        name,
+        "benchmarks.ours:stages",
+        {
+            "dataset": published.dataset,
+            "month": f"{published.months[0]:%Y-%m}",
+            "timed": list(timed),
+            "before": list(before),
+        },
+        lambda folder: settings(folder, {**published.settings, **changes(folder)}),
+    )

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import clean
+from . import clean, load
 
-CASES: tuple[Case, ...] = (*clean.CASES,)
+CASES: tuple[Case, ...] = (*clean.CASES, *load.CASES)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..case import OURS, Bench, Case, Results, times_faster_than, times_of_fastest
 from ..contest import Work
 from ..inputs import Published
-from ..project import settings
+from ..project import stages_of
 
 PANDAS, PYARROW, DUCKDB, POLARS = "pandas (course)", "pyarrow", "DuckDB", "polars"
 PYARROW_UNBUFFERED = "pyarrow, pre_buffer=False"
@@ -27,13 +27,8 @@ def course_month(bench: Bench) -> Published:
 
 
 def ours(published: Published) -> Work:
-    """Clean and WriteParquet of the first month."""
-    return Work(
-        OURS,
-        "benchmarks.ours:clean_and_write",
-        {"dataset": published.dataset, "month": f"{published.months[0]:%Y-%m}"},
-        lambda folder: settings(folder, published.settings),
-    )
+    """Clean and WriteParquet of the first month, which Download has fetched."""
+    return stages_of(published, OURS, ["Clean", "WriteParquet"], before=["Download"])
 
 
 def _csv(bench: Bench) -> Results:
