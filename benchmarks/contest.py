@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 #: Seconds between two looks at the memory of a contestant's processes.
-SAMPLE_EVERY = 0.02
+SAMPLE_EVERY = 0.1
 
 #: Seconds after which a contestant counts as hanging.
 PATIENCE = 3600
@@ -126,9 +126,10 @@ def _run_work(work: Work, folder: Path) -> Measured:
             pass_fds=(writing,),
         )
         os.close(writing)
-        channel.readline()  # "started"; nothing if the preparation failed
-        with _Memory(process.pid) as memory:
-            report = channel.readline()
+        with _patience(process):
+            channel.readline()  # "started"; nothing if the preparation failed
+            with _Memory(process.pid) as memory:
+                report = channel.readline()
         _finish(process, work.name, output)
     found = json.loads(report)
     return Measured((found["seconds"],), max(found["peak_bytes"], memory.peak), work.rows, found["facts"])
@@ -142,14 +143,26 @@ def _run_command(command: Command, folder: Path) -> Measured:
         started = time.perf_counter()
         process = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output)
         with _Memory(process.pid) as memory:
-            process.wait(PATIENCE)
+            with _patience(process):
+                process.wait()  # not with a timeout: that would look every 50 ms only
         seconds = time.perf_counter() - started
         _finish(process, command.name, output)
     return Measured((seconds,), memory.peak, command.rows)
 
 
+@contextmanager
+def _patience(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill the process after ``PATIENCE`` seconds."""
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _finish(process: subprocess.Popen[bytes], name: str, output: Any) -> None:
-    code = process.wait(PATIENCE)
+    code = process.wait()
     if code:
         output.seek(0)
         last = output.read().decode(errors="replace").strip()[-1500:]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -77,6 +78,16 @@ class Inputs:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return Published(folder, layout, dataset, months, rows)
+
+    def noise(self, size: int) -> Path:
+        """A file of ``size`` bytes that no compression makes smaller, always the same."""
+        file = self.folder / f"noise-{size}"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".making")
+            temporary.write_bytes(random.Random(SEED).randbytes(size))
+            temporary.rename(file)
+        return file
 
     def own_or(self, synthetic: Published) -> Published:
         """The largest file of one's own in the same format, in a folder laid out as a publisher's; else ``synthetic``.

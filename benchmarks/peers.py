@@ -195,3 +195,21 @@ def duckdb_insert(folder: str, source: str) -> Work:
             connection.execute(f"INSERT INTO trips SELECT * FROM read_parquet('{source}')")
 
     return work
+
+
+# -- to Cloud Storage: the bucket is named by the environment's BENCH_BUCKET -------------------------
+
+
+def gcs_upload(folder: str, source: str) -> Work:
+    """The bare client, with its own defaults."""
+    import os
+
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    bucket = storage.Client("bench", AnonymousCredentials()).bucket(os.environ["BENCH_BUCKET"])
+
+    def work() -> None:
+        bucket.blob("lake/trips.parquet").upload_from_filename(source)
+
+    return work

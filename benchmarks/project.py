@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,3 +53,12 @@ def stages_of(
         },
         lambda folder: settings(folder, {**published.settings, **changes(folder)}),
     )
+
+
+def luigi_range(published: Published) -> list[str]:
+    """The words of a RangeMonthly over all published months."""
+    stop = (published.months[-1] + dt.timedelta(days=31)).replace(day=1)
+    return [
+        *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", json.dumps({"dataset": published.dataset})),
+        *("--start", f"{published.months[0]:%Y-%m}", "--stop", f"{stop:%Y-%m}"),
+    ]

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import clean, load
+from . import clean, imports, load, memory, runs, transfers
 
-CASES: tuple[Case, ...] = (*clean.CASES, *load.CASES)
+CASES: tuple[Case, ...] = (
+    *clean.CASES,
+    *memory.CASES,
+    *load.CASES,
+    *runs.CASES,
+    *imports.CASES,
+    *transfers.CASES,
+)

@@ -1,0 +1,26 @@
+"""What ``import pipeline`` adds to ``import luigi``: the start of every command and worker process."""
+
+from __future__ import annotations
+
+import sys
+
+from ..case import OURS, Bench, Case, Results, seconds_more_than
+from ..contest import Command
+from ..project import CHECKOUT
+
+LUIGI = "import luigi"
+
+#: Such short times need more tries.
+REPEAT = 15
+
+
+def _run(bench: Bench) -> Results:
+    environment = {"LUIGI_CONFIG_PATH": str(CHECKOUT / "luigi.cfg")}
+    commands = [
+        Command(name, lambda folder, what=what: [sys.executable, "-c", what], lambda folder: environment)
+        for name, what in ((OURS, "import pipeline"), (LUIGI, "import luigi"))
+    ]
+    return Results("an interpreter's start and the import", bench.contest(commands, max(REPEAT, bench.repeat)))
+
+
+CASES = (Case("import", "import pipeline", (seconds_more_than(LUIGI, 0.1),), _run),)
