@@ -142,9 +142,8 @@ def _run_command(command: Command, folder: Path) -> Measured:
     with (folder / ".output").open("w+b") as output:
         started = time.perf_counter()
         process = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output)
-        with _Memory(process.pid) as memory:
-            with _patience(process):
-                process.wait()  # not with a timeout: that would look every 50 ms only
+        with _Memory(process.pid) as memory, _patience(process):
+            process.wait()  # not with a timeout: that would look every 50 ms only
         seconds = time.perf_counter() - started
         _finish(process, command.name, output)
     return Measured((seconds,), memory.peak, command.rows)

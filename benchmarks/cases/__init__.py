@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import clean, imports, load, memory, runs, transfers
+from . import clean, idle, imports, load, memory, runs, transfers
 
 CASES: tuple[Case, ...] = (
     *clean.CASES,
     *memory.CASES,
     *load.CASES,
     *runs.CASES,
+    *idle.CASES,
     *imports.CASES,
     *transfers.CASES,
 )
