@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ def _sha256(path: str) -> str:
 def everything_done(folder: str) -> Work:
     """Lake and warehouses as they are when every published month and the zone table are loaded, with tiny files.
 
-    Manifests and ledger rows are written by the pipeline's own functions; the tables of the warehouses stay empty.
+    Manifests are written by the pipeline's own functions, the ledger is made by them; the other tables stay empty.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -115,13 +117,32 @@ def everything_done(folder: str) -> Work:
     def work() -> dict[str, Any]:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(add, months))
-        for name in files:
-            for manifest in job.lake_object.manifests(name).values():
-                for warehouse in warehouses:
-                    warehouse.append(_ledger_row(manifest))
+        rows = [_ledger_row(found) for name in files for found in job.lake_object.manifests(name).values()]
+        for warehouse in warehouses:
+            warehouse.append(rows[0])
+            _append_all(warehouse, rows[1:])
         return {"months": len(months) - 1}
 
     return work
+
+
+def _append_all(warehouse: Any, rows: Sequence[Any]) -> None:
+    """Ledger rows in one transaction: ``Warehouse.append`` takes a tenth of a second for each."""
+    values = [replace(row, loaded_at=dt.datetime.now(dt.UTC).replace(tzinfo=None)).values() for row in rows]
+    if warehouse.url.startswith("duckdb"):
+        import duckdb
+        import pandas as pd
+
+        frame = pd.DataFrame(values)
+        with duckdb.connect(str(warehouse.path)) as connection:
+            connection.register("frame", frame)
+            connection.execute("INSERT INTO etl_loads FROM frame")
+        return
+    import psycopg2
+    from psycopg2.extras import execute_values
+
+    with closing(psycopg2.connect(warehouse.url.replace("+psycopg2", ""))) as connection, connection:
+        execute_values(connection.cursor(), "INSERT INTO etl_loads VALUES %s", values)
 
 
 #: Rows of the tiny files, all null.

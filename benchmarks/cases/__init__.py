@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import clean, idle, imports, load, memory, runs, transfers
+from . import clean, idle, imports, load, memory, planning, runs, transfers
 
 CASES: tuple[Case, ...] = (
     *clean.CASES,
@@ -11,6 +11,7 @@ CASES: tuple[Case, ...] = (
     *load.CASES,
     *runs.CASES,
     *idle.CASES,
+    *planning.CASES,
     *imports.CASES,
     *transfers.CASES,
 )

@@ -7,7 +7,9 @@ holds a few that are not published yet; the run before the measured ones has ask
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,6 +85,9 @@ def _count(
     with database.log.open("rb") as log:
         log.seek(before)
         statements = _STATEMENT.findall(log.read())
+    asked = Counter(f"{operation} of {path.partition('?')[0]}" for operation, _, path in bucket.requests)
+    for what, count in [*asked.items(), *Counter(statement.decode() for statement in statements).items()]:
+        print(f"      {count} x {what[:140]}", file=sys.stderr)
     return {
         "requests to the publisher": len(web.requests),
         "requests to Cloud Storage": bucket.asked(),
