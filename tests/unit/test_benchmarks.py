@@ -96,7 +96,7 @@ def test_contestants_take_turns_in_empty_folders(tmp_path: Path) -> None:
 
 def test_work_is_timed_without_its_preparation(tmp_path: Path) -> None:
     (found,) = contest([Work("w", f"{__name__}:slow_preparation")], 1, tmp_path).values()
-    assert found.best < 0.2
+    assert found.best < 1
     assert found.peak_bytes > 40_000_000
     assert found.facts == {"done": True}
 
@@ -104,7 +104,7 @@ def test_work_is_timed_without_its_preparation(tmp_path: Path) -> None:
 def slow_preparation(folder: str) -> Any:
     import time
 
-    time.sleep(0.3)
+    time.sleep(1)
     return lambda: {"done": bool(bytes(40_000_000).count(0))}
 
 
