@@ -97,8 +97,7 @@ def measure(contestant: Contestant, folder: Path, note: str = "") -> Measured:
     """Run one contestant once in ``folder``, and say so."""
     print(f"    {contestant.name}{note} ... ", end="", file=sys.stderr, flush=True)
     os.sync()  # what the one before has written is not paid for by this one
-    run = _run_work if isinstance(contestant, Work) else _run_command
-    measured = run(contestant, folder)  # type: ignore[operator]
+    measured = _run_work(contestant, folder) if isinstance(contestant, Work) else _run_command(contestant, folder)
     print(f"{measured.best:.2f} s, {measured.peak_bytes / 1e6:.0f} MB", file=sys.stderr)
     return measured
 

@@ -14,12 +14,13 @@ LUIGI = "import luigi"
 REPEAT = 15
 
 
-def _run(bench: Bench) -> Results:
+def _python(name: str, code: str) -> Command:
     environment = {"LUIGI_CONFIG_PATH": str(CHECKOUT / "luigi.cfg")}
-    commands = [
-        Command(name, lambda folder, what=what: [sys.executable, "-c", what], lambda folder: environment)
-        for name, what in ((OURS, "import pipeline"), (LUIGI, "import luigi"))
-    ]
+    return Command(name, lambda folder: [sys.executable, "-c", code], lambda folder: environment)
+
+
+def _run(bench: Bench) -> Results:
+    commands = [_python(OURS, "import pipeline"), _python(LUIGI, "import luigi")]
     return Results("an interpreter's start and the import", bench.contest(commands, max(REPEAT, bench.repeat)))
 
 
