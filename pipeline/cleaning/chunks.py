@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ class Chunk:
 
     rows: pa.RecordBatch
     lines: np.ndarray
-    originals: Callable[[Sequence[int]], list[str]]
+    originals: Callable[[np.ndarray], list[str]]
     rejects: list[Reject]
     rows_read: int
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 from isal import igzip_threaded, isal_zlib
 
+from ..ahead import ahead
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile, UsageError, WrongFormat
-from .chunks import Chunk, Reject, Report, reject_batch
+from .chunks import REJECTS_SCHEMA, Chunk, Report, reject_batch
 from .csv_reader import read_csv
 from .parquet_reader import read_parquet
 from .rules import Rules
@@ -54,7 +56,7 @@ def clean(
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r} of {source_name}; choose one of {', '.join(FORMATS)}")
     report = Report() if report is None else report
-    for chunk in _chunks(stream, format, dataset, source_name, report):
+    for chunk in ahead(_chunks(stream, format, dataset, source_name, report)):
         yield _apply(chunk, dataset, month, rules, source_name, report)
     report.check()
 
@@ -87,13 +89,24 @@ def _apply(
 ) -> Cleaned:
     report.count_unreadable(chunk.rejects)
     report.count_codes(chunk.rows, dataset)
-    rows, refused = rules.apply(chunk.rows, dataset, month)
-    originals = chunk.originals([index for index, _, _ in refused])
-    rejects = chunk.rejects + [
-        Reject(rule.name, column, int(chunk.lines[index]), original)
-        for (index, rule, column), original in zip(refused, originals, strict=True)
-    ]
-    report.rows_rejected.update(rule.name for _, rule, _ in refused)
+    rows, refused_by = rules.apply(chunk.rows, dataset, month)
+    rejects = reject_batch(chunk.rejects, source_name)
+    refused = np.flatnonzero(refused_by >= 0)
+    if len(refused):
+        numbers = refused_by[refused]
+        by_rule = pa.record_batch(
+            [
+                pa.array([rule.name for rule in rules.rules]).take(pa.array(numbers)),
+                pa.array([rule.column_in(dataset) for rule in rules.rules], pa.string()).take(pa.array(numbers)),
+                pa.repeat(source_name, len(refused)),
+                pa.array(chunk.lines[refused], pa.int64()),
+                pa.array(chunk.originals(refused), pa.string()),
+            ],
+            schema=REJECTS_SCHEMA,
+        )
+        rejects = pa.concat_batches([rejects, by_rule]).sort_by("source_line") if len(rejects) else by_rule
+        for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
+            report.rows_rejected[rules.rules[number].name] += int(count)
     report.rows_read += chunk.rows_read
     report.rows_written += rows.num_rows
-    return Cleaned(rows, reject_batch(rejects, source_name), chunk.rows_read)
+    return Cleaned(rows, rejects, chunk.rows_read)

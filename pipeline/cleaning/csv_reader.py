@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from ..ahead import ahead, in_parallel
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile
 from . import chunks, values
@@ -31,6 +34,9 @@ from .header import Header
 
 #: Bytes read at a time, and the longest line. What is held in memory is a small multiple of it.
 BLOCK_SIZE = 4 * 1024 * 1024
+
+#: Blocks that are tried at once. Arrow could use as many threads for one block, but not for all of its work.
+THREADS = 2
 
 _LINE_FEED, _RETURN, _SPACE = b"\n\r "
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -42,20 +48,28 @@ _WORDS = pa.dictionary(pa.int32(), pa.string())
 
 def read_csv(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
     """The rows of an uncompressed CSV stream; ``UnreadableFile`` if its header is not one of the dataset."""
-    reader: CsvReader | None = None
+    pieces = ahead(_lines(stream, source_name))
+    for lines in pieces:
+        report.blank_lines += lines.blank
+        if len(lines):
+            break
+    else:
+        raise UnreadableFile(f"{source_name}: the file is empty. Check the file at its publisher")
+    reader = CsvReader(Header.of(split(lines.text(0))[0], dataset, source_name), report)
+    first = lines.without_first()
+    report.blank_lines -= first.blank  # counted again with the others
+    for lines, columns in in_parallel(reader.try_fast, chain([first], pieces), THREADS):
+        report.blank_lines += lines.blank
+        if len(lines):
+            yield reader.read(lines, columns)
+
+
+def _lines(stream: BinaryIO, source_name: str) -> Iterator[Lines]:
     number = 1
     for block in _blocks(stream, source_name):
         lines = Lines(block, number)
         number += lines.count
-        report.blank_lines += lines.blank
-        if reader is None and len(lines):
-            names, _ = split(lines.text(0))
-            reader = CsvReader(Header.of(names, dataset, source_name), report)
-            lines = lines.without_first()
-        if reader is not None and len(lines):
-            yield reader.read(lines)
-    if reader is None:
-        raise UnreadableFile(f"{source_name}: the file is empty. Check the file at its publisher")
+        yield lines
 
 
 def split(text: str) -> tuple[list[str], bool]:
@@ -117,7 +131,7 @@ class Lines:
         starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
         self.count = len(ends)
         # Whether a carriage return stands anywhere but at the end of a line, where Arrow would end the line.
-        self.has_stray_return = np.count_nonzero(text == _RETURN) != np.count_nonzero(text[ends - 1] == _RETURN)
+        self.has_stray_return = block.count(b"\r") != np.count_nonzero(text[ends - 1] == _RETURN)
         # A blank line begins with a blank or its own line end, which few other lines do.
         is_blank = text[starts] <= _SPACE
         for i in np.flatnonzero(is_blank):
@@ -148,6 +162,14 @@ class Lines:
         return Lines(self.block[self._ends[0] + 1 :], int(self.numbers[0]) + 1)
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What Arrow read of a block: arrays by position, and how many values its rows have."""
+
+    by_position: dict[int, pa.Array]
+    width: int
+
+
 class CsvReader:
     """Reads the lines that follow a header, and adds what it finds to the report."""
 
@@ -158,11 +180,11 @@ class CsvReader:
         report.ignored_columns = [header.names[i] for i in header.ignored]
         report.unknown_columns = {header.names[i]: 0 for i in header.unknown}
 
-    def read(self, lines: Lines) -> Chunk:
-        """The rows of ``lines``, of which there is at least one."""
-        is_plain = self._is_plain(lines)
-        chunk = self._read_fast(lines) if is_plain else None
-        return self._read_exact(lines, is_plain) if chunk is None else chunk
+    def read(self, lines: Lines, fast: Columns | None) -> Chunk:
+        """The rows of ``lines``, of which there is at least one. ``fast`` is what ``try_fast`` made of them."""
+        if fast is None:
+            return self._read_exact(lines)
+        return self._chunk(lines, np.arange(len(lines)), self._accept(lines, fast), [], len(lines))
 
     def _is_plain(self, lines: Lines) -> bool:
         """Whether Arrow may split the lines, if it finds as many rows as there are lines.
@@ -180,15 +202,18 @@ class CsvReader:
                 return False
         return split(lines.text(len(lines) - 1))[1]
 
-    def _arrow(self, lines: Lines, types: dict[int, pa.DataType]) -> dict[int, pa.Array] | None:
-        """The columns by position as Arrow reads them; None if it refuses, or does not find one row per line."""
+    def _arrow(self, lines: Lines, types: dict[int, pa.DataType]) -> Columns | None:
+        """The columns as Arrow reads them; None if it refuses, or does not find one row per line."""
         width = len(split(lines.text(0))[0])
         surplus = range(len(self.header.names), width)
         types = types | {position: pa.string() for position in surplus}
         try:
             table = pacsv.read_csv(
                 pa.BufferReader(lines.block),
-                pacsv.ReadOptions(column_names=[str(i) for i in range(width)], block_size=len(lines.block) + 1),
+                pacsv.ReadOptions(
+                    column_names=[str(i) for i in range(width)], block_size=len(lines.block) + 1, use_threads=False
+                ),
+                pacsv.ParseOptions(quote_char='"' if b'"' in lines.block else False),
                 convert_options=pacsv.ConvertOptions(
                     column_types={str(position): kind for position, kind in types.items()},
                     include_columns=[str(position) for position in types],
@@ -204,17 +229,21 @@ class CsvReader:
         for position in surplus:
             if columns.pop(position).null_count < len(lines):
                 return None
-        self.width = width
-        if surplus:
+        return Columns(columns, width)
+
+    def _accept(self, lines: Lines, read: Columns) -> dict[int, pa.Array]:
+        self.width = read.width
+        if read.width > len(self.header.names):
             self.report.surplus_values += len(lines)
-        return columns
+        return read.by_position
 
     # -- fast path -------------------------------------------------------------------------------
 
-    def _read_fast(self, lines: Lines) -> Chunk | None:
-        """The rows if all of them fit the declared types without exception, else None."""
-        if lines.has_hexadecimal:  # Arrow would read 0x10 as the integer 16
-            return None
+    def try_fast(self, lines: Lines) -> tuple[Lines, Columns | None]:
+        """The columns if all rows fit the declared types without exception, else None. Changes nothing here, so that
+        several blocks may be tried at once."""
+        if not len(lines) or lines.has_hexadecimal or not self._is_plain(lines):  # Arrow reads 0x10 as the integer 16
+            return lines, None
         types = {}
         for position in self.header.used():
             column = self.header.column_at(position)
@@ -222,30 +251,33 @@ class CsvReader:
                 types[position] = pa.string()
             else:
                 types[position] = _WORDS if values.is_word(column) else column.arrow_type
-        columns = self._arrow(lines, types)
-        if columns is None:
-            return None
-        for position, array in columns.items():
+        read = self._arrow(lines, types)
+        if read is None:
+            return lines, None
+        for position, array in read.by_position.items():
             column = self.header.column_at(position)
             if column is None:
                 continue
             if values.is_word(column):
-                columns[position], bad = values.from_text(array, column)
+                read.by_position[position], bad = values.from_text(array, column)
                 if bad is not None:
-                    return None
+                    return lines, None
             elif not values.in_range(array):
-                return None
-        return self._chunk(lines, np.arange(len(lines)), columns, [], len(lines))
+                return lines, None
+        return lines, read
 
     # -- exact path ------------------------------------------------------------------------------
 
-    def _read_exact(self, lines: Lines, is_plain: bool) -> Chunk:
+    def _read_exact(self, lines: Lines) -> Chunk:
         """The rows that fit, and a reject for each that does not."""
         rejects: list[Reject] = []
         indices = np.arange(len(lines))
-        texts = self._arrow(lines, dict.fromkeys(self.header.used(), pa.string())) if is_plain else None
-        if texts is None:
+        is_plain = self._is_plain(lines)
+        read = self._arrow(lines, dict.fromkeys(self.header.used(), pa.string())) if is_plain else None
+        if read is None:
             texts, indices = self._split(lines, rejects)
+        else:
+            texts = self._accept(lines, read)
         columns: dict[int, pa.Array] = {}
         first_bad = np.full(len(indices), -1)  # position of the first value in each row that does not fit
         for position in self.header.used():

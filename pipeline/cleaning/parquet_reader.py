@@ -7,12 +7,12 @@ texts string or large_string, times of yellow 2009 and 2010 are texts; a file th
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..datasets.schema import Dataset
@@ -22,6 +22,8 @@ from .chunks import Chunk, Reject, Report
 from .header import Header
 
 MAGIC = b"PAR1"
+#: Text that stands in JSON as it is.
+_PLAIN = r"^[ !#-\[\]-~]*$"
 BATCH_ROWS = 65_536
 #: Official files have one row group whatever their size. With these a group is read in pieces; by default the columns
 #: of the whole group are held in memory.
@@ -96,28 +98,41 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
     )
 
 
-def _as_json(batch: pa.RecordBatch, rows: Sequence[int] | np.ndarray) -> list[str]:
+def _as_json(batch: pa.RecordBatch, rows: np.ndarray) -> list[str]:
     """Some rows, each as a JSON object; what JSON has no value for (times, bytes, NaN) stands there as text."""
     if not len(rows):
         return []
     chosen = batch.take(pa.array(rows, pa.int64()))
-    columns = [_json_values(column) for column in chosen.columns]
-    return [json.dumps(dict(zip(batch.schema.names, row, strict=True))) for row in zip(*columns, strict=True)]
+    pieces: list[pa.Array | str] = []
+    for name, column in zip(batch.schema.names, chosen.columns, strict=True):
+        pieces += [f"{', ' if pieces else '{'}{json.dumps(name)}: ", _json_texts(column)]
+    return list(pc.binary_join_element_wise(*pieces, "}", "").to_pylist())
 
 
-def _json_values(array: pa.Array) -> list[object]:
+def _json_texts(array: pa.Array) -> pa.Array:
+    """Each value as JSON. All at once for what official files hold; a million rejects would take a minute otherwise."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if pa.types.is_timestamp(array.type):  # years outside of Python's range have a text too
-        array = array.cast(pa.string())
-    if pa.types.is_integer(array.type) or pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return list(array.to_pylist())
-    return [_json_value(value) for value in array.to_pylist()]
+    texts = None
+    if pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
+        texts = array.cast(pa.string())
+    elif pa.types.is_floating(array.type):
+        texts = array.cast(pa.string())
+        texts = pc.if_else(pc.is_finite(array), texts, _quoted(texts))
+    elif pa.types.is_timestamp(array.type):  # years outside of Python's range have a text too
+        texts = _quoted(array.cast(pa.string()))
+    elif pa.types.is_string(array.type) and pc.all(pc.match_substring_regex(array, _PLAIN), min_count=0).as_py():
+        texts = _quoted(array)
+    if texts is None:
+        texts = pa.array([json.dumps(_json_value(value)) for value in array.to_pylist()], pa.string())
+    return texts.fill_null("null")
+
+
+def _quoted(texts: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise('"', texts, '"', "")
 
 
 def _json_value(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     if isinstance(value, bytes):
         return values.decode(value)[0]
     return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -16,6 +16,7 @@ from ..datasets.schema import Dataset
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 #: What a rule is told about the file besides the rows.
@@ -49,6 +50,11 @@ class Rule:
         known = {column.name for column in dataset.columns}
         names = [name for name in self.columns(dataset) if name in known]
         return names if len(names) == len(self.columns(dataset)) else None
+
+    def column_in(self, dataset: Dataset) -> str | None:
+        """The rule's column, if it looks at one only."""
+        names = self.columns_in(dataset) or []
+        return names[0] if len(names) == 1 else None
 
 
 def _named(*names: str) -> Callable[[Dataset], tuple[str | None, ...]]:
@@ -164,33 +170,23 @@ class Rules:
     def __str__(self) -> str:
         return ",".join(map(str, self.rules)) or "none"
 
-    def apply(
-        self, rows: pa.RecordBatch, dataset: Dataset, month: Month
-    ) -> tuple[pa.RecordBatch, list[tuple[int, Rule, str | None]]]:
-        """The rows that stay, and for each refused one its index, the rule, and the column if the rule has just one."""
+    def apply(self, rows: pa.RecordBatch, dataset: Dataset, month: Month) -> tuple[pa.RecordBatch, np.ndarray]:
+        """The rows that stay; and for each row the position in ``rules`` of the one that refuses it, -1 for none."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        refused_by = np.zeros(rows.num_rows, np.int8)  # number of the rule from 1; 0 for none
-        columns_of: list[list[str]] = []
-        for number, rule in enumerate(self.rules, 1):
+        refused_by = np.full(rows.num_rows, -1, np.int8)
+        for number, rule in enumerate(self.rules):
             names = rule.columns_in(dataset)
-            columns_of.append(names or [])
             if names is None or (rule.needs_month and month is None):
                 continue
             arrays = [rows.column(name) for name in names]
             if rule.refuses:
                 mask = rule.refuses(pc, month, arrays).fill_null(False).to_numpy(zero_copy_only=False)
-                refused_by[mask & (refused_by == 0)] = number
+                refused_by[mask & (refused_by < 0)] = number
             elif rule.fills:
                 position = rows.schema.get_field_index(names[0])
                 rows = rows.set_column(position, rows.schema.field(position), rule.fills(pc, month, arrays))
-        if not refused_by.any():
-            return rows, []
-        refused = []
-        for index in np.flatnonzero(refused_by):
-            number = refused_by[index] - 1
-            names = columns_of[number]
-            refused.append((int(index), self.rules[number], names[0] if len(names) == 1 else None))
-        return rows.filter(pa.array(refused_by == 0)), refused
+        stays = refused_by < 0
+        return rows if stays.all() else rows.filter(pa.array(stays)), refused_by

@@ -223,6 +223,11 @@ def _number(values: pa.Array, column: Column) -> Converted:
     if pa.types.is_decimal(kind):  # by way of its text: Arrow's own cast is off in the last digit
         values = values.cast(pa.string())
     values = values.cast(pa.float64())
+    if pc.all(pc.is_finite(values), min_count=0).as_py():
+        try:
+            return values.cast(column.arrow_type), None
+        except pa.ArrowInvalid:
+            pass  # a fraction, or more than 64 bits hold
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
     bad = _true(pc.invert(pc.is_finite(values)))
     if column.type == "int64":

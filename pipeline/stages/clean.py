@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from .. import datasets
+from ..ahead import ahead
 from ..completeness import is_made_of, lake_reason
 from ..errors import TooManyUnreadable, UnreadableFile
 from ..lake.target import StoreTarget
@@ -65,7 +66,7 @@ class Clean(Stage):
                 pa.ipc.new_file(rows, dataset.schema) as rows_writer,
                 pq.ParquetWriter(rejects_path, cleaning.REJECTS_SCHEMA, compression="zstd") as rejects_writer,
             ):
-                for batch in cleaning.clean(
+                cleaned = cleaning.clean(
                     stream,
                     raw["format"],
                     dataset,
@@ -73,7 +74,8 @@ class Clean(Stage):
                     cleaning.Rules.parse(self.rules),
                     source_name=source_name,
                     report=report,
-                ):
+                )
+                for batch in ahead(cleaned):
                     rows_writer.write_batch(batch.rows)
                     if batch.rejects.num_rows:
                         rejects_writer.write_batch(batch.rejects)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import datasets
 from pipeline.cleaning import parquet_reader
-from pipeline.cleaning.values import from_arrow
+from pipeline.cleaning.values import decode, from_arrow
 from pipeline.errors import UnreadableFile, WrongFormat
 
 from .support import parquet, run
@@ -79,6 +83,42 @@ def test_the_original_of_a_reject_is_its_row_as_json() -> None:
     ]
     assert row["pickup_datetime"] == "2020-01-01 00:00:00.000000"
     assert (row["PUlocationID"], row["odd"], row["raw"]) == (1.5, "nan", "\xff")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.text() | st.sampled_from(["plain", 'a "quote"', "back\\slash", "line\n"]),
+            st.none() | st.floats(),
+            st.none() | st.integers(-(2**63), 2**63 - 1),
+            st.none() | st.booleans(),
+            st.none() | st.datetimes(),
+            st.none() | st.dates(),
+            st.none() | st.binary(),
+        ),
+        min_size=1,
+    ),
+    st.data(),
+)
+def test_rows_as_json_are_what_python_makes_of_them(rows: list[tuple], data: st.DataObject) -> None:
+    types = (pa.string(), pa.float64(), pa.int64(), pa.bool_(), pa.timestamp("us"), pa.date32(), pa.binary())
+    names = ['na"me', "float", "integer", "flag", "time", "date", "bytes"]
+    batch = pa.record_batch(
+        [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)], names
+    )
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1)))
+
+    def plain(value: object) -> object:
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if isinstance(value, dt.datetime):
+            return f"{value.replace(year=2000):{value.year:04}-%m-%d %H:%M:%S.%f}"
+        if isinstance(value, bytes):
+            return decode(value)[0]
+        return str(value) if isinstance(value, dt.date) else value
+
+    made = [json.loads(text) for text in parquet_reader._as_json(batch, np.array(chosen, int))]
+    assert made == [dict(zip(names, map(plain, rows[i]), strict=True)) for i in chosen]
 
 
 def test_row_numbers_go_on_across_batches(monkeypatch: pytest.MonkeyPatch) -> None:
