@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
+from ..ahead import ahead
 from ..completeness import is_made_of, lake_reason
+from ..datasets.schema import Column
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress, rejects
 from .base import Stage
 from .clean import ROWS, Clean
 from .download import RAW
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PARQUET = "trips.parquet"
 
@@ -68,22 +74,18 @@ class WriteParquet(Stage):
             with (
                 pa.OSFile(str(source), "rb") as file,
                 pa.ipc.open_file(file) as reader,
-                pq.ParquetWriter(target, schema, compression="zstd", write_page_index=True) as writer,
+                pq.ParquetWriter(
+                    target,
+                    schema,
+                    compression="zstd",
+                    use_dictionary=[column.name for column in dataset.table_columns if _repeats(column)],
+                    write_page_index=True,
+                ) as writer,
             ):
-                waiting: list[pa.RecordBatch] = []
-                rows = 0
-                for index in range(reader.num_record_batches):
-                    batch = reader.get_batch(index)
-                    while rows + batch.num_rows >= ROW_GROUP:
-                        waiting.append(batch.slice(0, ROW_GROUP - rows))
-                        batch = batch.slice(ROW_GROUP - rows)
-                        written += self._write_group(writer, schema, waiting)
-                        waiting, rows = [], 0
-                        progress(written, expected, note=note)
-                    if batch.num_rows:
-                        waiting.append(batch)
-                        rows += batch.num_rows
-                written += self._write_group(writer, schema, waiting)
+                for table in ahead(self._groups(reader, schema)):
+                    writer.write_table(table, row_group_size=ROW_GROUP)
+                    written += table.num_rows
+                    progress(written, expected, note=note)
             if written != expected:
                 raise AssertionError(f"{self.title}: {written} rows written, but {expected} were cleaned")
             with target.open("rb") as file:
@@ -94,13 +96,33 @@ class WriteParquet(Stage):
             )
         return {"rows": written, "bytes": size}
 
-    def _write_group(self, writer: Any, schema: Any, batches: list[Any]) -> int:
+    def _groups(self, reader: pa.ipc.RecordBatchFileReader, schema: pa.Schema) -> Iterator[pa.Table]:
+        """The rows in tables of ``ROW_GROUP`` rows, the last of fewer, as they shall lie in the file."""
+
+        waiting: list[pa.RecordBatch] = []
+        rows = 0
+        for index in range(reader.num_record_batches):
+            batch = reader.get_batch(index)
+            while rows + batch.num_rows >= ROW_GROUP:
+                waiting.append(batch.slice(0, ROW_GROUP - rows))
+                batch = batch.slice(ROW_GROUP - rows)
+                yield self._table(waiting, schema)
+                waiting, rows = [], 0
+            if batch.num_rows:
+                waiting.append(batch)
+                rows += batch.num_rows
+        if waiting:
+            yield self._table(waiting, schema)
+
+    def _table(self, batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
         import pyarrow as pa
 
-        if not batches:
-            return 0
         table = pa.Table.from_batches(batches)
         if self.month is not None:
             table = table.append_column("file_month", pa.repeat(pa.scalar(self.month, pa.date32()), table.num_rows))
-        writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
-        return int(table.num_rows)
+        return table.cast(schema)
+
+
+def _repeats(column: Column) -> bool:
+    """Whether values come again so often that a dictionary makes the file smaller. Times and places hardly do."""
+    return column.type != "timestamp" and not column.unit.startswith("degrees")
