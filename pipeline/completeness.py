@@ -59,7 +59,7 @@ class Look:
         return job.lake_object.manifest(dataset, month)
 
     def observation(self, job: Job, dataset: str, month: Month) -> dict[str, Any] | None:
-        return job.lake_object.observations(job.publisher, dataset).get(month)
+        return job.lake_object.observations(job.publisher).get(dataset, {}).get(month)
 
     def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
         return settings.open_warehouse(warehouse).ledger()
@@ -71,7 +71,7 @@ class Snapshot(Look):
     def __init__(self) -> None:
         self._listings: dict[str, Listing] = {}
         self._manifests: dict[tuple[str, str], dict[Month, Manifest]] = {}
-        self._observations: dict[tuple[str, str, str], dict[Month, dict[str, Any]]] = {}
+        self._observations: dict[tuple[str, str], dict[str, dict[Month, dict[str, Any]]]] = {}
         self._ledgers: dict[str, dict[Slice, LedgerRow]] = {}
 
     def _listing(self, job: Job) -> Listing:
@@ -86,10 +86,10 @@ class Snapshot(Look):
         return self._manifests[key]
 
     def observations(self, job: Job, dataset: str) -> dict[Month, dict[str, Any]]:
-        key = job.lake, job.publisher, dataset
+        key = job.lake, job.publisher
         if key not in self._observations:
-            self._observations[key] = job.lake_object.observations(job.publisher, dataset, self._listing(job))
-        return self._observations[key]
+            self._observations[key] = job.lake_object.observations(job.publisher, self._listing(job))
+        return self._observations[key].setdefault(dataset, {})
 
     def manifest(self, job: Job, dataset: str, month: Month) -> Manifest | None:
         return self.manifests(job, dataset).get(month)

@@ -21,6 +21,9 @@ from .store import Progress, Store, StoredObject
 
 logger = logging.getLogger(__name__)
 
+#: What was last seen of each month of a dataset; the key is None where there are no months.
+Observations = dict[dt.date | None, dict[str, Any]]
+
 #: How often a lost race over an observations file is run again; each time one of the racers has won.
 _RACES = 30
 
@@ -159,23 +162,29 @@ class Lake:
         """Make a month incomplete: its manifest is removed, its data stay until they are replaced."""
         self.store.delete(layout.manifest(dataset, month))
 
-    def observations(
-        self, publisher: str, dataset: str, listing: Listing | None = None
-    ) -> dict[dt.date | None, dict[str, Any]]:
-        """What was last seen at a publisher (its label), by month; {} if nobody looked yet."""
-        path = layout.observations(publisher, dataset)
+    def observations(self, publisher: str, listing: Listing | None = None) -> dict[str, Observations]:
+        """What was last seen at a publisher (its label), by dataset and month; {} if nobody looked yet.
+
+        One file for all datasets: to read it is all that a run with nothing to do needs besides the listings.
+        """
+        path = layout.observations(publisher)
         return {} if listing and path not in listing.observations else self._read_observations(path)
 
     def observe(self, publisher: str, dataset: str, updates: Mapping[dt.date | None, dict[str, Any] | None]) -> None:
         """Merge what was seen into the observations, month by month; None forgets a month. Two writers lose nothing."""
         if not updates:
             return
-        path = layout.observations(publisher, dataset)
+        path = layout.observations(publisher)
         for race in range(_RACES):
             stored = self.store.stat(path)
-            merged = {**(self._read_observations(path) if stored else {}), **updates}
-            plain = {f"{month:%Y-%m}" if month else "": seen for month, seen in merged.items() if seen is not None}
-            text = json.dumps(dict(sorted(plain.items())), indent=1, ensure_ascii=False) + "\n"
+            merged = self._read_observations(path) if stored else {}
+            known = {**merged.get(dataset, {}), **updates}
+            merged[dataset] = {month: seen for month, seen in known.items() if seen is not None}
+            plain = {
+                name: {f"{month:%Y-%m}" if month else "": seen for month, seen in months.items()}
+                for name, months in merged.items()
+            }
+            text = json.dumps(plain, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
             try:
                 self.store.write(path, text.encode(), if_version=stored.version if stored else "")
                 return
@@ -184,10 +193,13 @@ class Lake:
                     raise
                 time.sleep(random.uniform(0, min(0.02 * 2**race, 2)))
 
-    def _read_observations(self, path: str) -> dict[dt.date | None, dict[str, Any]]:
+    def _read_observations(self, path: str) -> dict[str, Observations]:
         try:
             plain = json.loads(self.store.read(path))
-            return {dt.date.fromisoformat(f"{key}-01") if key else None: seen for key, seen in plain.items()}
+            return {
+                name: {dt.date.fromisoformat(f"{key}-01") if key else None: seen for key, seen in months.items()}
+                for name, months in plain.items()
+            }
         except FileNotFoundError:
             return {}
         except (ValueError, AttributeError) as error:

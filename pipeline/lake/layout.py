@@ -40,13 +40,13 @@ def version(dataset: str, month: dt.date | None, parquet_sha256: str, suffix: st
     return f"{VERSIONS}/{dataset}/{name(dataset, month)}.{parquet_sha256[:12]}.{suffix}"
 
 
-def observations(publisher: str, dataset: str) -> str:
+def observations(publisher: str) -> str:
     """What was last seen at a publisher. ``publisher`` is its label, which may hold an address."""
     slug = re.sub(r"[^A-Za-z0-9._]+", "-", publisher).strip("-.")
     if slug != publisher:
         # Different addresses may give the same slug; a long one may be longer than a file name can be.
         slug = f"{slug[:60]}-{hashlib.sha256(publisher.encode()).hexdigest()[:8]}"
-    return f"{OBSERVATIONS}/{slug}/{dataset}.json"
+    return f"{OBSERVATIONS}/{slug}.json"
 
 
 def month_of(path: str) -> dt.date | None:

@@ -30,7 +30,7 @@ def lake(tmp_path: Path) -> Lake:
 def test_nothing_in_an_empty_lake(lake: Lake) -> None:
     assert lake.manifests("green") == {}
     assert lake.manifest("green", APRIL) is None
-    assert lake.observations("tlc", "green") == {}
+    assert lake.observations("tlc") == {}
     assert not (lake.store.folder).exists()  # type: ignore[attr-defined]
 
 
@@ -219,15 +219,19 @@ def test_observations_are_merged_by_month(lake: Lake) -> None:
     may = dt.date(2020, 5, 1)
     lake.observe("tlc", "green", {APRIL: {"etag": "a"}, may: {"absent": True}})
     lake.observe("tlc", "green", {may: None, None: {"etag": "z"}})
-    assert lake.observations("tlc", "green") == {None: {"etag": "z"}, APRIL: {"etag": "a"}}
-    assert lake.observations("dtc", "green") == {}
+    lake.observe("tlc", "yellow", {may: {"etag": "y"}})
+    assert lake.observations("tlc") == {
+        "green": {None: {"etag": "z"}, APRIL: {"etag": "a"}},
+        "yellow": {may: {"etag": "y"}},
+    }
+    assert lake.observations("dtc") == {}
     lake.observe("tlc", "green", {})
 
 
 def test_unreadable_observations_are_named(lake: Lake) -> None:
-    lake.store.write(layout.observations("tlc", "green"), b"[]")
-    with pytest.raises(LakeError, match=r"observations/tlc/green\.json is not readable"):
-        lake.observations("tlc", "green")
+    lake.store.write(layout.observations("tlc"), b"[]")
+    with pytest.raises(LakeError, match=r"observations/tlc\.json is not readable"):
+        lake.observations("tlc")
 
 
 def observe_months(url: str, year: int) -> None:
@@ -244,5 +248,5 @@ def test_parallel_observers_lose_nothing(lake: Lake) -> None:
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert len(lake.observations("tlc", "green")) == 48
-    json.loads(lake.store.read("observations/tlc/green.json"))
+    assert len(lake.observations("tlc")["green"]) == 48
+    json.loads(lake.store.read("observations/tlc.json"))
