@@ -150,9 +150,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         method = settings.process().start_method
         multiprocessing.set_start_method(method, force=True)
         if method == "forkserver":
-            multiprocessing.set_forkserver_preload(
-                ["pipeline", "pipeline.cleaning.cleaner", "pipeline.operations.process", "tenacity"]
-            )
+            multiprocessing.set_forkserver_preload(process.modules_of_workers())
         task = get_task_obj(self)
         if isinstance(task, JobTask):
             task.check_offered()

@@ -16,7 +16,9 @@ from typing import Any
 
 from luigi.rpc import RemoteScheduler
 
-from .. import completeness
+from .. import completeness, settings
+from ..lake import open_store
+from ..stages.base import Stage
 from . import logs
 
 #: In the environment of a process that must not outlive its parent: the parent's process id.
@@ -27,6 +29,23 @@ WATCH_EVERY = 0.5
 
 #: Seconds that a report of progress may take.
 REPORT_TIMEOUT = 5.0
+
+
+def modules_of_workers() -> list[str]:
+    """Modules that the fork server loads once, so that not every worker process, one per task, loads them again."""
+    stores = {settings.lake_url(), settings.workspace_url()}
+    warehouses = [label for label in settings.warehouse_labels().split(",") if label]
+    used = [open_store(url) for url in stores] + [settings.open_warehouse(label) for label in warehouses]
+    return [
+        "pipeline",
+        "pipeline.cleaning.cleaner",
+        "pipeline.operations.process",
+        "pandas",  # pyarrow loads it as soon as it makes an array of a list
+        "pyarrow.pandas_compat",
+        "pyarrow.parquet",
+        "tenacity",
+        *sorted({type(thing).__module__ for thing in used}),
+    ]
 
 
 class TaskContext:
@@ -47,6 +66,8 @@ class TaskContext:
             logs.configure(to_file=True)
         self._report_once()
         self._stack.enter_context(completeness.running())
+        if not isinstance(self._task_process.task, Stage):  # it asks about all of its months, and makes nothing itself
+            self._stack.enter_context(completeness.scheduling())
         return self
 
     def __exit__(
