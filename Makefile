@@ -47,7 +47,7 @@ ui: $(STAMP) ## luigid with history and metrics on http://127.0.0.1:8082; PORT=9
 test: $(STAMP) ## all tests, and the checks of style and types
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 format: $(STAMP) ## put the code into the house style
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
