@@ -90,9 +90,10 @@ def run_case(case: Case, bench: Bench) -> dict[str, Any]:
     except Skip as reason:
         print(f"    not run: {reason}", file=sys.stderr)
         return report.skipped(case, str(reason))
-    except CouldNotRun as error:
-        print(f"    failed: {error}", file=sys.stderr)
-        return {**report.skipped(case, str(error)), "failed": True}
+    except Exception as error:  # whatever it is, the other cases are run and the table is shown
+        text = str(error) if isinstance(error, CouldNotRun) else f"{type(error).__name__}: {error}"
+        print(f"    failed: {text}", file=sys.stderr)
+        return {**report.skipped(case, text), "failed": True}
 
 
 def _compare(path: Path, document: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def show(document: Mapping[str, Any]) -> None:
             table.add_row(f"{name}\n{case['what']}", f"not run: {case['skipped']}", "", "", "")
             continue
         figures = [
-            "not measured" if target["value"] is None else f"{target['value']:.2f} {target['unit']} {target['what']}"
+            "not measured" if target["value"] is None else f"{target['value']:.2f}{target['unit']} {target['what']}"
             for target in case["targets"]
         ]
         table.add_row(

@@ -49,7 +49,8 @@ def _run(bench: Bench) -> Results:
         words = range_words()
         figures = _measure(folder, luigi(*words, *luigid.flags), settings(folder, publisher), luigid, bench.is_full)
     seconds = Measured((figures[FIRST],))
-    return Results(f"{len(all_months())} months, an empty lake", {OURS: seconds}, figures)
+    months = f"all months, {ROWS} rows each" if bench.is_full else f"{len(all_months())} months"
+    return Results(f"{months}, an empty lake", {OURS: seconds}, figures)
 
 
 def _measure(
@@ -117,7 +118,7 @@ CASES = (
         (
             figure_at_most(FIRST, 15, " s"),
             figure_at_most(SCHEDULING, 60, " s"),
-            figure_at_least(SHOWN, len(all_months()), ""),
+            figure_at_least(SHOWN, 584, ""),
         ),
         _run,
     ),
