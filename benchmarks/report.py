@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .case import OURS, Case, Results, plain
@@ -67,7 +68,7 @@ def show(document: Mapping[str, Any]) -> None:
         table.add_column(name, overflow="fold")
     for name, case in document["cases"].items():
         if "skipped" in case:
-            table.add_row(f"{name}\n{case['what']}", f"not run: {case['skipped']}", "", "", "")
+            table.add_row(f"{name}\n{case['what']}", escape(f"not run: {case['skipped']}"), "", "", "")
             continue
         figures = [
             "not measured" if target["value"] is None else f"{target['value']:.2f}{target['unit']} {target['what']}"
