@@ -74,7 +74,8 @@ def _measure(
             figures[SHOWN] = states["PENDING"]
             print(f"    first task after {figures[FIRST]:.1f} s, luigid shows {dict(states)}", file=sys.stderr)
             if whole:
-                run.wait(PATIENCE[whole])
+                if run.wait(PATIENCE[whole]):
+                    raise CouldNotRun(f"the run ended with {run.returncode}:")
                 wall = time.perf_counter() - started
                 stages = sum(event["seconds"] for event in _events(folder) if event.get("state") in ("done", "failed"))
                 figures |= {SCHEDULING: wall - stages, "seconds of the whole run": wall}
