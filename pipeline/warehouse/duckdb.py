@@ -344,14 +344,16 @@ def _set_up_table(connection: duckdb.DuckDBPyConnection, table: str, title: str,
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Column -> type of an existing table, in order; {} if there is none."""
-    return dict(
-        connection.execute(
-            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-            "AND schema_name = current_schema() AND lower(table_name) = lower(?) ORDER BY column_index",
-            [table],
-        ).fetchall()
-    )
+    """Column -> type of a table as it was committed, in order; {} if there is none.
+
+    ``duckdb_columns()`` would make DuckDB's own hundred views first, which takes as long as to open the file. The error
+    of a table that is not there would end the connection's transaction; so a cursor of its own asks.
+    """
+    with connection.cursor() as cursor:
+        try:
+            return {row[1]: row[2] for row in cursor.execute(f"PRAGMA table_info({literal(table)})").fetchall()}
+        except duckdb.CatalogException:
+            return {}
 
 
 def _ledger_rows(connection: duckdb.DuckDBPyConnection) -> list[LedgerRow]:
