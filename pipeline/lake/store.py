@@ -34,13 +34,15 @@ class StoreOptions:
     """What a store may be told besides its URL; passed in, because a store does not know the settings.
 
     ``lock_timeout``: seconds to wait for someone else's lock. ``patience``: seconds without any progress after which a
-    server that fails or does not answer is given up. ``chunk_size``: bytes per upload request, a multiple of 256 KiB.
-    ``project`` and ``location``: of a bucket to create.
+    server that fails or does not answer is given up. ``chunk_size``: bytes of the first request of an upload, a
+    multiple of 256 KiB; the next ones grow to ``largest_chunk`` while the line is fast. ``project`` and ``location``:
+    of a bucket to create.
     """
 
     lock_timeout: float = 60.0
     patience: float = 300.0
     chunk_size: int = 4 * 1024**2
+    largest_chunk: int = 64 * 1024**2
     project: str | None = None
     location: str = "US"
 

@@ -14,6 +14,7 @@ import os
 import pickle
 import time
 from pathlib import Path
+from typing import Any
 
 import luigi.configuration
 import luigi.scheduler
@@ -42,6 +43,8 @@ class History(DbTaskHistory):
 
     def __init__(self, url: str) -> None:
         self.engine = sqlalchemy.create_engine(url)
+        if self.engine.dialect.name == "sqlite":
+            sqlalchemy.event.listen(self.engine, "connect", _without_syncs)
         self.session_factory = sqlalchemy.orm.sessionmaker(bind=self.engine, expire_on_commit=False)
         Base.metadata.create_all(self.engine)
         self.tasks: dict[str, StoredTask] = {}
@@ -70,6 +73,12 @@ class History(DbTaskHistory):
             removed += len(ids)
             if len(ids) < BATCH:
                 return removed
+
+
+def _without_syncs(connection: Any, record: object) -> None:
+    """luigid answers nobody while an event is synced to disk, and a task has several. A power cut costs the newest."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 class Metrics(PrometheusMetricsCollector):

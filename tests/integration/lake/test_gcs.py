@@ -26,7 +26,7 @@ APRIL = dt.date(2020, 4, 1)
 
 @pytest.fixture
 def store(gcs_bucket: str) -> Store:
-    return open_store(f"gs://{gcs_bucket}/lake", StoreOptions(patience=10, chunk_size=CHUNK))
+    return open_store(f"gs://{gcs_bucket}/lake", StoreOptions(patience=10, chunk_size=CHUNK, largest_chunk=CHUNK))
 
 
 @pytest.fixture
@@ -86,6 +86,18 @@ def test_large_file_goes_up_in_chunks_and_comes_back(store: Store, large: Path, 
     with store.local("large") as local:
         assert local.read_bytes() == LARGE
     assert not local.exists()
+
+
+def test_requests_of_an_upload_grow_while_the_line_is_fast(
+    gcs_bucket: str, gcs_server: GcsServer, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=10, chunk_size=CHUNK, largest_chunk=4 * CHUNK))
+    store.put(large, "fast.bin")
+    assert gcs_server.asked("chunk") == 4, "1, 2, 4, and the rest"
+    assert store.has_bytes("fast.bin", large)
+    monkeypatch.setattr(gcs, "FAST", 0.0)
+    store.put(large, "slow.bin")
+    assert gcs_server.asked("chunk") == 4 + 10
 
 
 @pytest.mark.parametrize(
@@ -178,7 +190,7 @@ def test_patience_counts_from_the_last_progress(
 ) -> None:
     """Each chunk takes half a second, the whole upload longer than patience and time-outs: no failure."""
     monkeypatch.setattr(gcs, "UPLOAD_TIMEOUT", (4.0, 4.0))
-    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=4, chunk_size=CHUNK))
+    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=4, chunk_size=CHUNK, largest_chunk=CHUNK))
     gcs_server.program("chunk", Fault(rate=2 * CHUNK, times=ALWAYS), Fault(status=503, times=1))
     started = time.monotonic()
     store.put(large, "large")
@@ -250,7 +262,7 @@ def test_upload_sessions_stay_out_of_messages(
     gcs_bucket: str, large: Path, gcs_server: GcsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever has the address of an upload session can write to the bucket."""
-    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3, chunk_size=CHUNK))
+    store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3, chunk_size=CHUNK, largest_chunk=CHUNK))
     gcs_server.program("chunk", Fault(cut_request=10, times=ALWAYS))
     with pytest.raises(LakeTrouble) as caught:
         store.put(large, "large")
@@ -275,7 +287,7 @@ def test_staging_is_removed(store: Store) -> None:
 
 
 def put(url: str, file: Path) -> None:
-    open_store(url, StoreOptions(chunk_size=CHUNK)).put(file, "large")
+    open_store(url, StoreOptions(chunk_size=CHUNK, largest_chunk=CHUNK)).put(file, "large")
 
 
 def test_killed_upload_leaves_what_was_there(store: Store, large: Path, gcs_server: GcsServer) -> None:

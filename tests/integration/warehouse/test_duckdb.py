@@ -469,7 +469,7 @@ def test_ctrl_c_while_a_statement_runs_is_no_failure_of_the_warehouse(warehouse:
     endless = "SELECT sum(hash(a.i * b.i)) FROM range(100_000) a(i), range(100_000) b(i)"
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt), warehouse._transaction() as connection:
-        connection.execute("SET threads = 1")  # with more, DuckDB asks for signals only when a share of the work is done
+        connection.execute("SET threads = 1")  # with more, DuckDB looks for signals after a share of the work
         connection.execute(endless).fetchall()
 
 
