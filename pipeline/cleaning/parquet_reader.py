@@ -24,7 +24,7 @@ from .header import Header
 MAGIC = b"PAR1"
 #: Text that stands in JSON as it is.
 _PLAIN = r"^[ !#-\[\]-~]*$"
-BATCH_ROWS = 65_536
+BATCH_ROWS = 32_768
 #: Official files have one row group whatever their size. With these a group is read in pieces; by default the columns
 #: of the whole group are held in memory.
 STREAMING = {"pre_buffer": False, "buffer_size": 1024 * 1024}

@@ -24,7 +24,7 @@ from luigi.task_register import Register, TaskClassException
 from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
-from . import console, journal, logs, notify, process
+from . import console, journal, logs, process
 from .worker import Worker
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
@@ -133,6 +133,8 @@ def _end(failure: str) -> None:
     if journal.is_mine():
         stop = sys.exception()
         if not (isinstance(stop, SystemExit) and stop.code == STOPPED):
+            from . import notify
+
             notify.tell_of_run(failure)
         journal.end()
 
@@ -158,6 +160,8 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         if _is_running and process.PARENT in os.environ:
             process.end_with(int(os.environ.pop(process.PARENT)))
         if _is_running and journal.begin(["luigi", *sys.argv[1:]]):
+            from . import notify
+
             notify.tell_of_killed_runs()
         return task
 

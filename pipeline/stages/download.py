@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from .. import publishers, transfer
+from .. import publishers
 from ..completeness import lake_reason, seen_since
 from ..lake import layout
 from ..lake.target import StoreTarget
@@ -43,6 +43,8 @@ class Download(Stage):
         return self.work(progress)  # the transfer tries again by itself, from where it broke off
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
+        from .. import transfer
+
         started = dt.datetime.now(dt.UTC)
         publisher = self.job.publisher_object
         with self.scratch.resumable(RAW) as target:
