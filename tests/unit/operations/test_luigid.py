@@ -46,7 +46,7 @@ def test_history_forgets_what_is_old(scheduler: luigid.Scheduler, monkeypatch: p
     assert history.forget(now - dt.timedelta(days=20)) == 0
     assert history.forget(now - dt.timedelta(days=5)) == 5
     assert [record.task_id for record in history.find_all_runs()] == ["new"]
-    assert (count(history, TaskEvent), count(history, TaskParameter), count(history, TaskRecord)) == (2, 1, 1), "what was planned is not kept"
+    assert (count(history, TaskEvent), count(history, TaskParameter), count(history, TaskRecord)) == (2, 1, 1)
     do(scheduler, "old0")  # a month that runs again after its history is gone gets a new one
     assert len(history.find_all_runs()) == 2
 
