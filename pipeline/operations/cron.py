@@ -218,6 +218,7 @@ def _ended_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 class _Busy(Exception):

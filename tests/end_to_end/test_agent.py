@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .conftest import PATIENCE, Project
+from .conftest import PATIENCE, Project, has_ended
 
 RANGE = (
     *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
@@ -118,7 +118,7 @@ def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> 
     site.wait_for(name, "Clean")
     (luigi,) = psutil.Process(first.pid).children()
     first.kill()
-    site.wait_until(lambda: not luigi.is_running() or luigi.status() == psutil.STATUS_ZOMBIE)
+    site.wait_until(lambda: has_ended(luigi))
     assert site.run(name)["state"] == "running", "nobody could say otherwise"
     site.drain()
     done = site.run(name)

@@ -15,7 +15,7 @@ import pytest
 from pipeline import sample
 
 from ..servers.inbox import Inbox
-from .conftest import Project
+from .conftest import Project, has_ended
 
 RANGE = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03")
 
@@ -195,7 +195,7 @@ def test_luigi_that_is_killed_and_wrapper_that_is_stopped(project: Project) -> N
         (luigi,) = psutil.Process(wrapper.pid).children()
         wrapper.send_signal(signal.SIGTERM)
         wrapper.communicate(timeout=60)
-        assert wrapper.returncode == 143 and not luigi.is_running()
+        assert wrapper.returncode == 143 and has_ended(luigi)
 
 
 def test_output_goes_where_it_is_wanted(folder_project: Project) -> None:

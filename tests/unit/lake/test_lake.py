@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import multiprocessing
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,23 +195,6 @@ def test_parallel_publishers_of_one_month_leave_one_of_theirs(lake: Lake, make_m
     for digest in (found.parquet, found.rejects):
         with lake.store.local(digest.path) as local:
             assert digest_of(local, digest.path) == digest
-
-
-def test_all_months_of_history_are_read_quickly(lake: Lake, make_month: MakeMonth) -> None:
-    _, _, manifest = make_month()
-    folder = lake.store.folder  # type: ignore[attr-defined]
-    for number in range(584):
-        month = dt.date(1980 + number // 12, number % 12 + 1, 1)
-        _, _, manifest = make_month(month=month, unknown_columns={f"column_{n}": n for n in range(10)})
-        for path, content in (
-            (layout.manifest("green", month), manifest.to_json().encode()),
-            (layout.data("green", month), b"first"),
-        ):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(content)
-    started = time.process_time()
-    assert len(lake.manifests("green")) == 584
-    assert time.process_time() - started < 0.3
 
 
 def test_observations_are_merged_by_month(lake: Lake) -> None:
