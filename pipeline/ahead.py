@@ -1,14 +1,16 @@
 """Work that goes on in other threads while its results are used: Arrow, numpy and isal let go of Python's lock.
 
-Results come in the order of the items, and an error comes where it would have come without threads. A caller that
-stops early finds nobody at work any more when the generator is closed.
+Results come in the order of the items, and an error comes where it would have come without threads. A caller that may
+stop early, and be it by an error of its own, closes the generator (``contextlib.closing``): nobody is at work any more
+when that returns.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice, repeat
 from typing import TypeVar
 
@@ -16,15 +18,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items; up to two are made, in a thread of their own, before they are asked for."""
-    for piece in in_parallel(lambda _: list(islice(items, 1)), repeat(None), threads=1):
-        if not piece:
-            return
-        yield piece[0]
+def ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
+    """The items; up to two are made, in a thread of their own, before they are asked for. Closes the generator."""
+    one = in_parallel(lambda _: list(islice(items, 1)), repeat(None), threads=1)
+    with closing(items), closing(one) as pieces:
+        for piece in pieces:
+            if not piece:
+                return
+            yield piece[0]
 
 
-def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def in_parallel(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Generator[Result, None, None]:
     """The results of a function; at most one more than there are threads are begun or wait to be used."""
     with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
         made = (pool.submit(function, item) for item in items)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -44,24 +45,28 @@ def clean(
     rules: Rules,
     source_name: str,
     report: Report | None = None,
-) -> Iterator[Cleaned]:
+) -> Generator[Cleaned, None, None]:
     """Clean one raw file; ``report`` fills up on the way and is complete at the end.
 
     ``stream`` holds the raw bytes in ``format`` (one of ``FORMATS``), must be seekable and is not closed.
     ``month`` is the month of the file, None for a dataset without months. ``source_name`` names the file in rejects
-    and errors. The pieces come in the order of the file; a file without rows gives none.
+    and errors. The pieces come in the order of the file; a file without rows gives none. Close the generator before the
+    stream if not all of it is used: the file is read ahead.
 
     ``WrongFormat`` if the bytes are not of the format, ``UnreadableFile`` if they are damaged or of something else.
     """
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r} of {source_name}; choose one of {', '.join(FORMATS)}")
     report = Report() if report is None else report
-    for chunk in ahead(_chunks(stream, format, dataset, source_name, report)):
-        yield _apply(chunk, dataset, month, rules, source_name, report)
+    with closing(ahead(_chunks(stream, format, dataset, source_name, report))) as chunks:
+        for chunk in chunks:
+            yield _apply(chunk, dataset, month, rules, source_name, report)
     report.check()
 
 
-def _chunks(stream: BinaryIO, format: str, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+def _chunks(
+    stream: BinaryIO, format: str, dataset: Dataset, source_name: str, report: Report
+) -> Generator[Chunk, None, None]:
     if format == "parquet":
         yield from read_parquet(stream, dataset, source_name, report)
     elif format == "csv":
@@ -70,7 +75,7 @@ def _chunks(stream: BinaryIO, format: str, dataset: Dataset, source_name: str, r
         yield from _read_gzip(stream, dataset, source_name, report)
 
 
-def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Generator[Chunk, None, None]:
     if stream.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:
         raise WrongFormat(f"{source_name}: no gzip file. Check the file at its publisher, or download it again")
     stream.seek(0)

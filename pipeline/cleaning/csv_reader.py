@@ -16,7 +16,8 @@ Latin-1 byte 0xA0 (fhv); quotes around everything (fhv 2017-07 to 2018-12); inte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
@@ -46,25 +47,26 @@ _VALUE = re.compile(r'"((?:[^"]|"")*+)("?)([^,]*)|([^,]*)', re.DOTALL)
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 
 
-def read_csv(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+def read_csv(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Generator[Chunk, None, None]:
     """The rows of an uncompressed CSV stream; ``UnreadableFile`` if its header is not one of the dataset."""
-    pieces = ahead(_lines(stream, source_name))
-    for lines in pieces:
-        report.blank_lines += lines.blank
-        if len(lines):
-            break
-    else:
-        raise UnreadableFile(f"{source_name}: the file is empty. Check the file at its publisher")
-    reader = CsvReader(Header.of(split(lines.text(0))[0], dataset, source_name), report)
-    first = lines.without_first()
-    report.blank_lines -= first.blank  # counted again with the others
-    for lines, columns in in_parallel(reader.try_fast, chain([first], pieces), THREADS):
-        report.blank_lines += lines.blank
-        if len(lines):
-            yield reader.read(lines, columns)
+    with closing(ahead(_lines(stream, source_name))) as pieces:
+        for lines in pieces:
+            report.blank_lines += lines.blank
+            if len(lines):
+                break
+        else:
+            raise UnreadableFile(f"{source_name}: the file is empty. Check the file at its publisher")
+        reader = CsvReader(Header.of(split(lines.text(0))[0], dataset, source_name), report)
+        first = lines.without_first()
+        report.blank_lines -= first.blank  # counted again with the others
+        with closing(in_parallel(reader.try_fast, chain([first], pieces), THREADS)) as tried:
+            for lines, columns in tried:
+                report.blank_lines += lines.blank
+                if len(lines):
+                    yield reader.read(lines, columns)
 
 
-def _lines(stream: BinaryIO, source_name: str) -> Iterator[Lines]:
+def _lines(stream: BinaryIO, source_name: str) -> Generator[Lines, None, None]:
     number = 1
     for block in _blocks(stream, source_name):
         lines = Lines(block, number)

@@ -6,7 +6,8 @@ The batches wait in an Arrow IPC file for WriteParquet: typed, uncompressed, rea
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections import Counter
+from contextlib import ExitStack, closing
 from typing import Any, ClassVar
 
 from .. import datasets
@@ -62,28 +63,33 @@ class Clean(Stage):
             rejects_path = stack.enter_context(self.scratch.staging(REJECTS))
             stream = stack.enter_context(source.open("rb"))
             rows = stack.enter_context(pa.OSFile(str(rows_path), "wb"))
+            cleaned = cleaning.clean(
+                stream,
+                raw["format"],
+                dataset,
+                self.month,
+                cleaning.Rules.parse(self.rules),
+                source_name=source_name,
+                report=report,
+            )
+            rows_read, rows_rejected = 0, Counter[str]()  # so far; the report is being filled ahead
             with (
                 pa.ipc.new_file(rows, dataset.schema) as rows_writer,
                 pq.ParquetWriter(rejects_path, cleaning.REJECTS_SCHEMA, compression="zstd") as rejects_writer,
+                closing(ahead(cleaned)) as batches,
             ):
-                cleaned = cleaning.clean(
-                    stream,
-                    raw["format"],
-                    dataset,
-                    self.month,
-                    cleaning.Rules.parse(self.rules),
-                    source_name=source_name,
-                    report=report,
-                )
-                for batch in ahead(cleaned):
+                for batch in batches:
                     rows_writer.write_batch(batch.rows)
+                    rows_read += batch.rows_read
                     if batch.rejects.num_rows:
                         rejects_writer.write_batch(batch.rejects)
+                        for reason in batch.rejects.column("reason").value_counts().to_pylist():
+                            rows_rejected[reason["values"]] += reason["counts"]
                     progress(
                         stream.tell(),
                         raw["length"],
                         "bytes",
-                        note=f", {report.rows_read:,} rows read{rejects(report.rows_rejected)}",
+                        note=f", {rows_read:,} rows read{rejects(rows_rejected)}",
                     )
             rows.close()
             self._refuse_no_rows(report, source_name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
@@ -81,8 +82,9 @@ class WriteParquet(Stage):
                     use_dictionary=[column.name for column in dataset.table_columns if _repeats(column)],
                     write_page_index=True,
                 ) as writer,
+                closing(ahead(self._groups(reader, schema))) as tables,
             ):
-                for table in ahead(self._groups(reader, schema)):
+                for table in tables:
                     writer.write_table(table, row_group_size=ROW_GROUP)
                     written += table.num_rows
                     progress(written, expected, note=note)
@@ -96,9 +98,8 @@ class WriteParquet(Stage):
             )
         return {"rows": written, "bytes": size}
 
-    def _groups(self, reader: pa.ipc.RecordBatchFileReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    def _groups(self, reader: pa.ipc.RecordBatchFileReader, schema: pa.Schema) -> Generator[pa.Table, None, None]:
         """The rows in tables of ``ROW_GROUP`` rows, the last of fewer, as they shall lie in the file."""
-
         waiting: list[pa.RecordBatch] = []
         rows = 0
         for index in range(reader.num_record_batches):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 
@@ -16,13 +16,13 @@ def names() -> list[str]:
 
 
 def test_the_same_items_in_the_same_order() -> None:
-    assert list(ahead(iter(range(100)))) == list(range(100))
-    assert list(ahead(iter([]))) == []
+    assert list(ahead(number for number in range(100))) == list(range(100))
+    assert list(ahead(number for number in ())) == []
     assert names() == []
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:
-    def broken() -> Iterator[int]:
+    def broken() -> Generator[int, None, None]:
         yield 1
         yield 2
         raise KeyError("third")
@@ -37,7 +37,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 def test_no_more_is_made_ahead_than_wanted() -> None:
     made = []
 
-    def counted() -> Iterator[int]:
+    def counted() -> Generator[int, None, None]:
         for number in range(10):
             made.append(number)
             yield number
@@ -49,20 +49,17 @@ def test_no_more_is_made_ahead_than_wanted() -> None:
     items.close()
 
 
-def test_stopping_early_ends_the_work() -> None:
+def test_closing_closes_what_it_takes_from_too() -> None:
     ended = threading.Event()
 
-    def endless() -> Iterator[int]:
+    def endless() -> Generator[int, None, None]:
         try:
             while True:
                 yield 1
         finally:
             ended.set()
 
-    source = endless()
-    items = ahead(source)
+    items = ahead(endless())
     next(items)
     items.close()
-    assert names() == []
-    source.close()  # nobody is in it any more
-    assert ended.is_set()
+    assert ended.is_set() and names() == []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
+import threading
 from unittest import mock
 
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import csv_reader
+from pipeline.cleaning import Rules, clean, csv_reader
 from pipeline.cleaning.csv_reader import split
 from pipeline.errors import UnreadableFile, UsageError, WrongFormat
 
@@ -225,6 +227,21 @@ def test_gzip() -> None:
         run(packed[:-8] + b"\0" * 8, "fhv", "csv.gz")
     with pytest.raises(WrongFormat, match="the_file: no gzip file"):
         run(b"<html>", "fhv", "csv.gz")
+
+
+def test_nobody_reads_on_after_an_error_or_an_early_end() -> None:
+    def readers() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+
+    data = fhv(GOOD * 300_000)
+    for format, content in (("csv", data), ("csv.gz", gzip.compress(data, 1))):
+        with pytest.raises(UnreadableFile) as caught:  # it keeps the frames alive, as a log of it does
+            run(content, "green", format)
+        assert readers() == [], caught.value
+        pieces = clean(io.BytesIO(content), format, datasets.get("fhv"), None, Rules.parse("none"), "the_file")
+        next(pieces)
+        pieces.close()
+        assert readers() == []
 
 
 def test_an_unknown_format_names_the_choices() -> None:
