@@ -98,6 +98,7 @@ def everything_done(folder: str) -> Work:
     import pipeline
     from pipeline import datasets, planning
     from pipeline.operations import journal
+    from pipeline.stages.load import ledger_row
 
     from .history import all_months
 
@@ -117,7 +118,7 @@ def everything_done(folder: str) -> Work:
     def work() -> dict[str, Any]:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(add, months))
-        rows = [_ledger_row(found) for name in files for found in job.lake_object.manifests(name).values()]
+        rows = [ledger_row(found, found.run_id) for name in files for found in job.lake_object.manifests(name).values()]
         for warehouse in warehouses:
             warehouse.append(rows[0])
             _append_all(warehouse, rows[1:])
@@ -188,25 +189,4 @@ def _manifest(job: Any, dataset: str, month: dt.date | None, file: Path, run: st
         run_id=run,
         created_at=now,
         pipeline_version="0",
-    )
-
-
-def _ledger_row(manifest: Any) -> Any:
-    from pipeline.warehouse import LedgerRow
-
-    return LedgerRow(
-        dataset=manifest.dataset,
-        file_month=manifest.month,
-        status="loaded",
-        row_count=manifest.rows_written,
-        rejected_count=0,
-        publisher=manifest.publisher,
-        sha256=manifest.source.sha256,
-        source_url=manifest.source.url,
-        source_etag=manifest.source.etag,
-        rules=manifest.rules,
-        schema_version=manifest.schema_version,
-        parquet_sha256=manifest.parquet.sha256,
-        is_synthetic=0,
-        run_id=manifest.run_id,
     )

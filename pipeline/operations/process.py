@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import copy
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ from luigi.rpc import RemoteScheduler
 
 from .. import completeness, settings
 from ..lake import open_store
-from ..stages.base import Stage
+from ..stages.base import MonthTask
 from . import logs
 
 #: In the environment of a process that must not outlive its parent: the parent's process id.
@@ -66,7 +65,7 @@ class TaskContext:
             logs.configure(to_file=True)
         self._report_once()
         self._stack.enter_context(completeness.running())
-        if not isinstance(self._task_process.task, Stage):  # it asks about all of its months, and makes nothing itself
+        if not isinstance(self._task_process.task, MonthTask):  # it asks about all of its months, and makes nothing
             self._stack.enter_context(completeness.scheduling())
         return self
 
@@ -110,11 +109,13 @@ def _end_after(main: Any) -> None:
 
 def hear_every_interrupt() -> None:
     """Let Ctrl-C stop this process even if it comes while a finalizer runs, where Python reports and drops it."""
-    report = sys.unraisablehook
+    report, main = sys.unraisablehook, threading.main_thread().ident
+    assert main is not None, "it has begun"
 
     def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.05, _thread.interrupt_main).start()  # by then the finalizer is through
+            # By then the finalizer is through. A signal, because nothing else wakes up a main thread that waits.
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
         else:
             report(unraisable)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 
@@ -15,6 +15,32 @@ from ..operations.progress import StageProgress, rejects
 from . import parameters
 from .base import Stage, run_id, settings, spell_warehouses
 from .upload import Upload
+
+if TYPE_CHECKING:
+    from ..lake.manifest import Manifest
+    from ..warehouse import LedgerRow
+
+
+def ledger_row(manifest: Manifest, run_id: str) -> LedgerRow:
+    """What a warehouse's ledger says of a month that was loaded from the lake's file of this manifest."""
+    from ..warehouse import LedgerRow
+
+    return LedgerRow(
+        dataset=manifest.dataset,
+        file_month=manifest.month,
+        status="loaded",
+        row_count=manifest.rows_written,
+        rejected_count=manifest.rejected_count,
+        publisher=manifest.publisher,
+        sha256=manifest.source.sha256,
+        source_url=manifest.source.url,
+        source_etag=manifest.source.etag,
+        rules=manifest.rules,
+        schema_version=manifest.schema_version,
+        parquet_sha256=manifest.parquet.sha256,
+        is_synthetic=int(manifest.is_synthetic),
+        run_id=run_id,
+    )
 
 
 class LedgerTarget(luigi.Target):
@@ -63,8 +89,6 @@ class Load(Stage):
         return self.scratch.lock(self.warehouse)
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
-        from ..warehouse import LedgerRow
-
         lake = self.job.lake_object
         manifest = lake.manifest(self.dataset, self.month)
         assert manifest is not None, "Upload is complete"
@@ -74,22 +98,7 @@ class Load(Stage):
         refuse_mixture(
             manifest.is_synthetic, [bool(row.is_synthetic) for row in warehouse.ledger().values()], self.warehouse
         )
-        row = LedgerRow(
-            dataset=self.dataset,
-            file_month=self.month,
-            status="loaded",
-            row_count=manifest.rows_written,
-            rejected_count=manifest.rejected_count,
-            publisher=manifest.publisher,
-            sha256=manifest.source.sha256,
-            source_url=manifest.source.url,
-            source_etag=manifest.source.etag,
-            rules=manifest.rules,
-            schema_version=manifest.schema_version,
-            parquet_sha256=manifest.parquet.sha256,
-            is_synthetic=int(manifest.is_synthetic),
-            run_id=run_id(),
-        )
+        row = ledger_row(manifest, run_id())
         warehouse.on_job = progress.link
         note = rejects(manifest.rows_rejected)
         warehouse.load(

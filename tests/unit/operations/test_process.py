@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+import pipeline
+from pipeline import completeness
+from pipeline.operations.process import TaskContext
+
+MONTH = dt.date(2020, 1, 1)
 
 MAIN = """
 import multiprocessing, os, pathlib, signal, time
@@ -56,7 +65,7 @@ class Finalized:
 hear_every_interrupt()
 Finalized()
 try:
-    time.sleep(10)
+    time.sleep(100)
 except KeyboardInterrupt:
     print("stopped")
 """
@@ -65,3 +74,43 @@ except KeyboardInterrupt:
 def test_interrupt_that_meets_a_finalizer_still_stops_the_run() -> None:
     run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
     assert run.stdout == "stopped\n" and run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "looks_once"),
+    [("RangeMonthly", True), ("AllTrips", True), ("TaxiZones", True), ("MonthlyTrips", False), ("Load", False)],
+)
+def test_only_tasks_over_many_months_look_once_for_all(tmp_path: Path, task: str, looks_once: bool) -> None:
+    """One month is asked for by small requests: a listing of the whole lake for each would take longer and longer."""
+    words = {
+        "RangeMonthly": {"of": pipeline.MonthlyTrips, "start": MONTH, "stop": dt.date(2020, 2, 1)},
+        "TaxiZones": {},
+        "Load": {"dataset": "green", "month": MONTH, "warehouse": f"duckdb@{tmp_path}/warehouse.duckdb"},
+    }.get(task, {"month": MONTH})
+    job = {"publisher": "sample", "lake": f"file:{tmp_path}", "workspace": f"file:{tmp_path}"}
+    process = mock.Mock(task=getattr(pipeline, task)(**({} if task == "RangeMonthly" else job), **words))
+    with completeness.scheduling() as planned, TaskContext(process):
+        assert completeness.look() is not planned, "what was true while the run was planned"
+        assert isinstance(completeness.look(), completeness.Snapshot) == looks_once
+
+
+NAMES = """
+import importlib
+from pipeline.operations.process import modules_of_workers
+
+for name in modules_of_workers():
+    importlib.import_module(name)
+    print(name)
+"""
+
+
+def test_fork_server_loads_what_worker_processes_use(tmp_path: Path) -> None:
+    urls = {
+        "PIPELINE_LAKE_URL": "gs://bucket/lake",
+        "PIPELINE_WORKSPACE_URL": f"file:{tmp_path}",
+        "PIPELINE_WAREHOUSE_URL": f"duckdb:///{tmp_path}/warehouse.duckdb,postgresql+psycopg2://etl@localhost/trips",
+    }
+    command = [sys.executable, "-c", NAMES]
+    done = subprocess.run(command, env={**os.environ, **urls}, capture_output=True, text=True, check=True)
+    stores = {"pipeline.lake.gcs", "pipeline.lake.local"}
+    assert {*stores, "pipeline.warehouse.duckdb", "pipeline.warehouse.postgresql"} <= set(done.stdout.split())
