@@ -247,6 +247,11 @@ def test_deleted_lake_file_is_made_again(project: Project) -> None:
     before = project.tables()
     parquet = project.folder / "lake" / "data" / "green" / "green_tripdata_2020-02.parquet"
     bytes_before = parquet.read_bytes()
+    group, times = pq.read_metadata(parquet).row_group(0), {"lpep_pickup_datetime", "lpep_dropoff_datetime"}
+    chunks = {(chunk := group.column(i)).path_in_schema: chunk for i in range(group.num_columns)}
+    dictionaries = {name for name, chunk in chunks.items() if chunk.has_dictionary_page}
+    assert times < set(chunks)
+    assert "VendorID" in dictionaries and not dictionaries & times, "times hardly come again"
     shutil.rmtree(project.folder / "lake")
     assert project.luigi("MonthlyTrips", *month).returncode == 0
     assert parquet.read_bytes() == bytes_before, "the same input gives the same bytes"
