@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..case import OURS, Bench, Case, Results, Skip, figure_at_least, times_faster_than, times_of_fastest
@@ -21,7 +21,9 @@ def _run_of(published: Published, name: str, words: Sequence[str]) -> Command:
     def environment(folder: Path) -> dict[str, str]:
         return settings(folder, published.settings)
 
-    command: Callable[[Path], list[str]] = lambda folder: luigi("--module", "pipeline", *words)  # noqa: E731
+    def command(folder: Path) -> list[str]:
+        return luigi("--module", "pipeline", *words)
+
     return Command(name, command, environment)
 
 
