@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from . import settings
-from .errors import PipelineError
 from .operations import logs
-from .operations.command_line import USAGE, exit_with
+from .operations.command_line import MISTAKES, USAGE, exit_with
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -25,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .operations import agent, doctor, refresh, status, verify
+    from .operations import agent, arguments, doctor, refresh, status, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
@@ -45,30 +44,34 @@ def parser() -> argparse.ArgumentParser:
                 )
         return added
 
-    month: dict[str, Any] = {"type": status.month_argument, "metavar": "YYYY-MM"}
-
     added = verb("status", status.status, "every month, its state and why; asks no publisher")
-    added.add_argument("--dataset", help="only this one; default: those of [range] datasets")
-    added.add_argument("--start", **month, help="first month; default: the dataset's first")
-    added.add_argument("--stop", **month, help="month after the last; default: next month")
+    added.add_argument(
+        "--dataset", type=arguments.monthly_dataset, help="only this one; default: those of [range] datasets"
+    )
+    added.add_argument("--start", **arguments.MONTH, help="first month; default: the dataset's first")
+    added.add_argument("--stop", **arguments.MONTH, help="month after the last; default: next month")
     added.add_argument("--json", action="store_true", help="as JSON")
 
     added = verb("plan", status.plan, "what RangeMonthly would run and the reason for each month; runs nothing")
-    added.add_argument("--of", metavar="TASK", help="MonthlyTrips or AllTrips; default: [RangeMonthly] of")
-    added.add_argument("--of-params", metavar="JSON", help="""such as '{"dataset": "green"}'""")
-    added.add_argument("--start", **month, help="first month; default: [RangeMonthly] start")
-    added.add_argument("--stop", **month, help="month after the last; default: [RangeMonthly] stop")
+    added.add_argument("--of", choices=list(status.PLANNED), help="default: [RangeMonthly] of")
+    added.add_argument(
+        "--of-params", type=arguments.json_object, metavar="JSON", help="""such as '{"dataset": "green"}'"""
+    )
+    added.add_argument("--start", **arguments.MONTH, help="first month; default: [RangeMonthly] start")
+    added.add_argument("--stop", **arguments.MONTH, help="month after the last; default: [RangeMonthly] stop")
     added.add_argument("--json", action="store_true", help="as JSON")
 
     added = verb("refresh", refresh.refresh, "ask the publisher now what it republished or added, and load just that")
-    added.add_argument("--dataset", help="comma-separated; default: those of [range] datasets")
-    added.add_argument("--since", **month, required=True, help="first month to ask about")
-    added.add_argument("--workers", type=int, default=1, metavar="N", help="months at once; default 1")
+    added.add_argument(
+        "--dataset", type=arguments.some_datasets, help="comma-separated; default: those of [range] datasets"
+    )
+    added.add_argument("--since", **arguments.MONTH, required=True, help="first month to ask about")
+    added.add_argument("--workers", **arguments.WORKERS, help="months at once; default 1")
 
     added = verb("verify", verify.verify, "whether published figures, lake, ledger and tables agree about every month")
-    added.add_argument("--dataset", help="only this one; default: all")
-    added.add_argument("--start", **month, help="first month; default: the first there is")
-    added.add_argument("--stop", **month, help="month after the last; default: all there are")
+    added.add_argument("--dataset", type=arguments.dataset, help="only this one; default: all")
+    added.add_argument("--start", **arguments.MONTH, help="first month; default: the first there is")
+    added.add_argument("--stop", **arguments.MONTH, help="month after the last; default: all there are")
     added.add_argument("--deep", action="store_true", help="read all bytes in the lake, not only the footers")
     added.add_argument("--json", action="store_true", help="as JSON")
 
@@ -78,33 +81,43 @@ def parser() -> argparse.ArgumentParser:
     added.set_defaults(validate=False)  # what is wrong with the settings is its first finding
 
     added = verb("forget", status.forget, "make a month incomplete on purpose, so that the next run does it again")
-    added.add_argument("--dataset", required=True)
-    added.add_argument("--month", **month)
+    added.add_argument("--dataset", type=arguments.dataset, required=True)
+    added.add_argument("--month", **arguments.MONTH)
 
     added = verb("ui", _ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
-    added.add_argument("--port", type=int, default=8082, help="default 8082")
-    added.add_argument("--address", default="127.0.0.1", help="default 127.0.0.1: luigid knows no passwords")
-    added.add_argument("--folder", metavar="FOLDER", help="for state and history; default: as luigi.cfg has it")
-    added.add_argument("--keep-days", type=float, default=180, metavar="DAYS", help="age of the history; default 180")
+    added.add_argument("--port", type=arguments.whole(1, 65535), default=8082, help="default 8082")
+    added.add_argument(
+        "--address", type=arguments.text, default="127.0.0.1", help="default 127.0.0.1: luigid knows no passwords"
+    )
+    added.add_argument("--folder", type=arguments.text, help="for state and history; default: as luigi.cfg has it")
+    added.add_argument(
+        "--keep-days",
+        type=arguments.number(1, settings.CENTURY),
+        default=180.0,
+        metavar="DAYS",
+        help="age of the history; default 180",
+    )
 
     added = verb("agent", agent.agent, "take submitted runs from a queue and do them, until told to stop")
-    added.add_argument("--queue", default="default", metavar="NAME", help="default: default")
-    added.add_argument("--workers", type=int, default=1, metavar="N", help="tasks at once; default 1")
-    added.add_argument("--scheduler-url", metavar="URL", help="luigid, such as http://luigid:8082; default: none")
-    added.add_argument("--poll", type=float, default=5.0, metavar="SECONDS", help="between two looks; default 5")
+    added.add_argument("--queue", **arguments.QUEUE, default="default", help="default: default")
+    added.add_argument("--workers", **arguments.WORKERS, help="tasks at once; default 1")
+    added.add_argument("--scheduler-url", **arguments.LUIGID, help="luigid, such as http://luigid:8082; default: none")
+    added.add_argument(
+        "--poll", type=arguments.number(0.1, 3600), default=5.0, metavar="SECONDS", help="between two looks; default 5"
+    )
     added.add_argument("--drain", action="store_true", help="end when there is nothing left for this host")
 
     added = verb("submit", agent.submit, "hand a luigi command over to a queue and return at once")
-    added.add_argument("--queue", default="default", metavar="NAME", help="default: default")
+    added.add_argument("--queue", **arguments.QUEUE, default="default", help="default: default")
     added.add_argument("task", nargs=argparse.REMAINDER, help="a task as luigi takes it, with its flags")
 
     added = verb("runs", agent.runs, "what was submitted, by whom, its state and its log")
-    added.add_argument("--queue", metavar="NAME", help="only this one; default: all")
+    added.add_argument("--queue", **arguments.QUEUE, help="only this one; default: all")
     added.add_argument("--json", action="store_true", help="as JSON")
 
     added = verb("queue", agent.queue, "pause a queue, or resume it")
     added.add_argument("action", choices=("pause", "resume"))
-    added.add_argument("name", nargs="?", default="default", help="default: default")
+    added.add_argument("name", nargs="?", default="default", type=arguments.queue_name, help="default: default")
 
     from . import sample
     from .operations import cron
@@ -136,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logs.configure()
         code: int = args.work(args)
         return code
-    except PipelineError as error:
+    except MISTAKES as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # `status | head`

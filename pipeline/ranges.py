@@ -152,14 +152,8 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         super().__init__(*args, **kwargs)
         if self.start is None or self.stop is None:
             raise UsageError("RangeMonthly needs --start and --stop (or [RangeMonthly] start and stop in luigi.cfg)")
-        if self.start >= self.stop:
-            what = "empty" if self.start == self.stop else "inverted"
-            raise UsageError(
-                f"range --start {self.start:%Y-%m} --stop {self.stop:%Y-%m} is {what}: stop is the month after the last"
-            )
         today = dt.datetime.fromtimestamp(time.time() if self.now is None else self.now).date()
-        if self.start > today:
-            raise UsageError(f"--start {self.start:%Y-%m} is later than this month, {today:%Y-%m}")
+        check_span(self.start, self.stop, today)
         if issubclass(self.of, MonthTask):
             publisher = self._first.job.publisher_object
             publisher.check_offered(self._first.dataset, self.start)
@@ -273,12 +267,21 @@ class Refresh(_Warehouses, JobTask):
             raise PublisherTrouble(f"{self.publisher} could not be asked about a single month; nothing was changed")
 
 
+def check_span(start: dt.date | None, stop: dt.date | None, today: dt.date) -> None:
+    """Raise UsageError if there can be no month from ``start`` up to, not including, ``stop``; None is no bound."""
+    if start and stop and start >= stop:
+        what = "empty" if start == stop else "inverted"
+        raise UsageError(f"range --start {start:%Y-%m} --stop {stop:%Y-%m} is {what}: stop is the month after the last")
+    if start and start > today:
+        raise UsageError(f"--start {start:%Y-%m} is later than this month, {today:%Y-%m}")
+
+
 def dataset_names(text: str) -> list[str]:
     """The datasets of a comma-separated list, validated, each once."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     monthly = [name for name in dict.fromkeys(names) if datasets.get(name).is_monthly]
     if not monthly:
-        raise UsageError(f"[range] datasets names no dataset; choose from {', '.join(datasets.MONTHLY)}")
+        raise UsageError(f"{text!r} names no dataset with months; choose from {', '.join(datasets.MONTHLY)}")
     return monthly
 
 

@@ -137,7 +137,13 @@ def main(args: argparse.Namespace) -> int:
         months.append(start)
         start = (start + dt.timedelta(days=32)).replace(day=1)
     rows, seed = _whole_number(args.rows, "--rows"), _whole_number(args.seed, "--seed")
-    for path in publish(Path(args.to), args.dataset, months, rows=rows, seed=seed, layout=args.layout):
+    if not args.to.strip() or args.to.startswith("file:"):
+        raise UsageError(f"--to {args.to!r}: not a folder; write its path, such as ./published")
+    try:
+        paths = publish(Path(args.to), args.dataset, months, rows=rows, seed=seed, layout=args.layout)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
+    for path in paths:
         print(f"{path}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
     return 0
 

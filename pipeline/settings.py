@@ -25,6 +25,9 @@ from .errors import UsageError
 
 ENVIRONMENT_PREFIX = "PIPELINE_"
 
+#: Longest waits, in seconds, and oldest ages, in days (or hours): beyond them clocks and dates overflow.
+DAY, CENTURY = 86_400, 36_500
+
 
 class Choice(luigi.Parameter):
     """One of a few words."""
@@ -40,10 +43,10 @@ class Choice(luigi.Parameter):
 
 
 class Choices(luigi.Parameter):
-    """Some of a few words, comma-separated."""
+    """Some of a few words, comma-separated; at least ``least`` of them."""
 
-    def __init__(self, *choices: str, **kwargs: Any) -> None:
-        self.choices = choices
+    def __init__(self, *choices: str, least: int = 0, **kwargs: Any) -> None:
+        self.choices, self.least = choices, least
         super().__init__(default=",".join(kwargs.pop("default", choices)), **kwargs)
 
     def parse(self, x: str) -> str:
@@ -51,13 +54,15 @@ class Choices(luigi.Parameter):
         for word in words:
             if word not in self.choices:
                 raise UsageError(f"{word!r} is not one of {', '.join(self.choices)}")
+        if len(words) < self.least:
+            raise UsageError(f"{x!r} names none of {', '.join(self.choices)}")
         return ",".join(words)
 
 
 class Number(luigi.FloatParameter):
     """A number within bounds, in the unit that its description names."""
 
-    def __init__(self, *, least: float = 0, most: float = float("inf"), **kwargs: Any) -> None:
+    def __init__(self, *, least: float = 0, most: float, **kwargs: Any) -> None:
         self.least, self.most = least, most
         super().__init__(**kwargs)
 
@@ -72,10 +77,10 @@ class Number(luigi.FloatParameter):
 
 
 class Whole(luigi.IntParameter):
-    """A whole number of at least ``least``."""
+    """A whole number of at least ``least``, and of ``most`` at most if there is such a bound."""
 
-    def __init__(self, *, least: int = 0, **kwargs: Any) -> None:
-        self.least = least
+    def __init__(self, *, least: int = 0, most: int | None = None, **kwargs: Any) -> None:
+        self.least, self.most = least, most
         super().__init__(**kwargs)
 
     def parse(self, x: str) -> int:
@@ -83,6 +88,8 @@ class Whole(luigi.IntParameter):
             value = int(x)
         except ValueError:
             raise UsageError(f"{x!r} is not a whole number") from None
+        if self.most is not None and not self.least <= value <= self.most:
+            raise UsageError(f"{x} is not between {self.least} and {self.most}")
         if value < self.least:
             raise UsageError(f"{x} is less than {self.least}")
         return value
@@ -106,12 +113,18 @@ class YesNo(luigi.BoolParameter):
 class publisher(luigi.Config):
     name = Choice("tlc", "dtc", "sample", default="tlc", description="tlc, dtc or sample")
     url = luigi.Parameter(default="", description="base address instead of the publisher's own: https:, http: or file:")
-    max_age = Number(default=7.0, description="days after which a loaded month is asked about again at a web publisher")
-    absent_max_age = Number(default=6.0, description="hours for which 'not there' is believed without asking again")
-    timeout = Number(least=1, default=60.0, description="seconds without a byte until a request counts as lost")
+    max_age = Number(
+        most=CENTURY, default=7.0, description="days after which a loaded month is asked about again at a web publisher"
+    )
+    absent_max_age = Number(
+        most=CENTURY, default=6.0, description="hours for which 'not there' is believed without asking again"
+    )
+    timeout = Number(
+        least=1, most=DAY, default=60.0, description="seconds without a byte until a request counts as lost"
+    )
     attempts = Whole(least=1, default=5, description="tries of one request or transfer before the stage fails")
-    backoff = Number(default=2.0, description="seconds before the second try; doubles, with jitter")
-    max_backoff = Number(default=120.0, description="longest wait between two tries, in seconds")
+    backoff = Number(most=DAY, default=2.0, description="seconds before the second try; doubles, with jitter")
+    max_backoff = Number(most=DAY, default=120.0, description="longest wait between two tries, in seconds")
     allow_synthetic = YesNo(description="let synthetic months go where published ones are, and into server warehouses")
 
 
@@ -129,7 +142,7 @@ class warehouse(luigi.Config):
         default="duckdb:///warehouse.duckdb",
         description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
     )
-    lock_timeout = Number(default=60.0, description="seconds to wait for someone else's lock")
+    lock_timeout = Number(most=DAY, default=60.0, description="seconds to wait for someone else's lock")
     memory_limit = luigi.Parameter(default="192MB", description="memory of the embedded engine")
     location = luigi.Parameter(default="US", description="place of a BigQuery dataset that has to be made")
     maximum_bytes_billed = Whole(least=1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes")
@@ -144,7 +157,7 @@ class clean(luigi.Config):
 
 
 class range(luigi.Config):  # hides the built-in, in this module only
-    datasets = luigi.Parameter(default="yellow,green,fhv,fhvhv", description="datasets of AllTrips, comma-separated")
+    datasets = Choices("yellow", "green", "fhv", "fhvhv", least=1, description="datasets of AllTrips, comma-separated")
 
 
 class notify(luigi.Config):

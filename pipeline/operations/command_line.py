@@ -19,12 +19,12 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
 from luigi.rpc import RPCError
-from luigi.task_register import Register, TaskClassException
+from luigi.task_register import Register, TaskClassException, TaskClassNotFoundException
 
 from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
-from . import console, journal, logs, process
+from . import arguments, console, journal, logs, process
 from .worker import Worker
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
@@ -36,7 +36,8 @@ STOPPED = 130
 #: Whether Luigi's command runs, not one of its tools that only look at tasks.
 _is_running = False
 
-_MISTAKES = (PipelineError, ParameterException, TaskClassException)
+#: Whose text says what is wrong: ours, and those of Luigi about flags and tasks.
+MISTAKES = (PipelineError, ParameterException, TaskClassException)
 
 
 def install() -> None:
@@ -80,7 +81,7 @@ def _with_report(run: Any) -> Any:
                 _keep_plan(report.root)
                 report.finished(result.worker)
             failure = _failure_of(report, result)
-        except _MISTAKES as error:
+        except MISTAKES as error:
             failure = str(error)
             exit_with(error)
         except KeyboardInterrupt:
@@ -169,7 +170,8 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
 
 
 def _check_flags(given: Namespace) -> None:
-    """Refuse a flag whose value its parameter cannot read. Our own parameters say so better when their turn comes."""
+    """Refuse a flag whose value its parameter cannot read. Of a setting, ``settings.validate`` says more."""
+    sections = {section.get_task_family() for section in settings.SECTIONS}
     for family, is_without_section, name, parameter in Register.get_all_params():
         flags = {f"{family}_{name}": name if is_without_section else f"{family}_{name}"}
         if family == given.root_task:
@@ -179,8 +181,11 @@ def _check_flags(given: Namespace) -> None:
             try:
                 if text:
                     parameter.parse(text)
-            except (ParameterException, PipelineError, TaskClassException):
-                pass
+            except TaskClassNotFoundException:
+                raise UsageError(f"--{flag.replace('_', '-')}: {_no_such_task(text)}") from None
+            except PipelineError as error:
+                if family not in sections:
+                    raise UsageError(f"--{flag.replace('_', '-')}: {error}") from None
             except Exception as error:
                 raise UsageError(f"--{flag.replace('_', '-')}: {text!r} cannot be read: {error}") from None
 
@@ -195,13 +200,17 @@ def _check_core() -> None:
         raise UsageError(f"--workers {workers} (or [core] workers): nothing would run; give at least 1")
 
 
+def _no_such_task(name: str) -> UsageError:
+    near = difflib.get_close_matches(name, Register.task_names(), 1)
+    return UsageError(f"there is no task {name or repr(name)}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
 def _with_short_errors(build: Any) -> Any:
     """Let the parser say what is wrong in one line, without the usage of a hundred flags."""
 
     def build_parser(root_task: str | None = None, help_all: bool = False) -> ArgumentParser:
-        if root_task and root_task not in Register.task_names():
-            near = difflib.get_close_matches(root_task, Register.task_names(), 1)
-            exit_with(UsageError(f"there is no task {root_task}" + (f"; did you mean {near[0]}?" if near else "")))
+        if root_task is not None and root_task not in Register.task_names():
+            exit_with(_no_such_task(root_task))
         parser: ArgumentParser = build(root_task, help_all)
         parser.allow_abbrev = False  # --warehouse is a flag of a task, not short for --warehouse-url
 
@@ -227,6 +236,7 @@ def _with_answer(create: Any) -> Any:
     def create_remote_scheduler(self: Any, url: str) -> Any:
         import requests
 
+        arguments.check_luigid_url(url)
         try:
             requests.head(url, timeout=10, allow_redirects=False).close()
         except requests.RequestException:

@@ -26,10 +26,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from .. import datasets, planning
+from .. import planning, settings
 from ..errors import PipelineError, UsageError
 from ..ranges import AllTrips, dataset_names, plan_range
-from . import journal, notify
+from . import arguments, journal, notify
 from .command_line import USAGE
 
 #: Exit codes, as luigi.cfg's [retcode] has them.
@@ -45,14 +45,23 @@ INTERVAL, GRACE = 1.0, 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--last", type=int, metavar="N", help="all months from the oldest missing one of the last N")
-    parser.add_argument("--datasets", help="with --last: all, or some, comma-separated; default: [range] datasets")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="tasks at once; default 1")
-    parser.add_argument("--scheduler-url", metavar="URL", help="luigid, such as http://luigid:8082; default: none")
-    parser.add_argument("--log", metavar="FILE", help="log file, or - for stdout; default: runs/cron.log")
+    parser.add_argument(
+        "--last",
+        type=arguments.whole(1, 1200),  # a century, as for ages
+        metavar="N",
+        help="all months from the oldest missing one of the last N",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=arguments.all_or_some_datasets,
+        help="with --last: all, or some, comma-separated; default: [range] datasets",
+    )
+    parser.add_argument("--workers", **arguments.WORKERS, help="tasks at once; default 1")
+    parser.add_argument("--scheduler-url", **arguments.LUIGID, help="luigid, such as http://luigid:8082; default: none")
+    parser.add_argument("--log", type=arguments.text, metavar="FILE", help="or - for stdout; default: runs/cron.log")
     parser.add_argument(
         "--wait",
-        type=float,
+        type=arguments.number(0, 744),  # then the next month's run is due
         default=12.0,
         metavar="HOURS",
         help="longest wait for another task's run; default 12",
@@ -64,23 +73,15 @@ def cron(args: argparse.Namespace) -> int:
     """Run the command unless the same is running. Returns 0 if the root task is complete, and else says so."""
     if bool(args.task) == bool(args.last):
         raise UsageError("cron takes either --last N or a task, such as: cron --last 6, cron Refresh")
-    if args.last is not None and args.last < 1:
-        raise UsageError(f"--last {args.last} is not a number of months")
-    names = _dataset_names(args.datasets)
+    if args.task and args.datasets:
+        raise UsageError("--datasets goes with --last; a task has flags of its own, after its name")
+    names = dataset_names(args.datasets or settings.range().datasets)
     try:
         with _one_at_a_time(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
             return _Run(args, names, locks).run()
     except _Busy as busy:
         print(f"{busy}; nothing was started")
         return ALREADY_RUNNING
-
-
-def _dataset_names(text: str | None) -> list[str]:
-    from .. import settings
-
-    if text is None:
-        return dataset_names(settings.range().datasets)
-    return list(datasets.MONTHLY) if text == "all" else dataset_names(text)
 
 
 def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:

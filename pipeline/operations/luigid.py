@@ -25,7 +25,7 @@ from luigi.contrib.prometheus_metric import PrometheusMetricsCollector
 from luigi.db_task_history import Base, DbTaskHistory, TaskEvent, TaskParameter, TaskRecord
 from luigi.metrics import MetricsCollectors
 from luigi.task_history import StoredTask
-from tornado.ioloop import PeriodicCallback
+from tornado.ioloop import IOLoop, PeriodicCallback
 
 from ..errors import UsageError
 
@@ -133,18 +133,18 @@ class Scheduler(luigi.scheduler.Scheduler):
 
 def ui(args: argparse.Namespace) -> int:
     """Serve until somebody ends it. Raises UsageError where folder, database or port cannot be used."""
-    logging.getLogger("luigi").setLevel(logging.WARNING)
-    logging.getLogger("luigi").addHandler(logging.StreamHandler())
+    history = "[task_history] db_connection"
     if args.folder:
+        history = f"--folder {args.folder}"
+        _make(Path(args.folder), history)
         config = luigi.configuration.get_config()
         config.set("scheduler", "state_path", f"{args.folder}/state.pickle".replace("%", "%%"))
         config.set("task_history", "db_connection", f"sqlite:///{args.folder}/history.db".replace("%", "%%"))
-    scheduler = Scheduler(_open_history())
+    logging.getLogger("luigi").setLevel(logging.WARNING)
+    logging.getLogger("luigi").addHandler(logging.StreamHandler())
+    scheduler = Scheduler(_open_history(history))
     state = Path(luigi.scheduler.scheduler().state_path).absolute()
-    try:
-        state.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"[scheduler] state_path: {state.parent} cannot be made: {error.strerror}") from None
+    _make(state.parent, f"[scheduler] state_path: {state.parent}")
 
     def forget() -> None:
         removed = scheduler.task_history.forget(dt.datetime.now() - dt.timedelta(days=args.keep_days))
@@ -154,17 +154,24 @@ def ui(args: argparse.Namespace) -> int:
     forget()
     PeriodicCallback(scheduler.dump, SAVE_EVERY * 1000).start()
     PeriodicCallback(forget, FORGET_EVERY * 1000).start()
-    LOGGER.info(
-        "luigid on http://%s:%s, state and history in %s; Ctrl-C ends it", args.address, args.port, state.parent
-    )
+    where = f"http://{args.address}:{args.port}, state and history in {state.parent}"
+    IOLoop.current().add_callback(LOGGER.info, "luigid on %s; Ctrl-C ends it", where)  # when it listens
     try:
         luigi.server.run(api_port=args.port, address=args.address, scheduler=scheduler)
-    except OSError as error:
-        raise UsageError(f"--address {args.address} --port {args.port}: {error.strerror}; choose another") from None
+    except (OSError, UnicodeError) as error:  # some texts cannot even be looked up as a name
+        why = getattr(error, "strerror", None) or "no address"
+        raise UsageError(f"--address {args.address} --port {args.port}: {why}; choose another") from None
     return 0
 
 
-def _open_history() -> History:
+def _make(folder: Path, what: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{what} cannot be made: {error.strerror}; choose another") from None
+
+
+def _open_history(what: str) -> History:
     url = luigi.configuration.get_config().get("task_history", "db_connection", "")
     try:
         parsed = sqlalchemy.make_url(url)
@@ -172,4 +179,4 @@ def _open_history() -> History:
             Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
         return History(url)
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        raise UsageError(f"[task_history] db_connection cannot be used ({type(error).__name__})") from None
+        raise UsageError(f"{what} cannot be used for the history ({type(error).__name__}); choose another") from None

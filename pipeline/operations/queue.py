@@ -42,7 +42,7 @@ class Submission:
     """One run that somebody asked for. Times are ISO 8601, in UTC.
 
     ``command`` are the words after ``luigi --module pipeline``; ``meaning`` is what they and the submitter's settings
-    come to (``agent.meaning``). ``agent`` has claimed it; ``refusals`` say by agent why others have not.
+    come to (``agent.meaning``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
     """
 
     id: str
@@ -85,9 +85,7 @@ class Queue:
     """One queue. Every method is one or few requests to the store, whose errors it raises."""
 
     def __init__(self, name: str, store: Store | None = None) -> None:
-        if not re.fullmatch(r"\w[\w.-]{0,99}", name):
-            raise UsageError(f"{name!r} cannot be the name of a queue; use letters, digits, dots and dashes")
-        self.name = name
+        self.name = check_name(name)
         self._store = store or open_store(settings.workspace_url())
         self._seen: dict[str, tuple[str, float]] = {}
 
@@ -154,6 +152,13 @@ class Queue:
                 continue  # it ended while we looked
             except (ValueError, TypeError, AttributeError):
                 LOGGER.warning("%s is no submission; remove it", self._store.uri(path))
+
+
+def check_name(name: str) -> str:
+    """Refuse what cannot be a folder in every store."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise UsageError(f"{name!r} cannot be the name of a queue; use letters, digits, dots and dashes")
+    return name
 
 
 def names() -> list[str]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-from typing import Any
 
 from .. import completeness, datasets, planning, settings
 from ..completeness import Job
 from ..errors import UsageError
 from ..planning import Entry, Plan
-from ..ranges import AllTrips, MonthlyTrips, RangeMonthly, dataset_names
+from ..ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dataset_names
 from ..stages.base import JobTask
 from . import console, journal
+
+#: Tasks of which a range can be planned, by name.
+PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
 
 
 def current_job() -> Job:
@@ -23,9 +25,10 @@ def current_job() -> Job:
 
 def status(args: argparse.Namespace) -> int:
     """Print every month of the datasets with its state and why, from what is known without asking a publisher."""
+    today = dt.date.today()
+    check_span(args.start, args.stop, today)
     job = current_job()
     warehouses = [label for label in settings.warehouse_labels().split(",") if label]
-    today = dt.date.today()
     plan = Plan()
     with completeness.scheduling():
         plan.entries += planning.make_zones(job, warehouses, ask=False).entries
@@ -41,22 +44,12 @@ def status(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Print what RangeMonthly would run and the reason for each month. Runs nothing."""
-    given: dict[str, Any] = {name: value for name in ("start", "stop") if (value := getattr(args, name))}
-    if args.of_params:
-        try:
-            given["of_params"] = dict(json.loads(args.of_params))
-        except (TypeError, ValueError):
-            raise UsageError(f"--of-params {args.of_params!r} is not a JSON object") from None
+    given = {name: value for name in ("start", "stop", "of_params") if (value := getattr(args, name))}
     if args.of:
-        choices = {task.task_family: task for task in (MonthlyTrips, AllTrips)}
-        if args.of not in choices:
-            raise UsageError(f"--of {args.of} cannot be planned; choose {' or '.join(choices)}")
-        given["of"] = choices[args.of]
+        given["of"] = PLANNED[args.of]
     task = RangeMonthly(**given)
     if not issubclass(task.of, JobTask):
-        raise UsageError(
-            f"[RangeMonthly] of = {task.of.task_family} cannot be planned; choose MonthlyTrips or AllTrips"
-        )
+        raise UsageError(f"[RangeMonthly] of = {task.of.task_family} cannot be planned; choose {' or '.join(PLANNED)}")
     _show(task.plan, args.json)
     return 0
 
@@ -65,10 +58,10 @@ def forget(args: argparse.Namespace) -> int:
     """Make a month incomplete in lake and warehouses, so that the next run does it again. No row is removed."""
     from dataclasses import replace
 
-    job = current_job()
     dataset = datasets.get(args.dataset)
     if dataset.is_monthly == (args.month is None):
-        raise UsageError(f"{dataset.name}: {'name a --month' if dataset.is_monthly else 'it has no months'}")
+        raise UsageError(f"{dataset.name}: {'name a --month' if dataset.is_monthly else 'leave --month away'}")
+    job = current_job()
     title = f"{dataset.name} {args.month:%Y-%m}" if args.month else dataset.name
     known = job.lake_object.manifest(dataset.name, args.month) is not None
     job.lake_object.forget(dataset.name, args.month)
@@ -85,7 +78,7 @@ def forget(args: argparse.Namespace) -> int:
 
 
 def _names(args: argparse.Namespace) -> list[str]:
-    return [datasets.get(args.dataset).name] if args.dataset else dataset_names(settings.range().datasets)
+    return [args.dataset] if args.dataset else dataset_names(settings.range().datasets)
 
 
 def _next(month: dt.date) -> dt.date:
@@ -105,11 +98,3 @@ def _show(plan: Plan, as_json: bool) -> None:
 def _plain(entry: Entry) -> dict[str, str | None]:
     month = f"{entry.month:%Y-%m}" if entry.month else None
     return {"dataset": entry.dataset, "month": month, "state": entry.state, "reason": entry.reason}
-
-
-def month_argument(text: str) -> dt.date:
-    """``YYYY-MM`` of a command, as the tasks read it."""
-    try:
-        return dt.datetime.strptime(text, "%Y-%m").date()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a month; write it as YYYY-MM, such as 2021-01") from None

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import datasets, figures, settings
-from ..errors import PipelineError, UsageError
+from ..errors import PipelineError
 from ..lake import Lake, open_store
 from ..lake.layout import DATA, MANIFESTS, month_of
 from ..lake.manifest import Digest, Manifest
+from ..ranges import check_span
 from ..warehouse.base import LedgerRow
 
 Month = dt.date | None
@@ -71,13 +72,12 @@ class Line:
 
 def verify(args: argparse.Namespace) -> int:
     """Print every month that lake or ledger knows. Returns 0 if all agree, 1 if not."""
-    if args.start and args.stop and args.start >= args.stop:
-        raise UsageError(f"--start {args.start:%Y-%m} --stop {args.stop:%Y-%m} names no month; stop is the month after")
+    check_span(args.start, args.stop, dt.date.today())
     lake = Lake(open_store(settings.lake_url()))
     labels = _short([label for label in settings.warehouse_labels().split(",") if label])
     ledgers = {name: settings.open_warehouse(label).ledger() for name, label in labels.items()}
     lines: list[Line] = []
-    for name in [datasets.get(args.dataset).name] if args.dataset else datasets.DATASETS:
+    for name in [args.dataset] if args.dataset else datasets.DATASETS:
         manifests = lake.manifests(name)
         stored = {month for folder in (DATA, MANIFESTS) for month in _months(lake.store.list(f"{folder}/{name}"))}
         counts = {short: settings.open_warehouse(label).counts(datasets.get(name)) for short, label in labels.items()}

@@ -198,7 +198,10 @@ def test_failed_run_says_why(site: Site) -> None:
     ("arguments", "says"),
     [
         ((), "submit takes a task"),
-        (("RangeMonthly", "--start", "2021-13", "--stop", "2021-02"), "'2021-13' is not a month"),
+        (("RangeMonthly", "--start", "2021-13", "--stop", "2021-02"), "--start: '2021-13' is not a month"),
+        (("RangeMonthly", "--of", "MonthlyTrip"), "--of: there is no task MonthlyTrip; did you mean MonthlyTrips?"),
+        (("MonthlyTrips", "--dataset", "green"), "requires the 'month' parameter"),
+        (("",), "there is no task ''"),
         (("RangeMontly",), "did you mean RangeMonthly?"),
         (("RangeMonthly", "--warehouse-url", "postgresql+psycopg2://etl:tiger@db/x"), "a password does not belong"),
         (("--queue", "../x", "RangeMonthly"), "cannot be the name of a queue"),

@@ -64,24 +64,10 @@ def test_last_months_end_before_this_one(monkeypatch: pytest.MonkeyPatch, today:
     assert len(asked) == last and asked[-1] < today.replace(day=1) <= asked[-1] + dt.timedelta(days=31)
 
 
-@pytest.mark.parametrize(
-    "words", [(), ("--last", "6", "Refresh"), ("--last", "-1"), ("--last", "6", "--datasets", "x")]
-)
-def test_mistakes(words: tuple[str, ...]) -> None:
-    args = arguments(*words)
-    with pytest.raises(UsageError):
-        args.work(args)
-
-
 def test_what_follows_the_task_is_luigis() -> None:
     args = arguments("--workers", "2", "Refresh", "--since", "2024-01", "--workers", "3")
     assert args.workers == 2
     assert args.task == ["Refresh", "--since", "2024-01", "--workers", "3"]
-
-
-def test_all_datasets() -> None:
-    assert cron._dataset_names("all") == ["yellow", "green", "fhv", "fhvhv"]
-    assert cron._dataset_names("fhv, green") == ["fhv", "green"]
 
 
 def hold(path: Path, about: str) -> int:

@@ -11,6 +11,7 @@ import sqlalchemy
 from luigi.configuration import get_config
 from luigi.db_task_history import TaskEvent, TaskParameter, TaskRecord
 
+from pipeline.errors import UsageError
 from pipeline.operations import luigid
 
 
@@ -83,3 +84,10 @@ def test_state_that_cannot_be_written_does_not_stop_luigid(
     (tmp_path / "state.pickle.new").mkdir()
     scheduler.dump()
     assert "state of luigid cannot be saved" in caplog.text
+
+
+def test_history_that_cannot_be_opened_is_a_mistake_in_what_names_it(tmp_path: Path) -> None:
+    (tmp_path / "history.db").mkdir()
+    get_config().set("task_history", "db_connection", f"sqlite:///{tmp_path}/history.db")
+    with pytest.raises(UsageError, match="--folder here cannot be used"):
+        luigid._open_history("--folder here")

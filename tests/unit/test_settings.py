@@ -1,0 +1,52 @@
+"""What the settings refuse; that the line names the setting is tested with the real command."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline import settings
+from pipeline.errors import UsageError
+
+
+def numbers() -> Iterator[settings.Number]:
+    for _, _, parameter in settings.names():
+        if isinstance(parameter, settings.Number):
+            yield parameter
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "-inf", "1e12", "", "much"])
+def test_numbers_have_bounds(text: str) -> None:
+    found = list(numbers())
+    assert len(found) > 5
+    for number in found:
+        with pytest.raises(UsageError):
+            number.parse(text)
+
+
+def test_greatest_ages_and_waits_do_not_overflow() -> None:
+    for number in numbers():
+        assert dt.datetime.now() - dt.timedelta(days=number.parse(f"{min(number.most, settings.CENTURY):g}"))
+        assert number.most * 1000 < 2**31, "PostgreSQL counts milliseconds in four bytes"
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "-1", "80.5", ""])
+def test_whole_numbers_have_bounds(text: str) -> None:
+    with pytest.raises(UsageError):
+        settings.Whole(least=1, most=65535).parse(text)
+
+
+def test_whole_number_without_an_upper_bound() -> None:
+    assert settings.Whole(least=1).parse(str(2**40)) == 2**40
+    with pytest.raises(UsageError, match="0 is less than 1"):
+        settings.Whole(least=1).parse("0")
+
+
+@pytest.mark.parametrize("text", ["", " , ", "purple", "yellow,purple"])
+def test_datasets_of_a_range_are_named(text: str) -> None:
+    parameter = dict(settings.range.get_params())["datasets"]
+    assert parameter.parse("fhv, yellow") == "fhv,yellow"
+    with pytest.raises(UsageError, match="yellow, green, fhv, fhvhv"):
+        parameter.parse(text)
