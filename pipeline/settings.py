@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,6 +96,15 @@ class Whole(luigi.IntParameter):
         return value
 
 
+class Memory(luigi.Parameter):
+    """An amount of memory as DuckDB reads it."""
+
+    def parse(self, x: str) -> str:
+        if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", x, re.IGNORECASE):
+            raise UsageError(f"{x!r} is not an amount of memory; write it as 192MB or 2GB")
+        return x
+
+
 class YesNo(luigi.BoolParameter):
     """true or false; off by default, because Luigi cannot turn a flag off on the command line."""
 
@@ -143,7 +153,7 @@ class warehouse(luigi.Config):
         description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
     )
     lock_timeout = Number(most=DAY, default=60.0, description="seconds to wait for someone else's lock")
-    memory_limit = luigi.Parameter(default="192MB", description="memory of the embedded engine")
+    memory_limit = Memory(default="192MB", description="memory of the embedded engine")
     location = luigi.Parameter(default="US", description="place of a BigQuery dataset that has to be made")
     maximum_bytes_billed = Whole(least=1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes")
 

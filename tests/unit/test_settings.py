@@ -50,3 +50,12 @@ def test_datasets_of_a_range_are_named(text: str) -> None:
     assert parameter.parse("fhv, yellow") == "fhv,yellow"
     with pytest.raises(UsageError, match="yellow, green, fhv, fhvhv"):
         parameter.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "lots", "192", "-1GB", "GB", "1 gigabyte"])
+def test_amounts_of_memory(text: str) -> None:
+    parameter = dict(settings.warehouse.get_params())["memory_limit"]
+    for good in ("192MB", "1.5 GiB", "80%", "512mb"):
+        assert parameter.parse(good) == good
+    with pytest.raises(UsageError, match="write it as 192MB"):
+        parameter.parse(text)
