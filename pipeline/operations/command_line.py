@@ -25,6 +25,7 @@ from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
 from . import arguments, console, journal, logs, process
+from .rpc import Fetcher
 from .worker import Worker
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
@@ -244,7 +245,9 @@ def _with_answer(create: Any) -> Any:
             raise UsageError(
                 f"no luigid answers at {shown}; start one with `luigid`, or add --local-scheduler to run without"
             ) from None
-        return create(self, url)
+        scheduler = create(self, url)
+        scheduler._fetcher = Fetcher(url)
+        return scheduler
 
     return create_remote_scheduler
 

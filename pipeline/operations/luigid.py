@@ -1,8 +1,8 @@
 """``python -m pipeline ui``: luigid as it should run for a year, with state, history and metrics.
 
-Three things differ from Luigi's own ``luigid``, all of them here. The history works with SQLAlchemy 2 and forgets what
-is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. And
-the time for which luigid was away counts against no worker.
+Four things differ from Luigi's own ``luigid``, all of them here. The history works with SQLAlchemy 2 and forgets what
+is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. The
+time for which luigid was away counts against no worker. And a question for work does not count thousands of tasks.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ LOGGER = logging.getLogger("pipeline")
 
 #: Seconds between two writings of the state, and between two looks for history that is too old.
 SAVE_EVERY, FORGET_EVERY = 10, 3600
+
+#: Seconds between two looks for workers that have gone away, which Luigi has for every question of every worker.
+PRUNE_EVERY = 1
+
+#: What Luigi's worker expects besides a task, and does not look at then.
+NOT_COUNTED = {"n_pending_tasks": 0, "n_unique_pending": 0, "running_tasks": []}
 
 #: Tasks whose history is removed in one transaction: luigid answers nobody meanwhile.
 BATCH = 1000
@@ -110,6 +116,32 @@ class Scheduler(luigi.scheduler.Scheduler):
             metrics_custom_import=f"{__name__}.{Metrics.__name__}",
         )
         self._saved = b""
+        self._pruned_at = 0.0
+        self._is_giving_work = False
+
+    def prune(self) -> None:
+        """Look for workers and tasks that time out, which takes seconds: to look once in a second is enough."""
+        if time.monotonic() >= self._pruned_at + PRUNE_EVERY:
+            super().prune()
+            self._pruned_at = time.monotonic()
+
+    def get_work(self, **kwargs: Any) -> dict[str, Any]:
+        """As Luigi has it; only who gets no task is told what is pending, to decide whether to wait for it.
+
+        To count it takes longer than all the rest as soon as there are thousands of tasks.
+        """
+        self._is_giving_work = True
+        try:
+            reply: dict[str, Any] = super().get_work(**kwargs)
+        finally:
+            self._is_giving_work = False
+        if reply["task_id"] or "batch_id" in reply:
+            return {**NOT_COUNTED, **reply}
+        return {**self.count_pending(kwargs["worker"]), **reply}
+
+    def count_pending(self, worker: str) -> dict[str, Any]:
+        counts: dict[str, Any] = {} if self._is_giving_work else super().count_pending(worker)
+        return counts
 
     def load(self) -> None:
         super().load()

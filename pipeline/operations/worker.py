@@ -20,16 +20,21 @@ from typing import Any
 
 import luigi.scheduler
 import luigi.worker
+from luigi.rpc import RemoteScheduler
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING
 
 from .. import completeness
 from ..errors import PipelineError, TransientError
 from . import journal
+from .rpc import Announcer
 
 LOGGER = logging.getLogger("pipeline")
 
 #: The end of an explanation of an error that the same run would meet again.
 NOT_AGAIN = "(not tried again in this run)"
+
+#: Seconds between two looks, while nothing can be done, for tasks that lost their host.
+LOOK_EVERY = 5.0
 
 #: Seconds that a run waits for the scheduler to offer a failed task again. Ours does so after a few; one that was
 #: started with other settings may want to wait for a quarter of an hour, and that for ever.
@@ -54,10 +59,13 @@ def explain(title: str, error: BaseException) -> str:
 class Worker(luigi.worker.Worker):
     """One run's worker."""
 
+    _scheduler: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pid = os.getpid()
         self._failures: Counter[str] = Counter()
+        self._next_look = 0.0
         self._failed_at: dict[str, float] = {}  # those that wait to be offered again
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._stop_gently)
@@ -69,6 +77,19 @@ class Worker(luigi.worker.Worker):
             self._start_phasing_out()
         else:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    # -- planning ----------------------------------------------------------------------------------
+
+    def add(self, *args: Any, **kwargs: Any) -> bool:
+        """As Luigi has it, with several tasks on their way to luigid at once: it is told of thousands, one by one."""
+        scheduler = self._scheduler
+        if not isinstance(scheduler, RemoteScheduler):
+            return bool(super().add(*args, **kwargs))
+        try:
+            with Announcer(scheduler) as self._scheduler:
+                return bool(super().add(*args, **kwargs))
+        finally:
+            self._scheduler = scheduler
 
     # -- failures ----------------------------------------------------------------------------------
 
@@ -117,9 +138,26 @@ class Worker(luigi.worker.Worker):
             if time.monotonic() - since > PATIENCE:
                 self._failed_at[task_id] = time.monotonic()
                 self._give_up(task_id, {FAILED})
+        if not self._assistant and not get_work_response.running_tasks:
+            self._adopt()
         # What could not be scheduled never becomes ready, and neither does what needs it.
         is_waiting = self.add_succeeded or bool(get_work_response.running_tasks)
         return bool(is_waiting and super()._keep_alive(get_work_response))
+
+    def _adopt(self) -> None:
+        """Tell the scheduler anew of tasks that it would give to nobody.
+
+        Their host was at them or had just done them when this run was planned, so this run did not ask for them, and
+        was gone before it could say so.
+        """
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_EVERY
+        known = self._scheduler.dep_graph(task_id=self._first_task)
+        for name, task in list(self._scheduled_tasks.items()):
+            if name in known and known[name]["status"] == PENDING and not known[name]["workers"]:
+                with completeness.running():  # not what was true when the run was planned
+                    list(self._add(task, _is_complete(task)))
 
     def _left_over(self) -> list[luigi.Task]:
         """Tasks of this run that nobody has done. Those that others have done are noted as done."""

@@ -20,7 +20,7 @@ class Download(Stage):
 
     @property
     def resources(self) -> dict[str, int]:
-        return {f"download_{self.job.publisher_object.name}": 1}
+        return {f"download_{self.publisher.partition('=')[0]}": 1}
 
     def output(self) -> StoreTarget:
         return StoreTarget(self.scratch.store, self.scratch.path(RAW))

@@ -91,3 +91,30 @@ def test_history_that_cannot_be_opened_is_a_mistake_in_what_names_it(tmp_path: P
     get_config().set("task_history", "db_connection", f"sqlite:///{tmp_path}/history.db")
     with pytest.raises(UsageError, match="--folder here cannot be used"):
         luigid._open_history("--folder here")
+
+
+def test_who_gets_no_task_is_told_what_is_pending(scheduler: luigid.Scheduler) -> None:
+    scheduler.add_task(task_id="first", worker="w", family="Load")
+    scheduler.add_task(task_id="then", worker="w", family="Load", deps=["first"])
+    assert scheduler.get_work(worker="w")["task_id"] == "first"
+    waiting = scheduler.get_work(worker="w")
+    assert (waiting["task_id"], waiting["n_pending_tasks"], waiting["n_unique_pending"]) == (None, 1, 1)
+    assert [task["task_id"] for task in waiting["running_tasks"]] == ["first"]
+    assert scheduler.count_pending("w") == {name: waiting[name] for name in waiting if name != "task_id"}
+    scheduler.disable_worker("w")
+    stopped = scheduler.get_work(worker="w")
+    assert (stopped["n_pending_tasks"], stopped["worker_state"]) == (0, "disabled")
+
+
+def test_workers_that_are_gone_are_looked_for_once_in_a_second(
+    scheduler: luigid.Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    monkeypatch.setattr(scheduler, "_prune_workers", lambda: looks.append(1))
+    for _ in range(100):
+        scheduler.get_work(worker="w")
+    assert 1 <= len(looks) <= 3
+    before = len(looks)
+    scheduler._pruned_at -= luigid.PRUNE_EVERY
+    scheduler.get_work(worker="w")
+    assert len(looks) > before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, ClassVar
 
 import luigi
@@ -99,7 +100,7 @@ def test_scheduler_that_would_repeat_for_ever_is_not_followed() -> None:
 def test_scheduler_that_waits_long_before_it_repeats_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.operations.worker.PATIENCE", 0.1)
     scheduler = make_scheduler()
-    scheduler._config.retry_delay = 900
+    monkeypatch.setattr(scheduler._config, "retry_delay", 900)  # which all schedulers share
     Fails.errors = [Throttled("too many")]
     run(scheduler)
     assert (Fails.runs, Fails.done) == (1, False)
@@ -133,3 +134,36 @@ def test_run_that_the_scheduler_forgot_is_told_again(monkeypatch: pytest.MonkeyP
         scheduler._state.inactivate_tasks([Fails("a").task_id])
         worker.run()
     assert (Fails.runs, Fails.done) == (1, True)
+
+
+class Then(luigi.Task):
+    """Comes after the one that fails or not."""
+
+    def requires(self) -> luigi.Task:
+        return Fails("a")
+
+    def complete(self) -> bool:
+        return False
+
+    def run(self) -> None:
+        Fails.runs += 10
+
+
+@pytest.mark.parametrize("was_done", [True, False], ids=["done and not told", "not done"])
+def test_task_whose_host_was_cut_off_is_taken_over(was_done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted as complete, or ran elsewhere, when this run was planned: then the scheduler does not listen."""
+    monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.1)
+    scheduler = make_scheduler()
+    scheduler.add_task(task_id=Fails("a").task_id, worker="cut off", status="PENDING", family="Fails")
+    assert scheduler.get_work(worker="cut off")["task_id"] == Fails("a").task_id
+    Fails.done = True
+    worker = Worker(scheduler=scheduler, keep_alive=True, wait_interval=0.01, wait_jitter=0.0)
+    with worker:
+        worker.add(Then())
+        Fails.done = was_done
+        scheduler._state.inactivate_workers(["cut off"])
+        alarm = threading.Timer(20, worker._start_phasing_out)  # without being taken over it would wait for ever
+        alarm.start()
+        worker.run()
+        alarm.cancel()
+    assert Fails.runs == (10 if was_done else 11)

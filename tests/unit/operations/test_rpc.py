@@ -1,0 +1,111 @@
+"""Requests to luigid: errors are heard, and the environment counts as it does for Luigi's own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from luigi.rpc import RequestsFetcher, RPCError
+
+from pipeline.operations.rpc import AT_ONCE, Announcer, Fetcher
+
+
+class Answers:
+    """A scheduler that answers when told to, and refuses one task."""
+
+    def __init__(self, refused: str = "") -> None:
+        self.refused = refused
+        self.told: list[str] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def add_task(self, task_id: str, **task: Any) -> None:
+        assert self.go_on.wait(10)
+        if task_id == self.refused:
+            raise RPCError(task_id)
+        self.told.append(task_id)
+
+    def ping(self) -> str:
+        return "pong"
+
+
+def test_every_task_is_told_before_planning_ends() -> None:
+    scheduler = Answers()
+    scheduler.go_on.clear()
+    names = [str(number) for number in range(AT_ONCE)]
+    with Announcer(scheduler) as announcer:  # type: ignore[arg-type]
+        for name in names:
+            announcer.add_task(task_id=name)
+        assert scheduler.told == [] and announcer.ping() == "pong", "nobody waits for the answers"
+        scheduler.go_on.set()
+    assert sorted(scheduler.told) == names
+
+
+@pytest.mark.parametrize("refused", ["0", "50", "99"])
+def test_refusal_is_heard_and_ends_planning(refused: str) -> None:
+    scheduler = Answers(refused)
+    with pytest.raises(RPCError, match=refused), Announcer(scheduler) as announcer:  # type: ignore[arg-type]
+        for number in range(100):
+            announcer.add_task(task_id=str(number))
+    assert len(scheduler.told) < int(refused) + 4 * AT_ONCE, "not all the others first"
+
+
+def test_error_while_planning_waits_for_no_request_that_is_not_begun() -> None:
+    scheduler = Answers()
+    scheduler.go_on.clear()
+    with pytest.raises(KeyboardInterrupt), Announcer(scheduler) as announcer:  # type: ignore[arg-type]
+        for number in range(2 * AT_ONCE):
+            announcer.add_task(task_id=str(number))
+        threading.Timer(0.2, scheduler.go_on.set).start()
+        raise KeyboardInterrupt
+    assert len(scheduler.told) == AT_ONCE
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"HTTP_PROXY": "http://127.0.0.1:1", "REQUESTS_CA_BUNDLE": "/etc/ca.pem"},
+        {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "luigid.example"},
+        {"NETRC": "netrc"},
+    ],
+    ids=["nothing", "proxy", "proxy for others", "password"],
+)
+def test_environment_counts_as_for_luigis_own_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    (tmp_path / "netrc").write_text("machine luigid.example login me password secret\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    sent: list[tuple[Any, dict[str, Any]]] = []
+
+    def send(self: Any, request: Any, **options: Any) -> Any:
+        sent.append((request, options))
+        raise InterruptedError
+
+    url = "http://luigid.example:8082"
+    with mock.patch("requests.Session.send", send):
+        for fetcher in (RequestsFetcher(), Fetcher(url)):
+            with pytest.raises(InterruptedError):
+                fetcher.fetch(f"{url}/api/ping", {"data": "{}"}, 10)
+    (theirs, their_options), (ours, our_options) = sent
+    assert our_options == their_options
+    assert (ours.headers, ours.body) == (theirs.headers, theirs.body)
+    assert ("Authorization" in ours.headers) == ("NETRC" in environment)
+
+
+def test_connection_is_not_shared_with_a_forked_process() -> None:
+    fetcher = Fetcher("http://luigid.example:8082")
+    before = fetcher.session
+    fetcher.check_pid()
+    assert fetcher.session is before
+    fetcher.process_id = os.getpid() + 1
+    fetcher.check_pid()
+    assert fetcher.session is not before and not fetcher.session.trust_env
