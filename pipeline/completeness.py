@@ -5,7 +5,7 @@ publisher, current source version, rules, and no column kept out that the declar
 warehouse when it is complete in the lake and the newest ledger row records the same file.
 
 While Luigi schedules, thousands of tasks are asked; ``scheduling`` then answers all of them from one look at
-the lake and one query per warehouse. While a task runs, every question is a fresh look.
+the lake and one query per warehouse. When a task begins to run, ``running`` forgets that and looks afresh.
 """
 
 from __future__ import annotations
@@ -53,26 +53,44 @@ class Job:
 
 
 class Look:
-    """Fresh answers: every question is one small request."""
+    """Answers for one task: every question is one small request, made when it is first asked."""
+
+    def __init__(self) -> None:
+        self._manifests: dict[tuple[str, str, Month], Manifest | None] = {}
+        self._observations: dict[tuple[str, str], dict[str, dict[Month, dict[str, Any]]]] = {}
+        self._ledgers: dict[str, dict[Slice, LedgerRow]] = {}
 
     def manifest(self, job: Job, dataset: str, month: Month) -> Manifest | None:
-        return job.lake_object.manifest(dataset, month)
+        key = job.lake, dataset, month
+        if key not in self._manifests:
+            self._manifests[key] = job.lake_object.manifest(dataset, month)
+        return self._manifests[key]
 
     def observation(self, job: Job, dataset: str, month: Month) -> dict[str, Any] | None:
-        return job.lake_object.observations(job.publisher).get(dataset, {}).get(month)
+        return self.observations(job, dataset).get(month)
+
+    def observations(self, job: Job, dataset: str) -> dict[Month, dict[str, Any]]:
+        key = job.lake, job.publisher
+        if key not in self._observations:
+            self._observations[key] = self._read_observations(job)
+        return self._observations[key].setdefault(dataset, {})
+
+    def _read_observations(self, job: Job) -> dict[str, dict[Month, dict[str, Any]]]:
+        return job.lake_object.observations(job.publisher)
 
     def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
-        return settings.open_warehouse(warehouse).ledger()
+        if warehouse not in self._ledgers:
+            self._ledgers[warehouse] = settings.open_warehouse(warehouse).ledger()
+        return self._ledgers[warehouse]
 
 
 class Snapshot(Look):
-    """One look at each lake, one query per warehouse, made when first asked."""
+    """Answers for thousands of tasks: one look at each lake, one query per warehouse, made when first asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._listings: dict[str, Listing] = {}
-        self._manifests: dict[tuple[str, str], dict[Month, Manifest]] = {}
-        self._observations: dict[tuple[str, str], dict[str, dict[Month, dict[str, Any]]]] = {}
-        self._ledgers: dict[str, dict[Slice, LedgerRow]] = {}
+        self._months: dict[tuple[str, str], dict[Month, Manifest]] = {}
 
     def _listing(self, job: Job) -> Listing:
         if job.lake not in self._listings:
@@ -81,57 +99,48 @@ class Snapshot(Look):
 
     def manifests(self, job: Job, dataset: str) -> dict[Month, Manifest]:
         key = job.lake, dataset
-        if key not in self._manifests:
-            self._manifests[key] = job.lake_object.manifests(dataset, self._listing(job))
-        return self._manifests[key]
-
-    def observations(self, job: Job, dataset: str) -> dict[Month, dict[str, Any]]:
-        key = job.lake, job.publisher
-        if key not in self._observations:
-            self._observations[key] = job.lake_object.observations(job.publisher, self._listing(job))
-        return self._observations[key].setdefault(dataset, {})
+        if key not in self._months:
+            self._months[key] = job.lake_object.manifests(dataset, self._listing(job))
+        return self._months[key]
 
     def manifest(self, job: Job, dataset: str, month: Month) -> Manifest | None:
         return self.manifests(job, dataset).get(month)
 
-    def observation(self, job: Job, dataset: str, month: Month) -> dict[str, Any] | None:
-        return self.observations(job, dataset).get(month)
-
-    def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
-        if warehouse not in self._ledgers:
-            self._ledgers[warehouse] = super().ledger(warehouse)
-        return self._ledgers[warehouse]
+    def _read_observations(self, job: Job) -> dict[str, dict[Month, dict[str, Any]]]:
+        return job.lake_object.observations(job.publisher, self._listing(job))
 
 
-_FRESH = Look()
-_snapshot: Snapshot | None = None
+_look: Look | None = None
 
 
 @contextmanager
 def scheduling() -> Iterator[Snapshot]:
     """Answer from one snapshot inside this context; the outermost one makes it."""
-    global _snapshot
-    before = _snapshot
-    _snapshot = before or Snapshot()
-    try:
-        yield _snapshot
-    finally:
-        _snapshot = before
+    snapshot = _look if isinstance(_look, Snapshot) else Snapshot()
+    with _looking(snapshot):
+        yield snapshot
 
 
 @contextmanager
 def running() -> Iterator[None]:
     """Look afresh inside this context: a task runs, and what others did since matters."""
-    global _snapshot
-    before, _snapshot = _snapshot, None
+    with _looking(Look()):
+        yield
+
+
+@contextmanager
+def _looking(look: Look) -> Iterator[None]:
+    global _look
+    before, _look = _look, look
     try:
         yield
     finally:
-        _snapshot = before
+        _look = before
 
 
 def look() -> Look:
-    return _snapshot or _FRESH
+    """What answers now; outside of both contexts each question is a request of its own."""
+    return _look or Look()
 
 
 def seen_since(job: Job, dataset: str, month: Month, fetched_at: dt.datetime | None) -> Version | None:

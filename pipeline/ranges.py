@@ -129,6 +129,9 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
 
     title = "RangeMonthly"
 
+    #: Asks about so many months, when it runs too, that one look at all of them is cheaper.
+    spans_months = True
+
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Write into ``of_params`` all that the output depends on, so that it is part of this task's identity."""
@@ -215,6 +218,7 @@ class Refresh(_Warehouses, JobTask):
     """
 
     title = "Refresh"
+    spans_months = True
 
     dataset = luigi.Parameter(default="", positional=False, description="comma-separated; default [range] datasets")
     since = parameters.Month(default=None, description="first month to ask about, YYYY-MM")

@@ -17,7 +17,6 @@ from luigi.rpc import RemoteScheduler
 
 from .. import completeness, settings
 from ..lake import open_store
-from ..stages.base import MonthTask
 from . import logs
 
 #: In the environment of a process that must not outlive its parent: the parent's process id.
@@ -65,7 +64,7 @@ class TaskContext:
             logs.configure(to_file=True)
         self._report_once()
         self._stack.enter_context(completeness.running())
-        if not isinstance(self._task_process.task, MonthTask):  # it asks about all of its months, and makes nothing
+        if getattr(self._task_process.task, "spans_months", False):  # it asks about all of them, and makes nothing
             self._stack.enter_context(completeness.scheduling())
         return self
 

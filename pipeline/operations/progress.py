@@ -15,7 +15,7 @@ from . import journal, logs
 if TYPE_CHECKING:
     from ..stages.base import MonthTask
 
-#: Seconds between two reports of one stage; a report to luigid is a request.
+#: Seconds between two reports of one stage, and before luigid hears of it at all: each report is a request.
 INTERVAL = 0.5
 
 LOGGER = logging.getLogger("pipeline")
@@ -26,7 +26,9 @@ class StageProgress:
 
     def __init__(self, task: MonthTask) -> None:
         self._task = task
+        self._begun = time.monotonic()
         self._next = 0.0
+        self._is_linked = False
         self._about = {
             "task": task.task_id,
             "stage": task.task_family,
@@ -37,8 +39,6 @@ class StageProgress:
 
     def started(self) -> None:
         journal.record("stage", state="started", **self._about)
-        if logs.path().exists():
-            self.link(logs.path().as_uri())
 
     def __call__(self, done: int, total: int, unit: str = "rows", note: str = "") -> None:
         """``done`` of ``total`` units; a total of 0 means that nobody knows. Cheap: most calls do nothing."""
@@ -47,24 +47,35 @@ class StageProgress:
             return
         self._next = now + INTERVAL
         journal.record("stage", state="running", done=done, total=total, unit=unit, note=note, **self._about)
+        if now < self._begun + INTERVAL:
+            return
+        self._link_to_log()
         tell(self._task, "status_message", f"{done:,} of {total:,} {unit}{note}" if total else f"{done:,} {unit}{note}")
         if total:
             tell(self._task, "progress_percentage", min(100, done * 100 // total))
 
     def link(self, url: str) -> None:
         """Where luigid's page shall lead to: what the stage made, or the page of the job that makes it."""
+        self._is_linked = True
         tell(self._task, "tracking_url", url)
+
+    def _link_to_log(self) -> None:
+        """The run's log, unless there is something better to look at."""
+        if not self._is_linked and logs.path().exists():
+            self.link(logs.path().as_uri())
 
     def done(self, details: dict[str, Any], seconds: float) -> None:
         journal.record("stage", state="done", seconds=seconds, **details, **self._about)
         shown = ", ".join(
             f"{value:,} {name.replace('_', ' ')}" for name, value in details.items() if isinstance(value, int)
         )
+        self._link_to_log()
         tell(self._task, "status_message", summary(details) or shown or str(details.get("outcome", "done")))
         tell(self._task, "progress_percentage", 100)
         LOGGER.info("%s: %s, %.1f s", self._task.title, shown or "done", seconds)
 
     def failed(self, error: BaseException, seconds: float) -> None:
+        self._link_to_log()
         journal.record(
             "stage", state="failed", seconds=seconds, error=type(error).__name__, message=str(error), **self._about
         )

@@ -119,8 +119,9 @@ class Stage(MonthTask):
             try:
                 return self.work(progress)
             except LakeTrouble:
-                if self.complete():
-                    return {"outcome": DONE_BY_ANOTHER}
+                with completeness.running():
+                    if self.complete():
+                        return {"outcome": DONE_BY_ANOTHER}
                 raise
 
         return publishers.retrying(once, settings.retry_policy())
@@ -130,7 +131,7 @@ class Stage(MonthTask):
 
     def run(self) -> None:
         """Do the work unless it is done already, and try again while the error is one that may pass."""
-        with self.lock():
+        with self.lock(), completeness.running():
             if self.complete():  # Luigi asked before another process did it
                 return
             started = time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from .. import datasets
-from ..completeness import refuse_mixture, warehouse_reason
+from ..completeness import look, refuse_mixture, warehouse_reason
 from ..errors import UsageError
 from ..operations.progress import StageProgress, rejects
 from . import parameters
@@ -95,9 +95,8 @@ class Load(Stage):
         warehouse = settings.open_warehouse(self.warehouse)
         if manifest.is_synthetic and not warehouse.takes_synthetic:
             refuse_mixture(True, [False], self.warehouse)
-        refuse_mixture(
-            manifest.is_synthetic, [bool(row.is_synthetic) for row in warehouse.ledger().values()], self.warehouse
-        )
+        ledger = look().ledger(self.warehouse)
+        refuse_mixture(manifest.is_synthetic, [bool(row.is_synthetic) for row in ledger.values()], self.warehouse)
         row = ledger_row(manifest, run_id())
         warehouse.on_job = progress.link
         note = rejects(manifest.rows_rejected)

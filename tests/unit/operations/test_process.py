@@ -78,14 +78,14 @@ def test_interrupt_that_meets_a_finalizer_still_stops_the_run() -> None:
 
 @pytest.mark.parametrize(
     ("task", "looks_once"),
-    [("RangeMonthly", True), ("AllTrips", True), ("TaxiZones", True), ("MonthlyTrips", False), ("Load", False)],
+    [("RangeMonthly", True), ("Refresh", True), ("AllTrips", False), ("TaxiZones", False), ("MonthlyTrips", False)],
 )
 def test_only_tasks_over_many_months_look_once_for_all(tmp_path: Path, task: str, looks_once: bool) -> None:
     """One month is asked for by small requests: a listing of the whole lake for each would take longer and longer."""
     words = {
         "RangeMonthly": {"of": pipeline.MonthlyTrips, "start": MONTH, "stop": dt.date(2020, 2, 1)},
         "TaxiZones": {},
-        "Load": {"dataset": "green", "month": MONTH, "warehouse": f"duckdb@{tmp_path}/warehouse.duckdb"},
+        "Refresh": {"since": MONTH},
     }.get(task, {"month": MONTH})
     job = {"publisher": "sample", "lake": f"file:{tmp_path}", "workspace": f"file:{tmp_path}"}
     process = mock.Mock(task=getattr(pipeline, task)(**({} if task == "RangeMonthly" else job), **words))
