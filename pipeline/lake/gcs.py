@@ -122,8 +122,7 @@ class GcsStore(Store):
     def write(
         self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
     ) -> StoredObject:
-        crc32c = google_crc32c.Checksum(data)
-        return self._upload(path, lambda: io.BytesIO(data), len(data), _text(crc32c), metadata, if_version)
+        return self._upload(path, lambda: io.BytesIO(data), len(data), metadata, if_version)
 
     def put(
         self,
@@ -133,12 +132,15 @@ class GcsStore(Store):
         progress: Progress | None = None,
         if_version: str | None = None,
     ) -> StoredObject:
-        size, crc32c = _sum_of(local)
-        return self._upload(path, lambda: _Watched(local, size, progress), size, crc32c, metadata, if_version)
+        size = local.stat().st_size
+        return self._upload(path, lambda: _Watched(local, size, progress), size, metadata, if_version)
 
     def has_bytes(self, path: str, local: Path) -> bool:
         found = self._find(path)
-        return found is not None and (found.size, found.crc32c) == _sum_of(local)
+        if found is None or found.size != local.stat().st_size:
+            return False
+        with open(local, "rb") as file:
+            return bool(found.crc32c == _sum_of(file))
 
     def copy(self, path: str, to: str) -> StoredObject:
         source = self._find(path)
@@ -284,9 +286,8 @@ class GcsStore(Store):
     def _upload(
         self,
         path: str,
-        open_stream: Callable[[], io.IOBase],
+        open_stream: Callable[[], BinaryIO],
         size: int,
-        crc32c: str,
         metadata: Mapping[str, str] | None,
         if_version: str | None,
     ) -> StoredObject:
@@ -313,7 +314,8 @@ class GcsStore(Store):
                     if isinstance(error, GoogleAuthError | Forbidden) or is_bucket_missing(error):
                         raise
                     stored = self._find(path)
-                    if stored and (stored.size, stored.crc32c) == (size, crc32c):
+                    stream.seek(0)
+                    if stored and stored.size == size and stored.crc32c == _sum_of(stream):
                         return self._object(stored)  # our own write, whose reply was lost, or the very same bytes
                     if isinstance(error, PreconditionFailed) and if_version is not None:
                         raise
@@ -424,13 +426,12 @@ class _Summed:
         return int(self._stream.write(data))
 
 
-def _sum_of(local: Path) -> tuple[int, str]:
-    """Size and CRC32C of a local file."""
+def _sum_of(stream: BinaryIO) -> str:
+    """CRC32C of what is left of a stream."""
     crc32c = google_crc32c.Checksum()
-    with open(local, "rb") as file:
-        for chunk in iter(lambda: file.read(1024 * 1024), b""):
-            crc32c.update(chunk)
-        return file.tell(), _text(crc32c)
+    while chunk := stream.read(1024 * 1024):
+        crc32c.update(chunk)
+    return _text(crc32c)
 
 
 def _text(crc32c: google_crc32c.Checksum) -> str:
