@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ Work = Callable[[], dict[str, Any]]
 
 def stages(folder: str, dataset: str, month: str, timed: list[str], before: list[str] | None = None) -> Work:
     """The ``timed`` stages of a month, after those that come ``before`` (names of the stages, in their order)."""
-    import pyarrow.parquet  # noqa: F401  (what the stages import when they run)
-
     import pipeline
-    import pipeline.cleaning.cleaner
     from pipeline import settings
+    from pipeline.operations import process
+
+    for module in process.modules_of_workers():  # as the processes of a run have it, and as the peers have theirs
+        import_module(module)
 
     def task(name: str) -> Any:
         return getattr(pipeline, name)(dataset=dataset, month=dt.date.fromisoformat(f"{month}-01"))

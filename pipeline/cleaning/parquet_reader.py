@@ -112,20 +112,21 @@ def _as_json(batch: pa.RecordBatch, rows: np.ndarray) -> list[str]:
 def _json_texts(array: pa.Array) -> pa.Array:
     """Each value as JSON. All at once for what official files hold; a million rejects would take a minute otherwise."""
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        return _json_texts(array.dictionary).take(array.indices).fill_null("null")
     texts = None
     if pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
         texts = array.cast(pa.string())
     elif pa.types.is_floating(array.type):
         texts = array.cast(pa.string())
-        texts = pc.if_else(pc.is_finite(array), texts, _quoted(texts))
+        if not values.all_finite(array):
+            texts = pc.if_else(pc.is_finite(array), texts, _quoted(texts))
     elif pa.types.is_timestamp(array.type):  # years outside of Python's range have a text too
         texts = _quoted(array.cast(pa.string()))
     elif pa.types.is_string(array.type) and pc.all(pc.match_substring_regex(array, _PLAIN), min_count=0).as_py():
         texts = _quoted(array)
     if texts is None:
         texts = pa.array([json.dumps(_json_value(value)) for value in array.to_pylist()], pa.string())
-    return texts.fill_null("null")
+    return texts.fill_null("null") if texts.null_count else texts
 
 
 def _quoted(texts: pa.Array) -> pa.Array:

@@ -10,6 +10,7 @@ These take everything that Arrow takes and give the same value, so that the read
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Callable
 
@@ -166,12 +167,22 @@ def from_arrow(values: pa.Array, column: Column) -> Converted:
 def in_range(values: pa.Array) -> bool:
     """Whether all floats are finite and all times lie in ``TIMES``; the readers' fast path needs no more."""
     if pa.types.is_floating(values.type):
-        return pc.all(pc.is_finite(values), min_count=0).as_py()
+        return all_finite(values)
     if pa.types.is_timestamp(values.type):
-        bounds = pc.min_max(values.view(pa.int64()))
-        low, high = bounds["min"].as_py(), bounds["max"].as_py()
-        return low is None or (low >= TIMES[0] and high <= TIMES[1])
+        return _lies_in(values.view(pa.int64()), *TIMES)
     return True
+
+
+def all_finite(values: pa.Array) -> bool:
+    """Whether no float is NaN or infinite. Their sum tells it in one pass, unless it is too large itself."""
+    total = pc.sum(values).as_py()
+    return total is None or math.isfinite(total) or bool(pc.all(pc.is_finite(values), min_count=0).as_py())
+
+
+def _lies_in(values: pa.Array, lowest: int, highest: int) -> bool:
+    bounds = pc.min_max(values)
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    return low is None or (low >= lowest and high <= highest)
 
 
 # -- texts ---------------------------------------------------------------------------------------
@@ -223,7 +234,7 @@ def _number(values: pa.Array, column: Column) -> Converted:
     if pa.types.is_decimal(kind):  # by way of its text: Arrow's own cast is off in the last digit
         values = values.cast(pa.string())
     values = values.cast(pa.float64())
-    if pc.all(pc.is_finite(values), min_count=0).as_py():
+    if all_finite(values):
         try:
             return values.cast(column.arrow_type), None
         except pa.ArrowInvalid:
@@ -267,10 +278,11 @@ def _time(values: pa.Array) -> Converted:
     per_unit = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(values.type.unit)
     if per_unit is None:  # nanoseconds; what is finer than a microsecond is cut off
         return values.cast(pa.timestamp("us"), safe=False), None
-    raw = values.view(pa.int64())
-    bad = _true(pc.or_(pc.less(raw, -(-TIMES[0] // per_unit)), pc.greater(raw, TIMES[1] // per_unit)))
-    values = _null_where(values, bad) if bad.any() else values
-    return values.cast(pa.timestamp("us")), bad if bad.any() else None
+    raw, (lowest, highest) = values.view(pa.int64()), (-(-TIMES[0] // per_unit), TIMES[1] // per_unit)
+    if _lies_in(raw, lowest, highest):
+        return values.cast(pa.timestamp("us")), None
+    bad = _true(pc.or_(pc.less(raw, lowest), pc.greater(raw, highest)))
+    return _null_where(values, bad).cast(pa.timestamp("us")), bad
 
 
 def _is_text(kind: pa.DataType) -> bool:
