@@ -117,12 +117,12 @@ class Options:
     """What a warehouse needs from the settings; passed in, because a warehouse does not know the settings.
 
     ``lock_timeout``: seconds to wait for someone else's lock. ``memory_limit`` and ``threads``: of an embedded engine
-    (192MB: 24 million rows load within 340 MB for the whole process).
+    (160MB: 24 million rows load within 370 MB for the whole process).
     ``maximum_bytes_billed``: per BigQuery query. ``location``: of a BigQuery dataset to create.
     """
 
     lock_timeout: float = 60.0
-    memory_limit: str = "192MB"
+    memory_limit: str = "160MB"
     maximum_bytes_billed: int = 10 * 1024**3
     location: str = "US"
     labels: Mapping[str, str] = field(default_factory=dict)
