@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
     added = verb("status", status.status, "every month, its state and why; asks no publisher")
     added.add_argument(
-        "--dataset", type=arguments.monthly_dataset, help="only this one; default: those of [range] datasets"
+        "--dataset", type=arguments.monthly_dataset, help="only this one and zones; default: those of [range] datasets"
     )
     added.add_argument("--start", **arguments.MONTH, help="first month; default: the dataset's first")
     added.add_argument("--stop", **arguments.MONTH, help="month after the last; default: next month")
@@ -81,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     added.set_defaults(validate=False)  # what is wrong with the settings is its first finding
 
     added = verb("forget", status.forget, "make a month incomplete on purpose, so that the next run does it again")
-    added.add_argument("--dataset", type=arguments.dataset, required=True)
-    added.add_argument("--month", **arguments.MONTH)
+    added.add_argument("--dataset", type=arguments.dataset, required=True, help="of the month, or zones")
+    added.add_argument("--month", **arguments.MONTH, help="the month; zones has none")
 
     added = verb("ui", _ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
     added.add_argument("--port", type=arguments.whole(1, 65535), default=8082, help="default 8082")

@@ -243,7 +243,7 @@ def _with_answer(create: Any) -> Any:
         except requests.RequestException:
             shown = url.rpartition("@")[2].rstrip("/")
             raise UsageError(
-                f"no luigid answers at {shown}; start one with `luigid`, or add --local-scheduler to run without"
+                f"no luigid answers at {shown}; start one with `python -m pipeline ui`, or run with --local-scheduler"
             ) from None
         scheduler = create(self, url)
         scheduler._fetcher = Fetcher(url)

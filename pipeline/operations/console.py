@@ -20,6 +20,9 @@ from . import journal, logs
 #: Seconds between two looks into the journal.
 INTERVAL = 0.2
 
+#: Failed months whose reasons are printed below the table.
+REASONS = 20
+
 Key = tuple[str, str | None]
 
 
@@ -32,6 +35,7 @@ class Outcome:
     rejected: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     state: str = ""
+    reason: str = ""  # why it failed
 
 
 class report:
@@ -144,24 +148,31 @@ class _Bars:
 def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outcome]:
     """What became of each month that this run touched or could not do, by dataset and month."""
     found: dict[Key, Outcome] = defaultdict(Outcome)
+    failures: dict[Key, dict[tuple[str, str | None], dict[str, Any]]] = defaultdict(dict)  # by stage and warehouse
     for event in events:
         if event["event"] == "done elsewhere":
             found[event["dataset"], event["month"]].state = "loaded by another run"
         if event["event"] != "stage" or event["state"] not in ("done", "failed"):
             continue
-        outcome = found[event["dataset"], event["month"]]
+        key, step = (event["dataset"], event["month"]), (event["stage"], event["warehouse"])
+        outcome = found[key]
         outcome.seconds += event["seconds"]
         if event["state"] == "failed":
-            outcome.state = f"failed: {event['error']}"
-        elif event["stage"] == "Load":
+            failures[key][step] = event
+            continue
+        failures[key].pop(step, None)  # tried again
+        if event["stage"] == "Load":
             outcome.rows_read, outcome.loaded, outcome.rejected = (
                 event["rows_read"],
                 event["rows"],
                 event["rows_rejected"],
             )
-            outcome.state = outcome.state if outcome.state.startswith("failed") else "loaded"
+            outcome.state = "loaded"
         elif event.get("outcome"):
             outcome.state = event["outcome"]
+    for key, steps in failures.items():
+        for event in steps.values():
+            found[key].state, found[key].reason = f"failed: {event['error']}", event["message"]
     for entry in plan.entries if plan else ():
         key = entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None
         if entry.state in (NOT_YET, MISSING, UNASKED):
@@ -179,6 +190,8 @@ def describe(plan: Plan) -> str:
 
 def _print_places(root: Any) -> None:
     """Where everything is, and how to look at it."""
+    from ..warehouse import duckdb_path
+
     job = getattr(root, "job", None) or getattr(getattr(root, "_first", None), "job", None)
     if job is None:
         return
@@ -187,7 +200,7 @@ def _print_places(root: Any) -> None:
     print(f"Lake       {job.lake}")
     for label in filter(None, getattr(root, "warehouse", settings.warehouse_labels()).split(",")):
         print(f"Warehouse  {label}")
-        if label.startswith("duckdb:"):
+        if label.startswith("duckdb:") and os.path.exists(duckdb_path(label)):
             print(f"Query      {_query(label)}")
 
 
@@ -232,3 +245,9 @@ def _print_table(found: dict[Key, Outcome]) -> None:
     if not console.is_terminal:
         console.width = 140
     console.print(table)
+    failed = [(key, outcome.reason) for key, outcome in found.items() if outcome.reason]
+    for (dataset, month), reason in failed[:REASONS]:
+        title = f"{dataset} {month}" if month else dataset
+        print(reason if reason.startswith(title) else f"{title}: {reason}")
+    if len(failed) > REASONS:
+        print(f"... and {len(failed) - REASONS:,} more; the log has them")

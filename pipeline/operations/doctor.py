@@ -153,5 +153,5 @@ def _luigid() -> Iterator[Check]:
         is_chosen = any(
             get_config().has_option("core", f"default-scheduler-{name}") for name in ("host", "port", "url")
         )
-        remedy = "start one with `luigid`, or run with --local-scheduler"
+        remedy = "start one with `python -m pipeline ui`, or run with --local-scheduler"
         yield Check(shown, False, "no luigid answers", remedy, is_warning=not is_chosen)

@@ -169,7 +169,7 @@ def test_luigid(project: Project) -> None:
     with HttpServer(project.folder) as anything:
         for settings, word, says in (
             (f"default-scheduler-url = {anything.url.replace('//', '//user:planted@')}", "ok", "answers"),
-            ("default-scheduler-port = 9", "FAIL", "no luigid answers; start one with `luigid`"),
+            ("default-scheduler-port = 9", "FAIL", "no luigid answers; start one with `python -m pipeline ui`"),
             ("local_scheduler = true", "ok", "not used"),
         ):
             config.write_text(text.replace("[core]\n", f"[core]\n{settings}\n"))

@@ -152,6 +152,8 @@ def test_failing_month_fails_alone_with_its_exit_code(folder_project: Project) -
     done = folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
     assert done.returncode == 30, done.stdout
     assert "failed: WrongFormat" in done.stdout and "Traceback" not in done.stdout
+    below = done.stdout.partition("failed: WrongFormat")[2]
+    assert "\ngreen 2020-02: " in below and "not a Parquet file" in below, "the reason is not only in the log above"
     assert month_count(folder_project) == 1
     lake = folder_project.folder / "lake"
     assert not list(lake.rglob("*2020-02*")), "a damaged file leaves nothing behind"
