@@ -24,7 +24,7 @@ from luigi.task_register import Register, TaskClassException, TaskClassNotFoundE
 from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
-from . import arguments, console, journal, logs, process
+from . import console, journal, logs, process
 from .rpc import Fetcher
 from .worker import Worker
 
@@ -236,6 +236,8 @@ def _with_answer(create: Any) -> Any:
 
     def create_remote_scheduler(self: Any, url: str) -> Any:
         import requests
+
+        from . import arguments
 
         arguments.check_luigid_url(url)
         try:
