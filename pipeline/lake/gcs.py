@@ -131,9 +131,10 @@ class GcsStore(Store):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         if_version: str | None = None,
+        last_check: Callable[[], object] | None = None,
     ) -> StoredObject:
         size = local.stat().st_size
-        return self._upload(path, lambda: _Watched(local, size, progress), size, metadata, if_version)
+        return self._upload(path, lambda: _Watched(local, size, progress, last_check), size, metadata, if_version)
 
     def has_bytes(self, path: str, local: Path) -> bool:
         found = self._find(path)
@@ -398,15 +399,20 @@ class _Blob(storage.Blob):
 
 
 class _Watched(io.FileIO):
-    """A local file that tells how much of it was read."""
+    """A local file that tells how much of it was read, and keeps its end back until the last check is passed."""
 
-    def __init__(self, path: Path, size: int, progress: Progress | None) -> None:
+    def __init__(
+        self, path: Path, size: int, progress: Progress | None, last_check: Callable[[], object] | None
+    ) -> None:
         super().__init__(path, "rb")
         self._size = size
         self._progress = progress
+        self._last_check = last_check
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(-1 if size is None else size) or b""
+        if self._last_check and self.tell() >= self._size:
+            self._last_check()
         if self._progress:
             self._progress(self.tell(), self._size)
         return data

@@ -8,7 +8,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,24 +126,23 @@ class Lake:
         """
         dataset, month = manifest.dataset, manifest.month
         place = layout.manifest(dataset, month)
-        for local, digest in ((parquet, manifest.parquet), (rejects, manifest.rejects)):
-            if digest != (actual := digest_of(local, digest.path)):
-                raise LakeError(
-                    f"{local} is not the file of its manifest ({actual.bytes} bytes, {actual.sha256}); make it again"
-                )
-
-        with self.store.lock(place):
+        _check_digest(rejects, manifest.rejects)
+        with ThreadPoolExecutor(1, "sha256") as pool, self.store.lock(place):
+            # The Parquet file is summed up while its bytes travel; they do not become an object before that is done.
+            check = pool.submit(_check_digest, parquet, manifest.parquet)
             old = self.store.stat(place)
             old_manifest = self._read_manifest(place) if old else None
             if old and (
                 not old_manifest or (old_manifest.parquet, old_manifest.rejects) != (manifest.parquet, manifest.rejects)
             ):
+                check.result()  # nothing that is good is taken away for a file that is not
                 if keep_versions and old_manifest:
                     self._keep(old_manifest, manifest)
                 self.forget(dataset, month)
                 old = None
             self._send(rejects, manifest.rejects)
-            self._send(parquet, manifest.parquet, progress)
+            self._send(parquet, manifest.parquet, progress, check.result)
+            check.result()
             self.store.write(
                 place, manifest.to_json().encode(), metadata=manifest.summary(), if_version=old.version if old else ""
             )
@@ -216,7 +216,13 @@ class Lake:
             logger.warning("%s counts as missing: %s", self.store.uri(path), error)
             return None
 
-    def _send(self, local: Path, digest: Digest, progress: Progress | None = None) -> None:
+    def _send(
+        self,
+        local: Path,
+        digest: Digest,
+        progress: Progress | None = None,
+        last_check: Callable[[], object] | None = None,
+    ) -> None:
         stored = self.store.stat(digest.path)
         if (
             stored
@@ -231,6 +237,7 @@ class Lake:
             metadata={"sha256": digest.sha256},
             progress=progress,
             if_version=stored.version if stored else "",
+            last_check=last_check,
         )
 
     def _keep(self, old: Manifest, new: Manifest) -> None:
@@ -248,6 +255,13 @@ def digest_of(local: Path, path: str) -> Digest:
     with open(local, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return Digest(path, sha256, file.tell())
+
+
+def _check_digest(local: Path, digest: Digest) -> None:
+    if digest != (actual := digest_of(local, digest.path)):
+        raise LakeError(
+            f"{local} is not the file of its manifest ({actual.bytes} bytes, {actual.sha256}); make it again"
+        )
 
 
 def _is_complete(manifest: Manifest, parquet: StoredObject | None) -> bool:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -100,8 +100,11 @@ class LocalStore(Store):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         if_version: str | None = None,
+        last_check: Callable[[], object] | None = None,
     ) -> StoredObject:
         if self._staging.owns(local):
+            if last_check:
+                last_check()
             stored = self._publish(local, path, if_version)
         else:
             with self.staging(path) as temporary:
@@ -109,6 +112,8 @@ class LocalStore(Store):
                     shutil.copyfile(local, temporary)
                 except OSError as error:
                     raise self._explain(error, path) from error
+                if last_check:
+                    last_check()
                 stored = self._publish(temporary, path, if_version)
         if progress:
             progress(stored.size, stored.size)

@@ -105,8 +105,13 @@ class Store(abc.ABC):
         metadata: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         if_version: str | None = None,
+        last_check: Callable[[], object] | None = None,
     ) -> StoredObject:
-        """Publish a local file, atomically; ``if_version`` as in ``write``. A file of ``staging`` may be moved away."""
+        """Publish a local file, atomically; ``if_version`` as in ``write``. A file of ``staging`` may be moved away.
+
+        ``last_check`` is called when only the last step is left, once or more often: what it raises is raised, and
+        the object stays as it was. So a check of the file can go on while its bytes travel.
+        """
 
     @abc.abstractmethod
     def has_bytes(self, path: str, local: Path) -> bool:

@@ -161,6 +161,29 @@ def test_lost_reply_then_another_writer(store: Store, gcs_server: GcsServer) -> 
     assert store.read("one") == b"more"
 
 
+@pytest.mark.parametrize("size", [0, 1000, 9 * CHUNK, len(LARGE)])
+def test_an_upload_that_fails_its_last_check_becomes_no_object(store: Store, tmp_path: Path, size: int) -> None:
+    """In one request as well as in chunks, the last of them whole or not; what was there stays."""
+    file = tmp_path / "file"
+    file.write_bytes(LARGE[:size])
+
+    def refuse() -> None:
+        raise LakeError("not this one")
+
+    for before in (None, store.write("other", b"what was there")):
+        with pytest.raises(LakeError, match="not this one"):
+            store.put(file, "other" if before else "new", last_check=refuse)
+        assert store.stat("other" if before else "new") == before
+
+
+def test_the_last_check_is_made_however_the_upload_goes(store: Store, large: Path, gcs_server: GcsServer) -> None:
+    asked: list[int] = []
+    gcs_server.program("chunk", Fault(skip=9, status=503, times=2))
+    store.put(large, "large", last_check=lambda: asked.append(gcs_server.asked("chunk")))
+    assert asked and asked[0] == 9, "only the last request was left"
+    assert store.has_bytes("large", large)
+
+
 def test_conflict_of_large_files(store: Store, large: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(LARGE[::-1])

@@ -106,7 +106,31 @@ def test_local_file_must_be_the_one_of_the_manifest(lake: Lake, make_month: Make
     parquet.write_bytes(b"FIRST")
     with pytest.raises(LakeError, match="not the file of its manifest"):
         lake.publish(parquet, rejects, manifest)
-    assert lake.store.list() == {}
+    assert lake.listing().data == lake.listing().manifests == {}
+
+
+@pytest.mark.parametrize("which", ["parquet", "rejects"])
+def test_a_month_is_not_taken_away_for_a_file_that_is_not_the_one_of_the_manifest(
+    lake: Lake, make_month: MakeMonth, which: str
+) -> None:
+    lake.publish(*(first := make_month(content=b"first")))
+    before = {path: lake.store.read(path) for path in lake.store.list()}
+    parquet, rejects, manifest = make_month(content=b"other")
+    (parquet if which == "parquet" else rejects).write_bytes(b"OTHER")
+    with pytest.raises(LakeError, match="not the file of its manifest"):
+        lake.publish(parquet, rejects, manifest)
+    assert {path: lake.store.read(path) for path in lake.store.list()} == before
+    assert lake.manifest("green", APRIL) == first[2]
+
+
+def test_a_file_that_lies_there_already_is_checked_as_well(lake: Lake, make_month: MakeMonth) -> None:
+    """A damaged file and its damaged object are equal, which makes neither of them right."""
+    parquet, rejects, manifest = make_month()
+    lake.store.write(layout.data("green", APRIL), b"x" * manifest.parquet.bytes)
+    parquet.write_bytes(b"x" * manifest.parquet.bytes)
+    with pytest.raises(LakeError, match="not the file of its manifest"):
+        lake.publish(parquet, rejects, manifest)
+    assert lake.listing().manifests == {}
 
 
 class Interrupted(Exception):

@@ -114,6 +114,20 @@ def test_published_file_is_moved_from_staging_and_copied_from_elsewhere(store: S
     assert seen[-1] == (1, 1)
 
 
+@pytest.mark.parametrize("is_staged", [True, False])
+def test_a_file_that_fails_its_last_check_is_not_published(store: Store, tmp_path: Path, is_staged: bool) -> None:
+    def refuse() -> None:
+        raise LakeError("not this one")
+
+    before = store.write("a", b"what was there")
+    elsewhere = tmp_path / "elsewhere"
+    with store.staging("a") as temporary, pytest.raises(LakeError, match="not this one"):
+        file = temporary if is_staged else elsewhere
+        file.write_bytes(b"new")
+        store.put(file, "a", last_check=refuse)
+    assert store.stat("a") == before and store.read("a") == b"what was there"
+
+
 def test_what_was_not_published_is_removed(store: Store) -> None:
     with pytest.raises(KeyError), store.staging("a") as temporary:
         temporary.write_bytes(b"half")
