@@ -236,10 +236,11 @@ class LocalStore(Store):
         return self.folder / checked(path) if path else self.folder
 
     def _publish(self, temporary: Path, path: str, if_version: str | None, touch: bool = True) -> StoredObject:
-        """Rename a finished temporary file to its place, durably; under a lock, so that versions can be compared."""
+        """Rename a finished temporary file to its place; under a lock, so that versions can be compared."""
         place = self._place(path)
         try:
-            _fsync(temporary)
+            if self.options.survives_power_cut:
+                _fsync(temporary)
             _make_folders(place.parent)
             with self._publishing():
                 old = self.stat(path)
@@ -251,7 +252,8 @@ class LocalStore(Store):
                     os.utime(temporary, ns=(moment, moment))
                 os.replace(temporary, place)
                 stored = _object(path, place.stat())
-            _fsync(place.parent)
+            if self.options.survives_power_cut:
+                _fsync(place.parent)
         except OSError as error:
             raise self._explain(error, path) from error
         return stored

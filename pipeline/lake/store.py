@@ -36,7 +36,7 @@ class StoreOptions:
     ``lock_timeout``: seconds to wait for someone else's lock. ``patience``: seconds without any progress after which a
     server that fails or does not answer is given up. ``chunk_size``: bytes of the first request of an upload, a
     multiple of 256 KiB; the next ones grow to ``largest_chunk`` while the line is fast. ``project`` and ``location``:
-    of a bucket to create.
+    of a bucket to create. ``survives_power_cut``: a folder waits until the disk has what is put into it.
     """
 
     lock_timeout: float = 60.0
@@ -45,6 +45,7 @@ class StoreOptions:
     largest_chunk: int = 64 * 1024**2
     project: str | None = None
     location: str = "US"
+    survives_power_cut: bool = True
 
 
 @dataclass(frozen=True)

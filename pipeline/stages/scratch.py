@@ -30,10 +30,12 @@ class Scratch:
     """Files and records of one month, kept apart by what they depend on, so that two jobs never share one."""
 
     def __init__(self, job: Job, dataset: str, month: dt.date | None) -> None:
-        from ..lake import open_store
+        from ..lake import StoreOptions, open_store
 
         key = hashlib.sha256("\n".join((job.publisher, job.rules, job.lake)).encode()).hexdigest()[:12]
-        self.store: Store = open_store(job.workspace)
+        # What lives for seconds is mostly removed before it would be on a disk. After a power cut a file that did not
+        # get there whole has not the size of its record, and is made again.
+        self.store: Store = open_store(job.workspace, StoreOptions(survives_power_cut=False))
         self.prefix = f"{ROOT}/{dataset}/{f'{month:%Y-%m}' if month else 'all'}/{key}"
 
     def path(self, name: str) -> str:

@@ -1,4 +1,5 @@
-"""Stages whose scratch another run takes away: a workspace in a bucket has no lock that would keep two runs apart."""
+"""Stages whose scratch is taken away: by another run, as a workspace in a bucket has no lock that would keep two runs
+apart, or by a power cut."""
 
 from __future__ import annotations
 
@@ -55,3 +56,12 @@ def test_what_another_run_has_done_meanwhile_is_done(upload: Upload, monkeypatch
 def test_a_file_that_vanishes_behind_its_record_may_come_back(upload: Upload) -> None:
     with pytest.raises(LakeTrouble, match="run again"), upload.scratch.local(PARQUET):
         pass
+
+
+@pytest.mark.parametrize("left", [b"", b"x" * 5])
+@pytest.mark.parametrize("name", [RAW, f"{RAW}.json"])
+def test_what_a_power_cut_left_of_the_scratch_counts_for_nothing(upload: Upload, name: str, left: bytes) -> None:
+    assert upload.scratch.record(RAW)
+    with upload.scratch.store.local(upload.scratch.path(name)) as file:
+        file.write_bytes(left)
+    assert upload.scratch.record(RAW) is None

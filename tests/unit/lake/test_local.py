@@ -128,6 +128,26 @@ def test_a_file_that_fails_its_last_check_is_not_published(store: Store, tmp_pat
     assert store.stat("a") == before and store.read("a") == b"what was there"
 
 
+@pytest.mark.parametrize("survives", [True, False])
+def test_only_what_shall_survive_a_power_cut_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survives: bool
+) -> None:
+    store = open_store(f"file:{tmp_path}", StoreOptions(survives_power_cut=survives))
+    store.write("a/first", b"makes the folder")
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    store.write("a/b", b"x")
+    assert store.read("a/b") == b"x"
+    the_file_then_its_name = [os.stat(tmp_path / "a" / "b").st_ino, os.stat(tmp_path / "a").st_ino]
+    assert synced == (the_file_then_its_name if survives else [])
+
+
 def test_what_was_not_published_is_removed(store: Store) -> None:
     with pytest.raises(KeyError), store.staging("a") as temporary:
         temporary.write_bytes(b"half")
