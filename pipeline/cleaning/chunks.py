@@ -77,10 +77,12 @@ class Report:
     """What was found in one file; filled while ``clean`` runs, complete when it ends.
 
     ``rows_read`` are the data lines; ``blank_lines`` and ``repeated_headers`` are counted apart. ``surplus_values``
-    are rows with empty values beyond the last name. ``unknown_columns`` maps each header that the dataset does not
-    know to its number of non-null values, ``unknown_codes`` each column to the codes outside its table and how often
-    they occur (the rows are kept). ``repaired_lines`` were not UTF-8 and were read as Latin-1. ``unreadable`` counts
-    the rejects of the reader, without those of the rules.
+    are rows with empty values beyond the last name. ``unknown_columns`` maps each column that is kept out to its number
+    of non-null values in readable rows: by its header one that the dataset does not know, as ``fare_amount (2nd)`` one
+    whose name has been there already, as ``this (beside that)`` what one of two spellings says unlike the other.
+    ``unknown_codes`` maps each column to the codes outside its table and how often they occur (the rows are kept).
+    ``repaired_lines`` were not UTF-8 and were read as Latin-1. ``unreadable`` counts the rejects of the reader, without
+    those of the rules.
     """
 
     rows_read: int = 0
@@ -115,6 +117,11 @@ class Report:
             self.unreadable += 1
             if self.first_unreadable is None:
                 self.first_unreadable = Unreadable(reject.line, reject.reason, reject.column, reject.original)
+
+    def count_kept_out(self, columns: Iterable[tuple[str, int]]) -> None:
+        """Add to the values that found no place, by the names of their columns."""
+        for name, count in columns:
+            self.unknown_columns[name] = self.unknown_columns.get(name, 0) + count
 
     def count_codes(self, rows: pa.RecordBatch, dataset: Dataset) -> None:
         """Count the codes outside of the code tables."""

@@ -180,7 +180,7 @@ class CsvReader:
         self.report = report
         self.width = len(header.names)  # values in the row read last
         report.ignored_columns = [header.names[i] for i in header.ignored]
-        report.unknown_columns = {header.names[i]: 0 for i in header.unknown}
+        report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
 
     def read(self, lines: Lines, fast: Columns | None) -> Chunk:
         """The rows of ``lines``, of which there is at least one. ``fast`` is what ``try_fast`` made of them."""
@@ -343,9 +343,7 @@ class CsvReader:
     def _chunk(
         self, lines: Lines, indices: np.ndarray, columns: dict[int, pa.Array], rejects: list[Reject], rows_read: int
     ) -> Chunk:
-        for position in self.header.unknown:
-            array = columns[position]
-            self.report.unknown_columns[self.header.names[position]] += len(array) - array.null_count
+        self.report.count_kept_out(self.header.kept_out(columns))
         return Chunk(
             rows=self.header.batch(columns, len(indices)),
             lines=lines.numbers[indices],

@@ -49,7 +49,7 @@ def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) 
     names = metadata.schema.to_arrow_schema().names
     header = Header.of(names, dataset, source_name)
     report.ignored_columns = [header.names[i] for i in header.ignored]
-    report.unknown_columns = {header.names[i]: 0 for i in header.unknown}
+    report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
     # Words come as indices into their distinct values: far cheaper than to find these again. No effect on other types.
     words = [names[i] for i in header.used() if (column := header.column_at(i)) and values.is_word(column)]
     stream.seek(0)
@@ -65,9 +65,10 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
     first_bad = np.full(batch.num_rows, -1)  # position of the first value in each row that does not fit
     for position in header.used():
         column = header.column_at(position)
-        if column is None:
-            continue
         array = batch.column(position)
+        if column is None:
+            columns[position] = array
+            continue
         try:
             columns[position], bad = values.from_arrow(array, column)
         except TypeError:
@@ -86,9 +87,7 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
     indices = np.flatnonzero(first_bad < 0)
     if rejects:
         columns = {position: array.take(pa.array(indices)) for position, array in columns.items()}
-    for position in header.unknown:
-        array = batch.column(position)
-        report.unknown_columns[header.names[position]] += len(array) - array.null_count
+    report.count_kept_out(header.kept_out(columns))
     return Chunk(
         rows=header.batch(columns, len(indices)),
         lines=done + indices + 1,

@@ -180,6 +180,23 @@ def test_an_index_column_is_ignored_and_an_unknown_one_counted() -> None:
     assert report.rows_written == 2
 
 
+def test_a_repeated_column_is_kept_out_and_counted() -> None:
+    header = ",".join((*datasets.get("green").required, "fare_amount", " FARE_AMOUNT ")).encode()
+    line = b"\n2,2020-01-01 00:00:00,2020-01-01 00:00:00,1,1,1,%s,3"
+    result = run(header + line % b"2" + b",0.5,x" + line % b"" + b",0.5,", "green")
+    assert result.reasons == [] and result.column("fare_amount") == [2, None]
+    assert result.report.unknown_columns == {"fare_amount (2nd)": 2, "FARE_AMOUNT (3rd)": 1}
+    assert result.report.ignored_columns == []
+
+
+def test_values_that_two_spellings_of_a_column_disagree_about_are_counted() -> None:
+    header = b"Dispatching_base_number,Dispatching_base_num,pickup_datetime"
+    lines = (b"B1,B2", b"B2,b2 ", b"B3,", b",B4", b",")
+    result = run(header + b"".join(b"\n%s,2018-01-01 00:00:00" % line for line in lines), "fhv")
+    assert result.column("dispatching_base_num") == ["B2", "B2", "B3", "B4", None]
+    assert result.report.unknown_columns == {"Dispatching_base_number (beside Dispatching_base_num)": 1}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -144,6 +144,36 @@ def test_two_spellings_of_a_column_are_put_together() -> None:
     assert run(parquet(pa.table(columns)), "fhv", "parquet").column("dispatching_base_num") == ["B3", "B2", None]
 
 
+def test_values_that_two_spellings_of_a_column_disagree_about_are_counted() -> None:
+    columns = {
+        "Dispatching_base_number": ["B1", "B2", "B3", None],
+        "Dispatching_base_num": ["B2", "b2 ", None, "B4"],
+        "pickup_datetime": [TIME] * 4,
+    }
+    assert run(parquet(pa.table(columns)), "fhv", "parquet").report.unknown_columns == {
+        "Dispatching_base_number (beside Dispatching_base_num)": 1
+    }
+
+
+@pytest.mark.parametrize("again", ["PUlocationID", "PULOCATIONID"])
+def test_a_repeated_column_is_kept_out_and_counted(again: str) -> None:
+    table = pa.Table.from_arrays(
+        [pa.array(["B1"] * 3), pa.array([TIME] * 3), pa.array([1, None, 3]), pa.array(["any", "type", None])],
+        ["dispatching_base_num", "pickup_datetime", "PUlocationID", again],
+    )
+    result = run(parquet(table), "fhv", "parquet")
+    assert result.reasons == [] and result.column("PUlocationID") == [1, None, 3]
+    assert result.report.unknown_columns == {f"{again} (2nd)": 2}
+
+
+def test_a_repeated_column_of_words_is_kept_out_and_counted() -> None:
+    names = ["dispatching_base_num", "pickup_datetime", "dispatching_base_num"]
+    table = pa.Table.from_arrays([pa.array(["B1"] * 3), pa.array([TIME] * 3), pa.array(["B2", "B2", None])], names)
+    result = run(parquet(table), "fhv", "parquet")
+    assert result.column("dispatching_base_num") == ["B1"] * 3
+    assert result.report.unknown_columns == {"dispatching_base_num (2nd)": 2}
+
+
 def test_a_file_without_rows() -> None:
     report = run(
         parquet(pa.table({"dispatching_base_num": pa.nulls(0), "pickup_datetime": pa.nulls(0)})), "fhv", "parquet"

@@ -20,6 +20,9 @@ from .support import Result, parquet, run
 GREEN = ",".join(datasets.get("green").required).encode()
 FHV = b"dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,DOLocationID,SR_Flag,test_bool"
 
+#: A column again, and another spelling of one.
+REPEATED = FHV + b",SR_FLAG,Dispatching_base_number"
+
 #: Pieces that lines are made of: right values, nearly right ones, and what breaks a CSV reader.
 PIECES = st.sampled_from(
     [
@@ -32,6 +35,7 @@ PIECES = st.sampled_from(
 )
 GOOD_GREEN = b"2,2020-01-01 00:00:00,2020-01-01 00:10:00,1,1.5,1,8.5,9"
 GOOD_FHV = b"B00001,2020-01-01 00:00:00,2020-01-01 00:10:00,1,2,,f"
+GOOD_REPEATED = GOOD_FHV + b",1,B00002"
 
 
 def lines(good: bytes) -> st.SearchStrategy[bytes]:
@@ -60,7 +64,11 @@ def exact(data: bytes, dataset: str) -> Result:
         return run(data, dataset)
 
 
-@pytest.mark.parametrize(("dataset", "header", "good"), [("green", GREEN, GOOD_GREEN), ("fhv", FHV, GOOD_FHV)])
+@pytest.mark.parametrize(
+    ("dataset", "header", "good"),
+    [("green", GREEN, GOOD_GREEN), ("fhv", FHV, GOOD_FHV), ("fhv", REPEATED, GOOD_REPEATED)],
+    ids=["green", "fhv", "repeated"],
+)
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_nothing_is_lost_and_both_paths_agree(dataset: str, header: bytes, good: bytes, data: st.DataObject) -> None:
