@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from . import settings
 from .operations import logs
-from .operations.command_line import MISTAKES, USAGE, exit_with
+from .operations.command_line import MISTAKES, STOPPED, USAGE, exit_with
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -136,7 +136,7 @@ def _ui(args: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, 1 where the answer is no, 2 for a mistake."""
+    """Run one verb. Returns the exit code: 0, 1 where the answer is no, 2 for a mistake, 130 after Ctrl-C."""
     import os
 
     try:
@@ -152,6 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MISTAKES as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
     except BrokenPipeError:  # `status | head`
         sys.stderr.close()
         return 0

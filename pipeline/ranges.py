@@ -57,6 +57,7 @@ class MonthlyTrips(_Warehouses, MonthTask):
     def run(self) -> None:
         """All is loaded: what was needed on the way there can go."""
         self.scratch.prune()
+        journal.record_all_loaded(self)
         manifest = self.job.lake_object.manifest(self.dataset, self.month)
         if manifest is not None:
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}

@@ -141,7 +141,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--to {args.to!r}: not a folder; write its path, such as ./published")
     try:
         paths = publish(Path(args.to), args.dataset, months, rows=rows, seed=seed, layout=args.layout)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
     for path in paths:
         print(f"{path}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")

@@ -19,8 +19,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import luigi
+import luigi.interface
+import luigi.retcodes
+import luigi.scheduler
+import luigi.worker
 from luigi.configuration import get_config
-from luigi.task_register import Register
+from luigi.task_register import Register, TaskClassNotFoundException
 
 from .errors import UsageError
 
@@ -28,6 +32,9 @@ ENVIRONMENT_PREFIX = "PIPELINE_"
 
 #: Longest waits, in seconds, and oldest ages, in days (or hours): beyond them clocks and dates overflow.
 DAY, CENTURY = 86_400, 36_500
+
+#: How alike two names are if one is taken for the other misspelt, from 0 to 1.
+ALIKE = 0.8
 
 
 class Choice(luigi.Parameter):
@@ -238,13 +245,20 @@ def hand_down() -> None:
 
 def validate() -> None:
     """Read every setting once. Raises UsageError with one line that names the setting and what is wrong."""
+    _check_names()
     for section, name, parameter in names():
-        if section == "RangeMonthly":
-            continue  # parameters of a task: validated when the task is built
         try:
-            parameter.task_value(section, name)
+            if section != "RangeMonthly":
+                parameter.task_value(section, name)
+            elif text := get_config().get(section, name, ""):  # of a flag more is known where the flags are checked
+                parameter.parse(text)
+        except TaskClassNotFoundException:
+            raise UsageError(
+                f"setting [{section}] {name} (or {variable(section, name)}): there is no task {text}"
+            ) from None
         except Exception as error:
             raise UsageError(f"setting [{section}] {name} (or {variable(section, name)}): {error}") from None
+    _check_luigis()
     # What the tasks' parameters are made of; Luigi would bury an error of theirs in one of its own.
     for derived in (publisher_label, workspace_url, lake_url, warehouse_labels, rules_text):
         derived()
@@ -252,8 +266,35 @@ def validate() -> None:
         from .operations import notify as notifications
 
         notifications.addresses()
+
+
+def _check_luigis() -> None:
+    """Read Luigi's own settings: one that it cannot read would end a run, or luigid, with a traceback."""
+    for section in (luigi.interface.core, luigi.worker.worker, luigi.scheduler.scheduler, luigi.retcodes.retcode):
+        for name, parameter in section.get_params():
+            family = section.get_task_family()
+            try:
+                parameter.task_value(family, name)
+            except Exception as error:
+                raise UsageError(f"luigi.cfg: [{family}] {name}: {error}") from None
     config = get_config()
-    for section in {section.get_task_family() for section in SECTIONS}:
+    for name, text in config.items("resources") if config.has_section("resources") else ():
+        if not re.fullmatch(r"\s*\d+\s*", text):
+            raise UsageError(f"luigi.cfg: [resources] {name}: {text!r} is not a whole number")
+
+
+def _check_names() -> None:
+    """Refuse what looks like one of our settings and is none: it would be passed over in silence."""
+    path = os.environ.get("LUIGI_CONFIG_PATH")
+    if path and not os.path.isfile(path):
+        raise UsageError(f"environment variable LUIGI_CONFIG_PATH: there is no file {path}")
+    config = get_config()
+    ours = {section.get_task_family() for section in SECTIONS}
+    for section in config.sections():
+        near = difflib.get_close_matches(section, ours, 1, ALIKE)
+        if near and section not in ours and section not in Register.task_names():
+            raise UsageError(f"luigi.cfg: [{section}] is no section; did you mean [{near[0]}]?")
+    for section in ours:
         choices = {name for of, name, _ in names() if of == section}
         for name in config.options(section) if config.has_section(section) else ():
             if name.replace("-", "_") not in choices:
@@ -261,13 +302,18 @@ def validate() -> None:
                 raise UsageError(
                     f"luigi.cfg: [{section}] has no setting {name}" + (f"; did you mean {near[0]}?" if near else "")
                 )
-    known = {variable(section, name) for section, name, _ in names()}
+    known = {variable(section, name).removeprefix(ENVIRONMENT_PREFIX) for section, name, _ in names()}
     prefixes = tuple({variable(section, "") for section, _, _ in names()})
     for name in os.environ:
-        if name.startswith(prefixes) and name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+        short = name.removeprefix(ENVIRONMENT_PREFIX)
+        if not name.startswith(ENVIRONMENT_PREFIX) or short in known:
+            continue
+        is_ours = name.startswith(prefixes)  # other programs have variables that begin with PIPELINE_ too
+        near = difflib.get_close_matches(short, known, 1, *(() if is_ours else (ALIKE,)))
+        if is_ours or near:
             raise UsageError(
-                f"environment variable {name} names no setting" + (f"; did you mean {near[0]}?" if near else "")
+                f"environment variable {name} names no setting"
+                + (f"; did you mean {ENVIRONMENT_PREFIX}{near[0]}?" if near else "")
             )
 
 

@@ -192,11 +192,8 @@ def _check_flags(given: Namespace) -> None:
 
 
 def _check_core() -> None:
-    """Refuse settings of [core] that Luigi stumbles over, or waits with for ever."""
-    try:
-        workers = luigi.interface.core().workers
-    except ValueError as error:
-        raise UsageError(f"luigi.cfg: [core]: {error.__cause__ or error}") from None
+    """Refuse a number of workers with which Luigi waits for ever."""
+    workers = luigi.interface.core().workers
     if workers < 1:
         raise UsageError(f"--workers {workers} (or [core] workers): nothing would run; give at least 1")
 

@@ -12,7 +12,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import settings
 from ..errors import MissingAtPublisher
 from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
 from . import journal, logs
@@ -22,6 +21,9 @@ INTERVAL = 0.2
 
 #: Failed months whose reasons are printed below the table.
 REASONS = 20
+
+#: How a month is called that got no further than a stage, without having failed.
+STATES = {"Download": "downloaded", "Clean": "cleaned", "WriteParquet": "cleaned", "Upload": "in the lake"}
 
 Key = tuple[str, str | None]
 
@@ -72,14 +74,18 @@ class report:
         failed = {task.task_id for task in tasks["failed"]} | {task.task_id for task in tasks["ever_failed"]}
         self.only_missing = bool(failed) and failed <= missing and not tasks["scheduling_error"]
         plan = getattr(self.root, "__dict__", {}).get("plan")
-        if tasks["already_done"] == {self.root} and not self.only_missing:
-            print(f"Nothing to do: {describe(plan)}." if plan else "Nothing to do.")
-        else:
-            _print_table(outcomes(events, plan))
-            complete = plan.counts().get(COMPLETE) if plan else None
-            if complete:
-                print(f"{complete:,} complete before this run.")
-        _print_places(self.root)
+        try:
+            if tasks["already_done"] == {self.root} and not self.only_missing:
+                print(f"Nothing to do: {describe(plan)}." if plan else "Nothing to do.")
+            else:
+                _print_table(outcomes(events, plan))
+                complete = plan.counts().get(COMPLETE) if plan else None
+                if complete:
+                    print(f"{complete:,} complete before this run.")
+            _print_places(self.root)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `luigi ... | head`: the work is done, whoever reads of it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     # -- bars --------------------------------------------------------------------------------------
 
@@ -149,9 +155,10 @@ def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outco
     """What became of each month that this run touched or could not do, by dataset and month."""
     found: dict[Key, Outcome] = defaultdict(Outcome)
     failures: dict[Key, dict[tuple[str, str | None], dict[str, Any]]] = defaultdict(dict)  # by stage and warehouse
+    by_others: set[Key] = set()
     for event in events:
-        if event["event"] == "done elsewhere":
-            found[event["dataset"], event["month"]].state = "loaded by another run"
+        if event["event"] == "all loaded":
+            by_others.add((event["dataset"], event["month"]))  # unless it was this run
         if event["event"] != "stage" or event["state"] not in ("done", "failed"):
             continue
         key, step = (event["dataset"], event["month"]), (event["stage"], event["warehouse"])
@@ -161,15 +168,15 @@ def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outco
             failures[key][step] = event
             continue
         failures[key].pop(step, None)  # tried again
-        if event["stage"] == "Load":
-            outcome.rows_read, outcome.loaded, outcome.rejected = (
-                event["rows_read"],
-                event["rows"],
-                event["rows_rejected"],
-            )
-            outcome.state = "loaded"
-        elif event.get("outcome"):
-            outcome.state = event["outcome"]
+        if "rows_rejected" in event:
+            outcome.rows_read, outcome.rejected = event["rows_read"], event["rows_rejected"]
+        if event["stage"] == "Load" and "rows" in event:
+            outcome.loaded, outcome.state = event["rows"], "loaded"
+        else:
+            outcome.state = event.get("outcome") or STATES[event["stage"]]
+    for key in by_others:
+        if found[key].state in ("", *STATES.values()):
+            found[key].state = "loaded by another run"
     for key, steps in failures.items():
         for event in steps.values():
             found[key].state, found[key].reason = f"failed: {event['error']}", event["message"]
@@ -178,7 +185,7 @@ def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outco
         if entry.state in (NOT_YET, MISSING, UNASKED):
             found[key].state = entry.state
         elif entry.state != COMPLETE and not found[key].state:
-            found[key].state = "in the lake" if key in found and found[key].seconds else "not done"
+            found[key].state = "not done"
     return found
 
 
@@ -192,13 +199,14 @@ def _print_places(root: Any) -> None:
     """Where everything is, and how to look at it."""
     from ..warehouse import duckdb_path
 
-    job = getattr(root, "job", None) or getattr(getattr(root, "_first", None), "job", None)
+    task = root if hasattr(root, "job") else getattr(root, "_first", None)
+    job = getattr(task, "job", None)
     if job is None:
         return
     if job.publisher_object.is_synthetic:
         print("These rows are synthetic: made on this machine, not TLC's.")
     print(f"Lake       {job.lake}")
-    for label in filter(None, getattr(root, "warehouse", settings.warehouse_labels()).split(",")):
+    for label in filter(None, getattr(task, "warehouse", "").split(",")):
         print(f"Warehouse  {label}")
         if label.startswith("duckdb:") and os.path.exists(duckdb_path(label)):
             print(f"Query      {_query(label)}")
@@ -244,7 +252,9 @@ def _print_table(found: dict[Key, Outcome]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 140
-    console.print(table)
+    with console.capture() as shown:
+        console.print(table)
+    print(shown.get(), end="")
     failed = [(key, outcome.reason) for key, outcome in found.items() if outcome.reason]
     for (dataset, month), reason in failed[:REASONS]:
         title = f"{dataset} {month}" if month else dataset

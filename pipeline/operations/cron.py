@@ -233,12 +233,15 @@ def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
     A run of another task is waited for, ``patience`` seconds at most: the first of a month must not be skipped because
     the nightly refresh takes longer than usual. Yields the descriptors of the locks.
     """
-    journal.folder().mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         held = []
-        for name, wait in ((f"cron.{task}", 0.0), ("cron", patience)):
-            held.append(_lock(journal.folder() / f"{name}.lock", wait, task))
-            stack.callback(os.close, held[-1])
+        try:
+            journal.folder().mkdir(parents=True, exist_ok=True)
+            for name, wait in ((f"cron.{task}", 0.0), ("cron", patience)):
+                held.append(_lock(journal.folder() / f"{name}.lock", wait, task))
+                stack.callback(os.close, held[-1])
+        except OSError as error:
+            raise journal.not_writable(error) from None
         yield tuple(held)
 
 

@@ -7,6 +7,7 @@ ledger. The progress display and the closing table read this file; so can a pers
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import fcntl
 import json
 import os
@@ -20,11 +21,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import settings
+from ..errors import UsageError
 
 RUN_ID = "PIPELINE_RUN_ID"
 
 #: In the environment of a run's processes: the run that has begun. Its first process alone begins and ends it.
 BEGUN = "PIPELINE_RUN_BEGUN"
+
+#: What the system says of a place where this user can never write, unlike a full disk.
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 #: Days for which journals are kept.
 KEEP = 90
@@ -75,10 +80,18 @@ def record(event: str, **details: Any) -> None:
         pass
 
 
+def record_all_loaded(task: Any) -> None:
+    """Note that a MonthlyTrips is complete, whoever has loaded it."""
+    if task.warehouses:
+        month = f"{task.month:%Y-%m}" if task.month else None
+        record("all loaded", task=task.task_id, dataset=task.dataset, month=month)
+
+
 def begin(command: Sequence[str]) -> bool:
     """Write this run's first event, and hold its journal for as long as this process lives.
 
-    False if this process belongs to a run that another process has begun.
+    False if this process belongs to a run that another process has begun. Raises UsageError if this user may not write
+    into the workspace.
     """
     global _mine, _held
     if os.environ.get(BEGUN) == run_id():
@@ -89,8 +102,9 @@ def begin(command: Sequence[str]) -> bool:
         path().parent.mkdir(parents=True, exist_ok=True)
         _held = os.open(path(), os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before the event: what has begun and is not held is dead
-    except OSError:
-        pass
+    except OSError as error:
+        if error.errno in REFUSED and settings.workspace_url().startswith("file:"):
+            raise not_writable(error) from None
     record("begun", run=run_id(), command=without_addresses(command), host=socket.gethostname())
     return True
 
@@ -98,6 +112,14 @@ def begin(command: Sequence[str]) -> bool:
 def without_addresses(command: Sequence[str]) -> list[str]:
     """The words of a command, ``...`` for those with a URL, which may hold a password."""
     return ["..." if "://" in word else word for word in command]
+
+
+def not_writable(error: OSError) -> UsageError:
+    """The error of a folder of journals that cannot be used, as one line."""
+    return UsageError(
+        f"[workspace] url: {folder()} cannot be written to: {error.strerror}; give your user the right to, "
+        "or name another folder"
+    )
 
 
 def is_mine() -> bool:

@@ -169,8 +169,7 @@ class Worker(luigi.worker.Worker):
             self._add_task_history.append((pending[name], DONE, None))
             task = pending[name]
             if task.task_family == "MonthlyTrips":
-                month = f"{task.month:%Y-%m}" if task.month else None
-                journal.record("done elsewhere", task=name, dataset=task.dataset, month=month)
+                journal.record_all_loaded(task)
         left = {name: task for name, task in pending.items() if name not in done}
         for response in self._get_work_response_history:  # from these Luigi tells what was left to others
             response["running_tasks"] = [task for task in response["running_tasks"] if task["task_id"] in left]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import signal
 import sys
@@ -196,6 +197,17 @@ def test_luigi_that_is_killed_and_wrapper_that_is_stopped(project: Project) -> N
         wrapper.send_signal(signal.SIGTERM)
         wrapper.communicate(timeout=60)
         assert wrapper.returncode == 143 and has_ended(luigi)
+
+
+def test_ctrl_c_is_one_line(project: Project) -> None:
+    """As a terminal sends it, to the wrapper and to its luigi."""
+    project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=3000000&seed=1"
+    wrapper = project.start(cron(project, *RANGE), group=True)
+    wait_until_at_work(project)
+    os.killpg(wrapper.pid, signal.SIGINT)
+    output, _ = wrapper.communicate(timeout=60)
+    assert (wrapper.returncode, output) == (130, "stopped\n")
+    assert "stopped; the same command goes on from here" in log(project)
 
 
 def test_output_goes_where_it_is_wanted(folder_project: Project) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,7 +16,8 @@ import pytest
 
 from pipeline import sample
 
-from .conftest import Project
+from ..conftest import CHECKOUT
+from .conftest import PATIENCE, Project
 
 GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
 
@@ -100,6 +103,62 @@ def test_unknown_task_and_misspelt_environment_are_one_line(project: Project) ->
     misspelt = project.luigi("RangeMonthly")
     assert misspelt.returncode == 2
     assert "PIPELINE_LAKE_ULR names no setting; did you mean PIPELINE_LAKE_URL?" in misspelt.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "says"),
+    [
+        ("start = 2021-01", "start = 2021-1x", r"\[RangeMonthly\] start .*'2021-1x' is not a month"),
+        ("of = MonthlyTrips", "of = Monthly", r"\[RangeMonthly\] of .*there is no task Monthly"),
+        ("retry_count = 5", "retry_count = five", r"luigi.cfg: \[scheduler\] retry_count: .*'five'"),
+        ("memory = 4", "memory = lots", r"luigi.cfg: \[resources\] memory: 'lots' is not a whole number"),
+        ("wait_interval = 1", "wait_interval = soon", r"luigi.cfg: \[worker\] wait_interval: .*'soon'"),
+        ("[lake]", "[lak]", r"luigi.cfg: \[lak\] is no section; did you mean \[lake\]"),
+    ],
+)
+def test_mistakes_in_the_file_of_settings_are_one_line(project: Project, line: str, instead: str, says: str) -> None:
+    text = (CHECKOUT / "luigi.cfg").read_text()
+    assert f"\n{line}\n" in text
+    config = project.folder / "luigi.cfg"
+    config.write_text(text.replace(f"\n{line}\n", f"\n{instead}\n"))
+    project.environment["LUIGI_CONFIG_PATH"] = str(config)
+    for run in (project.luigi("RangeMonthly"), project.pipeline("plan")):
+        assert run.returncode == 2 and re.fullmatch(f"error: .*{says}.*\n", run.stdout), run.stdout
+    assert not (project.folder / "lake").exists()
+
+
+def test_file_of_settings_that_is_not_there_is_one_line(project: Project) -> None:
+    project.environment["LUIGI_CONFIG_PATH"] = "nosuch.cfg"
+    run = project.luigi("RangeMonthly")
+    assert (
+        run.returncode == 2
+        and "error: environment variable LUIGI_CONFIG_PATH: there is no file nosuch.cfg" in run.stdout
+    )
+
+
+def test_workspace_that_cannot_be_written_is_one_line(project: Project) -> None:
+    (project.folder / "file").touch()
+    project.environment["PIPELINE_WORKSPACE_URL"] = "file:file/workspace"
+    for run in (
+        project.luigi("RangeMonthly"),
+        project.pipeline("cron", "--last", "1"),
+        project.pipeline("cron", "MonthlyTrips", "--dataset", "green", "--month", "2021-01"),
+    ):
+        assert run.returncode == 2, run.stdout
+        assert re.fullmatch(r"error: \[workspace\] url: .*file/workspace/runs cannot be written to: .*\n", run.stdout)
+
+
+def test_a_reader_who_goes_away_harms_no_run(project: Project) -> None:
+    command = project.luigi_command("RangeMonthly")
+    run = subprocess.Popen(
+        command, cwd=project.folder, env=project.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert run.stdout is not None and run.stderr is not None
+    run.stdout.close()
+    log = run.stderr.read()
+    assert run.wait(PATIENCE) == 0, log
+    assert "Traceback" not in log and "BrokenPipe" not in log
+    assert "Nothing to do: 3 months complete" in project.luigi("RangeMonthly").stdout
 
 
 def test_no_luigid_is_one_line_at_once(project: Project) -> None:
@@ -290,6 +349,13 @@ def test_load_alone_fills_the_configured_warehouse_and_asks_which_of_several(pro
     assert "Nothing to do" in project.luigi("MonthlyTrips", *month, *both).stdout
 
 
+def test_upload_alone_tells_of_the_lake_and_of_no_warehouse(project: Project) -> None:
+    run = project.luigi("Upload", "--dataset", "green", "--month", "2020-01")
+    assert run.returncode == 0
+    assert re.search(r"green +2020-01 +500 .* in the lake", run.stdout), run.stdout
+    assert "Lake  " in run.stdout and "Warehouse  " not in run.stdout
+
+
 def test_zone_table_alone(project: Project) -> None:
     assert project.luigi("TaxiZones").returncode == 0
     assert project.query("SELECT count(*) FROM taxi_zones") == [(265,)]
@@ -357,6 +423,8 @@ def test_two_runs_at_once_give_one_result(project: Project) -> None:
     runs = [project.start(command) for _ in range(2)]
     outputs = [run.communicate(timeout=240)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], "\n".join(outputs)
+    for output in outputs:  # each month was loaded, by this run or by the other
+        assert "not done" not in output and not re.search(r"green .* in the lake", output), output
     assert project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(3,)]
     assert project.query("SELECT sum(row_count) FROM etl_current WHERE dataset = 'green'") == project.query(
         "SELECT count(*) FROM green_trips"
