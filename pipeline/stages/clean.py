@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import ExitStack, closing
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
 from ..ahead import ahead
@@ -18,6 +21,9 @@ from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress, rejects
 from .base import Stage, settings
 from .download import RAW, Download
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -48,7 +54,6 @@ class Clean(Stage):
         return rows["schema_version"] == datasets.get(self.dataset).schema_version
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         from .. import cleaning
@@ -62,7 +67,6 @@ class Clean(Stage):
             rows_path = stack.enter_context(self.scratch.staging(ROWS))
             rejects_path = stack.enter_context(self.scratch.staging(REJECTS))
             stream = stack.enter_context(source.open("rb"))
-            rows = stack.enter_context(pa.OSFile(str(rows_path), "wb"))
             cleaned = cleaning.clean(
                 stream,
                 raw["format"],
@@ -72,17 +76,18 @@ class Clean(Stage):
                 source_name=source_name,
                 report=report,
             )
+            rejects_file = partial(pq.ParquetWriter, schema=cleaning.REJECTS_SCHEMA, compression="zstd")
             rows_read, rows_rejected = 0, Counter[str]()  # so far; the report is being filled ahead
             with (
-                pa.ipc.new_file(rows, dataset.schema) as rows_writer,
-                pq.ParquetWriter(rejects_path, cleaning.REJECTS_SCHEMA, compression="zstd") as rejects_writer,
+                self.scratch.writer(rows_path, ROWS, partial(ipc_file, schema=dataset.schema)) as rows,
+                self.scratch.writer(rejects_path, REJECTS, rejects_file) as rejected,
                 closing(ahead(cleaned)) as batches,
             ):
                 for batch in batches:
-                    rows_writer.write_batch(batch.rows)
+                    rows.write(batch.rows)
                     rows_read += batch.rows_read
                     if batch.rejects.num_rows:
-                        rejects_writer.write_batch(batch.rejects)
+                        rejected.write(batch.rejects)
                         for reason in batch.rejects.column("reason").value_counts().to_pylist():
                             rows_rejected[reason["values"]] += reason["counts"]
                     progress(
@@ -91,7 +96,6 @@ class Clean(Stage):
                         "bytes",
                         note=f", {rows_read:,} rows read{rejects(rows_rejected)}",
                     )
-            rows.close()
             self._refuse_no_rows(report, source_name)
             self._refuse_too_many_unreadable(report, source_name)
             about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}
@@ -126,3 +130,12 @@ class Clean(Stage):
                 f"{limit:g} % of [clean] max_unreadable; the first is row {first.line} ({first.reason}"
                 f"{f' in {first.column}' if first.column else ''}): {first.original[:200]}"
             )
+
+
+@contextmanager
+def ipc_file(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
+    """An Arrow IPC file to write batches to. It is ended before it is closed."""
+    import pyarrow as pa
+
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        yield writer

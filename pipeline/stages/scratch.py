@@ -7,14 +7,17 @@ stage can tell whether its output is still the one that is asked for.
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LakeTrouble
+from ..errors import LakeError, LakeTrouble, PipelineError
 
 if TYPE_CHECKING:
     from ..completeness import Job
@@ -68,6 +71,12 @@ class Scratch:
     def staging(self, name: str) -> AbstractContextManager[Path]:
         return self.store.staging(self.path(name))
 
+    def writer(self, file: Path, name: str, opened: Callable[[Path], AbstractContextManager[Any]]) -> Writer:
+        """An Arrow writer that ``opened`` makes for a file of ``staging``, with the disk's refusals explained."""
+        # What is on its way to a bucket waits on this machine, whose disk it is that refuses.
+        is_folder = self.store.url.startswith("file:")
+        return Writer(file, self.store.uri(self.path(name)) if is_folder else str(file), opened)
+
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
         """A file of the scratch to read; LakeTrouble as in ``need``."""
@@ -91,3 +100,52 @@ class Scratch:
         """Remove everything of this month; what can be made again is not kept once it is loaded."""
         with self.lock():
             self.store.delete_tree(self.prefix)
+
+
+class Writer:
+    """An Arrow writer whose disk may refuse what is written: then LakeError or LakeTrouble in the words of the store.
+
+    What else goes wrong while it is open, such as a file that cannot be read, is none of its business.
+    """
+
+    def __init__(self, file: Path, where: str, opened: Callable[[Path], AbstractContextManager[Any]]) -> None:
+        self._file = file
+        self._where = where
+        self._opened = opened
+
+    def __enter__(self) -> Writer:
+        with self._explained():
+            self._context = self._opened(self._file)
+            self._writer = self._context.__enter__()
+        return self
+
+    def write(self, rows: Any, **options: Any) -> None:
+        """Write a batch or table."""
+        with self._explained():
+            self._writer.write(rows, **options)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # After an error the file is worth nothing, and that it cannot be ended either is no news.
+        with self._explained() if error is None else suppress(OSError):
+            self._context.__exit__(kind, error, traceback)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: OSError) -> PipelineError:
+        says = os.strerror(error.errno) if error.errno else str(error)  # Arrow wraps it in words of its own
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+                return LakeError(
+                    f"{self._where} cannot be written: no room left ({says}); make room on that disk and run again"
+                )
+            case errno.EACCES | errno.EPERM | errno.EROFS:
+                return LakeError(f"{self._where}: {says}; give your user the right to write there")
+            case _:
+                return LakeTrouble(f"{self._where}: {says}; try again, and look at the disk if it stays")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
@@ -71,21 +72,22 @@ class WriteParquet(Stage):
                 "synthetic": str(self.job.publisher_object.is_synthetic).lower(),
             }
         )
+        parquet_file = partial(
+            pq.ParquetWriter,
+            schema=schema,
+            compression="zstd",
+            use_dictionary=[column.name for column in dataset.table_columns if _repeats(column)],
+            write_page_index=True,
+        )
         with self.scratch.local(ROWS) as source, self.scratch.staging(PARQUET) as target:
             with (
                 pa.OSFile(str(source), "rb") as file,
                 pa.ipc.open_file(file) as reader,
-                pq.ParquetWriter(
-                    target,
-                    schema,
-                    compression="zstd",
-                    use_dictionary=[column.name for column in dataset.table_columns if _repeats(column)],
-                    write_page_index=True,
-                ) as writer,
+                self.scratch.writer(target, PARQUET, parquet_file) as writer,
                 closing(ahead(self._groups(reader, schema))) as tables,
             ):
                 for table in tables:
-                    writer.write_table(table, row_group_size=ROW_GROUP)
+                    writer.write(table, row_group_size=ROW_GROUP)
                     written += table.num_rows
                     progress(written, expected, note=note)
             if written != expected:

@@ -1,17 +1,25 @@
 """Stages whose scratch is taken away: by another run, as a workspace in a bucket has no lock that would keep two runs
-apart, or by a power cut."""
+apart, or by a power cut; or whose disk takes no more."""
 
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import LakeTrouble
+from pipeline.errors import LakeError, LakeTrouble
 from pipeline.operations.progress import StageProgress
-from pipeline.stages.clean import ROWS
+from pipeline.stages.clean import ROWS, ipc_file
 from pipeline.stages.download import RAW
+from pipeline.stages.scratch import Scratch
 from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import PARQUET
 
@@ -65,3 +73,92 @@ def test_what_a_power_cut_left_of_the_scratch_counts_for_nothing(upload: Upload,
     with upload.scratch.store.local(upload.scratch.path(name)) as file:
         file.write_bytes(left)
     assert upload.scratch.record(RAW) is None
+
+
+# -- what the disk refuses -------------------------------------------------------------------------
+
+TABLE = pa.table({"a": range(200_000)})
+
+
+def open_ipc(path: Path) -> AbstractContextManager[Any]:
+    return ipc_file(path, TABLE.schema)
+
+
+def open_parquet(path: Path) -> AbstractContextManager[Any]:
+    return pq.ParquetWriter(path, TABLE.schema)
+
+
+@pytest.fixture
+def scratch(upload: Upload) -> Scratch:
+    return upload.scratch
+
+
+@pytest.mark.parametrize("opened", [open_ipc, open_parquet])
+@pytest.mark.parametrize("rows", [0, 200_000])
+def test_a_full_disk_is_one_line_with_the_place(scratch: Scratch, opened: Any, rows: int) -> None:
+    """Written are the rows, or at least what ends a file."""
+    with (
+        pytest.raises(
+            LakeError, match=r"scratch/green/.*/trips\.parquet cannot be written: no room left \(.*make room"
+        ),
+        scratch.staging(PARQUET) as target,
+    ):
+        target.symlink_to("/dev/full")
+        with scratch.writer(target, PARQUET, opened) as writer:
+            writer.write(TABLE.slice(0, rows))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        (errno.ENOSPC, LakeError, "no room left"),
+        (errno.EDQUOT, LakeError, "no room left"),
+        (errno.EACCES, LakeError, "give your user the right"),
+        (errno.EROFS, LakeError, "give your user the right"),
+        (errno.EIO, LakeTrouble, "try again"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["open", "write", "close"])
+def test_what_the_disk_says_becomes_one_line(
+    scratch: Scratch, code: int, kind: type[Exception], says: str, moment: str
+) -> None:
+    def refuse(now: str) -> None:
+        if now == moment:
+            raise OSError(code, f"Error writing bytes to file. Detail: {os.strerror(code)}")
+
+    class Refusing:
+        def write(self, rows: object) -> None:
+            refuse("write")
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[Refusing]:
+        refuse("open")
+        yield Refusing()
+        refuse("close")
+
+    with (
+        pytest.raises(kind, match=says) as caught,
+        scratch.staging(ROWS) as target,
+        scratch.writer(target, ROWS, opened) as writer,
+    ):
+        writer.write(TABLE)
+    assert ROWS in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_error_of_reading_is_none_of_writing_and_not_replaced_by_one_of_closing(scratch: Scratch) -> None:
+    reading = OSError(errno.EIO, "reading")
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise OSError(errno.ENOSPC, "closing")
+
+    with (
+        pytest.raises(OSError) as caught,
+        scratch.staging(ROWS) as target,
+        scratch.writer(target, ROWS, opened),
+    ):
+        raise reading
+    assert caught.value is reading
