@@ -20,7 +20,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +31,18 @@ from google.cloud.storage.exceptions import DataCorruption
 
 from ..checks import Check
 from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
-from .gcs_wire import CLIENT_ERRORS, client_of, explained, is_bucket_missing, is_transient, patient, status_of, what
+from ..reach import at_most, emulator
+from .gcs_wire import (
+    CLIENT_ERRORS,
+    EMULATOR,
+    client_of,
+    explained,
+    is_bucket_missing,
+    is_transient,
+    patient,
+    status_of,
+    what,
+)
 from .staging import Staging
 from .store import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
 
@@ -70,6 +80,7 @@ class GcsStore(Store):
         match = _BUCKET_URL.match(url)
         if not match:
             raise UsageError(f"{without_secrets(url)!r} is not a bucket; write gs://bucket or gs://bucket/prefix")
+        emulator(EMULATOR)  # refused here, not in the middle of a run
         self.options = options or StoreOptions()
         self.bucket_name = match["bucket"]
         self.prefix = checked((match["prefix"] or "").strip("/"))
@@ -88,7 +99,7 @@ class GcsStore(Store):
         if self._location is None:
             with self._explained("", "storage.buckets.get"):
                 try:
-                    bucket = self._client.get_bucket(self.bucket_name, timeout=TIMEOUT, retry=self._retry)
+                    bucket = self._client.get_bucket(self.bucket_name, timeout=_waited(TIMEOUT), retry=self._retry)
                 except Forbidden:
                     logger.info("the place of gs://%s is unknown: storage.buckets.get is not granted", self.bucket_name)
                     return None
@@ -107,7 +118,7 @@ class GcsStore(Store):
                 prefix=f"{name}/" if name else None,
                 fields="items(name,size,generation,metadata),nextPageToken",
                 page_size=PAGE,
-                timeout=TIMEOUT,
+                timeout=_waited(TIMEOUT),
                 retry=self._retry,
             )
             # Names that end in a slash are the empty "folders" that the web console makes.
@@ -153,7 +164,7 @@ class GcsStore(Store):
                 self._bucket,
                 self._name(checked(to)),
                 if_source_generation_match=source.generation,
-                timeout=UPLOAD_TIMEOUT,
+                timeout=_waited(UPLOAD_TIMEOUT),
                 retry=self._retry,
             )
         if copied.crc32c != source.crc32c:
@@ -183,14 +194,14 @@ class GcsStore(Store):
         found = self._find(path)
         if found is None:
             raise FileNotFoundError(f"{self.uri(path)} does not exist")
-        pinned = {"if_generation_match": found.generation, "timeout": TIMEOUT, "retry": self._retry}
+        pinned = {"if_generation_match": found.generation, "timeout": _waited(TIMEOUT), "retry": self._retry}
         with self._explained(path, "storage.objects.get"), found.open("rb", chunk_size=READ_AHEAD, **pinned) as file:
             yield file
 
     def delete(self, path: str) -> None:
         with self._explained(path, "storage.objects.delete"):
             try:
-                self._bucket.blob(self._name(checked(path))).delete(timeout=TIMEOUT, retry=self._retry)
+                self._bucket.blob(self._name(checked(path))).delete(timeout=_waited(TIMEOUT), retry=self._retry)
             except NotFound as error:
                 if is_bucket_missing(error):
                     raise
@@ -209,28 +220,26 @@ class GcsStore(Store):
         return nullcontext()
 
     def check(self, create: bool = False) -> Iterable[Check]:
-        # A person waits for the answer: what fails now is worth a line, not minutes of patience.
-        store = GcsStore(self.url, replace(self.options, patience=min(self.options.patience, 10.0)))
         try:
             bucket = f"gs://{self.bucket_name}"
             if create:
-                yield from store._create()
-            location = store.location()
+                yield from self._create()
+            location = self.location()
             if location:
                 yield Check(bucket, True, f"lies in {location}")
             else:
                 yield Check(bucket, True, "its place is unknown; grant roles/storage.bucketViewer to have it checked")
             probe = f"doctor/{uuid.uuid4().hex}.txt"
-            store.write(probe, b"doctor", metadata={"sha256": "0"})
-            found = store.list("doctor").get(probe)
-            if found is None or store.read(probe) != b"doctor":
+            self.write(probe, b"doctor", metadata={"sha256": "0"})
+            found = self.list("doctor").get(probe)
+            if found is None or self.read(probe) != b"doctor":
                 yield Check(self.url, False, "an object just written is not there", "look at the bucket's rules")
                 return
-            store.delete(probe)
+            self.delete(probe)
             yield Check(self.url, True, "objects can be created, listed, read and deleted")
         except PipelineError as error:
             message, _, remedy = str(error).partition("; ")
-            yield Check(self.url, False, message, remedy)
+            yield Check("", False, message, remedy)  # the message begins with the address
         except FileNotFoundError as error:
             yield Check(self.url, False, str(error), "look at the bucket's rules")
 
@@ -239,7 +248,9 @@ class GcsStore(Store):
             bucket = self._client.bucket(self.bucket_name)
             bucket.iam_configuration.uniform_bucket_level_access_enabled = True
             try:
-                self._client.create_bucket(bucket, location=self.options.location, timeout=TIMEOUT, retry=self._retry)
+                self._client.create_bucket(
+                    bucket, location=self.options.location, timeout=_waited(TIMEOUT), retry=self._retry
+                )
             except Conflict:
                 return  # it exists; whether we may use it is seen next
         yield Check(f"gs://{self.bucket_name}", True, f"created in {self.options.location}")
@@ -248,7 +259,7 @@ class GcsStore(Store):
 
     @property
     def _client(self) -> storage.Client:
-        return client_of(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST"), self.options.project)
+        return client_of(os.getpid(), emulator(EMULATOR), self.options.project)
 
     @property
     def _bucket(self) -> storage.Bucket:
@@ -277,7 +288,7 @@ class GcsStore(Store):
         with self._explained(path, "storage.objects.get"):
             blob = self._bucket.blob(self._name(checked(path)))
             try:
-                blob.reload(timeout=TIMEOUT, retry=self._retry)
+                blob.reload(timeout=_waited(TIMEOUT), retry=self._retry)
             except NotFound as error:
                 if is_bucket_missing(error):
                     raise
@@ -307,7 +318,7 @@ class GcsStore(Store):
                         content_type=mimetypes.guess_type(path)[0] or "application/octet-stream",
                         if_generation_match=int(version or 0),
                         checksum="crc32c",
-                        timeout=UPLOAD_TIMEOUT,
+                        timeout=_waited(UPLOAD_TIMEOUT),
                         retry=self._retry,
                     )
                     return self._object(blob)
@@ -354,7 +365,7 @@ class GcsStore(Store):
             begun = summed.size
             try:
                 blob.download_to_file(
-                    summed, start=begun, raw_download=True, checksum=None, timeout=TIMEOUT, retry=self._retry
+                    summed, start=begun, raw_download=True, checksum=None, timeout=_waited(TIMEOUT), retry=self._retry
                 )
                 return
             except CLIENT_ERRORS as error:
@@ -430,6 +441,11 @@ class _Summed:
         self.crc32c.update(data)
         self.size += len(data)
         return int(self._stream.write(data))
+
+
+def _waited(seconds: tuple[float, float]) -> tuple[float, float]:
+    """Time-outs of a request to connect and to answer."""
+    return at_most(seconds[0]), at_most(seconds[1])
 
 
 def _sum_of(stream: BinaryIO) -> str:

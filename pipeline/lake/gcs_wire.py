@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
+from .. import reach
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,11 @@ CLIENT_ERRORS = (
     requests.RequestException,
     ConnectionError,
 )
+
+#: Names another server than Google's; the client reads it too.
+EMULATOR = "STORAGE_EMULATOR_HOST"
+
+_ENDPOINT = "https://storage.googleapis.com"
 
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 
@@ -72,7 +79,8 @@ def explained(error: Exception, where: str, bucket: str, permission: str) -> Pip
         )
     if is_transient(error) or isinstance(error, DataCorruption | TransportError):
         return LakeTrouble(
-            f"{where}: no answer from the service ({what(error)}); try again later", retry_after=_asked_wait(error)
+            f"{where}: no answer from {_address(error)} ({what(error)}); {reach.remedy(EMULATOR)}",
+            retry_after=_asked_wait(error),
         )
     if status == 401 or isinstance(error, GoogleAuthError):
         return LakeError(
@@ -141,6 +149,10 @@ def what(error: BaseException | None) -> str:
     return f"HTTP {status}" if status else type(error).__name__
 
 
+def _address(error: BaseException | None) -> str:
+    return reach.address_of(error, os.environ.get(EMULATOR) or _ENDPOINT)
+
+
 def _asked_wait(error: BaseException | None) -> float | None:
     """Seconds of the Retry-After header; None where there is none."""
     headers = getattr(_response(error), "headers", None) or {}
@@ -158,4 +170,4 @@ def _wait(state: RetryCallState) -> float:
 
 def _tell(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    logger.warning("Cloud Storage: %s, trying again in %.1f s", what(error), state.upcoming_sleep)
+    logger.warning("Cloud Storage, %s: %s, trying again in %.1f s", _address(error), what(error), state.upcoming_sleep)

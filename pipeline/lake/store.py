@@ -19,11 +19,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from ..checks import Check
 from ..errors import UsageError
+from ..reach import at_most
 
 #: Called with (bytes done, bytes in all) from time to time; cheap.
 Progress = Callable[[int, int], None]
@@ -34,13 +36,14 @@ class StoreOptions:
     """What a store may be told besides its URL; passed in, because a store does not know the settings.
 
     ``lock_timeout``: seconds to wait for someone else's lock. ``patience``: seconds without any progress after which a
-    server that fails or does not answer is given up. ``chunk_size``: bytes of the first request of an upload, a
-    multiple of 256 KiB; the next ones grow to ``largest_chunk`` while the line is fast. ``project`` and ``location``:
-    of a bucket to create. ``survives_power_cut``: a folder waits until the disk has what is put into it.
+    server that fails or does not answer is given up; fewer while somebody waits. ``chunk_size``: bytes of the first
+    request of an upload, a multiple of 256 KiB; the next ones grow to ``largest_chunk`` while the line is fast.
+    ``project`` and ``location``: of a bucket to create. ``survives_power_cut``: a folder waits until the disk has what
+    is put into it.
     """
 
     lock_timeout: float = 60.0
-    patience: float = 300.0
+    patience: float = field(default_factory=partial(at_most, 300.0))
     chunk_size: int = 4 * 1024**2
     largest_chunk: int = 64 * 1024**2
     project: str | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import multiprocessing
 import os
+import socket
 import time
 from pathlib import Path
 
 import pytest
 from tenacity import wait_random_exponential
 
-from pipeline import completeness
+from pipeline import completeness, reach
 from pipeline.errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
 from pipeline.lake import Lake, Store, StoreOptions, gcs, gcs_wire, layout, open_store
 from tests.servers.gcs import ALWAYS, Fault, GcsServer
@@ -204,7 +205,7 @@ def test_retry_after_is_waited_for(store: Store, gcs_server: GcsServer) -> None:
 def test_patience_ends(gcs_bucket: str, gcs_server: GcsServer) -> None:
     store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3))
     gcs_server.program("*", Fault(status=503, times=ALWAYS))
-    with pytest.raises(LakeTrouble, match=r"gs://.*/x: no answer from the service \(HTTP 503\)"):
+    with pytest.raises(LakeTrouble, match=rf"gs://.*/x: no answer from {gcs_server.url} \(HTTP 503\)"):
         store.read("x")
 
 
@@ -275,10 +276,28 @@ def test_missing_bucket(gcs_bucket: str) -> None:
             call()
 
 
-def test_unreachable(gcs_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_is_told_by_its_address(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    with pytest.raises(LakeTrouble, match="no answer from the service"):
-        open_store("gs://some-bucket", StoreOptions(patience=0.2)).list()
+    with pytest.raises(LakeTrouble, match=r"no answer from http://127\.0\.0\.1:9 \(.*STORAGE_EMULATOR_HOST"):
+        open_store("gs://some-bucket", StoreOptions(patience=3)).list()
+    waits = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert waits and all("Cloud Storage, http://127.0.0.1:9: " in said and "some-bucket" not in said for said in waits)
+
+
+def test_an_emulator_without_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:9")
+    with pytest.raises(UsageError, match=r"STORAGE_EMULATOR_HOST .* write http://127\.0\.0\.1:9"):
+        open_store("gs://some-bucket")
+
+
+def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        with reach.somebody_waits(0.5), pytest.raises(LakeTrouble, match="no answer"):
+            open_store("gs://some-bucket").list()
+        assert time.monotonic() - started < 30, "the time-out of a run is a minute"
 
 
 def test_upload_sessions_stay_out_of_messages(
@@ -376,14 +395,14 @@ def test_doctor(gcs_bucket: str, gcs_server: GcsServer) -> None:
     assert all(check.ok for check in open_store(f"gs://{gcs_bucket}/lake").check())
     assert open_store(f"gs://{gcs_bucket}").list() == {}
     missing = open_store("gs://made-by-doctor", StoreOptions(location="EU"))
-    failed = [check for check in missing.check() if not check.ok]
-    assert "--create" in failed[0].remedy
+    (failed,) = [check for check in missing.check() if not check.ok]
+    assert "--create" in failed.remedy and f"{failed.subject}{failed.detail}".count("made-by-doctor") == 2
     assert all(check.ok for check in missing.check(create=True))
     assert all(check.ok for check in missing.check(create=True)), "a second time changes nothing"
     gcs_server.program("upload", Fault(status=403, message="x does not have storage.objects.create access"))
-    failed = [check for check in missing.check() if not check.ok]
-    assert "storage.objects.create" in failed[0].detail
-    assert "roles/storage.objectUser" in failed[0].remedy
+    (failed,) = [check for check in missing.check() if not check.ok]
+    assert "storage.objects.create" in failed.detail
+    assert "roles/storage.objectUser" in failed.remedy
 
 
 def test_location(gcs_server: GcsServer, gcs_bucket: str) -> None:

@@ -1,0 +1,62 @@
+"""Servers that do not answer: how long they are waited for, and by which address they are named.
+
+A run of the night waits for minutes, because that is cheaper than a month that failed. Somebody in front of a terminal
+wants to know. So whoever asks a server takes its seconds from ``at_most``, and ``python -m pipeline`` says once, by
+``somebody_waits``, which of its verbs somebody waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from .errors import UsageError
+
+#: Seconds of silence after which somebody who waits for the answer is told that there is none.
+PATIENCE = 15.0
+
+_limit = float("inf")
+
+
+@contextmanager
+def somebody_waits(seconds: float = PATIENCE) -> Iterator[None]:
+    """Within this context no server is waited for longer than ``seconds``."""
+    global _limit
+    before, _limit = _limit, min(seconds, _limit)
+    try:
+        yield
+    finally:
+        _limit = before
+
+
+def at_most(seconds: float) -> float:
+    """``seconds``, or fewer while somebody waits."""
+    return min(seconds, _limit)
+
+
+def emulator(variable: str) -> str | None:
+    """The address in an environment variable such as ``STORAGE_EMULATOR_HOST``; None where it is not set."""
+    address = os.environ.get(variable, "").rstrip("/")
+    if address and not re.match(r"https?://[^/]", address):
+        shown = re.split(r"[/?#]", address.rpartition("://")[2].rpartition("@")[2])[0] or "host:port"
+        raise UsageError(f"environment variable {variable} is no address; write http://{shown}, or unset it")
+    return address or None
+
+
+def address_of(error: BaseException | None, otherwise: str) -> str:
+    """Scheme, host and port of the request that failed, or of ``otherwise``: the rest may be as good as a key."""
+    while error and error.args and isinstance(error.args[0], Exception) and not getattr(error, "request", None):
+        error = error.args[0]  # Google's login wraps what its connection raised
+    request = getattr(error, "request", None) or getattr(getattr(error, "response", None), "request", None)
+    parts = urlsplit(str(getattr(request, "url", None) or otherwise))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def remedy(variable: str) -> str:
+    """What to do about a service that does not answer, the address of which ``variable`` may have changed."""
+    if os.environ.get(variable):
+        return f"see that the server that {variable} names is running, or unset that variable"
+    return "see that this machine reaches it, or try again later"
