@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from . import settings
+from . import reach, settings
 from .operations import logs
 from .operations.command_line import MISTAKES, STOPPED, USAGE, exit_with
 
 Verb = Callable[[argparse.Namespace], int]
+
+#: Verbs that somebody waits for: a server that does not answer is given up within seconds.
+WAITED_FOR = {"status", "plan", "verify", "doctor", "forget"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
     def verb(name: str, work: Verb, help: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help)
-        added.set_defaults(work=work, validate=True)
+        added.set_defaults(work=reach.somebody_waits()(work) if name in WAITED_FOR else work, validate=True)
         group = added.add_argument_group("settings (as in luigi.cfg)")
         for section, setting, parameter in settings.names():
             if section != "RangeMonthly":
