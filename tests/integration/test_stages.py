@@ -162,3 +162,13 @@ def test_an_error_of_reading_is_none_of_writing_and_not_replaced_by_one_of_closi
     ):
         raise reading
     assert caught.value is reading
+
+
+def test_what_is_on_its_way_to_a_bucket_waits_on_a_disk_of_this_machine(upload: Upload, tmp_path: Path) -> None:
+    scratch = upload.clone(workspace="gs://bucket/scratch").scratch
+    (tmp_path / "full").symlink_to("/dev/full")
+    with (
+        pytest.raises(LakeError, match=f"^{tmp_path}/full cannot be written: no room left"),
+        scratch.writer(tmp_path / "full", ROWS, open_ipc) as writer,
+    ):
+        writer.write(TABLE)
