@@ -18,11 +18,13 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ..checks import Check as Check
 from ..datasets.schema import Column, Dataset
+from ..reach import at_most
 
 #: (dataset, first day of the month); the month is None for a dataset without months.
 Slice = tuple[str, dt.date | None]
@@ -118,7 +120,8 @@ class Options:
 
     ``lock_timeout``: seconds to wait for someone else's lock. ``memory_limit`` and ``threads``: of an embedded engine
     (160MB: 24 million rows load within 370 MB for the whole process).
-    ``maximum_bytes_billed``: per BigQuery query. ``location``: of a BigQuery dataset to create.
+    ``maximum_bytes_billed``: per BigQuery query. ``location``: of a BigQuery dataset to create. ``patience``: seconds
+    for which a request to BigQuery that fails in passing is repeated; fewer while somebody waits.
     """
 
     lock_timeout: float = 60.0
@@ -127,10 +130,14 @@ class Options:
     location: str = "US"
     labels: Mapping[str, str] = field(default_factory=dict)
     threads: int = 2
+    patience: float = field(default_factory=partial(at_most, 120.0))
 
 
 class Warehouse(abc.ABC):
     """One warehouse. Constructing opens nothing; every method opens, uses and closes, so it survives a fork."""
+
+    #: Whether it can load only from a lake near it, so that ``place`` matters.
+    has_place = False
 
     def __init__(self, url: str, options: Options | None = None) -> None:
         self.url = url

@@ -34,13 +34,14 @@ from google.api_core.retry import Retry
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from .. import reach
 from ..checks import Check
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
 from . import label_of
 from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Options, ParquetFile, Progress, Slice, Warehouse, no_progress
-from .bigquery_errors import ROLES, is_passing, is_retried, job_failure, text_of, translate
+from .bigquery_errors import EMULATOR, ROLES, address, is_passing, is_retried, job_failure, text_of, translate, what
 from .bigquery_places import are_disjoint, location_for
 from .tables import Dialect, missing_columns, next_row
 from .views import views
@@ -95,14 +96,14 @@ class BigQuery(Warehouse):
     """A dataset of BigQuery: ``bigquery://project/dataset``, with ``?location=EU`` where it has to be made elsewhere.
 
     Credentials are the platform's (application default credentials). With ``BIGQUERY_EMULATOR_HOST`` in the
-    environment that server is used, without credentials. ``patience`` is how long, in seconds, a request that
-    fails in passing is repeated before ``WarehouseTrouble``.
+    environment that server is used, without credentials.
     """
 
-    patience = 120.0
+    has_place = True
 
     def __init__(self, url: str, options: Options | None = None) -> None:
         super().__init__(url, options)
+        reach.emulator(EMULATOR)  # refused here, not in the middle of a run
         parts = urlsplit(url)
         self.project = parts.netloc
         self.dataset = parts.path.strip("/")
@@ -140,9 +141,7 @@ class BigQuery(Warehouse):
         sql = f"SELECT {month} AS slice, COUNT(*) AS row_count FROM {self._sql_name(dataset.table)}"
         with self._errors(f"counting the rows of {dataset.table}"):
             try:  # before the query, because not every emulator says of a query why it fails
-                table = self._connect().get_table(
-                    self._table(dataset.table), retry=self._retry, timeout=_REQUEST_SECONDS
-                )
+                table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_timeout())
             except exceptions.NotFound:
                 return {}
             rows = self._query(sql + (" GROUP BY 1" if dataset.is_monthly else ""), table.location)
@@ -156,8 +155,8 @@ class BigQuery(Warehouse):
         """All rows of a small table; [] where there is none."""
         client = self._connect()
         try:
-            table = client.get_table(self._table(name), retry=self._retry, timeout=_REQUEST_SECONDS)
-            rows = list(client.list_rows(table, retry=self._retry, timeout=_REQUEST_SECONDS))
+            table = client.get_table(self._table(name), retry=self._retry, timeout=_timeout())
+            rows = list(client.list_rows(table, retry=self._retry, timeout=_timeout()))
         except exceptions.NotFound:
             return []
         return [{column.name: row.get(column.name) for column in columns} for row in rows]
@@ -171,7 +170,7 @@ class BigQuery(Warehouse):
             query_parameters=list(parameters), maximum_bytes_billed=self.options.maximum_bytes_billed
         )
         job = client.query(
-            sql, job_config=config, location=location, retry=self._retry, job_retry=None, timeout=_REQUEST_SECONDS
+            sql, job_config=config, location=location, retry=self._retry, job_retry=None, timeout=_timeout()
         )
         return list(job.result(retry=self._retry, job_retry=None, timeout=_QUERY_SECONDS))
 
@@ -183,7 +182,7 @@ class BigQuery(Warehouse):
         with self._errors(f"loading {_subject(row)}"):
             _check_footer(parquet, row)
             location = self._prepare(parquet.location, dataset)
-            table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_REQUEST_SECONDS)
+            table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_timeout())
             schema = _schema(table, dataset)
             progress(0, row.row_count)
             for _ in range(_ROUNDS):
@@ -270,9 +269,7 @@ class BigQuery(Warehouse):
         def submit(job_id: str) -> bigquery.LoadJob:
             common: dict[str, Any] = {"job_id": job_id, "location": location, "job_config": config}
             if not parquet.uri.startswith("file:"):
-                return client.load_table_from_uri(
-                    parquet.uri, target, retry=self._retry, timeout=_REQUEST_SECONDS, **common
-                )
+                return client.load_table_from_uri(parquet.uri, target, retry=self._retry, timeout=_timeout(), **common)
             with parquet.local() as path, path.open("rb") as file:
                 return self._retry(client.load_table_from_file)(
                     file, target, rewind=True, num_retries=3, timeout=_UPLOAD_SECONDS, **common
@@ -380,10 +377,10 @@ class BigQuery(Warehouse):
                 location=location,
                 retry=self._retry,
                 job_retry=None,  # a job with an id of its own is repeated here, never by the client under another id
-                timeout=_REQUEST_SECONDS,
+                timeout=_timeout(),
             )
 
-        created = client.get_table(self._table(name), retry=self._retry, timeout=_REQUEST_SECONDS).created
+        created = client.get_table(self._table(name), retry=self._retry, timeout=_timeout()).created
         digest = _digest(self.dataset, name, values["dataset"], values["file_month"], identity, created)
         self._run_once(f"insert-{name}-{digest}", location, submit, is_still_so)
 
@@ -424,7 +421,7 @@ class BigQuery(Warehouse):
             failures += 1
             if failures == _FAILURES:
                 raise error
-            time.sleep(min(2.0**failures, self.patience))
+            time.sleep(min(2.0**failures, self.options.patience))
         raise WarehouseError(
             f"{self.label}: job {name} failed {_ATTEMPTS} times; see it in the job history of BigQuery"
         )
@@ -434,10 +431,10 @@ class BigQuery(Warehouse):
         retry = Retry(
             predicate=lambda error: isinstance(error, exceptions.NotFound) or is_passing(error),
             initial=0.2,
-            timeout=min(20.0, self.patience),
+            timeout=min(20.0, self.options.patience),
         )
         try:
-            return self._connect().get_job(job_id, location=location, retry=retry, timeout=_REQUEST_SECONDS)
+            return self._connect().get_job(job_id, location=location, retry=retry, timeout=_timeout())
         except exceptions.RetryError as error:
             raise error.cause or error from None
 
@@ -449,7 +446,7 @@ class BigQuery(Warehouse):
             )
         deadline = time.monotonic() + _JOB_SECONDS
         delay = 0.1
-        while not job.done(retry=self._retry, timeout=_REQUEST_SECONDS):
+        while not job.done(retry=self._retry, timeout=_timeout()):
             if time.monotonic() > deadline:
                 raise WarehouseTrouble(f"{self.label}: job {job.job_id} is still running; the next run waits for it")
             time.sleep(delay)
@@ -485,7 +482,7 @@ class BigQuery(Warehouse):
         client = self._connect()
         location = self._place_dataset(bucket)
         declared = {each.table: each for each in (*DATASETS.values(), *([dataset] if dataset else ()))}
-        tables = client.list_tables(self._reference, retry=self._retry, timeout=_REQUEST_SECONDS)
+        tables = client.list_tables(self._reference, retry=self._retry, timeout=_timeout())
         existing = {table.table_id: table.labels for table in tables}
         for name, declaration in declared.items():
             if name not in existing:
@@ -502,7 +499,7 @@ class BigQuery(Warehouse):
         """Location of the dataset, which is made if missing."""
         client = self._connect()
         try:
-            found = client.get_dataset(self._reference, retry=self._retry, timeout=_REQUEST_SECONDS)
+            found = client.get_dataset(self._reference, retry=self._retry, timeout=_timeout())
         except exceptions.NotFound:
             wanted = self.location or location_for(bucket, self.options.location)
             self._refuse_disjoint(bucket, wanted)
@@ -516,7 +513,7 @@ class BigQuery(Warehouse):
         dataset.location = location
         dataset.description = "Trip records of the NYC Taxi & Limousine Commission, one table per dataset"
         dataset.labels = dict(self.options.labels)
-        return self._connect().create_dataset(dataset, exists_ok=True, retry=self._retry, timeout=_REQUEST_SECONDS)
+        return self._connect().create_dataset(dataset, exists_ok=True, retry=self._retry, timeout=_timeout())
 
     def _refuse_disjoint(self, bucket: str | None, location: str | None) -> None:
         if are_disjoint(bucket, location):
@@ -550,7 +547,7 @@ class BigQuery(Warehouse):
             view.labels = {**self.options.labels, "sql": digest}
             try:
                 if name in existing:
-                    client.update_table(view, ["view_query", "labels"], retry=self._retry, timeout=_REQUEST_SECONDS)
+                    client.update_table(view, ["view_query", "labels"], retry=self._retry, timeout=_timeout())
                 else:
                     self._create(view)
             except exceptions.GoogleAPICallError as error:
@@ -558,7 +555,7 @@ class BigQuery(Warehouse):
                 log.warning("%s: the view %s could not be made: %s", self.label, name, text_of(error))
 
     def _create(self, table: bigquery.Table) -> None:
-        self._connect().create_table(table, exists_ok=True, retry=self._retry, timeout=_REQUEST_SECONDS)
+        self._connect().create_table(table, exists_ok=True, retry=self._retry, timeout=_timeout())
 
     def _labels(self, dataset: Dataset) -> dict[str, str]:
         return {"dataset": dataset.name, **self.options.labels}
@@ -573,7 +570,7 @@ class BigQuery(Warehouse):
 
     def place(self) -> str | None:
         with self._errors("looking for the dataset"):
-            found = self._connect().get_dataset(self._reference, retry=self._retry, timeout=_REQUEST_SECONDS)
+            found = self._connect().get_dataset(self._reference, retry=self._retry, timeout=_timeout())
         return found.location or None
 
     def check(self, create: bool = False) -> Iterator[Check]:
@@ -581,10 +578,10 @@ class BigQuery(Warehouse):
         try:
             with self._errors("using credentials"):
                 self._connect()
-            yield Check(f"{subject} credentials", True, _emulator() or "application default credentials")
+            yield Check(f"{subject} credentials", True, reach.emulator(EMULATOR) or "application default credentials")
             with self._errors("looking for the dataset"):
                 try:
-                    found = self._connect().get_dataset(self._reference, retry=self._retry, timeout=_REQUEST_SECONDS)
+                    found = self._connect().get_dataset(self._reference, retry=self._retry, timeout=_timeout())
                 except exceptions.NotFound:
                     if not create:
                         yield Check(
@@ -601,22 +598,28 @@ class BigQuery(Warehouse):
                     dry_run=True, use_query_cache=False, maximum_bytes_billed=self.options.maximum_bytes_billed
                 )
                 self._connect().query(
-                    "SELECT 1 AS one", job_config=config, retry=self._retry, job_retry=None, timeout=_REQUEST_SECONDS
+                    "SELECT 1 AS one", job_config=config, retry=self._retry, job_retry=None, timeout=_timeout()
                 )
             yield Check(f"{subject} jobs", True, "queries and load jobs may be started")
         except PipelineError as error:
-            yield Check(subject, False, str(error), f"see that the service account can do it: {ROLES}")
+            detail, _, remedy = str(error).partition("; ")  # it begins with the label
+            yield Check("", False, detail, remedy or f"see that the service account can do it: {ROLES}")
 
     # -- connection and errors -------------------------------------------------------------------
 
     @property
     def _retry(self) -> Retry:
-        return Retry(predicate=is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=self.patience)
+        patience = self.options.patience
+
+        def tell(error: Exception) -> None:
+            log.warning("BigQuery, %s: %s, tried again for up to %g s", address(error), what(error), patience)
+
+        return Retry(predicate=is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=patience, on_error=tell)
 
     def _connect(self) -> bigquery.Client:
         """The client of this process: made at the first use, so that none crosses a fork."""
         if self._client is None or self._client[0] != os.getpid():
-            emulator = _emulator()
+            emulator = reach.emulator(EMULATOR)
             if emulator:
                 client = bigquery.Client(
                     self.project, credentials=AnonymousCredentials(), client_options={"api_endpoint": emulator}
@@ -643,10 +646,9 @@ class BigQuery(Warehouse):
 # -- small things --------------------------------------------------------------------------------
 
 
-def _emulator() -> str | None:
-    """Address of the emulator that the environment names, with the scheme that people leave out."""
-    host = os.environ.get("BIGQUERY_EMULATOR_HOST", "").rstrip("/")
-    return (host if "://" in host else f"http://{host}") if host else None
+def _timeout() -> float:
+    """Seconds to connect, and to wait for the answer to a request."""
+    return reach.at_most(_REQUEST_SECONDS)
 
 
 def _quote(name: str) -> str:

@@ -5,6 +5,7 @@ Asked are the ``reason`` of the API and the HTTP status, never the text of a mes
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,13 @@ from google.api_core import exceptions
 from google.auth import exceptions as auth
 from google.resumable_media import DataCorruption
 
+from .. import reach
 from ..errors import PipelineError, WarehouseError, WarehouseTrouble
+
+#: Names another server than Google's; the client reads it too.
+EMULATOR = "BIGQUERY_EMULATOR_HOST"
+
+_ENDPOINT = "https://bigquery.googleapis.com"
 
 #: Reasons of the API that pass by themselves; the HTTP codes 408, 429 and 5xx do too.
 _PASSING = (
@@ -55,7 +62,7 @@ def translate(error: Exception, where: str) -> PipelineError | None:
         return _translate_answer(error, where)
     if isinstance(error, _CONNECTION):
         # The text of these holds addresses, which may hold an upload's session; the class says enough.
-        return WarehouseTrouble(f"{where}: no answer from BigQuery ({type(error).__name__}); run again later")
+        return WarehouseTrouble(f"{where}: no answer from {address(error)} ({what(error)}); {reach.remedy(EMULATOR)}")
     if isinstance(error, auth.GoogleAuthError):
         if getattr(error, "retryable", False):
             return WarehouseTrouble(f"{where}: no answer from Google's login ({type(error).__name__}); run again later")
@@ -91,6 +98,16 @@ def job_failure(job: Any) -> exceptions.GoogleAPICallError:
     result: Mapping[str, Any] = job.error_result
     code = getattr(job.exception(), "code", None) or 500
     return exceptions.from_http_status(code, result.get("message") or "", errors=[result, *(job.errors or [])])
+
+
+def address(error: BaseException) -> str:
+    """The address that a failed request went to, without its path and query."""
+    return reach.address_of(error, os.environ.get(EMULATOR) or _ENDPOINT)
+
+
+def what(error: BaseException) -> str:
+    """Reason, status or class of an error."""
+    return _reason(error) or (f"HTTP {code}" if (code := getattr(error, "code", None)) else type(error).__name__)
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,10 @@ from google.api_core import exceptions
 from google.auth import exceptions as auth
 from google.cloud import bigquery
 
+from pipeline import reach
 from pipeline.datasets import get
 from pipeline.datasets.schema import Column, Dataset
-from pipeline.errors import PipelineError, WarehouseError, WarehouseTrouble
+from pipeline.errors import PipelineError, UsageError, WarehouseError, WarehouseTrouble
 from pipeline.lake import LakeFile, open_store
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
 from pipeline.warehouse.bigquery import BigQuery
@@ -130,9 +132,8 @@ def warehouse(bigquery_server: BigQueryServer) -> BigQuery:
 
 
 def connect(url: str = URL, options: Options | None = None) -> BigQuery:
-    warehouse = open_warehouse(url, options)
+    warehouse = open_warehouse(url, options or Options(patience=6))
     assert isinstance(warehouse, BigQuery)
-    warehouse.patience = 6
     return warehouse
 
 
@@ -372,8 +373,8 @@ def test_a_broken_upload_is_sent_again(
     assert bigquery_server.count_jobs(prefix="load-") == 1
 
 
-def test_a_server_that_stays_away_is_trouble(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    warehouse.patience = 1
+def test_a_server_that_stays_away_is_trouble(lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse = connect(options=Options(patience=1))
     bigquery_server.program(
         "jobs.insert.load", Fault(status=429, reason="rateLimitExceeded", retry_after="7", times=99)
     )
@@ -386,12 +387,29 @@ def test_a_server_that_stays_away_is_trouble(warehouse: BigQuery, lake: Lake, bi
     assert effective(bigquery_server) == ["A"]
 
 
-def test_no_server_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "127.0.0.1:9")
-    warehouse = connect()
-    warehouse.patience = 0.5
-    with pytest.raises(WarehouseTrouble, match="no answer from BigQuery"):
+def test_no_server_is_trouble_by_its_address(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
+    warehouse = connect(options=Options(patience=0.5))
+    with pytest.raises(WarehouseTrouble, match=r"no answer from http://127\.0\.0\.1:9 .*BIGQUERY_EMULATOR_HOST"):
         warehouse.ledger()
+    waits = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert waits and all("BigQuery, http://127.0.0.1:9: " in said and "my-project" not in said for said in waits)
+
+
+def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        with reach.somebody_waits(0.5), pytest.raises(WarehouseTrouble, match="no answer"):
+            open_warehouse(URL).ledger()
+        assert time.monotonic() - started < 30, "the time-out of a run is a minute"
+
+
+def test_an_emulator_without_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "127.0.0.1:9")
+    with pytest.raises(UsageError, match=r"BIGQUERY_EMULATOR_HOST .* write http://127\.0\.0\.1:9"):
+        open_warehouse(URL)
 
 
 def test_a_job_that_fails_in_passing_gets_another_id(
@@ -405,10 +423,8 @@ def test_a_job_that_fails_in_passing_gets_another_id(
     assert [job_id[-2:] for job_id in ids] == ["-0", "-1"] and ids[0][:-2] == ids[1][:-2]
 
 
-def test_a_job_that_keeps_failing_in_passing_is_trouble(
-    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
-) -> None:
-    warehouse.patience = 0.1
+def test_a_job_that_keeps_failing_in_passing_is_trouble(lake: Lake, bigquery_server: BigQueryServer) -> None:
+    warehouse = connect(options=Options(patience=0.1))
     bigquery_server.program("jobs.insert.load", Fault(job_error=("internalError", "no luck"), times=99))
     with pytest.raises(WarehouseTrouble, match="no luck"):
         warehouse.load(*lake.month())

@@ -1,0 +1,62 @@
+"""Servers that do not answer: the one place that says how long they are waited for and what they are called."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from google.auth.exceptions import TransportError
+
+from pipeline import reach
+from pipeline.__main__ import parser
+from pipeline.errors import UsageError
+from pipeline.lake import StoreOptions
+from pipeline.operations import doctor, refresh, status, verify
+from pipeline.warehouse import Options
+
+
+def test_runs_are_patient_and_somebody_who_waits_is_not() -> None:
+    patient = StoreOptions(), Options()
+    assert (patient[0].patience, patient[1].patience) == (300.0, 120.0)
+    with reach.somebody_waits():
+        assert StoreOptions().patience == Options().patience == reach.at_most(60.0) == reach.PATIENCE
+        assert reach.at_most(2.0) == 2.0
+    assert (StoreOptions(), Options()) == patient
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1:18120", "user:planted@127.0.0.1:18120/x?key=planted"])
+def test_an_address_without_its_scheme_is_refused_by_the_name_of_the_variable(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_EMULATOR_HOST", value)
+    with pytest.raises(
+        UsageError, match=r"SOME_EMULATOR_HOST is no address; write http://127\.0\.0\.1:18120"
+    ) as caught:
+        reach.emulator("SOME_EMULATOR_HOST")
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "address"), [("", None), ("http://host:1/", "http://host:1")])
+def test_address_of_an_emulator(value: str, address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_EMULATOR_HOST", value)
+    assert reach.emulator("SOME_EMULATOR_HOST") == address
+
+
+def test_addresses_come_without_what_may_be_a_key() -> None:
+    request = requests.Request("POST", "https://user:planted@oauth2.host:1/token?upload_id=planted").prepare()
+    failed = requests.ConnectionError("planted", request=request)
+    assert reach.address_of(failed, "https://other") == "https://oauth2.host:1"
+    assert reach.address_of(TransportError(failed), "https://other") == "https://oauth2.host:1"
+    assert reach.address_of(ConnectionResetError("planted"), "http://other:2/x") == "http://other:2"
+    assert reach.address_of(None, "http://other") == "http://other"
+
+
+def test_which_verbs_somebody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, names in ((status, ("status", "plan", "forget")), (verify, ("verify",)), (doctor, ("doctor",))):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda args: int(reach.at_most(60)))
+    monkeypatch.setattr(refresh, "refresh", lambda args: int(reach.at_most(60)))
+    for verb in (["status"], ["plan"], ["verify"], ["doctor"], ["forget", "--dataset", "zones"]):
+        args = parser().parse_args(verb)
+        assert args.work(args) == reach.PATIENCE
+    args = parser().parse_args(["refresh", "--since", "2024-01"])
+    assert args.work(args) == 60, "a run"
