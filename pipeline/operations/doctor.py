@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from .. import planning, publishers, settings
 from ..checks import Check
 from ..errors import MissingAtPublisher, PipelineError
+from ..reach import PATIENCE
 from . import logs, notify
 
 if TYPE_CHECKING:
     from ..lake import Store
 
-#: Seconds of silence, and tries, after which somebody who waits for the answer is told that there is none.
-PATIENCE, TRIES = 15.0, 2
+#: Tries after which somebody who waits for the publisher's answer is told that there is none.
+TRIES = 2
 
 #: Months that are looked through for the newest one that a publisher has.
 MONTHS_BACK = 12
@@ -44,9 +45,10 @@ def probes(create: bool, send: bool) -> Iterator[tuple[str, Probe]]:
     logs.configure()
     yield "publisher", _publisher
     yield "workspace", partial(_store, settings.workspace().url, create)
-    yield "lake", partial(_store, settings.lake().url, create)
+    lake = _Lake()
+    yield "lake", partial(lake.check, create)
     for label in filter(None, settings.warehouse_labels().split(",")):
-        yield "warehouse", partial(_warehouse, label, create)
+        yield "warehouse", partial(_warehouse, label, lake, create)
     yield "luigid", _luigid
     yield "notify", notify.send_test if send else notify.check
 
@@ -115,21 +117,38 @@ def _store(url: str, create: bool) -> Iterable[Check]:
 def _open_store(url: str) -> Store:
     from ..lake import StoreOptions, open_store
 
-    return open_store(url, StoreOptions(location=settings.warehouse().location, patience=PATIENCE))
+    return open_store(url, StoreOptions(location=settings.warehouse().location))
 
 
-def _warehouse(label: str, create: bool) -> Iterator[Check]:
+class _Lake:
+    """The lake: what is wrong with it is said where it is tried, and not again by every warehouse."""
+
+    works = False
+
+    def check(self, create: bool) -> Iterator[Check]:
+        checks = []
+        for check in _store(settings.lake().url, create):
+            checks.append(check)
+            yield check
+        self.works = all(check.ok or check.is_warning for check in checks)
+
+    def location(self) -> str | None:
+        return _open_store(settings.lake().url).location() if self.works else None
+
+
+def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     from ..warehouse.bigquery_places import are_disjoint, location_for
 
-    warehouse, lake = settings.open_warehouse(label), _open_store(settings.lake().url)
-    if create:  # as the first load would: where it can load from the lake
+    warehouse = settings.open_warehouse(label)
+    if create and warehouse.has_place:  # as the first load would: where it can load from the lake
+        create = lake.works  # a place that is not the lake's could not be changed any more
         place = location_for(lake.location(), warehouse.options.location)
         warehouse.options = replace(warehouse.options, location=place)
     works = True
     for check in warehouse.check(create):
         works = works and (check.ok or check.is_warning)
         yield check
-    here, there = (lake.location(), warehouse.place()) if works else (None, None)
+    here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)
     if here and there:
         remedy = f"choose a bucket within {there}, or a dataset within {here}"
         yield Check(label, not are_disjoint(here, there), f"is in {there}, the lake in {here}", remedy)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..servers import gcs
 from ..servers.bigquery import BigQueryServer, bigquery_server
 from ..servers.gcs import GcsServer, gcs_bucket, gcs_server
 from ..servers.http import ALWAYS, Fault, HttpServer
@@ -64,7 +65,7 @@ def test_settings_that_cannot_be_right_come_first_and_alone(project: Project) ->
 
 
 def test_missing_luigi_cfg_is_a_warning(project: Project) -> None:
-    project.environment["LUIGI_CONFIG_PATH"] = str(project.folder / "none.cfg")
+    project.environment["LUIGI_CONFIG_PATH"] = ""
     done = project.pipeline("doctor")
     assert done.returncode == 0
     assert "LUIGI_CONFIG_PATH" in line(done.stdout, "warn", "settings")
@@ -139,6 +140,49 @@ def test_bucket_that_is_missing_is_made(project: Project, gcs_server: GcsServer,
     assert "doctor --create" in line(refused.stdout, "FAIL", "lake")
     assert project.pipeline("doctor", *missing, "--create").returncode == 0
     assert project.pipeline("doctor", *missing).returncode == 0
+
+
+def test_missing_bucket_is_reported_once_and_as_the_lakes(
+    project: Project, gcs_server: GcsServer, bigquery_server: BigQueryServer
+) -> None:
+    project.environment |= {"STORAGE_EMULATOR_HOST": gcs_server.url, "BIGQUERY_EMULATOR_HOST": bigquery_server.url}
+    both = ("--warehouse-url", "duckdb:///one.duckdb,bigquery://my-project/trips")
+    done = project.pipeline("doctor", "--lake-url", "gs://nobucket/x", *both)
+    assert done.returncode == 1
+    assert done.stdout.count("gs://nobucket does not exist") == 1 and done.stdout.count("gs://nobucket/x") == 1
+    assert "gs://nobucket does not exist" in line(done.stdout, "FAIL", "lake", "gs://nobucket/x: ")
+    assert not any("nobucket" in text for text in done.stdout.splitlines() if text.split()[1] == "warehouse")
+    assert "the first load makes it" in line(done.stdout, "ok", "warehouse", "one.duckdb")
+
+
+def test_without_its_lake_a_dataset_is_not_made_somewhere(
+    project: Project, gcs_server: GcsServer, bigquery_server: BigQueryServer
+) -> None:
+    """Its place could not be changed any more, and might be one that cannot load from the lake."""
+    project.environment |= {"STORAGE_EMULATOR_HOST": gcs_server.url, "BIGQUERY_EMULATOR_HOST": bigquery_server.url}
+    both = ("--warehouse-url", "duckdb:///made.duckdb,bigquery://my-project/trips")
+    gcs_server.program("*", gcs.Fault(status=403, times=ALWAYS))
+    try:
+        done = project.pipeline("doctor", "--create", "--lake-url", "gs://some-bucket/x", *both)
+    finally:
+        gcs_server.clear()
+    assert done.returncode == 1
+    assert bigquery_server.datasets == {} and (project.folder / "made.duckdb").exists()
+
+
+def test_emulator_without_scheme_is_named(project: Project) -> None:
+    for variable, more in (
+        ("STORAGE_EMULATOR_HOST", ("--lake-url", "gs://some-bucket/x")),
+        ("BIGQUERY_EMULATOR_HOST", ("--warehouse-url", "bigquery://my-project/trips")),
+    ):
+        project.environment[variable] = "127.0.0.1:9"
+        done = project.pipeline("doctor", *more)
+        assert done.returncode == 1
+        assert f"{variable} is no address; write http://127.0.0.1:9" in line(done.stdout, "FAIL")
+        for done in (project.pipeline("status", *more), project.luigi("RangeMonthly", "--start", "2020-01", *more)):
+            assert done.returncode == 2, done.stdout
+            assert f"{variable} is no address; write http://127.0.0.1:9" in done.stdout
+        del project.environment[variable]
 
 
 def test_bigquery_dataset_is_made_where_the_lake_is(
