@@ -54,8 +54,9 @@ class Manifest:
     ``month`` is the first day of the file's month, None for a dataset without months. ``publisher`` is the label.
     ``rows_rejected`` counts by reason; ``rows_read`` are the data lines, so ``rows_read == rows_written + all rejects``
     (``ValueError`` otherwise); blank lines and repeated headers are counted apart. ``unknown_columns`` are columns that
-    no declaration names, or that come again, with their number of non-null values; ``ignored_columns`` are known to carry nothing;
-    ``unknown_codes`` counts, per column, the kept values that are not in its code table. ``created_at`` is UTC.
+    no declaration names, or that come again, with their number of non-null values; ``ignored_columns`` are known to
+    carry nothing; ``unknown_codes`` counts, per column, the kept values that are not in its code table. ``created_at``
+    is UTC.
     """
 
     dataset: str
