@@ -38,11 +38,14 @@ def at_most(seconds: float) -> float:
 
 
 def emulator(variable: str) -> str | None:
-    """The address in an environment variable such as ``STORAGE_EMULATOR_HOST``; None where it is not set."""
-    address = os.environ.get(variable, "").rstrip("/")
-    if address and not re.match(r"https?://[^/]", address):
-        shown = re.split(r"[/?#]", address.rpartition("://")[2].rpartition("@")[2])[0] or "host:port"
-        raise UsageError(f"environment variable {variable} is no address; write http://{shown}, or unset it")
+    """The address in an environment variable such as ``STORAGE_EMULATOR_HOST``; None where it is not set.
+
+    ``host:port`` is as good as ``http://host:port``: some tools want the one, some the other.
+    """
+    given = os.environ.get(variable, "").rstrip("/")
+    address = given if not given or "://" in given else f"http://{given}"
+    if address and not re.fullmatch(r"https?://[\w.-]+(:\d+)?(/[\w./-]*)?", address):
+        raise UsageError(f"environment variable {variable} is no address; write http://host:port, or unset it")
     return address or None
 
 

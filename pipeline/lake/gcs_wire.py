@@ -51,7 +51,11 @@ _backoff = wait_random_exponential(multiplier=1, max=30)
 def client_of(process: int, emulator: str | None, project: str | None) -> storage.Client:
     """One client per process: a connection that was open before a fork must not be used on both sides."""
     if emulator:
-        return storage.Client(project=project or "emulator", credentials=AnonymousCredentials())
+        return storage.Client(
+            project=project or "emulator",
+            credentials=AnonymousCredentials(),
+            client_options={"api_endpoint": emulator},
+        )
     return storage.Client(project=project)
 
 

@@ -284,9 +284,19 @@ def test_unreachable_is_told_by_its_address(monkeypatch: pytest.MonkeyPatch, cap
     assert waits and all("Cloud Storage, http://127.0.0.1:9: " in said and "some-bucket" not in said for said in waits)
 
 
-def test_an_emulator_without_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:9")
-    with pytest.raises(UsageError, match=r"STORAGE_EMULATOR_HOST .* write http://127\.0\.0\.1:9"):
+def test_an_emulator_may_be_named_without_scheme(
+    gcs_bucket: str, gcs_server: GcsServer, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url.removeprefix("http://"))
+    store = open_store(f"gs://{gcs_bucket}/lake")
+    store.write("small", b"x")
+    store.put(large, "large")
+    assert store.read("small") == b"x" and store.has_bytes("large", large) and set(store.list()) == {"small", "large"}
+
+
+def test_an_emulator_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "gs://some-bucket")
+    with pytest.raises(UsageError, match=r"STORAGE_EMULATOR_HOST is no address; write http://host:port"):
         open_store("gs://some-bucket")
 
 

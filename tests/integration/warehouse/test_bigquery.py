@@ -406,9 +406,17 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(monke
         assert time.monotonic() - started < 30, "the time-out of a run is a minute"
 
 
-def test_an_emulator_without_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "127.0.0.1:9")
-    with pytest.raises(UsageError, match=r"BIGQUERY_EMULATOR_HOST .* write http://127\.0\.0\.1:9"):
+def test_an_emulator_may_be_named_without_scheme(
+    lake: Lake, bigquery_server: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_server.url.removeprefix("http://"))
+    open_warehouse(URL).load(*lake.month())
+    assert content(bigquery_server) == (3, "A")
+
+
+def test_an_emulator_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "bigquery://project")
+    with pytest.raises(UsageError, match=r"BIGQUERY_EMULATOR_HOST is no address; write http://host:port"):
         open_warehouse(URL)
 
 
