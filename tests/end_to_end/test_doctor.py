@@ -170,18 +170,18 @@ def test_without_its_lake_a_dataset_is_not_made_somewhere(
     assert bigquery_server.datasets == {} and (project.folder / "made.duckdb").exists()
 
 
-def test_emulator_without_scheme_is_named(project: Project) -> None:
+def test_emulator_that_is_no_address_is_named(project: Project) -> None:
     for variable, more in (
         ("STORAGE_EMULATOR_HOST", ("--lake-url", "gs://some-bucket/x")),
         ("BIGQUERY_EMULATOR_HOST", ("--warehouse-url", "bigquery://my-project/trips")),
     ):
-        project.environment[variable] = "127.0.0.1:9"
+        project.environment[variable] = "gs://emulator"
         done = project.pipeline("doctor", *more)
         assert done.returncode == 1
-        assert f"{variable} is no address; write http://127.0.0.1:9" in line(done.stdout, "FAIL")
+        assert f"{variable} is no address; write http://host:port" in line(done.stdout, "FAIL")
         for done in (project.pipeline("status", *more), project.luigi("RangeMonthly", "--start", "2020-01", *more)):
             assert done.returncode == 2, done.stdout
-            assert f"{variable} is no address; write http://127.0.0.1:9" in done.stdout
+            assert f"{variable} is no address; write http://host:port" in done.stdout
         del project.environment[variable]
 
 
