@@ -17,7 +17,7 @@ from .operations.command_line import MISTAKES, STOPPED, USAGE, exit_with
 Verb = Callable[[argparse.Namespace], int]
 
 #: Verbs that somebody waits for: a server that does not answer is given up within seconds.
-WAITED_FOR = {"status", "plan", "verify", "doctor", "forget"}
+WAITED_FOR = {"status", "plan", "verify", "doctor", "forget", "runs", "queue"}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -25,7 +25,7 @@ import filelock
 from ..checks import Check
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
 from .staging import Staging
-from .store import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
+from .store import Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
 
 HIDDEN = ".store"
 
@@ -268,10 +268,6 @@ class LocalStore(Store):
     def _explain(self, error: OSError, path: str) -> PipelineError:
         where = self.uri(path) if path else self.url
         match error.errno:
-            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-                return LakeError(
-                    f"{where} cannot be written: no room left ({error.strerror}); make room on that disk and run again"
-                )
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 return LakeError(f"{where}: {error.strerror}; give your user the right to read and write {self.folder}")
             case errno.EXDEV:
@@ -281,7 +277,7 @@ class LocalStore(Store):
             case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENAMETOOLONG:
                 return LakeError(f"{where} cannot be used: {error.strerror}; remove or rename what is in the way")
             case _:
-                return LakeTrouble(f"{where}: {error.strerror or error}; try again, and look at the disk if it stays")
+                return explained(error, where)
 
 
 def path_of(url: str) -> Path:

@@ -15,6 +15,8 @@ Paths are relative to the store's root, with ``/`` between the parts.
 from __future__ import annotations
 
 import abc
+import errno
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..checks import Check
-from ..errors import UsageError
+from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
 from ..reach import at_most
 
 #: Called with (bytes done, bytes in all) from time to time; cheap.
@@ -161,6 +163,18 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def check(self, create: bool = False) -> Iterable[Check]:
         """Try what the pipeline will do here; with ``create`` make what is missing. Never raises."""
+
+
+def explained(error: OSError, where: str) -> PipelineError:
+    """What a disk says that does not take ``where``, as one line with the remedy."""
+    says = os.strerror(error.errno) if error.errno else str(error)  # Arrow wraps it in words of its own
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return LakeError(f"{where} cannot be written: no room left ({says}); make room on that disk and run again")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return LakeError(f"{where}: {says}; give your user the right to read and write there")
+        case _:
+            return LakeTrouble(f"{where}: {says}; try again, and look at the disk if it stays")
 
 
 def checked(path: str) -> str:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import requests
-from luigi.rpc import RemoteScheduler, RequestsFetcher
+from luigi.rpc import RequestsFetcher
 
 #: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
 AT_ONCE = 3
@@ -41,7 +41,7 @@ class Fetcher(RequestsFetcher):
 class Announcer:
     """A scheduler in luigid whose ``add_task`` does not wait for the answer; an error comes with a later call."""
 
-    def __init__(self, scheduler: RemoteScheduler) -> None:
+    def __init__(self, scheduler: Any) -> None:  # Luigi gives a RemoteScheduler its methods at run time
         self._scheduler = scheduler
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="announce")
         self._waiting: deque[Future[Any]] = deque()

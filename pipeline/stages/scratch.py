@@ -7,17 +7,15 @@ stage can tell whether its output is still the one that is asked for.
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LakeError, LakeTrouble, PipelineError
+from ..errors import LakeTrouble
 
 if TYPE_CHECKING:
     from ..completeness import Job
@@ -136,16 +134,6 @@ class Writer:
         try:
             yield
         except OSError as error:
-            raise self._explain(error) from error
+            from ..lake.store import explained
 
-    def _explain(self, error: OSError) -> PipelineError:
-        says = os.strerror(error.errno) if error.errno else str(error)  # Arrow wraps it in words of its own
-        match error.errno:
-            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-                return LakeError(
-                    f"{self._where} cannot be written: no room left ({says}); make room on that disk and run again"
-                )
-            case errno.EACCES | errno.EPERM | errno.EROFS:
-                return LakeError(f"{self._where}: {says}; give your user the right to write there")
-            case _:
-                return LakeTrouble(f"{self._where}: {says}; try again, and look at the disk if it stays")
+            raise explained(error, self._where) from error

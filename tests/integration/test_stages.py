@@ -172,3 +172,16 @@ def test_what_is_on_its_way_to_a_bucket_waits_on_a_disk_of_this_machine(upload: 
         scratch.writer(tmp_path / "full", ROWS, open_ipc) as writer,
     ):
         writer.write(TABLE)
+
+
+def test_scratch_is_not_waited_for_until_it_is_on_the_disk(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise AssertionError("synced")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    upload.scratch.keep(tmp_path / ROWS, ROWS, {})
+    assert upload.scratch.record(ROWS)
+    with pytest.raises(AssertionError, match="synced"):
+        upload.job.lake_object.store.write("data/a", b"the lake is")

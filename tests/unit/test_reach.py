@@ -10,7 +10,7 @@ from pipeline import reach
 from pipeline.__main__ import parser
 from pipeline.errors import UsageError
 from pipeline.lake import StoreOptions
-from pipeline.operations import doctor, refresh, status, verify
+from pipeline.operations import agent, doctor, refresh, status, verify
 from pipeline.warehouse import Options
 
 
@@ -58,11 +58,13 @@ def test_addresses_come_without_what_may_be_a_key() -> None:
 
 
 def test_which_verbs_somebody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, names in ((status, ("status", "plan", "forget")), (verify, ("verify",)), (doctor, ("doctor",))):
+    waited_for = (status, ("status", "plan", "forget")), (verify, ("verify",)), (doctor, ("doctor",))
+    for module, names in (*waited_for, (agent, ("runs", "queue"))):
         for name in names:
             monkeypatch.setattr(module, name, lambda args: int(reach.at_most(60)))
     monkeypatch.setattr(refresh, "refresh", lambda args: int(reach.at_most(60)))
-    for verb in (["status"], ["plan"], ["verify"], ["doctor"], ["forget", "--dataset", "zones"]):
+    asked = ["forget", "--dataset", "zones"], ["runs"], ["queue", "pause"]
+    for verb in (["status"], ["plan"], ["verify"], ["doctor"], *asked):
         args = parser().parse_args(verb)
         assert args.work(args) == reach.PATIENCE
     args = parser().parse_args(["refresh", "--since", "2024-01"])
