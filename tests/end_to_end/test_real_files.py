@@ -12,21 +12,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import datasets
+from pipeline.planning import months_between
 
-from ..unit.cleaning.test_real_files import ROWS, csv_lines, path_of
+from ..real_data import FOLDER, ROWS, csv_files, csv_lines, month_in, path_of
 from .conftest import Project
 
 GREEN = datasets.get("green")
 RANGE_OF_GREEN = ("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
-DTC_RANGE = (*RANGE_OF_GREEN, "--start", "2020-03", "--stop", "2020-12")
-TLC_RANGE = (*RANGE_OF_GREEN, "--start", "2020-04", "--stop", "2025-04")
 DTC_FILES = {("dtc", month): rows for month, rows in ROWS["dtc"].items()}
 TLC_FILES = {("tlc", month): rows for month, rows in ROWS["tlc"].items()}
+#: Loaded from both.
+TWICE = {("dtc", month) for month in ROWS["dtc"].keys() & ROWS["tlc"].keys()}
 #: What is there after both ranges: 2020-04 was loaded from both, and the official file came last.
 FILES = {month: (publisher, rows) for (publisher, month), rows in (DTC_FILES | TLC_FILES).items()}
 
@@ -44,32 +46,38 @@ def lake_file(project: Project, month: str, kind: str = "data") -> Path:
     return project.folder / "lake" / kind / "green" / f"green_tripdata_{month}.parquet"
 
 
-def load_both(folder: Path, real_data: Path, rules: str) -> Project:
+def load_all_of(project: Project, publisher: str) -> None:
+    """All months of a publisher, as one range; months within it that are not there are gaps."""
+    months = [dt.date.fromisoformat(f"{month}-01") for month in ROWS[publisher]]
+    stop = (max(months) + dt.timedelta(days=31)).replace(day=1)
+    asked = {f"{month:%Y-%m}" for month in months_between(min(months), stop)}
+    gaps = [f"green {month}" for month in sorted(asked - ROWS[publisher].keys())]
+    project.environment.update(published_by(publisher, FOLDER / "publishers" / publisher))
+    done = project.luigi(*RANGE_OF_GREEN, "--start", f"{min(months):%Y-%m}", "--stop", f"{stop:%Y-%m}")
+    assert done.returncode == (20 if gaps else 0), done.stdout
+    assert f"{', '.join(gaps)}: missing at {publisher}" in done.stdout or not gaps
+
+
+def load_both(folder: Path, rules: str) -> Project:
     """The mirror's months, then the official ones, into one lake and one table."""
     project = Project(folder, {"PIPELINE_CLEAN_RULES": rules})
-    project.environment.update(published_by("dtc", real_data / "publishers" / "dtc"))
-    mirror = project.luigi(*DTC_RANGE)
-    assert mirror.returncode == 20, mirror.stdout
-    assert "green 2020-06, green 2020-07, green 2020-09: missing at dtc" in mirror.stdout
+    load_all_of(project, "dtc")
     assert project.query("SELECT count(*) FROM green_trips WHERE file_month = '2020-04-01'")[0][0] > 0
-    assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(5,)]
-    project.environment.update(published_by("tlc", real_data / "publishers" / "tlc"))
-    official = project.luigi(*TLC_RANGE)
-    assert official.returncode == 20, official.stdout
-    assert re.search(r"green 2025-02 +not yet published", " ".join(official.stdout.split()))
+    assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(len(ROWS["dtc"]),)]
+    load_all_of(project, "tlc")
     return project
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Project:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """All months of both publishers without a rule."""
-    return load_both(tmp_path_factory.mktemp("everything"), real_data, "none")
+    return load_both(tmp_path_factory.mktemp("everything"), "none")
 
 
 @pytest.fixture(scope="module")
-def ruled(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Project:
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """All months of both publishers with the default rules."""
-    return load_both(tmp_path_factory.mktemp("ruled"), real_data, "zero_passengers,pickup_outside_month")
+    return load_both(tmp_path_factory.mktemp("ruled"), "zero_passengers,pickup_outside_month")
 
 
 def test_one_table_has_the_published_number_of_rows(everything: Project) -> None:
@@ -95,9 +103,9 @@ def test_lake_files_have_one_schema_and_equal_the_table(everything: Project) -> 
             assert everything.query(f"SELECT count(*) FROM (FROM {one} EXCEPT ALL FROM {other})") == [(0,)], month
 
 
-def test_official_values_are_those_that_pyarrow_reads(everything: Project, real_data: Path) -> None:
+def test_official_values_are_those_that_pyarrow_reads(everything: Project) -> None:
     for _, month in TLC_FILES:
-        published = pq.read_table(path_of(real_data, "tlc", month))
+        published = pq.read_table(path_of("tlc", month))
         loaded = pq.read_table(lake_file(everything, month))
         for name in published.schema.names:
             values = published.column(name)
@@ -109,10 +117,10 @@ def test_official_values_are_those_that_pyarrow_reads(everything: Project, real_
         assert all(loaded.column(name).null_count == len(loaded) for name in absent), month
 
 
-def test_mirror_values_are_those_that_duckdb_reads(everything: Project, real_data: Path) -> None:
+def test_mirror_values_are_those_that_duckdb_reads(everything: Project) -> None:
     types = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
-    for _, month in DTC_FILES.keys() - {("dtc", "2020-04")}:
-        path = path_of(real_data, "dtc", month)
+    for _, month in DTC_FILES.keys() - TWICE:
+        path = path_of("dtc", month)
         names = gzip.decompress(path.read_bytes()).split(b"\n", 1)[0].decode().strip().split(",")
         casts = ", ".join(
             f"CAST({f'CAST({name} AS DOUBLE)' if kind == 'BIGINT' else name} AS {kind}) AS {name}"
@@ -125,11 +133,11 @@ def test_mirror_values_are_those_that_duckdb_reads(everything: Project, real_dat
             assert everything.query(f"SELECT count(*) FROM (FROM {one} EXCEPT ALL FROM {other})") == [(0,)], month
 
 
-def test_manifests_hold_the_numbers_of_the_files(everything: Project, ruled: Project, real_data: Path) -> None:
+def test_manifests_hold_the_numbers_of_the_files(everything: Project, ruled: Project) -> None:
     for project in (everything, ruled):
         for month, (publisher, rows) in FILES.items():
             manifest = manifest_of(project, month)
-            source = path_of(real_data, publisher, month)
+            source = path_of(publisher, month)
             rejected = sum(manifest["rows_rejected"].values())
             assert manifest["rows_read"] == rows == manifest["rows_written"] + rejected, month
             assert manifest["publisher"].split("=")[0] == publisher
@@ -143,10 +151,10 @@ def test_manifests_hold_the_numbers_of_the_files(everything: Project, ruled: Pro
                 assert pq.read_metadata(pa.BufferReader(data)).num_rows == count, month
 
 
-def test_what_is_loaded_and_what_is_rejected_is_what_was_published(ruled: Project, real_data: Path) -> None:
+def test_what_is_loaded_and_what_is_rejected_is_what_was_published(ruled: Project) -> None:
     for month, (publisher, rows) in FILES.items():
         manifest = manifest_of(ruled, month)
-        path = path_of(real_data, publisher, month)
+        path = path_of(publisher, month)
         rejects = pq.read_table(lake_file(ruled, month, "rejects")).to_pylist()
         counted: dict[str, int] = {}
         for reject in rejects:
@@ -208,42 +216,50 @@ def test_a_month_as_a_data_frame(everything: Project) -> None:
 # -- damaged files -------------------------------------------------------------------------------
 
 
-def test_damaged_files_fail_by_name_and_leave_nothing_behind(tmp_path: Path, real_data: Path) -> None:
+def test_damaged_files_fail_by_name_and_leave_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "published" / "trip-data"
     folder.mkdir(parents=True)
-    for path in (real_data / "damaged").iterdir():
-        shutil.copy(path, folder / f"{path.name.split('.')[0]}.parquet")
+    good = path_of("tlc", "2020-04")
+    reduce_to_five_columns(good, folder / "green_tripdata_2020-03.parquet")
+    pd.read_parquet(good).to_parquet(folder / "green_tripdata_2020-04.parquet")
+    truncated = good.read_bytes()[: good.stat().st_size // 2]
+    (folder / "green_tripdata_2020-05.parquet").write_bytes(truncated)
     project = Project(tmp_path, {**published_by("tlc", tmp_path / "published"), "PIPELINE_CLEAN_RULES": "none"})
-    done = project.luigi(*RANGE_OF_GREEN, "--start", "2022-01", "--stop", "2025-03")
+    done = project.luigi(*RANGE_OF_GREEN, "--start", "2020-03", "--stop", "2020-06")
     assert done.returncode == 30, done.stdout
     assert "Traceback" not in done.stdout
     output = " ".join(done.stdout.split())
     assert "lacks VendorID, passenger_count, payment_type, fare_amount, total_amount" in output
-    assert re.search(r"green_tripdata_2025-02.parquet\S* .*(cut off|incomplete|end)", output), output
+    assert re.search(r"green_tripdata_2020-05.parquet\S* .*(cut off|incomplete|end)", output), output
     assert project.query("SELECT CAST(file_month AS VARCHAR), count(*) FROM green_trips GROUP BY 1") == [
-        ("2024-03-01", 57_457)
+        ("2020-04-01", 35_644)
     ]
     assert project.query("SELECT DISTINCT file_month FROM etl_loads WHERE dataset = 'green'") == [
-        (dt.date(2024, 3, 1),)
+        (dt.date(2020, 4, 1),)
     ]
     lake = {path.name for path in (project.folder / "lake").rglob("*") if path.is_file() and ".store" not in path.parts}
-    assert {name.split(".")[0] for name in lake if name.startswith("green_")} == {"green_tripdata_2024-03"}
+    assert {name.split(".")[0] for name in lake if name.startswith("green_")} == {"green_tripdata_2020-04"}
 
 
-def test_month_that_is_damaged_later_stays_as_it_was(tmp_path: Path, real_data: Path) -> None:
+def reduce_to_five_columns(source: Path, target: Path) -> None:
+    columns = ["lpep_pickup_datetime", "lpep_dropoff_datetime", "PULocationID", "DOLocationID", "trip_distance"]
+    pq.write_table(pq.read_table(source, columns=columns), target)
+
+
+def test_month_that_is_damaged_later_stays_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "published" / "trip-data"
     folder.mkdir(parents=True)
     month = folder / "green_tripdata_2020-04.parquet"
-    shutil.copy(path_of(real_data, "tlc", "2020-04"), month)
+    shutil.copy(path_of("tlc", "2020-04"), month)
     project = Project(tmp_path, {**published_by("tlc", tmp_path / "published"), "PIPELINE_CLEAN_RULES": "none"})
     arguments = ("MonthlyTrips", "--dataset", "green", "--month", "2020-04")
     assert project.luigi(*arguments).returncode == 0
     lake = {path: path.read_bytes() for path in (tmp_path / "lake").glob("*/green/*")}
-    shutil.copy(real_data / "damaged" / "green_tripdata_2022-01.five_columns.parquet", month)
+    reduce_to_five_columns(path_of("tlc", "2020-04"), month)
     assert project.luigi(*arguments).returncode == 30
     assert {path: path.read_bytes() for path in (tmp_path / "lake").glob("*/green/*")} == lake
     assert project.query("SELECT count(*) FROM green_trips") == [(35_644,)]
-    shutil.copy(path_of(real_data, "tlc", "2020-04"), month)
+    shutil.copy(path_of("tlc", "2020-04"), month)
     assert project.luigi(*arguments).returncode == 0, "the old file is back"
 
 
@@ -252,32 +268,30 @@ def test_month_that_is_damaged_later_stays_as_it_was(tmp_path: Path, real_data: 
 ALL_TRIPS = ("RangeMonthly", "--of", "AllTrips", "--start", "2009-01", "--stop", "2021-08")
 
 
-def publish_csv(folder: Path, path: Path, level: int, whole: bool) -> tuple[str, str, int]:
+def publish_csv(folder: Path, name: str, data: bytes, level: int) -> tuple[str, str, int]:
     """Put a CSV file where the mirror would have it; returns dataset, month and the number of its rows."""
-    dataset, found = path.name.split("_")[0], re.search(r"\d{4}(-\d\d)?", path.name)
-    assert found
+    dataset = name.split("_")[0]
     # One sample has no month in its name, and one is younger than the last month of a mirror.
-    month = {"2021": "2021-01", "2025-01": "2021-02"}.get(found[0], found[0])
-    data = path.read_bytes()
-    if not whole:
-        data = data[: data.rfind(b"\n") + 1]
+    month = {"": "2021-01", "2025-01": "2021-02"}.get(month_in(name), month_in(name))
     (folder / dataset).mkdir(parents=True, exist_ok=True)
-    plain = folder / "plain.csv"
-    plain.write_bytes(data)
     packed = gzip.compress(data, level, mtime=level)
     (folder / dataset / f"{dataset}_tripdata_{month}.csv.gz").write_bytes(packed)
-    return dataset, month, csv_lines(plain)
+    return dataset, month, csv_lines(data)
+
+
+def without_last_line(data: bytes) -> bytes:
+    return data[: data.rfind(b"\n") + 1]
 
 
 @pytest.mark.parametrize("kind", ["eras", "samples"])
-def test_every_era_goes_all_the_way_and_never_doubles(tmp_path: Path, real_data: Path, kind: str) -> None:
+def test_every_era_goes_all_the_way_and_never_doubles(tmp_path: Path, kind: str) -> None:
     project = Project(tmp_path, {**published_by("dtc", tmp_path / "published"), "PIPELINE_CLEAN_RULES": "none"})
     tables = ["fhv", "fhvhv", "green", "yellow"]
     found = {}
     for level in (9, 1):  # other bytes around the same rows: republished, so that every month is loaded again
         expected = sorted(
-            publish_csv(tmp_path / "published", path, level, whole=kind == "samples")
-            for path in sorted((real_data / kind).glob("*.csv"))
+            publish_csv(tmp_path / "published", name, data if kind == "samples" else without_last_line(data), level)
+            for name, data in csv_files(kind).items()
         )
         done = project.luigi(*ALL_TRIPS)
         assert done.returncode == 20 and "failed" not in done.stdout, done.stdout
@@ -305,9 +319,10 @@ def test_every_era_goes_all_the_way_and_never_doubles(tmp_path: Path, real_data:
     ) == [(0,)], "coordinates in the old files, zones in the new ones"
 
 
-def test_too_many_unreadable_rows_fail_the_month(tmp_path: Path, real_data: Path) -> None:
+def test_too_many_unreadable_rows_fail_the_month(tmp_path: Path) -> None:
     """The beginning of a file is no month: its last line is cut off, one of five."""
-    publish_csv(tmp_path / "published", real_data / "eras" / "yellow_tripdata_2009-01.csv", 9, whole=True)
+    name = "yellow_tripdata_2009-01.csv"
+    publish_csv(tmp_path / "published", name, csv_files("eras")[name], 9)
     project = Project(tmp_path, published_by("dtc", tmp_path / "published"))
     arguments = ("MonthlyTrips", "--dataset", "yellow", "--month", "2009-01", "--clean-rules", "none")
     refused = project.luigi(*arguments)

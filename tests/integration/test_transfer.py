@@ -133,7 +133,7 @@ def test_an_answer_without_length(server: HttpServer, site: Path, inbox: Path) -
 def test_real_files(server: HttpServer, real_data: Path, inbox: Path) -> None:
     for folder, name, dataset, month in (
         ("dtc", "dtc", "green", dt.date(2020, 4, 1)),
-        ("tlc", "tlc", "green", dt.date(2021, 1, 1)),
+        ("tlc", "tlc", "green", dt.date(2020, 4, 1)),
         ("tlc", "tlc", "zones", None),
     ):
         server.folder = real_data / "publishers" / folder

@@ -1,9 +1,8 @@
-"""All real files at hand: publishers, eras, samples and damaged ones."""
+"""Published files: publishers' months, eras, samples and damaged ones."""
 
 from __future__ import annotations
 
 import datetime as dt
-import re
 from pathlib import Path
 
 import numpy as np
@@ -16,57 +15,35 @@ from pipeline import datasets
 from pipeline.cleaning import FORMATS
 from pipeline.errors import UnreadableFile
 
+from ...real_data import ROWS, csv_files, csv_lines, damaged, month_in, path_of, zones_of
 from .support import Result, run
 
 DEFAULT_RULES = "zero_passengers,pickup_outside_month"
 
-#: Rows of each month, as the publishers' own counts have them.
-ROWS = {
-    "dtc": {"2020-03": 223_406, "2020-04": 35_612, "2020-05": 57_360, "2020-08": 81_063, "2020-10": 95_120},
-    "tlc": {
-        "2020-04": 35_644,
-        "2021-01": 76_518,
-        "2021-02": 64_572,
-        "2022-01": 62_495,
-        "2022-02": 69_399,
-        "2022-03": 78_537,
-        "2023-01": 68_211,
-        "2023-02": 64_809,
-        "2023-03": 72_044,
-        "2025-01": 48_326,
-    },
-}
 MONTHS = [(publisher, month) for publisher, months in ROWS.items() for month in months]
+assert MONTHS, "tests/data has some"
 
 
 def clean_file(path: Path, rules: str = "none") -> Result:
-    name = re.match("[a-z]+", path.name)
-    month = re.search(r"(\d{4})-(\d\d)", path.name)
-    assert name
+    return clean_bytes(path.name, path.read_bytes(), rules)
+
+
+def clean_bytes(name: str, data: bytes, rules: str = "none") -> Result:
+    dataset = name.split("_")[0]
+    month = month_in(name)
     return run(
-        path.read_bytes(),
-        name.group() if name.group() in datasets.DATASETS else "zones",
-        next(format for format in reversed(FORMATS) if path.name.endswith("." + format)),
+        data,
+        dataset if dataset in datasets.DATASETS else "zones",
+        next(format for format in reversed(FORMATS) if name.endswith("." + format)),
         rules,
-        dt.date(int(month[1]), int(month[2]), 1) if month else None,
-        path.name,
+        dt.date.fromisoformat(f"{month}-01") if month else None,
+        name,
     )
 
 
-def path_of(real_data: Path, publisher: str, month: str) -> Path:
-    folder = {"dtc": "green", "tlc": "trip-data"}[publisher]
-    (path,) = (real_data / "publishers" / publisher / folder).glob(f"green_tripdata_{month}.*")
-    return path
-
-
-def csv_lines(path: Path) -> int:
-    """Lines with text, without the header."""
-    return sum(bool(line.strip()) for line in path.read_bytes().split(b"\n")) - 1
-
-
 @pytest.mark.parametrize(("publisher", "month"), MONTHS)
-def test_months_have_the_published_number_of_rows(real_data: Path, publisher: str, month: str) -> None:
-    path = path_of(real_data, publisher, month)
+def test_months_have_the_published_number_of_rows(publisher: str, month: str) -> None:
+    path = path_of(publisher, month)
     everything = clean_file(path)
     assert everything.report.rows_written == ROWS[publisher][month]
     assert everything.reasons == [] and everything.report.unknown_columns == {}
@@ -80,8 +57,8 @@ def test_months_have_the_published_number_of_rows(real_data: Path, publisher: st
 
 
 @pytest.mark.parametrize("month", ROWS["tlc"])
-def test_parquet_values_are_those_of_pyarrow(real_data: Path, month: str) -> None:
-    path = path_of(real_data, "tlc", month)
+def test_parquet_values_are_those_of_pyarrow(month: str) -> None:
+    path = path_of("tlc", month)
     cleaned = clean_file(path).rows
     published = pq.read_table(path)
     for name in published.schema.names:
@@ -92,8 +69,8 @@ def test_parquet_values_are_those_of_pyarrow(real_data: Path, month: str) -> Non
 
 
 @pytest.mark.parametrize("month", ROWS["dtc"])
-def test_csv_values_are_those_of_pandas(real_data: Path, month: str) -> None:
-    path = path_of(real_data, "dtc", month)
+def test_csv_values_are_those_of_pandas(month: str) -> None:
+    path = path_of("dtc", month)
     cleaned = clean_file(path).rows
     published = pd.read_csv(path, low_memory=False)
     for name in published.columns:
@@ -106,48 +83,61 @@ def test_csv_values_are_those_of_pandas(real_data: Path, month: str) -> None:
             assert np.array_equal(values.to_numpy(float), published[name].to_numpy(float), equal_nan=True), name
 
 
-def test_eras_lose_only_the_cut_line_at_their_end(real_data: Path) -> None:
-    paths = sorted((real_data / "eras").glob("*.csv"))
-    assert len(paths) == 28
-    for path in paths:
-        result = clean_file(path)
-        last_line = path.read_bytes().count(b"\n") + 1
-        assert result.reasons == [("truncated_line", None, last_line)], path.name
-        assert result.report.rows_read == csv_lines(path) and result.report.rows_written >= 4, path.name
-        assert result.report.unknown_columns == {}, path.name
+def test_eras_lose_only_the_cut_line_at_their_end() -> None:
+    files = csv_files("eras")
+    assert len(files) == 28
+    for name, data in files.items():
+        result = clean_bytes(name, data)
+        last_line = data.count(b"\n") + 1
+        assert result.reasons == [("truncated_line", None, last_line)], name
+        assert result.report.rows_read == csv_lines(data) and result.report.rows_written >= 4, name
+        assert result.report.unknown_columns == {}, name
 
 
-def test_samples_are_read_completely(real_data: Path) -> None:
-    paths = sorted((real_data / "samples").glob("*.csv"))
-    assert len(paths) == 13
-    for path in paths:
-        result = clean_file(path)
-        assert result.reasons == [], path.name
-        assert result.report.rows_written == csv_lines(path) >= 300, path.name
-        unknown = {"test_bool": 1000} if path.name == "yellow_tripdata_sample_2021.csv" else {}
-        assert result.report.unknown_columns == unknown, path.name
-        declared = datasets.get(path.name.split("_")[0])
-        for name in declared.required:
-            assert result.rows.column(name).null_count < len(result.rows), f"{path.name}: {name}"
-    indexed = [path.name for path in paths if clean_file(path).report.ignored_columns == [""]]
+def test_samples_are_read_completely() -> None:
+    files = csv_files("samples")
+    assert len(files) >= 11
+    for name, data in files.items():
+        result = clean_bytes(name, data)
+        assert result.reasons == [], name
+        assert result.report.rows_written == csv_lines(data) >= 300, name
+        unknown = {"test_bool": 1000} if name == "yellow_tripdata_sample_2021.csv" else {}
+        assert result.report.unknown_columns == unknown, name
+        declared = datasets.get(name.split("_")[0])
+        for required in declared.required:
+            assert result.rows.column(required).null_count < len(result.rows), f"{name}: {required}"
+    indexed = [name for name, data in files.items() if clean_bytes(name, data).report.ignored_columns == [""]]
     assert indexed == ["green_tripdata_2019-01_sample1000.csv", "yellow_tripdata_2009-01_sample1000.csv"]
 
 
 @pytest.mark.parametrize(("publisher", "unknown"), [("dtc", "NV"), ("tlc", "N/A")])
-def test_zones(real_data: Path, publisher: str, unknown: str) -> None:
-    result = clean_file(real_data / "publishers" / publisher / "misc" / "taxi_zone_lookup.csv")
+def test_zones(publisher: str, unknown: str) -> None:
+    result = clean_file(zones_of(publisher))
     assert result.column("LocationID") == list(range(1, 266))
     assert result.column("Zone")[263] == unknown
     assert all(column.null_count == 0 for column in result.rows.columns)
 
 
-def test_damaged_files(real_data: Path) -> None:
-    damaged = real_data / "damaged"
-    resaved = clean_file(damaged / "green_tripdata_2024-03.pandas_resaved.parquet")
-    assert resaved.report.rows_written == 57_457 and resaved.reasons == []
-    with pytest.raises(UnreadableFile, match="cut off"):
-        clean_file(damaged / "green_tripdata_2025-02.truncated.parquet")
-    with pytest.raises(
-        UnreadableFile, match="lacks VendorID, passenger_count, payment_type, fare_amount, total_amount"
-    ):
-        clean_file(damaged / "green_tripdata_2022-01.five_columns.parquet")
+def test_a_month_that_broke_off() -> None:
+    for path in damaged("truncated"):
+        with pytest.raises(UnreadableFile, match="cut off"):
+            clean_file(path)
+
+
+def test_a_month_that_was_reduced_to_five_columns(tmp_path: Path) -> None:
+    columns = ["lpep_pickup_datetime", "lpep_dropoff_datetime", "PULocationID", "DOLocationID", "trip_distance"]
+    reduced = tmp_path / "green_tripdata_2020-04.parquet"
+    pq.write_table(pq.read_table(path_of("tlc", "2020-04"), columns=columns), reduced)
+    for path in (reduced, *damaged("five_columns")):
+        with pytest.raises(
+            UnreadableFile, match="lacks VendorID, passenger_count, payment_type, fare_amount, total_amount"
+        ):
+            clean_file(path)
+
+
+def test_a_month_that_pandas_saved_again(tmp_path: Path) -> None:
+    resaved = tmp_path / "green_tripdata_2020-04.parquet"
+    pd.read_parquet(path_of("tlc", "2020-04")).to_parquet(resaved)
+    for path in (resaved, *damaged("pandas_resaved")):
+        result = clean_file(path)
+        assert result.report.rows_written == pq.read_metadata(path).num_rows and result.reasons == [], path
