@@ -262,6 +262,9 @@ def validate() -> None:
     # What the tasks' parameters are made of; Luigi would bury an error of theirs in one of its own.
     for derived in (publisher_label, workspace_url, lake_url, warehouse_labels, rules_text):
         derived()
+    from .operations import journal
+
+    journal.check_run_id()
     if notify().urls:
         from .operations import notify as notifications
 

@@ -238,7 +238,8 @@ class Agent:
         """Run the command and renew the lease meanwhile. Returns its exit code, None if another agent has the run."""
         submission = entry.submission
         environment = {name: value for name, value in os.environ.items() if name != journal.BEGUN}
-        environment |= {journal.RUN_ID: submission.id, process.PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, "PYTHONUNBUFFERED": "1"}
+        environment |= {process.PARENT: str(os.getpid())}
         self._last_words = ""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "luigi", "--module", "pipeline", *submission.command, *self._options],

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -27,6 +28,12 @@ RUN_ID = "PIPELINE_RUN_ID"
 
 #: In the environment of a run's processes: the run that has begun. Its first process alone begins and ends it.
 BEGUN = "PIPELINE_RUN_BEGUN"
+
+#: In the environment of a run that an agent has started: the agent. The queue sees to it that no two run at once.
+AGENT = "PIPELINE_AGENT"
+
+#: Seconds to wait for a journal that another process holds: it may only look whether that run was killed.
+HELD_WAIT = 2.0
 
 #: What the system says of a place where this user can never write, unlike a full disk.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -45,10 +52,30 @@ _held: int | None = None
 
 
 def run_id() -> str:
-    """Id of the run this process belongs to, such as ``20210401T050000-3fa2c1``; made when first asked for."""
-    if RUN_ID not in os.environ:
+    """Id of the run this process belongs to, such as ``20210401T050000-3fa2c1``; made when first asked for.
+
+    Raises UsageError if the environment has one that cannot name files in every store.
+    """
+    check_run_id()
+    if not os.environ.get(RUN_ID):
         os.environ[RUN_ID] = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     return os.environ[RUN_ID]
+
+
+def check_run_id() -> None:
+    """Refuse an id in the environment that cannot name files in every store."""
+    given = os.environ.get(RUN_ID)
+    if given and not is_run_id(given):
+        shown = given if len(given) <= 40 else f"{given[:40]}..."
+        raise UsageError(
+            f"environment variable {RUN_ID}: {shown!r} cannot be the id of a run; use at most 100 letters, digits, "
+            "dots, dashes and underscores, no dot first, or unset it"
+        )
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text can be the id of a run: it names files, queue objects and rows of the ledger."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", text) is not None
 
 
 def folder() -> Path:
@@ -90,23 +117,46 @@ def record_all_loaded(task: Any) -> None:
 def begin(command: Sequence[str]) -> bool:
     """Write this run's first event, and hold its journal for as long as this process lives.
 
-    False if this process belongs to a run that another process has begun. Raises UsageError if this user may not write
+    False if this process belongs to a run that another process has begun. An id may be used again after its run ended:
+    the journal goes on. Raises UsageError while another process runs under the same id, or if this user may not write
     into the workspace.
     """
     global _mine, _held
     if os.environ.get(BEGUN) == run_id():
         return False
-    os.environ[BEGUN] = run_id()
-    _mine = True
     try:
         path().parent.mkdir(parents=True, exist_ok=True)
-        _held = os.open(path(), os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before the event: what has begun and is not held is dead
+        _held = _hold(path())  # before the event: what has begun and is not held is dead
     except OSError as error:
         if error.errno in REFUSED and settings.workspace_url().startswith("file:"):
             raise not_writable(error) from None
-    record("begun", run=run_id(), command=without_addresses(command), host=socket.gethostname())
+    os.environ[BEGUN] = run_id()
+    _mine = True
+    agent = os.environ.get(AGENT, "")
+    record("begun", run=run_id(), command=without_addresses(command), host=socket.gethostname(), agent=agent)
     return True
+
+
+def _hold(journal: Path) -> int:
+    """Open and lock a journal. Raises UsageError if another process has it."""
+    descriptor = os.open(journal, os.O_RDWR | os.O_CREAT, 0o644)
+    give_up = time.monotonic() + HELD_WAIT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() < give_up:
+                time.sleep(0.05)
+            elif os.environ.get(AGENT):
+                return descriptor
+            else:
+                os.close(descriptor)
+                raise UsageError(
+                    f"run {run_id()} is under way; {RUN_ID} must be another one for each run at the same time, or unset"
+                ) from None
+        except OSError:
+            return descriptor  # a file system without locks
 
 
 def without_addresses(command: Sequence[str]) -> list[str]:
@@ -172,10 +222,11 @@ def killed() -> Iterator[Killed]:
             with file.open("r+b") as journal:
                 fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 journal.seek(max(0, os.fstat(journal.fileno()).st_size - _TAIL))
-                if any(event["event"] in ("ended", "reported") for event in _parsed(journal.read())):
+                tail = last_attempt(list(_parsed(journal.read())))
+                if any(event["event"] in ("ended", "reported") for event in tail):
                     continue
                 journal.seek(0)
-                found = list(_parsed(journal.read()))
+                found = last_attempt(list(_parsed(journal.read())))
                 if found and found[0]["event"] == "begun":
                     yield Killed(found, journal)
         except OSError:
@@ -191,12 +242,20 @@ def events(position: int = 0) -> tuple[list[dict[str, Any]], int]:
     except OSError:
         return [], position
     whole = data[: data.rfind(b"\n") + 1]
-    return list(_parsed(whole)), position + len(whole)
+    return last_attempt(list(_parsed(whole))), position + len(whole)
+
+
+def last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events since the run was last begun: whoever starts it again under the same id wants to know of those."""
+    begun = [number for number, event in enumerate(events) if event["event"] == "begun"]
+    return events[begun[-1] :] if begun else events
 
 
 def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
     for line in data.splitlines():
         try:
-            yield json.loads(line)
+            event = json.loads(line)
         except ValueError:
             continue  # torn by a full disk
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            yield event
