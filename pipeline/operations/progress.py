@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.rpc import RPCError
 
+from .. import waiting
 from . import journal, logs
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ INTERVAL = 0.5
 LOGGER = logging.getLogger("pipeline")
 
 
-class StageProgress:
+class StageProgress(waiting.Listener):
     """Called by a stage with what it has done; passes on as much as anyone can read."""
 
     def __init__(self, task: MonthTask) -> None:
@@ -54,6 +55,22 @@ class StageProgress:
         if total:
             tell(self._task, "progress_percentage", min(100, done * 100 // total))
 
+    def waiting(self, text: str) -> None:
+        """The stage waits: ``text`` is such as ``waits for python (PID 12), which holds ...``. Empty when it goes on.
+
+        Said at once. Locks are waited for with ``waiting.Wait``, which calls this after the first seconds.
+        """
+        journal.record("stage", state="waiting", note=text, **self._about)
+        if text:
+            LOGGER.warning("%s %s", self._task.title, text)
+            tell(self._task, "status_message", text)
+
+    def gave_up(self, what: str, whom: str) -> None:
+        journal.record("waited in vain", what=what, whom=whom, task=self._task.task_id)
+
+    def has_given_up(self, what: str, whom: str) -> bool:
+        return any(whom == event["whom"] or event["task"] == self._task.task_id for event in _waited_in_vain(what))
+
     def link(self, url: str) -> None:
         """Where luigid's page shall lead to: what the stage made, or the page of the job that makes it."""
         self._is_linked = True
@@ -79,6 +96,31 @@ class StageProgress:
         journal.record(
             "stage", state="failed", seconds=seconds, error=type(error).__name__, message=str(error), **self._about
         )
+
+
+class RunProgress(waiting.Listener):
+    """Told of what a run waits for as a whole, such as for a warehouse's ledger while it is planned."""
+
+    def waiting(self, text: str) -> None:
+        if not journal.is_mine():
+            return super().waiting(text)
+        journal.record("waiting", text=text)
+        if text:
+            LOGGER.warning("this run %s", text)
+
+    def gave_up(self, what: str, whom: str) -> None:
+        if journal.is_mine():
+            journal.record("waited in vain", what=what, whom=whom, task=None)
+
+    def has_given_up(self, what: str, whom: str) -> bool:
+        return journal.is_mine() and any(whom == event["whom"] for event in _waited_in_vain(what))
+
+
+waiting.listen(RunProgress())
+
+
+def _waited_in_vain(what: str) -> list[dict[str, Any]]:
+    return [event for event in journal.events()[0] if event["event"] == "waited in vain" and event["what"] == what]
 
 
 def tell(task: Any, what: str, value: object) -> None:

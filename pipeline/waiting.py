@@ -1,0 +1,147 @@
+"""Waiting for what somebody else holds: said once after a few seconds, and ended by a limit.
+
+Stores and warehouses meet the locks and know no tasks. They wait with ``Wait``; whoever runs the work says with
+``told_to`` who is told of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .reach import at_most
+
+LOGGER = logging.getLogger("pipeline")
+
+#: Seconds of waiting after which it is said.
+SAID_AFTER = 5.0
+
+#: Seconds for which a run waits again for somebody for whom it has waited up to the limit before.
+GLANCE = 1.0
+
+
+class Listener:
+    """Is told of waits. This one serves commands that are no run: it writes one line."""
+
+    def waiting(self, text: str) -> None:
+        """``text`` is such as ``waits for python (PID 12), which holds ...``; empty when the wait is over."""
+        if text:
+            LOGGER.warning("this command %s", text)
+
+    def gave_up(self, what: str, whom: str) -> None:
+        """The limit is over, and ``whom`` still holds ``what``."""
+
+    def has_given_up(self, what: str, whom: str) -> bool:
+        """Whether an earlier wait of this run for the same ended in vain."""
+        return False
+
+
+_listener: Listener = Listener()
+_spent: dict[str, float] = {}
+
+
+def listen(listener: Listener) -> None:
+    """Tell ``listener`` of the waits of this process, outside of ``told_to``."""
+    global _listener
+    _listener = listener
+
+
+@contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Within this context ``listener`` is told, and all waits for the same thing share one limit."""
+    global _listener, _spent
+    before = _listener, _spent
+    _listener, _spent = listener, {}
+    try:
+        yield
+    finally:
+        _listener, _spent = before
+
+
+class Wait:
+    """One wait for ``what``, such as a database, for at most ``limit`` seconds; fewer while somebody waits for us."""
+
+    def __init__(self, limit: float, what: str) -> None:
+        self.limit = at_most(limit)
+        self._what = what
+        self._is_said = False
+        self._given_up: dict[str, bool] = {}  # whom -> whether an earlier wait of this run ended in vain
+
+    def __enter__(self) -> Wait:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._given_up:
+            _spent[self._what] = _spent.get(self._what, 0.0) + time.monotonic() - self._began
+        if self._is_said:
+            _listener.waiting("")
+
+    def left(self, whom: str) -> float:
+        """Seconds for which ``whom`` may still be waited for: 0 once the limit is over. Called again and again."""
+        if whom not in self._given_up:
+            self._given_up[whom] = _listener.has_given_up(self._what, whom)
+        waited = time.monotonic() - self._began
+        if waited >= SAID_AFTER and not self._is_said:
+            self._is_said = True
+            _listener.waiting(f"waits for {whom}, which holds {self._what}, for at most {self.limit:g} s")
+        left = self.limit - _spent.get(self._what, 0.0) - waited
+        if self._given_up[whom]:
+            left = min(left, GLANCE - waited)
+        if left <= 0:
+            _listener.gave_up(self._what, whom)
+        return max(0.0, left)
+
+
+class Held(Exception):
+    """A lock file is held by somebody else, named by the text, for longer than we wait."""
+
+
+@contextmanager
+def lock_file(path: Path, limit: float, what: str, mode: int = 0o644) -> Iterator[Any]:
+    """Hold a lock file, which names its holder to those who wait for it. Raises ``Held`` or OSError."""
+    import filelock
+
+    lock = filelock.FileLock(path, thread_local=False, mode=mode)
+    with Wait(limit, what) as wait:
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except filelock.Timeout:
+                whom = _holder(path)
+                left = wait.left(whom)
+                if not left:
+                    raise Held(whom) from None
+                time.sleep(min(left, 0.05))
+    try:
+        _sign(path)
+        yield lock
+    finally:
+        lock.release()
+
+
+def _sign(path: Path) -> None:
+    """Write into the lock file who holds it. Where the file system has no locks, filelock keeps its own text there."""
+    with suppress(OSError, ValueError):
+        text = path.read_text()
+        if not text or "pid" in json.loads(text):
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "run": os.environ.get("PIPELINE_RUN_ID")}
+            path.write_text(json.dumps(holder))
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        where = "" if holder["host"] == socket.gethostname() else f" on {holder['host']}"
+        run = f", run {holder['run']}" if holder["run"] else ""
+        return f"another run of the pipeline (PID {holder['pid']}{where}{run})"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another run of the pipeline"
