@@ -6,7 +6,7 @@ tables must exist, empty or not, before a view can be made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from .base import CURRENT_VIEW, LEDGER_COLUMNS, LEDGER_TABLE
@@ -53,13 +53,46 @@ def trips(dialect: Dialect, datasets: Iterable[Dataset]) -> str:
     A column that only one of the two has is null in the other. A trip to a place that the zone table does not know
     keeps its row, with null borough and zone.
     """
+    services = _services(datasets)
+    columns = _columns(services)
+    return "\nUNION ALL\n".join(_select(dialect, service, columns) for service in services)
+
+
+def trips_columns(datasets: Iterable[Dataset]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Name, type and origin by dataset of each column of ``trips``: a column, one of the zone table, or a text."""
+    services = _services(datasets)
+    own = {service.name: _common_names(service) for service in services}
+    yield "dataset", "string", {of: f"'{of}'" for of in own}
+    yield FILE_MONTH.name, FILE_MONTH.type, dict.fromkeys(own, FILE_MONTH.name)
+    for name, column in _columns(services).items():
+        yield name, column.type, {of: names[name].name for of, names in own.items() if name in names}
+        for attribute, added in _zone_columns(name):
+            yield added, "string", dict.fromkeys(own, f"{ZONES_TABLE}.{attribute}")
+
+
+def _services(datasets: Iterable[Dataset]) -> list[Dataset]:
     by_name = {dataset.name: dataset for dataset in datasets}
-    services = [by_name[name] for name in TRIP_DATASETS]
+    return [by_name[name] for name in TRIP_DATASETS]
+
+
+def _columns(services: Iterable[Dataset]) -> dict[str, Column]:
+    """Common name -> column of the first dataset that has it."""
     columns: dict[str, Column] = {}
     for service in services:
         for name, column in _common_names(service).items():
             columns.setdefault(name, column)
-    return "\nUNION ALL\n".join(_select(dialect, service, columns) for service in services)
+    return columns
+
+
+def _zone_columns(name: str) -> list[tuple[str, str]]:
+    """(column of the zone table, its name in ``trips``) for a column with a place; none for any other."""
+    end = _end(name)
+    return [(attribute, f"{end}_{attribute.lower()}") for attribute in ("Borough", "Zone")] if end else []
+
+
+def _end(name: str) -> str:
+    """``pickup`` or ``dropoff`` for a column with the place of that end; empty for any other."""
+    return name.removesuffix("_location_id") if name.endswith("_location_id") else ""
 
 
 def _common_names(dataset: Dataset) -> dict[str, Column]:
@@ -86,11 +119,9 @@ def _select(dialect: Dialect, dataset: Dataset, columns: dict[str, Column]) -> s
             items.append(f"t.{q(own[name].name)} AS {q(name)}")
         else:
             items.append(f"CAST(NULL AS {dialect.types[column.type]}) AS {q(name)}")
-        if name.endswith("_location_id"):
-            end = name.removesuffix("_location_id")  # pickup or dropoff
+        if end := _end(name):
             zone = f"{end}_place"
-            for attribute in ("Borough", "Zone"):
-                items.append(f"{zone}.{q(attribute)} AS {q(f'{end}_{attribute.lower()}')}")
+            items += [f"{zone}.{q(attribute)} AS {q(added)}" for attribute, added in _zone_columns(name)]
             joins.append(
                 f"LEFT JOIN {dialect.table(ZONES_TABLE)} AS {zone} ON {zone}.{q('LocationID')} = t.{q(own[name].name)}"
             )

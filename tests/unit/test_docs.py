@@ -14,7 +14,7 @@ import pytest
 from pipeline import settings
 from pipeline.__main__ import parser
 from pipeline.cleaning import RULES
-from pipeline.datasets import document
+from pipeline.warehouse import document
 
 from ..conftest import CHECKOUT
 
@@ -29,7 +29,7 @@ def luigi_cfg() -> configparser.ConfigParser:
 
 def test_columns_page_is_what_the_declarations_say() -> None:
     assert (CHECKOUT / "docs" / "columns.md").read_text() == document.text(), (
-        "run: python -m pipeline.datasets.document > docs/columns.md"
+        "run: python -m pipeline.warehouse.document > docs/columns.md"
     )
 
 

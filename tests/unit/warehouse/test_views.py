@@ -9,7 +9,7 @@ from pipeline.datasets import DATASETS
 from pipeline.warehouse import LEDGER_COLUMNS, LEDGER_TABLE
 from pipeline.warehouse.duckdb import DIALECT
 from pipeline.warehouse.tables import Dialect
-from pipeline.warehouse.views import current, trips, views
+from pipeline.warehouse.views import current, trips, trips_columns, views
 
 
 @pytest.fixture
@@ -35,6 +35,11 @@ def test_trips_has_the_common_names(connection: duckdb.DuckDBPyConnection) -> No
     assert set(expected.split()) <= set(names)
     assert len(set(names)) == len(names)
     assert all(name == name.lower() for name in names)
+
+
+def test_the_documented_columns_of_trips_are_those_of_the_view(connection: duckdb.DuckDBPyConnection) -> None:
+    made = [(row[0], row[1]) for row in connection.execute("DESCRIBE trips").fetchall()]
+    assert [(name, DIALECT.types[kind]) for name, kind, _ in trips_columns(DATASETS.values())] == made
 
 
 def test_no_column_of_yellow_or_green_is_left_out(connection: duckdb.DuckDBPyConnection) -> None:
