@@ -25,6 +25,7 @@ import datetime as dt
 import email
 import email.policy
 import io
+import itertools
 import json
 import os
 import re
@@ -35,6 +36,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,6 +51,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+
+from ..patience import PATIENCE
 
 Json = dict[str, Any]
 
@@ -78,6 +82,7 @@ class Fault:
     hold         stop here until ``release``: ``"before"`` doing it or ``"after"``, without an answer; ``held`` is set
     job_error    (reason, message): the job is accepted and fails later
     job_seconds  the job takes so long
+    job_asks     the job runs until it was asked about so often
     delay        seconds before anything happens
     skip         let so many requests pass first
     times        for how many requests
@@ -92,6 +97,7 @@ class Fault:
     hold: str | None = None
     job_error: tuple[str, str] | None = None
     job_seconds: float | None = None
+    job_asks: int = 0
     delay: float = 0.0
     skip: int = 0
     times: int = 1
@@ -140,6 +146,7 @@ class BigQueryServer:
         self.jobs: dict[tuple[str, str, str], Json] = {}
         self.results: dict[str, tuple[list[Json], list[Json]]] = {}
         self.executed: list[str] = []
+        self._asks: Counter[str] = Counter()
         self.uploads: dict[str, Upload] = {}
         self.held = threading.Event()
         self._released = threading.Event()
@@ -191,6 +198,13 @@ class BigQueryServer:
         """Let go what a ``hold`` stopped."""
         self._released.set()
 
+    def settle(self) -> None:
+        """Wait until no job runs any more: what a client began that has gone since goes on by itself."""
+        with self._changed:
+            jobs = self.jobs.values()
+            is_quiet = self._changed.wait_for(lambda: all(job["status"]["state"] == "DONE" for job in jobs), PATIENCE)
+            assert is_quiet, "a job never ends"
+
     def wipe(self) -> None:
         """Empty everything, as a new project."""
         self.clear()
@@ -232,7 +246,7 @@ class BigQueryServer:
 
     def stop_here(self) -> None:
         self.held.set()
-        self._released.wait(60)
+        self._released.wait(PATIENCE)
 
     # -- datasets and tables ---------------------------------------------------------------------
 
@@ -402,6 +416,8 @@ class BigQueryServer:
             # Outside the two multi-regions a job is found only where it is asked for.
             is_there = its_location == location.lower() if location else its_location in ("us", "eu")
             if (its_project, its_id) == (project, job_id) and is_there:
+                self._asks[job["id"]] += 1
+                self._changed.notify_all()
                 return job
         raise ApiError(404, "notFound", f"Not found: Job {project}:{job_id}")
 
@@ -438,6 +454,7 @@ class BigQueryServer:
     def _execute(self, job: Json, kind: str, content: bytes | None, fault: Fault) -> None:
         time.sleep(self.job_seconds if fault.job_seconds is None else fault.job_seconds)
         with self._changed:
+            self._changed.wait_for(lambda: self._asks[job["id"]] >= fault.job_asks, PATIENCE)
             try:
                 if fault.job_error:
                     raise JobError(*fault.job_error)
@@ -607,7 +624,7 @@ class BigQueryServer:
         elif "STORAGE_EMULATOR_HOST" in os.environ:
             host = os.environ["STORAGE_EMULATOR_HOST"].rstrip("/")
             address = f"{host}/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media"
-            with suppress(urllib.error.URLError), urllib.request.urlopen(address, timeout=30) as answer:
+            with suppress(urllib.error.URLError), urllib.request.urlopen(address, timeout=PATIENCE) as answer:
                 return bytes(answer.read())
         raise JobError("notFound", f"Not found: URI {uri}")
 
@@ -791,8 +808,12 @@ def _translated(text: str) -> str:
     return re.sub(r"\bFLOAT64\b", "DOUBLE", text)
 
 
+_creations = itertools.count(time.time_ns() // 1_000_000)
+
+
 def _created() -> Json:
-    return {"creationTime": _millis(), "lastModifiedTime": _millis(), "etag": uuid.uuid4().hex}
+    """Times of creation differ, however fast one table follows another."""
+    return {"creationTime": str(next(_creations)), "lastModifiedTime": _millis(), "etag": uuid.uuid4().hex}
 
 
 def _millis() -> str:
