@@ -280,10 +280,38 @@ def _check_luigis() -> None:
                 parameter.task_value(family, name)
             except Exception as error:
                 raise UsageError(f"luigi.cfg: [{family}] {name}: {error}") from None
+    worker, core = luigi.worker.worker(), luigi.interface.core()
+    if worker.task_limit is not None:
+        # Luigi cuts the tree off below its root: the tasks that are left need those, and wait for them for ever.
+        raise UsageError("--worker-task-limit (or [worker] task_limit): no task would ever run; give a shorter range")
+    if core.assistant:
+        raise UsageError(
+            "--assistant (or [core] assistant): it would never end; give every host the same command, "
+            "or start `python -m pipeline agent`"
+        )
+    if worker.wait_interval <= 0 or worker.wait_jitter < 0 or worker.ping_interval <= 0:
+        raise UsageError(
+            "luigi.cfg: [worker] wait_interval and ping_interval are more than 0, wait_jitter is 0 or more"
+        )
+    if worker.ping_interval >= (delay := luigi.scheduler.scheduler().worker_disconnect_delay):
+        raise UsageError(
+            f"luigi.cfg: [worker] ping_interval ({worker.ping_interval:g}) must be less than [scheduler] "
+            f"worker_disconnect_delay ({delay:g}), or a run counts as dead between two pings"
+        )
+
+
+def _check_resources() -> None:
+    """Refuse an amount that is no number, or that lets none of our tasks of a kind run."""
     config = get_config()
+    kinds = [label.partition(":")[0].partition("@")[0] for label in warehouse_labels().split(",") if label]
+    used = {"memory", f"download_{publisher().name}", *(f"load_{kind}" for kind in kinds)}
     for name, text in config.items("resources") if config.has_section("resources") else ():
         if not re.fullmatch(r"\s*\d+\s*", text):
             raise UsageError(f"luigi.cfg: [resources] {name}: {text!r} is not a whole number")
+        if int(text) < 1 and name in used:
+            raise UsageError(
+                f"luigi.cfg: [resources] {name} = {int(text)}: the run would wait for ever; give at least 1"
+            )
 
 
 def _check_names() -> None:

@@ -25,7 +25,7 @@ from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
 from . import console, journal, logs, process
-from .rpc import Fetcher
+from .rpc import Luigid
 from .worker import Worker
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
@@ -54,7 +54,7 @@ def install() -> None:
     CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)
     CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
     factory = luigi.interface._WorkerSchedulerFactory
-    factory.create_remote_scheduler = _with_answer(factory.create_remote_scheduler)
+    factory.create_remote_scheduler = _connect
     factory.create_worker = _with_first_question(_create_worker)
 
 
@@ -228,27 +228,25 @@ def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: 
     return Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
 
 
-def _with_answer(create: Any) -> Any:
+def _connect(self: Any, url: str) -> Luigid:
     """Ask luigid once before the first task: Luigi alone would be silent for minutes while it tries again."""
+    import requests
 
-    def create_remote_scheduler(self: Any, url: str) -> Any:
-        import requests
+    from . import arguments
 
-        from . import arguments
-
-        arguments.check_luigid_url(url)
-        try:
-            requests.head(url, timeout=10, allow_redirects=False).close()
-        except requests.RequestException:
-            shown = url.rpartition("@")[2].rstrip("/")
-            raise UsageError(
-                f"no luigid answers at {shown}; start one with `python -m pipeline ui`, or run with --local-scheduler"
-            ) from None
-        scheduler = create(self, url)
-        scheduler._fetcher = Fetcher(url)
-        return scheduler
-
-    return create_remote_scheduler
+    arguments.check_luigid_url(url)
+    shown = url.rpartition("@")[2].rstrip("/")
+    start = "start one with `python -m pipeline ui`"
+    try:
+        with requests.head(url, timeout=10, allow_redirects=False) as answer:
+            code = answer.status_code
+    except requests.RequestException:
+        raise UsageError(f"no luigid answers at {shown}; {start}, or run with --local-scheduler") from None
+    if code in (401, 403):
+        raise UsageError(f"luigid at {shown} refuses user and password; give them as http://user:password@host:8082")
+    if code >= 400:
+        raise UsageError(f"what answers at {shown} is no luigid (HTTP {code}); {start}")
+    return Luigid(url)
 
 
 def _with_first_question(create: Any) -> Any:

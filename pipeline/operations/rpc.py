@@ -9,7 +9,11 @@ from types import TracebackType
 from typing import Any
 
 import requests
-from luigi.rpc import RequestsFetcher
+from luigi.rpc import RemoteScheduler, RequestsFetcher
+from tenacity import RetryCallState, Retrying
+
+from ..waiting import SAID_AFTER
+from .progress import RunProgress
 
 #: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
 AT_ONCE = 3
@@ -36,6 +40,44 @@ class Fetcher(RequestsFetcher):
         """A connection that was open before a fork must not be used on both sides."""
         if os.getpid() != self.process_id:
             self.session, self.process_id = self._session(), os.getpid()
+
+
+class Luigid(RemoteScheduler):
+    """A scheduler in luigid. While it does not answer one line says so, instead of a traceback for each try."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._fetcher = Fetcher(url)
+        self._is_away = False
+
+    def _get_retryer(self) -> Retrying:
+        retryer: Retrying = super()._get_retryer()
+        return retryer.copy(before_sleep=self._wait, after=lambda state: None)
+
+    def _wait(self, state: RetryCallState) -> None:
+        wait = state.next_action.sleep if state.next_action else 0.0
+        if not self._is_away and (state.seconds_since_start or 0.0) + wait >= SAID_AFTER:
+            self._is_away = True
+            where = self._url.rpartition("@")[2].removeprefix("http://").removeprefix("https://")
+            limit = self._rpc_retry_attempts * self._rpc_retry_wait
+            RunProgress().waiting(f"waits for luigid at {where}, which does not answer, for about {limit:,} s at most")
+
+    def _fetch(self, url_suffix: str, body: Any) -> str:
+        if url_suffix == "/api/ping":
+            return self._ping(body)
+        answer: str = super()._fetch(url_suffix, body)
+        if self._is_away:
+            self._is_away = False
+            RunProgress().waiting("")
+        return answer
+
+    def _ping(self, body: Any) -> str:
+        """Asked again a second later anyway, by a thread for which all others that start a process wait."""
+        try:
+            answer: str = self._fetcher.fetch(f"{self._url}/api/ping", body, self._connect_timeout)
+        except self._fetcher.raises:
+            return '{"response": null}'
+        return answer
 
 
 class Announcer:

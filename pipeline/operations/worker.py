@@ -1,8 +1,11 @@
-"""Luigi's worker, which also knows what failed for good, and that others may have done its tasks or forgotten it.
+"""Luigi's worker, which also knows what failed for good, and that the scheduler may be wrong about its tasks.
 
 The scheduler never sees the class of an error: it would repeat whatever failed. What failed for good is therefore
 disabled by the worker itself. Unlike a task that the scheduler disables, such a one runs at once when a later call asks
 for it.
+
+The scheduler knows of tasks only what it was told. It forgets them when luigid loses its state, and believes them done
+when somebody marks them as done on its page. What a run finds itself counts: it announces again what it needs.
 """
 
 from __future__ import annotations
@@ -10,22 +13,27 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import luigi.scheduler
 import luigi.worker
 from luigi.rpc import RemoteScheduler
-from luigi.task_status import DISABLED, DONE, FAILED, PENDING
+from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDED, UNKNOWN
 
 from .. import completeness
 from ..errors import PipelineError, TransientError
+from ..waiting import SAID_AFTER
 from . import journal
+from .progress import RunProgress
 from .rpc import Announcer
 
 LOGGER = logging.getLogger("pipeline")
@@ -33,12 +41,18 @@ LOGGER = logging.getLogger("pipeline")
 #: The end of an explanation of an error that the same run would meet again.
 NOT_AGAIN = "(not tried again in this run)"
 
-#: Seconds between two looks, while nothing can be done, for tasks that lost their host.
+#: Seconds between two looks, while nothing can be done, at what the scheduler knows of this run.
 LOOK_EVERY = 5.0
 
 #: Seconds that a run waits for the scheduler to offer a failed task again. Ours does so after a few; one that was
 #: started with other settings may want to wait for a quarter of an hour, and that for ever.
 PATIENCE = 60
+
+#: Starts of a task in one run after which a dependency that is missing again counts as a failure.
+STARTS = 5
+
+#: How often one task is announced again in one run. It ends a run of foreign tasks that the scheduler loses each time.
+ANNOUNCEMENTS = 20
 
 
 def explain(title: str, error: BaseException) -> str:
@@ -56,19 +70,101 @@ def explain(title: str, error: BaseException) -> str:
     return f"{title}: {''.join(traceback.format_exception(error))}{NOT_AGAIN}"
 
 
+def error_of(explanation: str, title: str) -> tuple[str, str]:
+    """Class and text of the error that ``explain`` or Luigi put into words; an empty class where none was raised."""
+    text = explanation.removesuffix(NOT_AGAIN).strip().removeprefix(f"{title}: ")
+    died = re.search(r"died unexpectedly with exit code (-?\d+)$", text)
+    if died:
+        code = int(died[1])
+        how = "killed; maybe it had no memory left" if code == -signal.SIGKILL else f"exit code {code}"
+        return "", f"its process died ({how})"
+    late = re.search(r"timed out after (\d+) seconds", text)
+    if late:
+        return "", f"stopped after {late[1]} s, see [worker] timeout"
+    line = next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    name, colon, message = line.partition(": ")
+    return (name.rpartition(".")[2], message) if colon and re.fullmatch(r"[\w.]+", name) else ("", line)
+
+
+def _text_of(explanation: str) -> str:
+    """What ``explain`` returned, of which Luigi makes JSON; of a task that could not be loaded, the text itself."""
+    try:
+        return str(json.loads(explanation))
+    except ValueError:
+        return explanation
+
+
+def title_of(task: luigi.Task) -> str:
+    return str(getattr(task, "title", task.task_id))
+
+
+class _CheckedProcess(luigi.worker.TaskProcess):
+    """One run of a task. A dependency that is not there is done again; Luigi would fail the task with a traceback."""
+
+    may_ask = False
+
+    def run(self) -> None:
+        missing = self._missing() if self.may_ask and self.check_unfulfilled_deps else []
+        if not missing:
+            super().run()
+            return
+        LOGGER.warning(
+            "%s: %s not there, against what the scheduler knows; done again",
+            title_of(self.task),
+            ", ".join(map(title_of, missing)) + (" is" if len(missing) == 1 else " are"),
+        )
+        # In Luigi's terms the task has found out while it ran that it needs them.
+        needed = [(task.task_module, task.task_family, task.to_str_params()) for task in missing]
+        self.result_queue.put((self.task.task_id, PENDING, "", [], needed))
+
+    def _missing(self) -> list[luigi.Task]:
+        """The dependencies that are incomplete and can be done."""
+        if luigi.worker._is_external(self.task):
+            return []
+        try:
+            missing = [task for task in self.task.deps() if not task.complete()]
+        except Exception:
+            return []  # Luigi's own check meets the error again, and reports it
+        if any(map(luigi.worker._is_external, missing)):
+            return []
+        self.check_unfulfilled_deps = bool(missing)  # not asked twice
+        return missing
+
+
+class TaskProcess(luigi.worker.ContextManagedTaskProcess, _CheckedProcess):
+    """``_CheckedProcess`` within ``[worker] task_process_context``."""
+
+
 class Worker(luigi.worker.Worker):
     """One run's worker."""
 
     _scheduler: Any
+    add_succeeded: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._task_completion_cache = None  # what was complete once may have been taken away
         self._pid = os.getpid()
+        self._roots: dict[str, luigi.Task] = {}
+        self._has_begun = False
+        self._starts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
-        self._next_look = 0.0
+        self._announcements: Counter[str] = Counter()
         self._failed_at: dict[str, float] = {}  # those that wait to be offered again
+        self._explanations: dict[str, str] = {}  # of the last failures
+        self._given_up: set[str] = set()
+        self._is_done = False  # whatever the scheduler says that is pending
+        self._next_look = 0.0
+        self._idle_since_when: float | None = None
+        self._waits_for = ""  # the kind of what was said last
+        self._handler_before: Any = None
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._stop_gently)
+            self._handler_before = signal.signal(signal.SIGTERM, self._stop_gently)
+
+    def __exit__(self, *error: Any) -> Any:
+        if self._handler_before is not None and signal.getsignal(signal.SIGTERM) == self._stop_gently:
+            signal.signal(signal.SIGTERM, self._handler_before)  # this may be a part of somebody else's program
+        return super().__exit__(*error)
 
     def _stop_gently(self, number: int, frame: FrameType | None) -> None:
         """Finish the running tasks and take no more; told so twice, end at once. Child processes end at once."""
@@ -78,34 +174,92 @@ class Worker(luigi.worker.Worker):
         else:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    # -- planning ----------------------------------------------------------------------------------
+    # -- telling the scheduler of tasks ------------------------------------------------------------
 
-    def add(self, *args: Any, **kwargs: Any) -> bool:
-        """As Luigi has it, with several tasks on their way to luigid at once: it is told of thousands, one by one."""
+    def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
+        """As Luigi has it while a run is planned; later for a task that must be done again."""
+        if self._has_begun:
+            self._given_up.discard(task.task_id)  # who marked it as done has looked after it
+            self._announce([task])
+            return self.add_succeeded
+        could_add_others = self.add_succeeded
+        with self._announcer():
+            super().add(task, *args, **kwargs)
+        self._roots[task.task_id] = task
+        self.add_succeeded = self.add_succeeded and could_add_others
+        return self.add_succeeded
+
+    @contextmanager
+    def _announcer(self) -> Iterator[None]:
+        """Within this context several tasks are on their way to luigid at once: it is told of thousands, one by one."""
         scheduler = self._scheduler
         if not isinstance(scheduler, RemoteScheduler):
-            return bool(super().add(*args, **kwargs))
+            yield
+            return
         try:
             with Announcer(scheduler) as self._scheduler:
-                return bool(super().add(*args, **kwargs))
+                yield
         finally:
             self._scheduler = scheduler
 
-    # -- failures ----------------------------------------------------------------------------------
+    def _announce(self, tasks: Iterable[luigi.Task]) -> None:
+        """Tell the scheduler of tasks and of all that they need, as they are found now."""
+        waiting = {task.task_id: task for task in tasks}
+        seen = set(waiting)
+        answers = True
+        with completeness.running(), completeness.scheduling(), self._announcer():
+            while waiting:
+                task = waiting.pop(next(iter(waiting)))
+                is_complete: Any = False  # where nobody answers each task finds out itself, and tries again
+                try:
+                    is_complete = answers and task.complete()
+                except PipelineError:
+                    answers = False
+                except Exception:
+                    is_complete = luigi.worker.TracebackWrapper(traceback.format_exc())
+                for needed in self._add(task, is_complete):
+                    if needed.task_id not in seen:
+                        seen.add(needed.task_id)
+                        waiting[needed.task_id] = needed
 
     def _add_task(self, *args: Any, **kwargs: Any) -> None:
+        task_id, status = kwargs["task_id"], kwargs["status"]
+        is_announced = status == PENDING and kwargs["runnable"]  # of the outcome of a run Luigi says None
+        if is_announced and task_id in self._given_up:
+            kwargs.update(status=DISABLED, runnable=False)
+        elif is_announced and self._has_begun:
+            # The scheduler makes PENDING of it; PENDING itself it ignores for some seconds after DONE.
+            kwargs["status"] = SUSPENDED
         super()._add_task(*args, **kwargs)
-        if kwargs["status"] == FAILED:
-            task_id = kwargs["task_id"]
-            self._failures[task_id] += 1
-            self._failed_at[task_id] = time.monotonic()
-            is_for_good = json.loads(kwargs.get("expl") or '""').endswith(NOT_AGAIN)
-            is_enough = self._failures[task_id] >= luigi.scheduler.scheduler().retry_count
-            self._give_up(task_id, {FAILED, PENDING, DISABLED} if is_for_good or is_enough else {DISABLED})
+        if kwargs["status"] == SUSPENDED:
+            task, _, runnable = self._add_task_history[-1]
+            self._add_task_history[-1] = (task, PENDING, runnable)
+        if status == DONE:
+            self._given_up.discard(task_id)
+        if status == FAILED:
+            self._failed(task_id, kwargs.get("expl") or "")
+
+    # -- running and failing -----------------------------------------------------------------------
+
+    def _create_task_process(self, task: luigi.Task) -> Any:
+        process = super()._create_task_process(task)
+        process.__class__ = TaskProcess  # Luigi has no hook for its class
+        self._starts[task.task_id] += 1
+        process.may_ask = self._starts[task.task_id] <= STARTS
+        return process
 
     def _run_task(self, task_id: str) -> None:
+        self._goes_on()
         self._failed_at.pop(task_id, None)
         super()._run_task(task_id)
+
+    def _failed(self, task_id: str, explanation: str) -> None:
+        self._failures[task_id] += 1
+        self._failed_at[task_id] = time.monotonic()
+        explanation = self._explanations[task_id] = _text_of(explanation)
+        is_for_good = explanation.endswith(NOT_AGAIN)
+        is_enough = self._failures[task_id] >= luigi.scheduler.scheduler().retry_count
+        self._give_up(task_id, {FAILED, PENDING, DISABLED} if is_for_good or is_enough else {DISABLED})
 
     def _give_up(self, task_id: str, states: set[str]) -> None:
         """Disable a task, if the scheduler has it in one of the states, until the next call asks for it.
@@ -115,81 +269,222 @@ class Worker(luigi.worker.Worker):
         for status, tasks in self._scheduler.task_search(task_str=task_id).items():
             if task_id in tasks and status in states:
                 link = tasks[task_id]["tracking_url"]
-                self._failed_at.pop(task_id, None)
                 self._scheduler.add_task(
                     task_id=task_id, worker=self._id, status=DISABLED, runnable=False, tracking_url=link
                 )
+                self._note_given_up(task_id)
 
-    # -- other hosts -------------------------------------------------------------------------------
+    def _note_given_up(self, task_id: str) -> None:
+        """Tell the journal that a task is not tried again in this run, and why it failed last."""
+        self._failed_at.pop(task_id, None)
+        self._given_up.add(task_id)
+        task: Any = self._scheduled_tasks.get(task_id)  # None if it is another run's that cannot be loaded here
+        error, message = error_of(self._explanations.get(task_id, ""), title_of(task) if task else "")
+        month = getattr(task, "month", None)
+        journal.record(
+            "given up",
+            task=task_id,
+            family=getattr(task, "task_family", task_id.partition("_")[0]),
+            dataset=getattr(task, "dataset", None),
+            month=f"{month:%Y-%m}" if month else None,
+            warehouse=getattr(task, "warehouse", None),
+            error=error,
+            message=message,
+        )
+
+    # -- a scheduler that is wrong, and other hosts ------------------------------------------------
 
     def run(self) -> bool:
-        """Work until nothing is left; then look what others have done of it, and go on if the scheduler forgot us.
+        """Work until nothing is left; then look what others have done of it, and go on if the scheduler lost some."""
+        self._has_begun = True
+        self._enable_again()
+        succeeded = bool(super().run())
+        while not self._assistant and not self._stop_requesting_work and self._reconcile(is_end=True):
+            succeeded = bool(super().run()) and succeeded
+        self._goes_on()
+        if not self._stop_requesting_work:
+            for task_id in list(self._failed_at):  # nobody waits for them any more
+                self._note_given_up(task_id)
+        return succeeded
+
+    def _enable_again(self) -> None:
+        """Have the scheduler offer tasks again that it disabled by itself before: hosts died while they did them."""
+        for task_id, task in self._scheduler.task_list(status=DISABLED, upstream_status="").items():
+            if task_id in self._scheduled_tasks and task.get("re_enable_able"):
+                self._scheduler.re_enable_task(task_id=task_id)
+                self._scheduler.forgive_failures(task_id=task_id)
+
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """What the scheduler knows of this run's tasks."""
+        known: dict[str, dict[str, Any]] = {}
+        for root in self._roots:
+            if root not in known:
+                known.update(self._scheduler.dep_graph(task_id=root))
+        return known
+
+    def _reconcile(self, is_end: bool = False) -> bool:
+        """Note what others have done of this run, and announce all again if the scheduler has lost some of it.
 
         It forgets a worker that it has not heard of for ``[scheduler] worker_disconnect_delay`` seconds, and all of
-        them if luigid lost its state.
+        them if luigid lost its state. It gives a task to nobody whose host was gone before it could say what became of
+        it. And it believes those done that somebody has marked so. Returns whether anything was lost.
         """
-        succeeded = bool(super().run())
-        while not self._assistant and not self._stop_requesting_work and self._register_again(self._left_over()):
-            succeeded = bool(super().run()) and succeeded
-        return succeeded
+        known = self._known()
+        last = {task.task_id: (task, status) for task, status, _ in self._add_task_history}
+        status_of = {task_id: known.get(task_id, {}).get("status", UNKNOWN) for task_id in last}
+        is_open = {
+            task_id: task
+            for task_id, (task, status) in last.items()
+            if status in (PENDING, FAILED, DISABLED) and (is_end or status_of[task_id] == DONE)
+        }
+        done = self._note_done(is_open.values())
+        left = {
+            task_id: task
+            for task_id, (task, status) in last.items()
+            if status == PENDING and task_id not in done and not luigi.worker._is_external(task)
+        }
+        lost = [
+            task
+            for task_id, task in left.items()
+            if status_of[task_id] in (UNKNOWN, DONE)
+            or (status_of[task_id] == PENDING and self._id not in known[task_id]["workers"])
+        ]
+        lost += [
+            task
+            for task_id, (task, status) in last.items()
+            if status == DONE
+            and task_id in known
+            and (status_of[task_id] == UNKNOWN or (status_of[task_id] == PENDING and not known[task_id]["workers"]))
+        ]
+        lost = [task for task in lost if self._announcements[task.task_id] < ANNOUNCEMENTS]
+        self._is_done = not lost and all(status == DONE or name in done for name, (_, status) in last.items())
+        if lost:
+            self._announcements.update(task.task_id for task in lost)
+            LOGGER.info("the scheduler had forgotten tasks of this run; %s are left to do", f"{len(left):,}")
+            self._announce([*self._roots.values(), *lost])
+        elif is_end:
+            for task_id in left:
+                if status_of[task_id] == DISABLED and task_id not in self._given_up:  # by another run
+                    self._failed_elsewhere(task_id)
+            for response in self._get_work_response_history:  # from these Luigi tells what was left to others
+                response["running_tasks"] = [task for task in response["running_tasks"] if task["task_id"] in left]
+        return bool(lost)
+
+    def _note_done(self, tasks: Iterable[luigi.Task]) -> set[str]:
+        """Note those as done that are complete now, whoever did them. Returns their ids."""
+        done = set()
+        with completeness.running(), completeness.scheduling():  # not what was true when the run was planned
+            for task in tasks:
+                try:
+                    if not task.complete():
+                        continue
+                except PipelineError:
+                    break  # nobody answers; to ask about all others would take as long each time
+                except Exception:
+                    continue
+                done.add(task.task_id)
+                self._add_task_history.append((task, DONE, None))
+                if task.task_family == "MonthlyTrips":
+                    journal.record_all_loaded(task)
+        return done
+
+    def _failed_elsewhere(self, task_id: str) -> None:
+        self._explanations[task_id] = _text_of(self._scheduler.fetch_error(task_id=task_id)["error"] or "")
+        self._note_given_up(task_id)
+
+    # -- waiting -----------------------------------------------------------------------------------
 
     def _keep_alive(self, get_work_response: Any) -> bool:
         for task_id, since in list(self._failed_at.items()):
             if time.monotonic() - since > PATIENCE:
                 self._failed_at[task_id] = time.monotonic()
                 self._give_up(task_id, {FAILED})
-        if not self._assistant and not get_work_response.running_tasks:
-            self._adopt()
         # What could not be scheduled never becomes ready, and neither does what needs it.
         is_waiting = self.add_succeeded or bool(get_work_response.running_tasks)
-        return bool(is_waiting and super()._keep_alive(get_work_response))
+        is_waiting = bool(is_waiting and super()._keep_alive(get_work_response))
+        if is_waiting and not self._assistant:
+            self._idle(get_work_response)
+        return is_waiting and not self._is_done
 
-    def _adopt(self) -> None:
-        """Tell the scheduler anew of tasks that it would give to nobody.
-
-        Their host was at them or had just done them when this run was planned, so this run did not ask for them, and
-        was gone before it could say so.
-        """
-        if time.monotonic() < self._next_look:
+    def _idle(self, response: Any) -> None:
+        """Nothing can be done now: look from time to time whether that is right, and say what this run waits for."""
+        now = time.monotonic()
+        if self._idle_since_when is None:
+            self._idle_since_when = now
+        if now < self._next_look:
             return
-        self._next_look = time.monotonic() + LOOK_EVERY
-        known = self._scheduler.dep_graph(task_id=self._first_task)
-        for name, task in list(self._scheduled_tasks.items()):
-            if name in known and known[name]["status"] == PENDING and not known[name]["workers"]:
-                with completeness.running():  # not what was true when the run was planned
-                    list(self._add(task, _is_complete(task)))
+        self._next_look = now + LOOK_EVERY
+        if not response.running_tasks and self._reconcile():
+            return
+        if now - self._idle_since_when >= SAID_AFTER:
+            kind, text = self._cause(response)
+            if kind != self._waits_for:
+                self._waits_for = kind
+                RunProgress().waiting(text)
+            elif journal.is_mine():
+                journal.record("waiting", text=text)
 
-    def _left_over(self) -> list[luigi.Task]:
-        """Tasks of this run that nobody has done. Those that others have done are noted as done."""
-        last = {task.task_id: (task, status) for task, status, _ in self._add_task_history}
-        pending = {name: task for name, (task, status) in last.items() if status == PENDING}
-        with completeness.running(), completeness.scheduling():  # not what was true when the run was planned
-            done = {name for name, task in pending.items() if _is_complete(task)}
-        for name in done:
-            self._add_task_history.append((pending[name], DONE, None))
-            task = pending[name]
-            if task.task_family == "MonthlyTrips":
-                journal.record_all_loaded(task)
-        left = {name: task for name, task in pending.items() if name not in done}
-        for response in self._get_work_response_history:  # from these Luigi tells what was left to others
-            response["running_tasks"] = [task for task in response["running_tasks"] if task["task_id"] in left]
-        return list(left.values())
+    def _goes_on(self) -> None:
+        self._idle_since_when = None
+        if self._waits_for:
+            self._waits_for = ""
+            RunProgress().waiting("")
 
-    def _register_again(self, tasks: list[luigi.Task]) -> bool:
-        """Tell the scheduler of those tasks that it does not know to be ours. Returns whether there were any."""
-        if not tasks:
-            return False
-        known = self._scheduler.dep_graph(task_id=self._first_task)
-        unknown = [task for task in tasks if self._id not in known.get(task.task_id, {}).get("workers", ())]
-        for task in unknown:
-            list(self._add(task, is_complete=False))
-        if unknown:
-            LOGGER.info("the scheduler had forgotten this run; %s tasks are left to do", f"{len(unknown):,}")
-        return bool(unknown)
+    def _cause(self, response: Any) -> tuple[str, str]:
+        """What this run waits for: its kind, and in words."""
+        if self._scheduler.is_paused()["paused"]:
+            return "paused", "waits: luigid is paused; let it run again with the switch on its page"
+        if response.running_tasks:
+            task = response.running_tasks[0]
+            others = len(response.running_tasks) - 1
+            more = f" and {others:,} more" if others else ""
+            who = f"PID {task.get('pid')} on {task.get('host')}"
+            return "others", f"waits for {self._name(task['task_id'])}{more}, which another run does ({who})"
+        known = self._known()
+        ready = {
+            task_id: task
+            for task_id, task in known.items()
+            if task["status"] == PENDING
+            and self._id in task["workers"]
+            and all(known.get(needed, {}).get("status") == DONE for needed in task["deps"])
+        }
+        for task_id, task in ready.items():
+            for resource, amount in (task.get("resources") or {}).items():
+                taken = self._taken(resource, amount)
+                if taken:
+                    return f"resource {resource}", f"waits to do {self._name(task_id)}: [resources] {resource}{taken}"
+        if ready:
+            return "ready", f"waits until luigid offers {self._name(next(iter(ready)))}; tasks of other runs come first"
+        failed = [task_id for task_id, task in known.items() if task["status"] == FAILED]
+        if failed:
+            return "failed", f"waits to try {self._name(failed[0])} again, which has failed"
+        return "rest", f"waits for luigid to offer {response.n_pending_tasks:,} tasks"
 
+    def _taken(self, resource: str, amount: int) -> str:
+        """By whom a resource is taken, if less than ``amount`` of it is left."""
+        totals = {found["name"]: found["num_total"] for found in self._scheduler.resource_list()}
+        total = totals.get(resource, 1)
+        if total < amount:
+            return f" = {total} where the scheduler runs lets no such task run; raise it there"
+        running = self._scheduler.task_list(status=RUNNING, upstream_status="")
+        holders = {
+            task_id: task
+            for task_id, task in running.items()
+            if isinstance(task, dict) and (task.get("resources_running") or {}).get(resource)
+        }
+        used = sum(task["resources_running"][resource] for task in holders.values())
+        if used + amount <= total:
+            return ""
+        task_id, task = next(iter(holders.items()))
+        who = dict(re.findall(r"(host|pid)=([^,)]+)", task.get("worker_running") or ""))
+        more = f" and {len(holders) - 1:,} more" if len(holders) > 1 else ""
+        return f" = {total} is taken by {self._name(task_id, task)}{more} (PID {who.get('pid')} on {who.get('host')})"
 
-def _is_complete(task: luigi.Task) -> bool:
-    try:
-        return bool(task.complete())
-    except PipelineError:
-        return False
+    def _name(self, task_id: str, shown: dict[str, Any] | None = None) -> str:
+        """What people call a task, of this run or of another that luigid ``shows``."""
+        if task_id in self._scheduled_tasks:
+            return title_of(self._scheduled_tasks[task_id])
+        if shown is None:
+            return task_id
+        parameters = shown.get("params") or {}
+        return " ".join(filter(None, (shown.get("name"), parameters.get("dataset"), parameters.get("month"))))

@@ -262,7 +262,7 @@ def test_run_goes_on_when_luigid_has_lost_its_state(
     luigid.start()
     assert host.end() == 0, host.output.read_text()
     assert cluster.tables() == undisturbed
-    assert "had forgotten this run" in host.log.read_text()
+    assert "had forgotten tasks of this run" in host.log.read_text()
 
 
 def test_two_warehouses_on_one_luigid_at_once(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
