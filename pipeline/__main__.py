@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .operations import agent, arguments, doctor, refresh, status, verify
+    from .operations import agent, arguments, doctor, refresh, runs, status, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
@@ -114,13 +114,20 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--queue", **arguments.QUEUE, default="default", help="default: default")
     added.add_argument("task", nargs=argparse.REMAINDER, help="a task as luigi takes it, with its flags")
 
-    added = verb("runs", agent.runs, "what was submitted, by whom, its state and its log")
-    added.add_argument("--queue", **arguments.QUEUE, help="only this one; default: all")
+    added = verb("runs", runs.runs, "every run: start, duration, how it was started, result; or cancel one")
+    added.add_argument("action", nargs="?", choices=("cancel",), help="stop the run, or take it back if it waits")
+    added.add_argument("id", nargs="?", help="id of the run to cancel, or how it begins")
+    added.add_argument("--queue", **arguments.QUEUE, help="only runs submitted to this one; default: all runs")
+    added.add_argument("--last", type=arguments.whole(1), default=20, metavar="N", help="the newest N; default 20")
+    added.add_argument("--failed", action="store_true", help="only runs that did not end well")
     added.add_argument("--json", action="store_true", help="as JSON")
 
-    added = verb("queue", agent.queue, "pause a queue, or resume it")
-    added.add_argument("action", choices=("pause", "resume"))
-    added.add_argument("name", nargs="?", default="default", type=arguments.queue_name, help="default: default")
+    added = verb("queue", agent.queue, "queues with their runs and agents; or pause one, or resume it")
+    added.add_argument("action", nargs="?", default="list", choices=("list", "pause", "resume"), help="default: list")
+    added.add_argument(
+        "name", nargs="?", type=arguments.queue_name, help="of the queue; default: all, and default to pause or resume"
+    )
+    added.add_argument("--json", action="store_true", help="list as JSON")
 
     from . import sample
     from .operations import cron

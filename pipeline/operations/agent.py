@@ -1,4 +1,4 @@
-"""``agent``, ``submit``, ``runs`` and ``queue``: work that is handed over and done though its submitter is gone.
+"""``agent``, ``submit`` and ``queue``: work that is handed over and done though its submitter is gone.
 
 An agent runs what was submitted with the real ``luigi``, in a process of its own and under the submitter's run id. It
 refuses what would come to something else on its host than where it was submitted.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import datetime as dt
 import getpass
 import hashlib
 import json
@@ -31,7 +33,21 @@ from luigi.cmdline_parser import CmdlineParser
 from .. import settings
 from ..errors import ConflictError, PipelineError, TransientError, UsageError
 from . import journal, process
-from .queue import DONE, FAILED, RENEW, RUNNING, WAITING, Entry, Queue, Submission, names, now
+from .queue import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    OPEN,
+    RENEW,
+    RUNNING,
+    WAITING,
+    AgentRecord,
+    Entry,
+    Queue,
+    Submission,
+    names,
+    now,
+)
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -68,7 +84,7 @@ def difference(submission: Submission) -> str:
     if submission.meaning.get("code") == here["code"]:  # other code may not even know the flags
         try:
             here = meaning(submission.command)
-        except (PipelineError, SystemExit):
+        except (Exception, SystemExit):  # whatever Luigi says of odd words; --help ends
             return "its command is not understood here"
     return "; ".join(
         f"{name} is {submission.meaning.get(name) or 'none'} there and {value or 'none'} here"
@@ -94,44 +110,77 @@ def submit(args: argparse.Namespace) -> int:
             queue=args.queue,
             command=args.task,
             meaning=meaning(args.task),
-            submitter=f"{getpass.getuser()}@{socket.gethostname()}",
+            submitter=user(),
             submitted_at=now(),
         )
     )
-    print(f"{journal.run_id()} waits in queue {args.queue}")
+    print(f"{journal.run_id()} waits in queue {args.queue}", flush=True)
+    with contextlib.suppress(PipelineError):  # the run is handed over, whatever is found out about agents
+        _warn_unless_served(args.queue)
     return 0
 
 
-def runs(args: argparse.Namespace) -> int:
-    """Print what was submitted, by whom, its state and its log, the newest last."""
-    found = [
-        entry.submission
-        for name in ([args.queue] if args.queue else names())
-        for entry in (*Queue(name).ended(), *Queue(name).open())
-    ]
-    found.sort(key=lambda submission: submission.id)
-    if args.json:
-        print(json.dumps([{**vars(one), "command": shlex.join(_shown(one))} for one in found], indent=1))
-        return 0
-    for one in found:
-        print(f"{one.id}  {one.state:8}  {one.queue}  {one.submitter}  {one.submitted_at}  {shlex.join(_shown(one))}")
-        about = [f"agent {one.agent}"] * bool(one.agent) + [f"log {one.log}"] * bool(one.log) + [one.message]
-        about += [f"refused by {name}: {why}" for name, why in one.refusals.items() if one.state == WAITING]
-        for line in filter(None, about):
-            print(f"    {line}")
-    paused = [name for name in names() if Queue(name).is_paused]
-    print(f"{len(found):,} runs" + (f"; paused: {', '.join(paused)}" if paused else ""))
-    return 0
+def user() -> str:
+    """Who this is, for others to read."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _warn_unless_served(queue: str) -> None:
+    serves = {name: any(agent.is_alive for agent in Queue(name).agents()) for name in {queue, *names()}}
+    if not serves.pop(queue):
+        others = ", ".join(name for name, is_served in sorted(serves.items()) if is_served)
+        print(
+            f"warning: no agent serves queue {queue} now"
+            + (f"; queues with agents: {others}" if others else "")
+            + f"; start one with: python -m pipeline agent --queue {queue}",
+            file=sys.stderr,
+        )
 
 
 def queue(args: argparse.Namespace) -> int:
-    """Pause a queue, so that no agent takes anything from it, or resume it. What runs already is not touched."""
+    """List the queues; or pause one, so that no agent claims a run from it, or resume it. Running ones go on."""
+    if args.action == "list":
+        return _list_queues(args.name, args.json)
+    name = args.name or "default"
+    if name not in (known := names()):
+        known_ones = f"; queues: {', '.join(known)}" if known else ""
+        print(f"warning: queue {name} has no run and no agent{known_ones}", file=sys.stderr, flush=True)
     if args.action == "pause":
-        Queue(args.name).pause()
+        Queue(name).pause()
     else:
-        Queue(args.name).resume()
-    print(f"queue {args.name} is {'paused' if args.action == 'pause' else 'open'}")
+        Queue(name).resume()
+    print(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
     return 0
+
+
+def _list_queues(only: str | None, as_json: bool) -> int:
+    """Print each queue with its runs and the agents that serve it."""
+    found = []
+    for name in [only] if only else names():
+        queue = Queue(name)
+        states = [entry.submission.state for entry in queue.open()]
+        waiting, running, agents = states.count(WAITING), states.count(RUNNING), queue.agents()
+        if as_json:
+            served = [{**vars(agent), "is_alive": agent.is_alive} for agent in agents]
+            about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running, "agents": served}
+            found.append(about)
+            continue
+        print(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
+        for agent in agents:
+            print(f"    {_described(agent)}")
+        if not any(agent.is_alive for agent in agents):
+            print(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
+    if as_json:
+        print(json.dumps(found, indent=1))
+    return 0
+
+
+def _described(agent: AgentRecord) -> str:
+    since = f"{dt.datetime.fromisoformat(agent.since).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    state = f"runs {agent.run}" if agent.run else "idle"
+    if not agent.is_alive:
+        state = "silent: it was killed, or its host is down"
+    return f"agent {agent.name} since {since}, last heard of {agent.silent:,.0f} s ago, {state}"
 
 
 def agent(args: argparse.Namespace) -> int:
@@ -139,11 +188,45 @@ def agent(args: argparse.Namespace) -> int:
     return Agent(args.queue, args.workers, args.scheduler_url, args.poll, args.drain).serve()
 
 
-def _shown(submission: Submission) -> list[str]:
-    return journal.without_addresses(submission.command)
+def _shown(submission: Submission) -> str:
+    return shlex.join(journal.without_addresses(submission.command))
 
 
 # -- the agent -------------------------------------------------------------------------------------
+
+
+class _SignsOfLife:
+    """Tells the queue every ``RENEW`` seconds that this agent serves it, and at what it works."""
+
+    def __init__(self, queue: str, agent: str) -> None:
+        self._queue = Queue(queue)
+        self._record = AgentRecord(agent, since=now(), heard_at=now())
+        self._news = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._tell, name="signs of life", daemon=True)
+
+    def __enter__(self) -> _SignsOfLife:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+        self._news.set()
+        self._thread.join(RENEW)  # a store that does not answer is waited for no longer
+
+    def work_on(self, run: str) -> None:
+        """``run`` is at work; empty for none."""
+        self._record = dataclasses.replace(self._record, run=run)
+        self._news.set()
+
+    def _tell(self) -> None:
+        while not self._over:
+            self._news.clear()
+            with contextlib.suppress(PipelineError):  # whoever claims runs meets the same error, and says so
+                self._queue.register(dataclasses.replace(self._record, heard_at=now()))
+            self._news.wait(RENEW)
+        with contextlib.suppress(PipelineError):
+            self._queue.leave(self._record.name)
 
 
 class Agent:
@@ -163,26 +246,32 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         LOGGER.info("agent %s takes from queue %s of %s", self.name, self._queue.name, settings.workspace_url())
-        while not self._stopping.is_set():
-            try:
-                entry, are_some = self._claim()
-            except TransientError as error:
-                LOGGER.warning("%s", error)
-                entry, are_some = None, True
-            if entry is not None:
-                self._run(entry)
-            elif self._drain and not are_some:
-                break
-            else:
-                self._stopping.wait(self._poll)
+        with _SignsOfLife(self._queue.name, self.name) as signs:
+            while not self._stopping.is_set():
+                try:
+                    entry, are_some = self._claim()
+                except TransientError as error:
+                    LOGGER.warning("%s", error)
+                    entry, are_some = None, True
+                if entry is not None:
+                    signs.work_on(entry.submission.id)
+                    self._run(entry)
+                    signs.work_on("")
+                elif self._drain and not are_some:
+                    break
+                else:
+                    self._stopping.wait(self._poll)
         LOGGER.info("agent %s ends", self.name)
         return 0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         """Finish the running tasks and hand back the rest; told so twice, end at once."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if self._stopping.is_set() else signal.SIGUSR1)
+        self._stop_luigi(signal.SIGKILL if self._stopping.is_set() else signal.SIGUSR1)
         self._stopping.set()
+
+    def _stop_luigi(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
 
     def _claim(self) -> tuple[Entry | None, bool]:
         """The oldest run that is free and means the same here, made ours; and whether others may become free."""
@@ -190,52 +279,81 @@ class Agent:
             return None, False
         are_some = False
         for entry in self._queue.open():
-            submission = entry.submission
             if not self._queue.is_free(entry):
                 are_some = True
                 continue
             with contextlib.suppress(ConflictError):  # another agent was faster
-                if why := difference(submission):
-                    host = socket.gethostname()
-                    if submission.refusals.get(host) != why:
-                        LOGGER.warning("run %s is refused: %s", submission.id, why)
-                        self._queue.replace(entry, refusals={**submission.refusals, host: why})
-                    continue
-                if submission.state == RUNNING and submission.attempts >= ATTEMPTS:
-                    self._queue.end(entry, state=FAILED, message=f"{ATTEMPTS} agents ended in its midst without a word")
-                    continue
-                log = str(journal.folder() / f"{submission.id}.log")
-                attempts = submission.attempts + 1
-                return self._queue.replace(
-                    entry, state=RUNNING, agent=self.name, attempts=attempts, log=log, message=""
-                ), True
+                if claimed := self._claim_one(entry):
+                    return claimed, True
         return None, are_some
+
+    def _claim_one(self, entry: Entry) -> Entry | None:
+        """A free run, made ours; None if it is over, or not for this host."""
+        submission = entry.submission
+        if submission.state not in OPEN:  # whoever ended it was killed before it was moved
+            self._queue.end(entry)
+            return None
+        if submission.cancelled_by:
+            self._queue.end(entry, state=CANCELLED, message=f"cancelled by {submission.cancelled_by}")
+            return None
+        if why := difference(submission):
+            host = socket.gethostname()
+            if submission.refusals.get(host) != why:
+                LOGGER.warning("run %s is refused: %s", submission.id, why)
+                self._queue.replace(entry, refusals={**submission.refusals, host: why})
+            return None
+        if submission.state == RUNNING and submission.attempts >= ATTEMPTS:
+            self._queue.end(entry, state=FAILED, message=f"given up: {ATTEMPTS} agents died while running it")
+            return None
+        log, attempts = str(journal.folder() / f"{submission.id}.log"), submission.attempts + 1
+        return self._queue.replace(entry, state=RUNNING, agent=self.name, attempts=attempts, log=log, message="")
 
     def _run(self, entry: Entry) -> None:
         submission = entry.submission
-        LOGGER.info("run %s of %s: luigi %s", submission.id, submission.submitter, shlex.join(_shown(submission)))
-        code, entry = self._luigi(entry)
-        if code is None:
-            LOGGER.warning("run %s was taken over by another agent", submission.id)
+        LOGGER.info("run %s of %s: luigi %s", submission.id, submission.submitter, _shown(submission))
+        try:
+            code, entry = self._luigi(entry)
+        except (OSError, ValueError) as error:  # words that are no words of a command
+            self._settle(entry, FAILED, message=f"luigi could not be started: {error}")
             return
         self._process = None
-        try:
-            if code == 0:
-                self._queue.end(entry, state=DONE, exit_code=0, message="")
-            elif self._stopping.is_set() or (code < 0 and submission.attempts < ATTEMPTS):
-                how = f"ended by {signal.Signals(-code).name}" if code < 0 else "stopped"
-                attempts = submission.attempts - (code >= 0)  # handing back is no failure
-                message = f"{how} at {self.name}; waits again"
-                self._queue.replace(entry, state=WAITING, agent="", attempts=attempts, message=message)
-            else:
-                self._queue.end(entry, state=FAILED, exit_code=code, message=self._last_words)
-            self._queue.prune()
-        except (ConflictError, TransientError) as error:
-            LOGGER.warning("run %s: %s", submission.id, error)
+        if code is None:
+            LOGGER.warning("run %s was taken over by another agent, or cancelled", submission.id)
+            return
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else "stopped"
+        if code == 0:
+            self._settle(entry, DONE, exit_code=0, message="")
+        elif by := entry.submission.cancelled_by:
+            self._settle(entry, CANCELLED, exit_code=code, message=f"cancelled by {by}")
+        elif self._stopping.is_set() or (code < 0 and submission.attempts < ATTEMPTS):
+            attempts = submission.attempts - (code >= 0)  # handing back is no failure
+            self._settle(entry, WAITING, agent="", attempts=attempts, message=f"{how} at {self.name}; waits again")
+        else:
+            self._settle(entry, FAILED, exit_code=code, message=how if code < 0 else self._last_words)
         LOGGER.info("run %s: exit code %d", submission.id, code)
 
+    def _settle(self, entry: Entry, state: str, **changes: object) -> None:
+        """Tell the queue what became of our run."""
+        put = self._queue.replace if state in OPEN else self._queue.end
+        try:
+            try:
+                put(entry, state=state, **changes)
+            except ConflictError:
+                if (ours := self._still_ours(entry)) is None:
+                    raise
+                put(ours, state=state, **changes)
+            self._queue.prune()
+        except TransientError as error:
+            LOGGER.warning("run %s: %s", entry.submission.id, error)
+
+    def _still_ours(self, entry: Entry) -> Entry | None:
+        """Our run as somebody who wants it to be cancelled has written it; None if it is not ours any more."""
+        found = self._queue.find(entry.submission.id)
+        is_ours = found and (found.submission.state, found.submission.agent) == (RUNNING, self.name)
+        return found if is_ours else None
+
     def _luigi(self, entry: Entry) -> tuple[int | None, Entry]:
-        """Run the command and renew the lease meanwhile. Returns its exit code, None if another agent has the run."""
+        """Run the command and renew the lease meanwhile. Returns its exit code, None if the run is no longer ours."""
         submission = entry.submission
         environment = {name: value for name, value in os.environ.items() if name != journal.BEGUN}
         environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, "PYTHONUNBUFFERED": "1"}
@@ -261,13 +379,26 @@ class Agent:
             except subprocess.TimeoutExpired:
                 pass
             try:
-                entry = self._queue.replace(entry)
-            except ConflictError:
+                renewed = self._renew(entry)
+            except TransientError as error:
+                LOGGER.warning("%s", error)  # who takes the run over finds its months locked, and then done
+                continue
+            if renewed is None:
                 self._process.kill()
                 self._process.wait()
                 return None, entry
-            except TransientError as error:
-                LOGGER.warning("%s", error)  # who takes the run over finds its months locked, and then done
+            entry = renewed
+
+    def _renew(self, entry: Entry) -> Entry | None:
+        """Give a sign of life of our run, and stop it if somebody has cancelled it. None if it is not ours any more."""
+        try:
+            return self._queue.replace(entry)
+        except ConflictError:
+            ours = self._still_ours(entry)
+            if ours is not None:
+                LOGGER.warning("run %s is cancelled by %s", entry.submission.id, ours.submission.cancelled_by)
+                self._stop_luigi(signal.SIGUSR1)
+            return ours
 
     def _copy(self, output: IO[str]) -> None:
         with output:

@@ -10,6 +10,7 @@ import datetime as dt
 import errno
 import fcntl
 import json
+import mmap
 import os
 import re
 import secrets
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from .. import settings
 from ..errors import UsageError
@@ -46,6 +47,12 @@ RECENT = 40
 
 #: Bytes at the end of a journal in which its last event is looked for.
 _TAIL = 1 << 16
+
+#: How the line begins with which a run begins.
+_BEGUN = b'{"event": "begun"'
+
+#: Bytes of the longest command that is looked at.
+_LINE = 1 << 20
 
 _mine = False
 _held: int | None = None
@@ -93,10 +100,14 @@ def path() -> Path:
 
 
 def record(event: str, **details: Any) -> None:
-    """Append one event. A journal that cannot be written never harms the run."""
+    """Append one event to the journal of this run. A journal that cannot be written never harms the run."""
+    append(path(), event, **details)
+
+
+def append(target: Path, event: str, **details: Any) -> None:
+    """Append one event to a journal, as far as it can be written."""
     line = json.dumps({"event": event, "at": time.time(), "pid": os.getpid(), **details}, default=str) + "\n"
     try:
-        target = path()
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -223,7 +234,7 @@ def killed() -> Iterator[Killed]:
                 fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 journal.seek(max(0, os.fstat(journal.fileno()).st_size - _TAIL))
                 tail = last_attempt(list(_parsed(journal.read())))
-                if any(event["event"] in ("ended", "reported") for event in tail):
+                if any(event["event"] in ("ended", "reported", "cancelled") for event in tail):
                     continue
                 journal.seek(0)
                 found = last_attempt(list(_parsed(journal.read())))
@@ -245,6 +256,51 @@ def events(position: int = 0) -> tuple[list[dict[str, Any]], int]:
     return last_attempt(list(_parsed(whole))), position + len(whole)
 
 
+# -- journals of all runs --------------------------------------------------------------------------
+
+
+def files() -> list[Path]:
+    """The journals that lie here, each named by the id of its run."""
+    return sorted(path for path in folder().glob("*.jsonl") if path.is_file())
+
+
+def is_held(journal: Path) -> bool:
+    """Whether a process is at work on the run; also if nobody can tell, on a file system without locks."""
+    try:
+        with journal.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def begun(journal: Path) -> dict[str, Any]:
+    """The event with which a run was last begun; empty if there is none."""
+    with journal.open("rb") as file:
+        file.seek(_last_begun(file))
+        event = next(_parsed(file.readline(_LINE)), {})
+    return event if event.get("event") == "begun" else {}
+
+
+def read(journal: Path) -> Iterator[dict[str, Any]]:
+    """The events since the run was last begun, line by line, without those that only say how far a stage is."""
+    with journal.open("rb") as file:
+        file.seek(_last_begun(file))
+        for line in file:
+            if not line.startswith(b'{"event": "log"') and b'"state": "running"' not in line:
+                yield from _parsed(line)
+
+
+def _last_begun(file: BinaryIO) -> int:
+    """Position of the last line that begins a run; 0 if there is none. Fast with journals of any size."""
+    if not os.fstat(file.fileno()).st_size:
+        return 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return max(0, content.rfind(_BEGUN))
+
+
 def last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The events since the run was last begun: whoever starts it again under the same id wants to know of those."""
     begun = [number for number, event in enumerate(events) if event["event"] == "begun"]
@@ -255,7 +311,7 @@ def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
     for line in data.splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # torn by a full disk
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             yield event

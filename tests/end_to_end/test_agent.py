@@ -55,8 +55,12 @@ class Site:
         output, _ = self.agent("--drain", *arguments).communicate(timeout=PATIENCE)
         return output
 
+    def runs(self) -> list[dict[str, Any]]:
+        output = self.project.pipeline("runs", "--json").stdout
+        return list(json.loads(output[output.index("[\n") :]))  # after warnings
+
     def run(self, name: str) -> dict[str, Any]:
-        (found,) = (run for run in json.loads(self.project.pipeline("runs", "--json").stdout) if run["id"] == name)
+        (found,) = (run for run in self.runs() if run["id"] == name)
         return dict(found)
 
     def wait_for(self, name: str, stage: str, state: str = "started") -> None:
@@ -95,16 +99,18 @@ def test_submitted_run_is_done_later_under_its_own_id(site: Site) -> None:
     assert (waiting["state"], waiting["agent"]) == ("waiting", "") and "@" in waiting["submitter"]
     assert "Load green 2020-02" in site.drain("--workers", "2")
     done = site.run(name)
-    assert (done["state"], done["exit_code"], done["attempts"]) == ("done", 0, 1)
+    assert (done["state"], done["exit_code"], done["attempts"]) == ("complete", 0, 1)
     assert "Load green 2020-01" in Path(done["log"]).read_text()
     assert site.project.query("SELECT DISTINCT run_id FROM etl_loads") == [(name,)]
-    assert f"{name}  done" in site.project.pipeline("runs").stdout
+    (first, second, third, last) = site.project.pipeline("runs").stdout.splitlines()
+    assert first.startswith(f"{name}  20") and "  queue default   complete    2 months loaded, zones" in first
+    assert "luigi --module pipeline RangeMonthly" in second and "submitted by" in third and last == "1 run"
 
 
 def test_two_agents_do_a_run_once(site: Site) -> None:
     agents = [site.agent("--queue", "night") for _ in range(2)]
     names = [site.submit("--queue", "night", *RANGE), site.submit("--queue", "night", "TaxiZones")]
-    site.wait_until(lambda: all(site.run(name)["state"] == "done" for name in names))
+    site.wait_until(lambda: all(site.run(name)["state"] == "complete" for name in names))
     for agent in agents:
         agent.terminate()
         assert agent.wait(PATIENCE) == 0
@@ -122,7 +128,7 @@ def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> 
     assert site.run(name)["state"] == "running", "nobody could say otherwise"
     site.drain()
     done = site.run(name)
-    assert (done["state"], done["attempts"]) == ("done", 2)
+    assert (done["state"], done["attempts"]) == ("complete", 2)
     assert site.loads() == MONTHS
 
 
@@ -135,7 +141,7 @@ def test_agent_told_to_stop_hands_its_run_back(site: Site) -> None:
     waiting = site.run(name)
     assert waiting["state"] == "waiting" and "stopped" in waiting["message"]
     site.drain()
-    assert site.run(name)["state"] == "done"
+    assert site.run(name)["state"] == "complete"
     assert site.loads() == MONTHS
 
 
@@ -149,7 +155,7 @@ def test_agent_refuses_what_would_come_to_something_else(site: Site) -> None:
     assert not (site.project.folder / "warehouse.duckdb").exists()
     del site.project.environment["PIPELINE_CLEAN_RULES"]
     site.drain()
-    assert site.run(name)["state"] == "done"
+    assert site.run(name)["state"] == "complete"
 
 
 def test_agent_refuses_other_code(site: Site) -> None:
@@ -164,7 +170,7 @@ def test_flags_of_a_submission_are_its_own(site: Site) -> None:
     other = f"duckdb:///{site.project.folder}/other.duckdb"
     names = [site.submit(*RANGE, "--warehouse-url", other, "--clean-rules", "none"), site.submit()]
     site.drain()
-    assert [site.run(name)["state"] for name in names] == ["done", "done"]
+    assert [site.run(name)["state"] for name in names] == ["complete", "complete"]
     rules = "SELECT DISTINCT rules FROM etl_current WHERE dataset = 'green'"
     assert site.project.query(rules, "other.duckdb") == [("none",)]
     assert site.project.query(rules) == [("zero_passengers@1,pickup_outside_month@1",)]
@@ -178,7 +184,7 @@ def test_paused_queue_gives_nothing_away(site: Site) -> None:
     assert site.run(name)["state"] == "waiting"
     assert site.project.pipeline("queue", "resume").returncode == 0
     site.drain()
-    assert site.run(name)["state"] == "done"
+    assert site.run(name)["state"] == "complete"
 
 
 def test_failed_run_says_why(site: Site) -> None:
@@ -192,6 +198,125 @@ def test_failed_run_says_why(site: Site) -> None:
     failed = site.run(name)
     assert (failed["state"], failed["exit_code"]) == ("failed", 30)
     assert "green 2020-01" in failed["message"]
+
+
+def test_waiting_run_is_taken_back(site: Site) -> None:
+    name, other = site.submit(), site.submit("TaxiZones")
+    cancelled = site.project.pipeline("runs", "cancel", name)
+    assert (cancelled.returncode, cancelled.stdout) == (0, f"run {name} is cancelled\n")
+    site.drain()
+    assert [site.run(one)["state"] for one in (name, other)] == ["cancelled", "complete"]
+    assert site.run(name)["message"].startswith("cancelled by ") and site.run(name)["attempts"] == 0
+    for ended in (name, other):
+        again = site.project.pipeline("runs", "cancel", ended)
+        assert (again.returncode, again.stdout) == (1, f"error: run {ended} has ended\n")
+
+
+def test_running_run_is_stopped_by_its_agent_which_goes_on_with_the_next(site: Site) -> None:
+    name, other = site.submit(*RANGE[:-1], "2021-01"), site.submit("TaxiZones")
+    site.agent()
+    site.wait_for(name, "Clean")
+    cancelled = site.project.pipeline("runs", "cancel", name)
+    assert cancelled.returncode == 0 and f"run {name} is cancelled; agent " in cancelled.stdout
+    site.wait_until(lambda: site.run(other)["state"] == "complete")
+    run = site.run(name)
+    assert (run["state"], run["exit_code"]) == ("cancelled", 25) and "@" in run["cancelled_by"]
+
+
+def test_run_whose_agent_is_silent_is_taken_back_at_once(site: Site) -> None:
+    name = site.submit()
+    (path,) = site.project.folder.glob(f"workspace/queues/default/open/{name}.json")
+    silent = {"state": "running", "agent": "gone:1", "renewed_at": "2026-01-01T00:00:00+00:00"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **silent}))
+    assert site.project.pipeline("runs", "cancel", name).stdout == f"run {name} is cancelled\n"
+    assert site.run(name)["state"] == "cancelled" and not path.exists()
+
+
+def test_cancelled_run_whose_agent_died_is_not_taken_over(site: Site) -> None:
+    name = site.submit()
+    (path,) = site.project.folder.glob(f"workspace/queues/default/open/{name}.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cancelled_by": "me@here"}))
+    site.drain()
+    assert site.run(name)["state"] == "cancelled" and not (site.project.folder / "warehouse.duckdb").exists()
+
+
+def test_agents_are_listed_and_a_queue_that_nobody_serves_is_told_of(site: Site) -> None:
+    """A word that is misspelt is the usual reason."""
+    night = site.agent("--queue", "night")
+
+    def queues() -> dict[str, dict[str, Any]]:
+        return {one["queue"]: one for one in json.loads(site.project.pipeline("queue", "list", "--json").stdout)}
+
+    site.wait_until(lambda: bool(queues().get("night", {}).get("agents")))
+    (agent,) = queues()["night"]["agents"]
+    assert agent["name"].endswith(f":{night.pid}") and agent["is_alive"] and agent["run"] == ""
+    submitted = site.project.pipeline("submit", "--queue", "nihgt", "TaxiZones")
+    assert submitted.returncode == 0
+    first, warning = submitted.stdout.splitlines()
+    assert first.endswith(" waits in queue nihgt")
+    assert warning == (
+        "warning: no agent serves queue nihgt now; queues with agents: night; "
+        "start one with: python -m pipeline agent --queue nihgt"
+    )
+    assert site.project.pipeline("submit", "--queue", "night", "TaxiZones").stdout.count("\n") == 1
+    listed = site.project.pipeline("queue").stdout
+    assert "nihgt: 1 waiting, 0 running\n    no agent serves it; start one" in listed
+    assert f":{night.pid} since 20" in listed and " s ago, " in listed
+    night.terminate()
+    assert night.wait(PATIENCE) == 0
+    assert queues()["night"]["agents"] == []
+
+
+def test_agent_that_was_killed_is_told_of(site: Site) -> None:
+    folder = site.project.folder / "workspace" / "queues" / "night" / "agents"
+    folder.mkdir(parents=True)
+    times = {"since": "2026-01-01T00:00:00+00:00", "heard_at": "2026-01-01T00:00:05+00:00"}
+    (folder / "moon-1.json").write_text(json.dumps({"name": "moon:1", **times, "run": "x"}))
+    for name, odd in (("a", "{"), ("b", "[]"), ("c", '{"name": 5}'), ("d", '{"name": "d", "since": "x"}')):
+        (folder / f"{name}.json").write_text(odd)
+    listed = site.project.pipeline("queue", "list", "night")
+    assert listed.returncode == 0 and "agent moon:1 since 20" in listed.stdout
+    assert "silent: it was killed, or its host is down" in listed.stdout and "no agent serves it" in listed.stdout
+    assert listed.stdout.count("is no record of an agent; remove it") == 4
+    assert "warning: no agent serves queue night" in site.project.pipeline("submit", "--queue", "night", *RANGE).stdout
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_queue_that_nobody_knows_is_told_of(site: Site, action: str) -> None:
+    site.submit()
+    done = site.project.pipeline("queue", action, "defualt")
+    assert done.returncode == 0
+    assert done.stdout.startswith("warning: queue defualt has no run and no agent; queues: default\n")
+    assert site.project.pipeline("queue", action).stdout.count("\n") == 1
+
+
+def test_file_that_is_no_submission_is_one_line_and_ends_no_agent(site: Site) -> None:
+    name = site.submit()
+    folder = site.project.folder / "workspace" / "queues" / "default" / "open"
+    good = json.loads((folder / f"{name}.json").read_text())
+    odd: dict[str, Any] = {
+        "command": None,
+        "meaning": [],
+        "state": "odd",
+        "attempts": "x",
+        "refusals": None,
+        "renewed_at": "yesterday",
+        "id": "another's",
+    }
+    for field, value in odd.items():
+        (folder / f"20200101T000000-{field}.json").write_text(
+            json.dumps({**good, "id": f"20200101T000000-{field}", field: value})
+        )
+    (folder / "20200101T000001-list.json").write_text("[]")
+    for number, words in enumerate((["--help"], ["MonthlyTrips", "--month", "2020-01\0"], ["NoSuchTask"])):
+        other = {**good, "id": f"20200101T00000{number}-words", "command": words}
+        (folder / f"{other['id']}.json").write_text(json.dumps(other))
+    listed = site.project.pipeline("runs")
+    assert listed.returncode == 0 and listed.stdout.count("is no submission; remove it") == len(odd) + 1
+    agent = site.agent("--drain")
+    output, _ = agent.communicate(timeout=PATIENCE)
+    assert agent.returncode == 0 and "Traceback" not in output + listed.stdout
+    assert site.run(name)["state"] == "complete"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pipeline import reach
 from pipeline.__main__ import parser
 from pipeline.errors import UsageError
 from pipeline.lake import StoreOptions
-from pipeline.operations import agent, doctor, refresh, status, verify
+from pipeline.operations import agent, doctor, refresh, runs, status, verify
 from pipeline.warehouse import Options
 
 
@@ -59,7 +59,7 @@ def test_addresses_come_without_what_may_be_a_key() -> None:
 
 def test_which_verbs_somebody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waited_for = (status, ("status", "plan", "forget")), (verify, ("verify",)), (doctor, ("doctor",))
-    for module, names in (*waited_for, (agent, ("runs", "queue"))):
+    for module, names in (*waited_for, (agent, ("queue",)), (runs, ("runs",))):
         for name in names:
             monkeypatch.setattr(module, name, lambda args: int(reach.at_most(60)))
     monkeypatch.setattr(refresh, "refresh", lambda args: int(reach.at_most(60)))
