@@ -20,6 +20,9 @@ class PipelineError(Exception):
 class TransientError(PipelineError):
     """Worth another try. ``retry_after`` is the wait in seconds the other side asked for, if it did."""
 
+    #: Whether the stage itself may try again. Otherwise the scheduler does, some seconds later.
+    at_once = True
+
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
@@ -64,18 +67,22 @@ class TruncatedFile(TransientError):
     """Fewer bytes than announced, a cut gzip stream, a Parquet file without its footer."""
 
 
-class WrongFormat(TerminalError):
+class DamagedFile(TerminalError):
+    """The publisher's file is not what it should be. What was fetched is not kept: the next run asks for it anew."""
+
+
+class WrongFormat(DamagedFile):
     """The bytes are not what the address promises, such as an error page saved as data."""
 
 
 # -- cleaning ------------------------------------------------------------------------------------
 
 
-class UnreadableFile(TerminalError):
+class UnreadableFile(DamagedFile):
     """The file as a whole cannot be mapped to the dataset (columns that matter are not there)."""
 
 
-class TooManyUnreadable(TerminalError):
+class TooManyUnreadable(DamagedFile):
     """More rows than ``[clean] max_unreadable`` allows could not be read."""
 
 
@@ -94,6 +101,14 @@ class ConflictError(LakeTrouble):
     """Someone else wrote the object since it was read; what was to be written is not written."""
 
 
+class DamagedScratch(LakeError):
+    """A file in the workspace is not what a stage wrote there. It is removed, and the next run makes it again."""
+
+
+class DamagedLakeFile(TerminalError):
+    """A file in the lake is not the one of its manifest. The month is made incomplete: the next run does it again."""
+
+
 class WarehouseError(TerminalError):
     """The warehouse refuses what was asked of it (types, permissions, place)."""
 
@@ -103,7 +118,9 @@ class WarehouseTrouble(TransientError):
 
 
 class WarehouseBusy(WarehouseTrouble):
-    """Someone else holds the warehouse for longer than we are willing to wait."""
+    """Someone else holds the warehouse for longer than we are willing to wait: what could be waited is waited."""
+
+    at_once = False
 
 
 class SyntheticData(TerminalError):

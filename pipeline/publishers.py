@@ -399,7 +399,7 @@ def retrying(function: Callable[[], T], policy: Policy, *, sleep: Callable[[floa
         return (error.retry_after or 0.0) if isinstance(error, TransientError) else 0.0
 
     retry: tenacity.Retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(TransientError),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransientError) and error.at_once),
         stop=lambda state: state.attempt_number >= policy.attempts or asked_for(state) > policy.longest_wait,
         wait=lambda state: asked_for(state) + jitter(state),
         sleep=sleep,

@@ -6,6 +6,7 @@ Stores and warehouses meet the locks and know no tasks. They wait with ``Wait``;
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from .reach import at_most
 
@@ -44,7 +44,7 @@ class Listener:
 
 
 _listener: Listener = Listener()
-_spent: dict[str, float] = {}
+_spent: dict[str, float] | None = None
 
 
 def listen(listener: Listener) -> None:
@@ -65,39 +65,48 @@ def told_to(listener: Listener) -> Iterator[None]:
         _listener, _spent = before
 
 
+def remaining(limit: float, what: str, whom: str = "") -> float:
+    """Seconds of ``limit`` that are left for ``whom``, or whoever it is, after what was waited for ``what`` before."""
+    left = at_most(limit) - (_spent or {}).get(what, 0.0)
+    return max(0.0, min(left, GLANCE) if _listener.has_given_up(what, whom) else left)
+
+
 class Wait:
     """One wait for ``what``, such as a database, for at most ``limit`` seconds; fewer while somebody waits for us."""
 
     def __init__(self, limit: float, what: str) -> None:
-        self.limit = at_most(limit)
+        self.limit = limit
         self._what = what
         self._is_said = False
-        self._given_up: dict[str, bool] = {}  # whom -> whether an earlier wait of this run ended in vain
+        self._limits: dict[str, float] = {}  # by whom it is held
 
     def __enter__(self) -> Wait:
         self._began = time.monotonic()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._given_up:
+        if self._limits and _spent is not None:
             _spent[self._what] = _spent.get(self._what, 0.0) + time.monotonic() - self._began
         if self._is_said:
             _listener.waiting("")
 
     def left(self, whom: str) -> float:
         """Seconds for which ``whom`` may still be waited for: 0 once the limit is over. Called again and again."""
-        if whom not in self._given_up:
-            self._given_up[whom] = _listener.has_given_up(self._what, whom)
+        if whom not in self._limits:
+            self._limits[whom] = remaining(self.limit, self._what, whom)
         waited = time.monotonic() - self._began
         if waited >= SAID_AFTER and not self._is_said:
             self._is_said = True
-            _listener.waiting(f"waits for {whom}, which holds {self._what}, for at most {self.limit:g} s")
-        left = self.limit - _spent.get(self._what, 0.0) - waited
-        if self._given_up[whom]:
-            left = min(left, GLANCE - waited)
+            _listener.waiting(f"waits for {whom}, which holds {self._what}, for at most {at_most(self.limit):g} s")
+        left = self._limits[whom] - waited
         if left <= 0:
-            _listener.gave_up(self._what, whom)
+            gave_up(self._what, whom)
         return max(0.0, left)
+
+
+def gave_up(what: str, whom: str) -> None:
+    """Note that the limit is over: in this run nobody waits for ``whom`` again, except for a moment."""
+    _listener.gave_up(what, whom)
 
 
 class Held(Exception):
@@ -105,25 +114,26 @@ class Held(Exception):
 
 
 @contextmanager
-def lock_file(path: Path, limit: float, what: str, mode: int = 0o644) -> Iterator[Any]:
+def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
     """Hold a lock file, which names its holder to those who wait for it. Raises ``Held`` or OSError."""
     import filelock
 
     lock = filelock.FileLock(path, thread_local=False, mode=mode)
-    with Wait(limit, what) as wait:
-        while True:
-            try:
-                lock.acquire(timeout=0)
-                break
-            except filelock.Timeout:
-                whom = _holder(path)
-                left = wait.left(whom)
-                if not left:
-                    raise Held(whom) from None
-                time.sleep(min(left, 0.05))
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except filelock.Timeout:
+            if not path.exists():  # where no file can be made, as in /proc, filelock waits for one to appear
+                raise FileNotFoundError(errno.ENOENT, "no file can be made there", str(path)) from None
+            whom = _holder(path)
+            left = wait.left(whom)
+            if not left:
+                raise Held(whom) from None
+            time.sleep(min(left, 0.05))
     try:
         _sign(path)
-        yield lock
+        yield
     finally:
         lock.release()
 

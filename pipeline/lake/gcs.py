@@ -214,7 +214,7 @@ class GcsStore(Store):
         """Removes temporary files of this machine; an upload that was never finished leaves nothing in the bucket."""
         return self._staging.sweep(older_than)
 
-    def lock(self, path: str, timeout: float | None = None) -> AbstractContextManager[object]:
+    def lock(self, path: str, timeout: float | None = None, title: str = "") -> AbstractContextManager[object]:
         """No lock: a bucket has none that a killed process would let go of. Two writers are told apart by their
         generation preconditions instead, and the later one fails with ``ConflictError``."""
         return nullcontext()

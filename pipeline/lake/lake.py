@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConflictError, LakeError
+from ..errors import ConflictError, DamagedScratch, LakeError
 from . import layout
 from .manifest import Digest, Manifest
 from .store import Progress, Store, StoredObject
@@ -122,7 +122,7 @@ class Lake:
         A manifest that names other bytes is removed first, so that a process killed in between leaves the month
         incomplete, never wrong. Bytes that are already there are not sent again. With ``keep_versions`` a replaced
         Parquet file and its manifest stay under ``versions/``. Raises ``ConflictError`` when another host publishes the
-        same month at the same time, ``LakeError`` when a local file is not the one the manifest speaks of.
+        same month at the same time, ``DamagedScratch`` when a local file is not the one the manifest speaks of.
         """
         dataset, month = manifest.dataset, manifest.month
         place = layout.manifest(dataset, month)
@@ -259,9 +259,18 @@ def digest_of(local: Path, path: str) -> Digest:
 
 def _check_digest(local: Path, digest: Digest) -> None:
     if digest != (actual := digest_of(local, digest.path)):
-        raise LakeError(
-            f"{local} is not the file of its manifest ({actual.bytes} bytes, {actual.sha256}); make it again"
+        raise DamagedScratch(
+            f"{local} is not the file of its manifest ({actual.bytes} bytes, {actual.sha256}); run again"
         )
+
+
+def is_intact(file: LakeFile, digest: Digest) -> bool:
+    """Whether a file of the lake still has the bytes of its manifest; all of them are read."""
+    try:
+        with file.local() as path:
+            return digest_of(path, digest.path) == digest
+    except FileNotFoundError:
+        return False
 
 
 def _is_complete(manifest: Manifest, parquet: StoredObject | None) -> bool:

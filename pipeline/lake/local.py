@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
-import filelock
-
 from ..checks import Check
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
+from ..waiting import Held, Wait, lock_file
 from .staging import Staging
 from .store import Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
 
@@ -187,24 +186,20 @@ class LocalStore(Store):
             raise self._explain(error, "") from error
 
     @contextmanager
-    def lock(self, path: str, timeout: float | None = None) -> Iterator[object]:
-        wait = self.options.lock_timeout if timeout is None else timeout
+    def lock(self, path: str, timeout: float | None = None, title: str = "") -> Iterator[None]:
+        limit, what = self.options.lock_timeout if timeout is None else timeout, title or self.uri(path)
         digest = hashlib.sha256(checked(path).encode()).hexdigest()[:16]
         file = self.folder / HIDDEN / "locks" / f"{path.rsplit('/', 1)[-1][:100]}.{digest}"
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(file, timeout=wait, mode=0o666)
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise LakeTrouble(
-                f"another process is still working on {self.uri(path)} after {wait:g} s; try again later"
-            ) from error
-        except OSError as error:
-            raise self._explain(error, path) from error
-        try:
-            yield lock
-        finally:
-            lock.release()
+        with ExitStack() as stack:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with Wait(limit, what) as wait:
+                    stack.enter_context(lock_file(file, wait, mode=0o666))
+            except Held as error:
+                raise LakeTrouble(f"{error} is still working on {what} after {limit:g} s; try again later") from None
+            except OSError as error:
+                raise self._explain(error, path) from error
+            yield
 
     def check(self, create: bool = False) -> Iterable[Check]:
         if not os.path.exists(self.folder) and not create:

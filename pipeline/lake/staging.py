@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import LakeTrouble
+from ..waiting import Wait
 
 
 class Staging:
@@ -59,18 +60,18 @@ class Staging:
         return swept
 
     def _lock(self, entry: Path) -> int:
-        give_up = time.monotonic() + self.lock_timeout
-        while True:
-            entry.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # swept between mkdir and lock
-                lock = _try_lock(entry)
-                if lock is not None:
-                    return lock
-            if time.monotonic() > give_up:
-                raise LakeTrouble(
-                    f"another process is still writing to {entry} after {self.lock_timeout:g} s; try again later"
-                )
-            time.sleep(0.05)
+        with Wait(self.lock_timeout, str(entry)) as wait:
+            while True:
+                entry.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # swept between mkdir and lock
+                    lock = _try_lock(entry)
+                    if lock is not None:
+                        return lock
+                if not wait.left("another process"):
+                    raise LakeTrouble(
+                        f"another process is still writing to {entry} after {self.lock_timeout:g} s; try again later"
+                    )
+                time.sleep(0.05)
 
 
 def _try_lock(entry: Path) -> int | None:

@@ -157,8 +157,11 @@ class Store(abc.ABC):
         """Remove what killed processes left behind ``older_than`` seconds ago or earlier; returns how many."""
 
     @abc.abstractmethod
-    def lock(self, path: str, timeout: float | None = None) -> AbstractContextManager[object]:
-        """Keep other processes from working on ``path``; ``LakeTrouble`` after ``timeout`` seconds of waiting."""
+    def lock(self, path: str, timeout: float | None = None, title: str = "") -> AbstractContextManager[object]:
+        """Keep other processes from working on ``path``; ``LakeTrouble`` after ``timeout`` seconds of waiting.
+
+        ``title`` is what people call the thing, if not by its address.
+        """
 
     @abc.abstractmethod
     def check(self, create: bool = False) -> Iterable[Check]:

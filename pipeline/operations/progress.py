@@ -30,6 +30,8 @@ class StageProgress(waiting.Listener):
         self._begun = time.monotonic()
         self._next = 0.0
         self._is_linked = False
+        #: Whether it was said that the stage waits.
+        self.has_waited = False
         self._about = {
             "task": task.task_id,
             "stage": task.task_family,
@@ -62,6 +64,7 @@ class StageProgress(waiting.Listener):
         """
         journal.record("stage", state="waiting", note=text, **self._about)
         if text:
+            self.has_waited = True
             LOGGER.warning("%s %s", self._task.title, text)
             tell(self._task, "status_message", text)
 
@@ -87,9 +90,10 @@ class StageProgress(waiting.Listener):
             f"{value:,} {name.replace('_', ' ')}" for name, value in details.items() if isinstance(value, int)
         )
         self._link_to_log()
-        tell(self._task, "status_message", summary(details) or shown or str(details.get("outcome", "done")))
+        shown = shown or str(details.get("outcome", "done"))
+        tell(self._task, "status_message", summary(details) or shown)
         tell(self._task, "progress_percentage", 100)
-        LOGGER.info("%s: %s, %.1f s", self._task.title, shown or "done", seconds)
+        LOGGER.info("%s: %s, %.1f s", self._task.title, shown, seconds)
 
     def failed(self, error: BaseException, seconds: float) -> None:
         self._link_to_log()

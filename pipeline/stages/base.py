@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import luigi
 
-from .. import completeness, publishers, settings
-from ..errors import LakeTrouble
+from .. import completeness, publishers, settings, waiting
+from ..errors import DamagedFile, DamagedScratch, LakeTrouble
 from ..lake import open_store
 from ..operations import journal, worker
 from ..operations.progress import StageProgress
@@ -118,7 +118,7 @@ class Stage(MonthTask):
         def once() -> dict[str, Any]:
             try:
                 return self.work(progress)
-            except LakeTrouble:
+            except (LakeTrouble, DamagedScratch):
                 with completeness.running():
                     if self.complete():
                         return {"outcome": DONE_BY_ANOTHER}
@@ -131,18 +131,25 @@ class Stage(MonthTask):
 
     def run(self) -> None:
         """Do the work unless it is done already, and try again while the error is one that may pass."""
-        with self.lock(), completeness.running():
-            if self.complete():  # Luigi asked before another process did it
-                return
-            started = time.monotonic()
-            progress = StageProgress(self)
-            progress.started()
-            try:
-                details = self.attempt(progress)
-            except BaseException as error:
-                progress.failed(error, time.monotonic() - started)
-                raise
-            progress.done(details, time.monotonic() - started)
+        progress = StageProgress(self)
+        started = time.monotonic()
+        try:
+            with waiting.told_to(progress), self.lock(), completeness.running():
+                started = time.monotonic()
+                if self.complete():  # Luigi asked before another process did it
+                    if progress.has_waited:  # for it, maybe
+                        progress.done({"outcome": DONE_BY_ANOTHER}, 0.0)
+                    return
+                progress.started()
+                try:
+                    details = self.attempt(progress)
+                except (DamagedFile, DamagedScratch):
+                    self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew
+                    raise
+                progress.done(details, time.monotonic() - started)
+        except BaseException as error:
+            progress.failed(error, time.monotonic() - started)
+            raise
 
 
 def run_id() -> str:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .. import datasets
 from ..ahead import ahead
 from ..completeness import is_made_of, lake_reason
-from ..errors import TooManyUnreadable, UnreadableFile
+from ..errors import DamagedFile, TooManyUnreadable, UnreadableFile
+from ..lake.lake import digest_of
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress, rejects
 from .base import Stage, settings
@@ -54,11 +55,20 @@ class Clean(Stage):
         return rows["schema_version"] == datasets.get(self.dataset).schema_version
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
+        raw = self.scratch.need(RAW)
+        try:
+            return self._clean(raw, progress)
+        except DamagedFile:
+            with self.scratch.local(RAW) as source:
+                if digest_of(source, RAW).sha256 == raw["sha256"]:
+                    raise
+            raise self.scratch.damaged(RAW, "is not what was fetched") from None
+
+    def _clean(self, raw: dict[str, Any], progress: StageProgress) -> dict[str, Any]:
         import pyarrow.parquet as pq
 
         from .. import cleaning
 
-        raw = self.scratch.need(RAW)
         dataset = datasets.get(self.dataset)
         report = cleaning.Report()
         source_name = raw["url"].rsplit("/", 1)[-1]
@@ -78,24 +88,26 @@ class Clean(Stage):
             )
             rejects_file = partial(pq.ParquetWriter, schema=cleaning.REJECTS_SCHEMA, compression="zstd")
             rows_read, rows_rejected = 0, Counter[str]()  # so far; the report is being filled ahead
+            rows_in_all = 0  # where the file tells
             with (
                 self.scratch.writer(rows_path, ROWS, partial(ipc_file, schema=dataset.schema)) as rows,
                 self.scratch.writer(rejects_path, REJECTS, rejects_file) as rejected,
                 closing(ahead(cleaned)) as batches,
             ):
                 for batch in batches:
+                    if raw["format"] == "parquet" and not rows_read:  # by now it is known to be readable
+                        rows_in_all = pq.read_metadata(source).num_rows
                     rows.write(batch.rows)
                     rows_read += batch.rows_read
                     if batch.rejects.num_rows:
                         rejected.write(batch.rejects)
                         for reason in batch.rejects.column("reason").value_counts().to_pylist():
                             rows_rejected[reason["values"]] += reason["counts"]
-                    progress(
-                        stream.tell(),
-                        raw["length"],
-                        "bytes",
-                        note=f", {rows_read:,} rows read{rejects(rows_rejected)}",
-                    )
+                    if rows_in_all:
+                        progress(rows_read, rows_in_all, note=rejects(rows_rejected))
+                    else:
+                        note = f", {rows_read:,} rows read{rejects(rows_rejected)}"
+                        progress(stream.tell(), raw["length"], "bytes", note=note)
             self._refuse_no_rows(report, source_name)
             self._refuse_too_many_unreadable(report, source_name)
             about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}

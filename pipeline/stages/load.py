@@ -10,7 +10,8 @@ import luigi
 
 from .. import datasets
 from ..completeness import look, refuse_mixture, warehouse_reason
-from ..errors import UsageError
+from ..errors import DamagedLakeFile, LakeTrouble, UsageError, WarehouseError
+from ..lake.lake import is_intact
 from ..operations.progress import StageProgress, rejects
 from . import parameters
 from .base import Stage, run_id, settings, spell_warehouses
@@ -91,7 +92,8 @@ class Load(Stage):
     def work(self, progress: StageProgress) -> dict[str, Any]:
         lake = self.job.lake_object
         manifest = lake.manifest(self.dataset, self.month)
-        assert manifest is not None, "Upload is complete"
+        if manifest is None:  # forgotten, or being replaced by another run
+            raise LakeTrouble(f"{lake.url} does not have the month any more; it is made again")
         warehouse = settings.open_warehouse(self.warehouse)
         if manifest.is_synthetic and not warehouse.takes_synthetic:
             refuse_mixture(True, [False], self.warehouse)
@@ -100,9 +102,16 @@ class Load(Stage):
         row = ledger_row(manifest, run_id())
         warehouse.on_job = progress.link
         note = rejects(manifest.rows_rejected)
-        warehouse.load(
-            datasets.get(self.dataset), lake.file(manifest), row, lambda done, total: progress(done, total, note=note)
-        )
+        file = lake.file(manifest)
+        try:
+            warehouse.load(datasets.get(self.dataset), file, row, lambda done, total: progress(done, total, note=note))
+        except WarehouseError as error:
+            if is_intact(file, manifest.parquet):
+                raise
+            lake.forget(self.dataset, self.month)
+            raise DamagedLakeFile(
+                f"{file.uri} is not the file of its manifest any more; run again, and the month is fetched anew"
+            ) from error
         return {
             "rows": manifest.rows_written,
             "rows_read": manifest.rows_read,

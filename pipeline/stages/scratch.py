@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LakeTrouble
+from ..errors import DamagedScratch, LakeTrouble
 
 if TYPE_CHECKING:
     from ..completeness import Job
@@ -37,7 +37,9 @@ class Scratch:
         # What lives for seconds is mostly removed before it would be on a disk. After a power cut a file that did not
         # get there whole has not the size of its record, and is made again.
         self.store: Store = open_store(job.workspace, StoreOptions(survives_power_cut=False))
-        self.prefix = f"{ROOT}/{dataset}/{f'{month:%Y-%m}' if month else 'all'}/{key}"
+        self.folder = f"{ROOT}/{dataset}/{f'{month:%Y-%m}' if month else 'all'}"
+        self.prefix = f"{self.folder}/{key}"
+        self.title = f"{dataset} {month:%Y-%m}" if month else dataset
 
     def path(self, name: str) -> str:
         return f"{self.prefix}/{name}"
@@ -52,12 +54,37 @@ class Scratch:
         return record if found is not None and found.size == record.get("bytes") else None
 
     def need(self, name: str) -> dict[str, Any]:
-        """The record of a file that an earlier stage made. LakeTrouble if another run takes it away just now: a
-        workspace in a bucket has no lock, and two runs of one month replace and remove each other's scratch."""
+        """The record of a file that an earlier stage made.
+
+        In a folder, where a stage has its month for itself, it is there whole or it is damaged. A workspace in a bucket
+        has no lock, and two runs of one month replace and remove each other's scratch: there LakeTrouble.
+        """
         record = self.record(name)
+        if record is None and self._is_folder:
+            raise self.damaged(name, "is not there as it was written")
         if record is None:
             raise LakeTrouble(f"{self.store.uri(self.path(name))} is being replaced by another run; run again")
         return record
+
+    @property
+    def _is_folder(self) -> bool:
+        return self.store.url.startswith("file:")
+
+    def damaged(self, name: str, how: str) -> DamagedScratch:
+        """The error of a file that a stage of this month wrote, and that cannot be used."""
+        return DamagedScratch(f"{self.store.uri(self.path(name))} {how}; run again, and the month is fetched anew")
+
+    @contextmanager
+    def checking(self, name: str) -> Iterator[None]:
+        """While a file of ours is read: what Arrow or the disk say against it becomes ``DamagedScratch``."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except pa.ArrowMemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise self.damaged(name, f"cannot be read ({' '.join(str(error).split())[:100]})") from error
 
     def keep(self, file: Path, name: str, record: dict[str, Any]) -> None:
         """Put the file in place, then the record that vouches for it."""
@@ -72,8 +99,7 @@ class Scratch:
     def writer(self, file: Path, name: str, opened: Callable[[Path], AbstractContextManager[Any]]) -> Writer:
         """An Arrow writer that ``opened`` makes for a file of ``staging``, with the disk's refusals explained."""
         # What is on its way to a bucket waits on this machine, whose disk it is that refuses.
-        is_folder = self.store.url.startswith("file:")
-        return Writer(file, self.store.uri(self.path(name)) if is_folder else str(file), opened)
+        return Writer(file, self.store.uri(self.path(name)) if self._is_folder else str(file), opened)
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
@@ -92,12 +118,16 @@ class Scratch:
     def lock(self, purpose: str = "scratch") -> AbstractContextManager[Any]:
         """Held while a stage works on the month, so that another process waits and then finds it done."""
         digest = hashlib.sha256(purpose.encode()).hexdigest()[:8]  # a label of a warehouse is no file name
-        return self.store.lock(f"{self.prefix}.{digest}", timeout=LOCK_TIMEOUT)
+        return self.store.lock(f"{self.prefix}.{digest}", timeout=LOCK_TIMEOUT, title=self.title)
 
     def prune(self) -> None:
         """Remove everything of this month; what can be made again is not kept once it is loaded."""
         with self.lock():
-            self.store.delete_tree(self.prefix)
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove everything of this month, by who holds its lock."""
+        self.store.delete_tree(self.prefix)
 
 
 class Writer:

@@ -81,6 +81,7 @@ class WriteParquet(Stage):
         )
         with self.scratch.local(ROWS) as source, self.scratch.staging(PARQUET) as target:
             with (
+                self.scratch.checking(ROWS),
                 pa.OSFile(str(source), "rb") as file,
                 pa.ipc.open_file(file) as reader,
                 self.scratch.writer(target, PARQUET, parquet_file) as writer,
@@ -91,7 +92,7 @@ class WriteParquet(Stage):
                     written += table.num_rows
                     progress(written, expected, note=note)
             if written != expected:
-                raise AssertionError(f"{self.title}: {written} rows written, but {expected} were cleaned")
+                raise self.scratch.damaged(ROWS, f"has {written:,} rows and not the {expected:,} that were cleaned")
             with target.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = target.stat().st_size

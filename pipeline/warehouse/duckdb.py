@@ -3,7 +3,7 @@
 Every method opens the file, uses it and closes it. DuckDB lets either one writer or several readers in, across
 processes, and refuses everybody else at once instead of queueing them. So our writers queue at a lock file beside
 the database first (``<database>.lock``), and whoever meets a stranger there, such as an open shell, tries again with
-growing delays. Both waits together end after ``Options.lock_timeout``.
+growing delays. Both waits are one, which ends after ``Options.lock_timeout``.
 
 A load is one transaction, which DuckDB makes atomic against ``kill -9`` by its write-ahead log.
 """
@@ -22,11 +22,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import duckdb
-from filelock import FileLock, Timeout
 
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError
+from ..reach import at_most
+from ..waiting import Held, Wait, lock_file
 from . import duckdb_path, label_of
 from .base import (
     LEDGER_COLUMNS,
@@ -164,13 +165,13 @@ class DuckDB(Warehouse):
         Raises WarehouseBusy if others hold the file for longer than ``Options.lock_timeout``. Readers share the file,
         so they queue only if a writer is in their way, and do not write a lock file where all is quiet.
         """
-        deadline = time.monotonic() + self.options.lock_timeout
         try:
             with ExitStack() as stack:
                 connection = self._try_to_connect(read_only) if read_only else None
                 if not isinstance(connection, duckdb.DuckDBPyConnection):
-                    self._queue(stack, deadline, required=not read_only)
-                    connection = self._connect(read_only, deadline)
+                    with Wait(self.options.lock_timeout, self.label) as wait:
+                        self._queue(stack, wait, required=not read_only)
+                        connection = self._connect(read_only, wait)
                 yield stack.enter_context(closing(connection))
         except duckdb.Error as error:
             raise self._error(error) from error
@@ -179,26 +180,22 @@ class DuckDB(Warehouse):
                 raise KeyboardInterrupt from None
             raise
 
-    def _queue(self, stack: ExitStack, deadline: float, required: bool) -> None:
+    def _queue(self, stack: ExitStack, wait: Wait, required: bool) -> None:
         """Wait for our turn among the pipeline's own processes; the end of ``stack`` lets the next one in."""
         if not self.path.parent.is_dir():  # which filelock would make, after a misspelt URL too
             raise WarehouseError(f"{self.label}: there is no folder {self.path.parent}; make it, or correct the URL")
-        lock = FileLock(f"{self.path}.lock", thread_local=False)
         try:
-            stack.enter_context(lock.acquire(timeout=max(0.0, deadline - time.monotonic())))
-        except Timeout:
-            found = self._try_to_connect(read_only=True) if self.path.exists() else None
-            if isinstance(found, duckdb.DuckDBPyConnection):
-                found.close()
-            raise self._busy(found if isinstance(found, str) else "another run of the pipeline") from None
+            stack.enter_context(lock_file(Path(f"{self.path}.lock"), wait))
+        except Held as error:
+            raise self._busy(str(error)) from None
         except OSError as error:
             if required:
                 raise WarehouseError(
                     f"{self.label}: {error.strerror or error}; make the folder {self.path.parent} writable"
                 ) from error
 
-    def _connect(self, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
-        """Open the file, waiting for strangers until the deadline."""
+    def _connect(self, read_only: bool, wait: Wait) -> duckdb.DuckDBPyConnection:
+        """Open the file, waiting for strangers."""
         delay = _FIRST_DELAY
         while True:
             if not read_only and not self.path.exists():
@@ -206,8 +203,8 @@ class DuckDB(Warehouse):
             found = self._try_to_connect(read_only)
             if isinstance(found, duckdb.DuckDBPyConnection):
                 return found
-            left = deadline - time.monotonic()
-            if left <= 0:
+            left = wait.left(found)
+            if not left:
                 raise self._busy(found)
             time.sleep(min(delay, left))
             delay = min(delay * 1.5, _LONGEST_DELAY)
@@ -239,7 +236,7 @@ class DuckDB(Warehouse):
 
     def _busy(self, holder: str) -> WarehouseBusy:
         return WarehouseBusy(
-            f"{self.label}: held by {holder} for more than {self.options.lock_timeout:g} s; "
+            f"{self.label}: held by {holder} for more than {at_most(self.options.lock_timeout):g} s; "
             f"close it there, or wait for it, then run again"
         )
 

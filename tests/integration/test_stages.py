@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import LakeError, LakeTrouble
+from pipeline.errors import DamagedScratch, LakeError, LakeTrouble
 from pipeline.operations.progress import StageProgress
 from pipeline.stages.clean import ROWS, ipc_file
 from pipeline.stages.download import RAW
@@ -51,8 +51,14 @@ def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upload:
     return task
 
 
-def test_scratch_that_is_replaced_by_another_run_is_waited_for(upload: Upload) -> None:
+def test_scratch_that_is_replaced_by_another_run_is_waited_for(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scratch, "_is_folder", False)  # a bucket, which has no lock
     with pytest.raises(LakeTrouble, match=f"{PARQUET} is being replaced by another run"):
+        upload.attempt(StageProgress(upload))
+
+
+def test_scratch_that_is_not_there_whole_is_damaged_where_stages_have_locks(upload: Upload) -> None:
+    with pytest.raises(DamagedScratch, match=rf"{PARQUET} is not there as it was written; run again"):
         upload.attempt(StageProgress(upload))
 
 

@@ -83,7 +83,7 @@ def test_who_waits_for_a_lock_file_learns_who_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
         "import sys, pathlib; from pipeline import waiting\n"
-        "with waiting.lock_file(pathlib.Path(sys.argv[1]), 60, 'it'): print('held', flush=True); input()"
+        "with waiting.lock_file(pathlib.Path(sys.argv[1]), waiting.Wait(60, 'it')): print('held', flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)],
@@ -94,14 +94,21 @@ def test_who_waits_for_a_lock_file_learns_who_holds_it(tmp_path: Path) -> None:
     ) as other:
         assert other.stdin and other.stdout and other.stdout.readline() == "held\n"
         who = rf"another run of the pipeline \(PID {other.pid}, run r-1\)"
-        with pytest.raises(waiting.Held, match=who), waiting.lock_file(path, 0, "it"):
+        with pytest.raises(waiting.Held, match=who), waiting.Wait(0, "it") as wait, waiting.lock_file(path, wait):
             pass
         other.stdin.write("\n")
-    with waiting.lock_file(path, 0, "it"):
+    with waiting.lock_file(path, waiting.Wait(0, "it")):
+        pass
+
+
+def test_where_no_file_can_be_made_nobody_is_waited_for() -> None:
+    path = Path("/proc/x.duckdb.lock")  # nobody may make a file there, and the system calls it "not found"
+    refused = pytest.raises(FileNotFoundError, match="no file can be made there")
+    with refused, waiting.Wait(600, "it") as wait, waiting.lock_file(path, wait):
         pass
 
 
 def test_a_text_that_is_not_ours_is_left_in_a_lock_file(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("marker\n12\n")
-    with waiting.lock_file(tmp_path / "lock", 0, "it"):
+    with waiting.lock_file(tmp_path / "lock", waiting.Wait(0, "it")):
         assert (tmp_path / "lock").read_text() == "marker\n12\n"
