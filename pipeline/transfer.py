@@ -44,6 +44,7 @@ from .publishers import (
     retrying,
     web_session,
 )
+from .signatures import mismatch
 
 if TYPE_CHECKING:
     import requests
@@ -465,7 +466,7 @@ class _Check:
         if self._head is None:
             return
         if not self.begins_right(self._head):
-            raise _Damage(f"this is not {self.title}", quote=_first_words(self._head))
+            raise _Damage(f"this is {mismatch(self._head, self.title)}", quote=_first_words(self._head))
         head, self._head = self._head, None
         self.go_on(head)
 
@@ -495,7 +496,7 @@ class _ParquetCheck(_Check):
                 raise _Damage("the Parquet file has no footer, its end is cut off", is_cut=True)
         try:
             pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise _Damage(f"the footer of the Parquet file cannot be read ({reason})") from None
 

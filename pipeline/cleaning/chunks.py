@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..datasets.schema import Column, Dataset
 
@@ -33,6 +35,16 @@ TOO_MANY_VALUES = "too_many_values"  # more values than names, and not just empt
 TRUNCATED_LINE = "truncated_line"  # the file ends in the middle of its last line
 UNCLOSED_QUOTE = "unclosed_quote"  # a quoted value does not end on its line
 NOT_TEXT = "not_text"  # a NUL byte
+DUPLICATE_KEY = "duplicate_key"  # of a dataset with a key: the same row once more
+
+# What is repaired, and counted. The unit is a line of a CSV file or a value of a Parquet file for the encoding, a line
+# for line ends and byte order marks, else a value.
+WINDOWS_1252 = "windows_1252"  # bytes that are not UTF-8, read as Windows-1252
+LINE_ENDS = "line_ends"  # CR alone, or more than one before LF
+BYTE_ORDER_MARKS = "byte_order_marks"  # at the beginning of a line other than the first
+NA_VALUES = "na_values"  # a spelling of "no value", read as null
+BOOLEANS = "booleans"  # true and false in a flag
+CONTROL_CHARACTERS = "control_characters"  # trimmed from the ends of a value, like characters of no width
 
 #: Distinct unknown codes counted by themselves, per column; all further ones are counted together.
 MAX_UNKNOWN_CODES = 100
@@ -81,8 +93,9 @@ class Report:
     of non-null values in readable rows: by its header one that the dataset does not know, as ``fare_amount (2nd)`` one
     whose name has been there already, as ``this (beside that)`` what one of two spellings says unlike the other.
     ``unknown_codes`` maps each column to the codes outside its table and how often they occur (the rows are kept).
-    ``repaired_lines`` were not UTF-8 and were read as Latin-1. ``unreadable`` counts the rejects of the reader, without
-    those of the rules.
+    ``repaired`` counts what was read as a person would read it, by kind. ``unreadable`` counts the rejects of the
+    reader, without those of the rules. ``pickups_in_month`` are the rows picked up in the month of the file;
+    ``other_months`` counts pickups by month in pieces of the file where most are of others.
     """
 
     rows_read: int = 0
@@ -93,7 +106,9 @@ class Report:
     blank_lines: int = 0
     repeated_headers: int = 0
     surplus_values: int = 0
-    repaired_lines: int = 0
+    repaired: Counter[str] = field(default_factory=Counter)
+    pickups_in_month: int = 0
+    other_months: Counter[str] = field(default_factory=Counter)
     ignored_columns: list[str] = field(default_factory=list)
     unknown_columns: dict[str, int] = field(default_factory=dict)
     unknown_codes: dict[str, Counter[str]] = field(default_factory=dict)
@@ -122,6 +137,18 @@ class Report:
         """Add to the values that found no place, by the names of their columns."""
         for name, count in columns:
             self.unknown_columns[name] = self.unknown_columns.get(name, 0) + count
+
+    def count_months(self, pickups: pa.Array, month: dt.date) -> None:
+        """Count the pickups in the month of the file; and by month, where most lie in others."""
+        first, following = (np.datetime64(month, "M") + i for i in (0, 1))
+        times = pickups.to_numpy(zero_copy_only=False)
+        inside = int(np.count_nonzero((times >= first) & (times < following)))
+        self.pickups_in_month += inside
+        outside = len(pickups) - pickups.null_count - inside
+        if outside > inside:
+            for entry in pc.strftime(pickups.drop_null(), "%Y-%m").value_counts().to_pylist():
+                if entry["values"] != f"{month:%Y-%m}":
+                    self.other_months[entry["values"]] += entry["counts"]
 
     def count_codes(self, rows: pa.RecordBatch, dataset: Dataset) -> None:
         """Count the codes outside of the code tables."""

@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -16,8 +16,9 @@ from isal import igzip_threaded, isal_zlib
 
 from ..ahead import ahead
 from ..datasets.schema import Dataset
-from ..errors import UnreadableFile, UsageError, WrongFormat
-from .chunks import REJECTS_SCHEMA, Chunk, Report, reject_batch
+from ..errors import UnreadableFile, UsageError
+from ..signatures import refuse_other_magic
+from .chunks import DUPLICATE_KEY, REJECTS_SCHEMA, Chunk, Reject, Report, reject_batch
 from .csv_reader import read_csv
 from .parquet_reader import read_parquet
 from .rules import Rules
@@ -58,8 +59,12 @@ def clean(
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r} of {source_name}; choose one of {', '.join(FORMATS)}")
     report = Report() if report is None else report
+    first_rows: dict[object, tuple[int, dict[str, object]]] = {}
     with closing(ahead(_chunks(stream, format, dataset, source_name, report))) as chunks:
         for chunk in chunks:
+            report.count_unreadable(chunk.rejects)
+            if dataset.key is not None:
+                chunk = _without_repeated_keys(chunk, dataset.key, first_rows, source_name, report)
             yield _apply(chunk, dataset, month, rules, source_name, report)
     report.check()
 
@@ -76,12 +81,10 @@ def _chunks(
 
 
 def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Generator[Chunk, None, None]:
-    if stream.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:
-        raise WrongFormat(f"{source_name}: no gzip file. Check the file at its publisher, or download it again")
-    stream.seek(0)
+    refuse_other_magic(stream, _GZIP_MAGIC, "gzip", source_name)
     try:
         with igzip_threaded.open(stream, "rb") as unpacked:
-            yield from read_csv(unpacked, dataset, source_name, report)
+            yield from read_csv(unpacked, dataset, source_name, report, container="gzip")
     # isal's stubs declare its exception as an instance.
     except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.IsalError) as error:  # type: ignore[misc]
         raise UnreadableFile(
@@ -89,11 +92,52 @@ def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Rep
         ) from error
 
 
+def _without_repeated_keys(
+    chunk: Chunk,
+    key: str,
+    first_rows: dict[object, tuple[int, dict[str, object]]],
+    source_name: str,
+    report: Report,
+) -> Chunk:
+    """The chunk with rows that have been there already among its rejects, so that a join never multiplies rows.
+
+    ``first_rows`` has the first line and row of each key, and is filled. ``UnreadableFile`` for two rows that disagree.
+    """
+    stays = np.ones(chunk.rows.num_rows, bool)
+    for i, row in enumerate(chunk.rows.to_pylist()):
+        line = int(chunk.lines[i])
+        first_line, first_row = first_rows.setdefault(row[key], (line, row))
+        if first_row is row or row[key] is None:
+            continue
+        if first_row != row:
+            raise UnreadableFile(
+                f"{source_name}: rows {first_line} and {line} both have {key} {row[key]} but differ, and nothing says "
+                "which is right. Have the file mended at its publisher"
+            )
+        stays[i] = False
+    if stays.all():
+        return chunk
+    repeated, kept = np.flatnonzero(~stays), np.flatnonzero(stays)
+    report.rows_rejected[DUPLICATE_KEY] += len(repeated)
+    originals = chunk.originals(repeated)
+    rejects = [
+        Reject(DUPLICATE_KEY, key, int(chunk.lines[i]), text) for i, text in zip(repeated, originals, strict=True)
+    ]
+    return replace(
+        chunk,
+        rows=chunk.rows.filter(pa.array(stays)),
+        lines=chunk.lines[kept],
+        originals=lambda rows: chunk.originals(kept[rows]),
+        rejects=chunk.rejects + rejects,
+    )
+
+
 def _apply(
     chunk: Chunk, dataset: Dataset, month: dt.date | None, rules: Rules, source_name: str, report: Report
 ) -> Cleaned:
-    report.count_unreadable(chunk.rejects)
     report.count_codes(chunk.rows, dataset)
+    if month is not None and dataset.pickup is not None:
+        report.count_months(chunk.rows.column(dataset.pickup), month)
     rows, refused_by = rules.apply(chunk.rows, dataset, month)
     rejects = reject_batch(chunk.rejects, source_name)
     refused = np.flatnonzero(refused_by >= 0)

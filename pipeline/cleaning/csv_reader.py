@@ -1,7 +1,9 @@
 """CSV files of all eras, read in blocks of complete lines.
 
 A physical line is a row: no published file has a line break inside quotes, and a stray line break makes two short
-lines that are both refused. Each block goes along one of two paths with the same result:
+lines that are both refused. A line ends with LF, CR LF, or as tools on Windows and old Macs write it, with CR CR LF or
+CR alone; byte order marks at the beginning of lines are left out. Each block goes along one of two paths with the same
+result:
 
 * fast: Arrow's CSV reader converts the block to the declared types. Taken only where every line is sure to become one
   row (Arrow lets quotes run over line ends) and nothing in it needs a second look.
@@ -10,16 +12,17 @@ lines that are both refused. Each block goes along one of two paths with the sam
 What the published files are known to do, by era: a blank second line (yellow and green 2013-08 to 2018); two empty
 values more than names in each row (green 2013-08 to 2014, both 2016-07 to 2016-12); rows with more values than names
 (yellow 2010-02 and 2010-03); blanks around names (yellow 2014, green to 2015); a stray line break (fhv 2020-01); the
-Latin-1 byte 0xA0 (fhv); quotes around everything (fhv 2017-07 to 2018-12); integers printed as ``1.0``.
+byte 0xA0 of Windows-1252 (fhv); quotes around everything (fhv 2017-07 to 2018-12); integers printed as ``1.0``.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import BinaryIO
 
 import numpy as np
@@ -29,6 +32,7 @@ import pyarrow.csv as pacsv
 from ..ahead import ahead, in_parallel
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile
+from ..signatures import identify, mismatch
 from . import chunks, values
 from .chunks import Chunk, Reject, Report
 from .header import Header
@@ -40,35 +44,46 @@ BLOCK_SIZE = 4 * 1024 * 1024
 THREADS = 2
 
 _LINE_FEED, _RETURN, _SPACE = b"\n\r "
+#: A line of nothing but these is blank: blanks and control characters, such as the end sign of DOS, but not NUL.
+_BLANKS = bytes(range(1, _SPACE + 1))
+_RETURNS = re.compile(rb"\r+\n?")
 _UTF8_BOM = b"\xef\xbb\xbf"
+_LEADING_BOM = re.compile(rb"^(?:\xef\xbb\xbf)+", re.MULTILINE)
 #: One value: quoted (``""`` stands for a quote; text between the closing quote and the comma belongs to the value, as
 #: in Arrow) or plain. The second group is the closing quote.
 _VALUE = re.compile(r'"((?:[^"]|"")*+)("?)([^,]*)|([^,]*)', re.DOTALL)
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 
 
-def read_csv(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Generator[Chunk, None, None]:
-    """The rows of an uncompressed CSV stream; ``UnreadableFile`` if its header is not one of the dataset."""
-    with closing(ahead(_lines(stream, source_name))) as pieces:
+def read_csv(
+    stream: BinaryIO, dataset: Dataset, source_name: str, report: Report, container: str = ""
+) -> Generator[Chunk, None, None]:
+    """The rows of an uncompressed CSV stream; ``UnreadableFile`` if its header is not one of the dataset.
+
+    ``container`` is what the stream was unpacked from.
+    """
+    with closing(ahead(_lines(stream, source_name, container))) as pieces:
         for lines in pieces:
             report.blank_lines += lines.blank
+            report.repaired.update(lines.repaired)
             if len(lines):
                 break
         else:
             raise UnreadableFile(f"{source_name}: the file is empty. Check the file at its publisher")
-        reader = CsvReader(Header.of(split(lines.text(0))[0], dataset, source_name), report)
+        reader = CsvReader(Header.of(split(lines.text(0))[0], dataset, source_name), source_name, report)
         first = lines.without_first()
         report.blank_lines -= first.blank  # counted again with the others
         with closing(in_parallel(reader.try_fast, chain([first], pieces), THREADS)) as tried:
             for lines, columns in tried:
                 report.blank_lines += lines.blank
+                report.repaired.update(lines.repaired)
                 if len(lines):
                     yield reader.read(lines, columns)
 
 
-def _lines(stream: BinaryIO, source_name: str) -> Generator[Lines, None, None]:
+def _lines(stream: BinaryIO, source_name: str, container: str) -> Generator[Lines, None, None]:
     number = 1
-    for block in _blocks(stream, source_name):
+    for block in _blocks(stream, source_name, container):
         lines = Lines(block, number)
         number += lines.count
         yield lines
@@ -95,16 +110,23 @@ def split(text: str) -> tuple[list[str], bool]:
             return fields, is_closed
 
 
-def _blocks(stream: BinaryIO, source_name: str) -> Iterator[bytes]:
+def _blocks(stream: BinaryIO, source_name: str, container: str) -> Iterator[bytes]:
     """The stream in blocks that end at line ends. An unfinished last line comes as a block of its own."""
     rest = b""
     is_first = True
     while piece := stream.read(BLOCK_SIZE):
         block = rest + piece
         if is_first and len(block) >= len(_UTF8_BOM):
-            block = block.removeprefix(_UTF8_BOM)
+            if identify(block[:512]):
+                raise UnreadableFile(
+                    f"{source_name}: the file is {mismatch(block[:512], 'CSV', container)}. "
+                    "Have it published as CSV in UTF-8, or check whether it is the right file"
+                )
+            while block.startswith(_UTF8_BOM):
+                block = block.removeprefix(_UTF8_BOM)
             is_first = False
-        end = block.rfind(b"\n") + 1
+        # Without LF the lines end with CR. The last of them stay behind: LF may follow.
+        end = block.rfind(b"\n") + 1 or block.rstrip(b"\r").rfind(b"\r") + 1
         rest = block[end:]
         if end:
             yield block[:end]
@@ -121,23 +143,30 @@ class Lines:
     """The lines of a block, without the blank ones (``blank`` of them). ``count`` is the number of all lines.
 
     ``numbers`` are the physical line numbers of the lines that are not blank; ``first`` is that of the block's first.
+    ``repaired`` counts the lines with another line end than LF or CR LF, or with a byte order mark.
     """
 
     def __init__(self, block: bytes, first: int) -> None:
+        self.repaired: Counter[str] = Counter()
+        text, ends = _line_feeds(block)
+        if np.count_nonzero(text == _RETURN) != np.count_nonzero(text[ends[ends > 0] - 1] == _RETURN):
+            block, self.repaired[chunks.LINE_ENDS] = _with_line_feeds(block)
+            text, ends = _line_feeds(block)
+        if not block.isascii() and _UTF8_BOM in block:
+            block, marks = _LEADING_BOM.subn(b"", block)
+            if marks:
+                self.repaired[chunks.BYTE_ORDER_MARKS] = marks
+                text, ends = _line_feeds(block)
         self.block = block
         self.is_terminated = block.endswith(b"\n")
-        text = np.frombuffer(block, np.uint8)
-        ends = np.flatnonzero(text == _LINE_FEED)
         if not self.is_terminated and block:
             ends = np.append(ends, len(block))
         starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
         self.count = len(ends)
-        # Whether a carriage return stands anywhere but at the end of a line, where Arrow would end the line.
-        self.has_stray_return = block.count(b"\r") != np.count_nonzero(text[ends - 1] == _RETURN)
         # A blank line begins with a blank or its own line end, which few other lines do.
         is_blank = text[starts] <= _SPACE
         for i in np.flatnonzero(is_blank):
-            is_blank[i] = not block[starts[i] : ends[i]].strip()
+            is_blank[i] = not block[starts[i] : ends[i]].strip(_BLANKS)
         self.blank = int(is_blank.sum())
         self.numbers = np.arange(first, first + self.count)
         if self.blank:
@@ -164,21 +193,45 @@ class Lines:
         return Lines(self.block[self._ends[0] + 1 :], int(self.numbers[0]) + 1)
 
 
+def _line_feeds(block: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of a block as an array, and the positions of the line feeds."""
+    text = np.frombuffer(block, np.uint8)
+    return text, np.flatnonzero(text == _LINE_FEED)
+
+
+def _with_line_feeds(block: bytes) -> tuple[bytes, int]:
+    """A block whose lines all end with LF, and how many of them ended with CR or more than one before LF."""
+    repaired = 0
+
+    def line_feeds(match: re.Match[bytes]) -> bytes:
+        nonlocal repaired
+        returns = match.group()
+        if returns.endswith(b"\n"):
+            repaired += len(returns) > 2
+            return b"\n"
+        repaired += len(returns)
+        return b"\n" * len(returns)
+
+    return _RETURNS.sub(line_feeds, block), repaired
+
+
 @dataclass(frozen=True)
 class Columns:
-    """What Arrow read of a block: arrays by position, and how many values its rows have."""
+    """What Arrow read of a block: arrays by position, how many values its rows have, and what was repaired."""
 
     by_position: dict[int, pa.Array]
     width: int
+    repaired: Counter[str] = field(default_factory=Counter)
 
 
 class CsvReader:
     """Reads the lines that follow a header, and adds what it finds to the report."""
 
-    def __init__(self, header: Header, report: Report) -> None:
+    def __init__(self, header: Header, source_name: str, report: Report) -> None:
         self.header = header
+        self.source_name = source_name
         self.report = report
-        self.width = len(header.names)  # values in the row read last
+        self.width = header.needed  # values in the row read last
         report.ignored_columns = [header.names[i] for i in header.ignored]
         report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
 
@@ -195,7 +248,7 @@ class CsvReader:
         with an open quote at the very end is looked for here. What is odd otherwise is left to the exact path.
         """
         block = lines.block
-        if not lines.is_terminated or b"\0" in block or lines.has_stray_return:
+        if not lines.is_terminated or b"\0" in block:
             return False
         if not block.isascii():
             try:
@@ -207,8 +260,13 @@ class CsvReader:
     def _arrow(self, lines: Lines, types: dict[int, pa.DataType]) -> Columns | None:
         """The columns as Arrow reads them; None if it refuses, or does not find one row per line."""
         width = len(split(lines.text(0))[0])
+        if width < self.header.needed:
+            return None
         surplus = range(len(self.header.names), width)
-        types = types | {position: pa.string() for position in surplus}
+        missing = range(width, len(self.header.names))  # a column without a name at the end, of which rows lack a value
+        types = types | dict.fromkeys(surplus, pa.string())
+        for position in missing:
+            del types[position]
         try:
             table = pacsv.read_csv(
                 pa.BufferReader(lines.block),
@@ -231,10 +289,11 @@ class CsvReader:
         for position in surplus:
             if columns.pop(position).null_count < len(lines):
                 return None
-        return Columns(columns, width)
+        return Columns(columns | {position: pa.nulls(len(lines), pa.string()) for position in missing}, width)
 
     def _accept(self, lines: Lines, read: Columns) -> dict[int, pa.Array]:
         self.width = read.width
+        self.report.repaired.update(read.repaired)
         if read.width > len(self.header.names):
             self.report.surplus_values += len(lines)
         return read.by_position
@@ -247,7 +306,7 @@ class CsvReader:
         if not len(lines) or lines.has_hexadecimal or not self._is_plain(lines):  # Arrow reads 0x10 as the integer 16
             return lines, None
         types = {}
-        for position in self.header.used():
+        for position in range(len(self.header.names)):
             column = self.header.column_at(position)
             if column is None:
                 types[position] = pa.string()
@@ -260,8 +319,8 @@ class CsvReader:
             column = self.header.column_at(position)
             if column is None:
                 continue
-            if values.is_word(column):
-                read.by_position[position], bad = values.from_text(array, column)
+            if values.is_word(column) or column.type == "string":
+                read.by_position[position], bad = values.from_text(array, column, read.repaired)
                 if bad is not None:
                     return lines, None
             elif not values.in_range(array):
@@ -275,27 +334,29 @@ class CsvReader:
         rejects: list[Reject] = []
         indices = np.arange(len(lines))
         is_plain = self._is_plain(lines)
-        read = self._arrow(lines, dict.fromkeys(self.header.used(), pa.string())) if is_plain else None
+        all_texts = dict.fromkeys(range(len(self.header.names)), pa.string())
+        read = self._arrow(lines, all_texts) if is_plain else None
+        repeated = 0
         if read is None:
-            texts, indices = self._split(lines, rejects)
+            texts, indices, repeated = self._split(lines, rejects)
         else:
             texts = self._accept(lines, read)
         columns: dict[int, pa.Array] = {}
         first_bad = np.full(len(indices), -1)  # position of the first value in each row that does not fit
-        for position in self.header.used():
+        for position in range(len(self.header.names)):
             column = self.header.column_at(position)
-            columns[position], bad = (
-                (texts[position], None) if column is None else values.from_text(texts[position], column)
-            )
+            if column is None:
+                columns[position] = texts[position]
+                continue
+            columns[position], bad = values.from_text(texts[position], column, self.report.repaired)
             if bad is not None:
                 first_bad[bad & (first_bad < 0)] = position
-        repeated = 0
         for row in np.flatnonzero(first_bad >= 0):
             line = int(indices[row])
             text = lines.text(line)
             column = self.header.column_at(first_bad[row])
             assert column is not None
-            if self._is_header(text):
+            if self._is_header(split(text)[0], lines, line):
                 repeated += 1
             elif not lines.is_terminated:
                 rejects.append(Reject(chunks.TRUNCATED_LINE, column.name, int(lines.numbers[line]), text))
@@ -308,14 +369,17 @@ class CsvReader:
         self.report.repeated_headers += repeated
         return self._chunk(lines, indices, columns, rejects, len(lines) - repeated)
 
-    def _split(self, lines: Lines, rejects: list[Reject]) -> tuple[dict[int, pa.Array], np.ndarray]:
-        """The texts by position of the lines with the right number of values, and which lines these are."""
+    def _split(self, lines: Lines, rejects: list[Reject]) -> tuple[dict[int, pa.Array], np.ndarray, int]:
+        """The texts by position of the lines with the right number of values, which lines these are, and how many
+        others repeat the header."""
         names = len(self.header.names)
-        texts: dict[int, list[str | None]] = {position: [] for position in self.header.used()}
+        texts: list[list[str | None]] = [[] for _ in range(names)]
         indices = []
+        repeated = 0
         for i in range(len(lines)):
             text, is_repaired = values.decode(lines.raw(i))
-            self.report.repaired_lines += is_repaired
+            if is_repaired:
+                self.report.repaired[chunks.WINDOWS_1252] += 1
             fields, is_closed = split(text)
             if "\0" in text:
                 reason = chunks.NOT_TEXT
@@ -323,7 +387,7 @@ class CsvReader:
                 reason = chunks.TRUNCATED_LINE
             elif not is_closed:
                 reason = chunks.UNCLOSED_QUOTE
-            elif len(fields) < names:
+            elif len(fields) < self.header.needed:
                 reason = chunks.TOO_FEW_VALUES
             elif len(fields) > names and any(field.strip() for field in fields[names:]):
                 reason = chunks.TOO_MANY_VALUES
@@ -331,14 +395,21 @@ class CsvReader:
                 indices.append(i)
                 self.width = len(fields)
                 self.report.surplus_values += len(fields) > names
-                for position, column in texts.items():
-                    column.append(fields[position] or None)
+                for column, value in zip_longest(texts, fields[:names]):
+                    column.append(value or None)
                 continue
-            rejects.append(Reject(reason, None, int(lines.numbers[i]), text))
-        return {position: pa.array(column, pa.string()) for position, column in texts.items()}, np.array(indices, int)
+            if self._is_header(fields, lines, i):
+                repeated += 1
+            else:
+                rejects.append(Reject(reason, None, int(lines.numbers[i]), text))
+        arrays = {position: pa.array(column, pa.string()) for position, column in enumerate(texts)}
+        return arrays, np.array(indices, int), repeated
 
-    def _is_header(self, text: str) -> bool:
-        return [field.strip() for field in split(text)[0]] == list(self.header.names)
+    def _is_header(self, fields: list[str], lines: Lines, i: int) -> bool:
+        try:
+            return self.header.is_repeated(fields)
+        except UnreadableFile as error:
+            raise UnreadableFile(f"{self.source_name}: line {lines.numbers[i]} is {error}") from None
 
     def _chunk(
         self, lines: Lines, indices: np.ndarray, columns: dict[int, pa.Array], rejects: list[Reject], rows_read: int

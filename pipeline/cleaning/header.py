@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..datasets.schema import IGNORED_HEADERS, Column, Dataset
+from ..datasets.schema import Column, Dataset, is_leftover
 from ..errors import UnreadableFile
+from .values import not_row_numbers, trimmed
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Header:
     each canonical column: none, one, or more where a file carries two spellings of one column; then the first
     position that has a value speaks, and the canonical spelling comes before the others. ``unknown`` are the positions
     that are kept out, each with the name to report: those of no column, and those of a name that has been there
-    already, as nothing says what they mean. ``ignored`` are those of an index left behind by a tool.
+    already, as nothing says what they mean. ``ignored`` are those that a tool left behind, such as an index.
     """
 
     dataset: Dataset
@@ -33,7 +35,7 @@ class Header:
     @classmethod
     def of(cls, names: list[str], dataset: Dataset, source_name: str) -> Header:
         """Map ``names``; ``UnreadableFile`` where columns that every file of the dataset has are missing."""
-        stripped = tuple(name.strip() for name in names)
+        stripped = tuple(map(trimmed, names))
         found: dict[str, list[int]] = {}
         unknown: dict[int, str] = {}
         ignored = []
@@ -43,7 +45,7 @@ class Header:
             times[name.lower()] += 1
             if column is not None and times[name.lower()] == 1:
                 found.setdefault(column.name, []).append(position)
-            elif name.lower() in IGNORED_HEADERS:
+            elif is_leftover(name):
                 ignored.append(position)
             else:  # by a name that no declaration has, or the month would count as one that waits for its column
                 unknown[position] = name if column is None else f"{name} ({_ordinal(times[name.lower()])})"
@@ -64,15 +66,45 @@ class Header:
         """The canonical column of a position, or None for an unknown or ignored one."""
         return None if position in self.unknown else self.dataset.column_for(self.names[position])
 
-    def used(self) -> list[int]:
-        """The positions that have to be read, in the file's order: known and unknown, not the ignored ones."""
-        return [i for i in range(len(self.names)) if i not in self.ignored]
+    @cached_property
+    def needed(self) -> int:
+        """How many values a row must have: all but those of columns without a name at the end."""
+        return max((i + 1 for i, name in enumerate(self.names) if name), default=0)
+
+    @cached_property
+    def _meanings(self) -> list[str]:
+        return self._meanings_of(self.names)
+
+    def _meanings_of(self, names: Iterable[str]) -> list[str]:
+        """What each name stands for, whatever its spelling, without those at the end that are empty."""
+        meanings = [
+            column.name if (column := self.dataset.column_for(name)) else name.lower() for name in map(trimmed, names)
+        ]
+        while meanings and not meanings[-1]:
+            meanings.pop()
+        return meanings
+
+    def is_repeated(self, fields: list[str]) -> bool:
+        """Whether the values of a row are this header once more, in whatever spelling.
+
+        ``UnreadableFile`` if they are the header of a file of the dataset with other columns: the rows below it would
+        be read by the wrong names.
+        """
+        meanings = self._meanings_of(fields)
+        if meanings == self._meanings:
+            return True
+        if set(self.dataset.required) <= set(meanings):
+            raise UnreadableFile("another header with other columns, so these are two files in one; publish them apart")
+        return False
 
     def kept_out(self, values: dict[int, pa.Array]) -> Iterator[tuple[str, int]]:
         """How many of the converted ``values`` by position are not in the ``batch`` made of them, by names to report:
         those of unknown columns, and what the later of two spellings says otherwise than the first."""
         for position, name in self.unknown.items():
             yield name, len(values[position]) - values[position].null_count
+        for position in self.ignored:
+            if count := not_row_numbers(values[position]):
+                yield self.names[position] or f"column {position + 1}, without a name", count
         for first, *others in filter(None, self.columns.values()):
             spoken = values[first]
             for other in others:

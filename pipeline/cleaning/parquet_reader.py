@@ -7,6 +7,7 @@ texts string or large_string, times of yellow 2009 and 2010 are texts; a file th
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..datasets.schema import Dataset
-from ..errors import UnreadableFile, WrongFormat
+from ..errors import UnreadableFile
+from ..signatures import refuse_other_magic
 from . import values
 from .chunks import Chunk, Reject, Report
 from .header import Header
@@ -28,17 +30,17 @@ BATCH_ROWS = 32_768
 #: Official files have one row group whatever their size. With these a group is read in pieces; by default the columns
 #: of the whole group are held in memory.
 STREAMING = {"pre_buffer": False, "buffer_size": 1024 * 1024}
+#: INT96 is how Spark and Hive write times. By default they become nanoseconds, in which the year 3019 becomes 1849.
+INT96_UNIT = "us"
 
 
 def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
     """The rows of a seekable stream; ``UnreadableFile`` for a damaged file or the columns of something else."""
-    if stream.read(len(MAGIC)) != MAGIC:
-        raise WrongFormat(f"{source_name}: no Parquet file. Check the file at its publisher, or download it again")
-    stream.seek(0)
+    refuse_other_magic(stream, MAGIC, "Parquet", source_name)
     try:
         yield from _read(stream, dataset, source_name, report)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UnreadableFile(
             f"{source_name}: the Parquet file is damaged or cut off ({reason}). Download it again"
         ) from error
@@ -46,14 +48,20 @@ def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: R
 
 def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
     metadata = pq.read_metadata(stream)
-    names = metadata.schema.to_arrow_schema().names
-    header = Header.of(names, dataset, source_name)
+    schema = metadata.schema.to_arrow_schema()
+    header = Header.of(schema.names, dataset, source_name)
     report.ignored_columns = [header.names[i] for i in header.ignored]
     report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
     # Words come as indices into their distinct values: far cheaper than to find these again. No effect on other types.
-    words = [names[i] for i in header.used() if (column := header.column_at(i)) and values.is_word(column)]
+    words = [
+        field.name
+        for i, field in enumerate(schema)
+        if (column := header.column_at(i)) and values.is_word(column) and values.is_text(field.type)
+    ]
     stream.seek(0)
-    file = pq.ParquetFile(stream, metadata=metadata, read_dictionary=words, **STREAMING)
+    file = pq.ParquetFile(
+        stream, metadata=metadata, read_dictionary=words, coerce_int96_timestamp_unit=INT96_UNIT, **STREAMING
+    )
     done = 0
     for batch in file.iter_batches(batch_size=BATCH_ROWS):
         yield _chunk(batch, header, done, source_name, report)
@@ -63,14 +71,14 @@ def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) 
 def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, report: Report) -> Chunk:
     columns: dict[int, pa.Array] = {}
     first_bad = np.full(batch.num_rows, -1)  # position of the first value in each row that does not fit
-    for position in header.used():
+    for position in range(len(header.names)):
         column = header.column_at(position)
         array = batch.column(position)
         if column is None:
             columns[position] = array
             continue
         try:
-            columns[position], bad = values.from_arrow(array, column)
+            columns[position], bad = values.from_arrow(array, column, report.repaired)
         except TypeError:
             raise UnreadableFile(
                 f"{source_name}: column {header.names[position]} has the type {array.type}, "
@@ -112,6 +120,10 @@ def _json_texts(array: pa.Array) -> pa.Array:
     """Each value as JSON. All at once for what official files hold; a million rejects would take a minute otherwise."""
     if pa.types.is_dictionary(array.type):
         return _json_texts(array.dictionary).take(array.indices).fill_null("null")
+    if pa.types.is_float16(array.type):
+        array = array.cast(pa.float32())
+    elif values.is_text(array.type):
+        array = values.as_string(array, Counter())
     texts = None
     if pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
         texts = array.cast(pa.string())
@@ -119,12 +131,15 @@ def _json_texts(array: pa.Array) -> pa.Array:
         texts = array.cast(pa.string())
         if not values.all_finite(array):
             texts = pc.if_else(pc.is_finite(array), texts, _quoted(texts))
-    elif pa.types.is_timestamp(array.type):  # years outside of Python's range have a text too
+    elif pa.types.is_temporal(array.type) and not pa.types.is_interval(array.type):
+        # Years outside of Python's range have a text too, and so has a time in a zone that nobody knows.
+        if pa.types.is_timestamp(array.type):
+            array = array.cast(pa.timestamp(array.type.unit))
         texts = _quoted(array.cast(pa.string()))
     elif pa.types.is_string(array.type) and pc.all(pc.match_substring_regex(array, _PLAIN), min_count=0).as_py():
         texts = _quoted(array)
     if texts is None:
-        texts = pa.array([json.dumps(_json_value(value)) for value in array.to_pylist()], pa.string())
+        texts = pa.array([json.dumps(_json_value(value)) for value in array], pa.string())
     return texts.fill_null("null") if texts.null_count else texts
 
 
@@ -132,7 +147,9 @@ def _quoted(texts: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise('"', texts, '"', "")
 
 
-def _json_value(value: object) -> object:
-    if isinstance(value, bytes):
-        return values.decode(value)[0]
+def _json_value(scalar: pa.Scalar) -> object:
+    try:
+        value = scalar.as_py()
+    except (ValueError, OverflowError, KeyError):  # such as a time out of Python's range within a list
+        return f"({scalar.type})"
     return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -1,7 +1,8 @@
 """What a text, number or time of a file means in a canonical column. The only place that decides it.
 
 ``from_text`` and ``from_arrow`` return the converted values and a mask of the values that the column cannot hold;
-masked values are null. What is no value at all (nothing, blanks, NaN) is null and no error.
+masked values are null. Blanks, NaN and the other spellings of ``NO_VALUE`` are null and no error. Both count in
+``repaired`` the values that are read as what they mean instead of what they say (see ``chunks.REPAIRS``).
 
 Texts are converted by Arrow where it can, as in its CSV reader, and by the ``parse_`` functions below where it cannot.
 These take everything that Arrow takes and give the same value, so that the readers' fast and exact paths agree.
@@ -9,20 +10,48 @@ These take everything that Arrow takes and give the same value, so that the read
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..datasets.schema import Column
-from .chunks import BAD_VALUE, UNKNOWN_CODE
+from .chunks import BAD_VALUE, BOOLEANS, CONTROL_CHARACTERS, NA_VALUES, UNKNOWN_CODE, WINDOWS_1252
 
-#: Spellings of "no value" that tools write into columns of numbers and times (upper case).
-NO_VALUE = frozenset({"", "NAN", "NAT", "NULL", "NONE", "\\N"})
+#: Spellings of "no value" that tools write into columns of numbers, times and codes (upper case): all that pandas
+#: reads so (among them ``NA`` of R, ``<NA>`` of pandas, ``#N/A`` of Excel), NaT, and ``\N`` of SQL dumps. In a column
+#: of text they are text: TLC's zone table has zones and boroughs of these names.
+NO_VALUE = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NAN", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NAN"}
+    | {"NAT", "NONE", "NULL", "\\N"}
+)
+_BOOLEANS = frozenset({"TRUE", "FALSE", "T", "F"})
+
+#: Characters that nobody sees, trimmed from both ends of every value: control characters, blanks, and characters of
+#: no width such as the byte order mark. Within a text they are kept.
+_INVISIBLE = "".join(
+    chr(code)
+    for first, last in (
+        (0x00, 0x20),
+        (0x7F, 0xA0),
+        (0xAD, 0xAD),
+        (0x1680, 0x1680),
+        (0x2000, 0x200F),
+        (0x2028, 0x202F),
+        (0x205F, 0x2064),
+        (0x3000, 0x3000),
+        (0xFEFF, 0xFEFF),
+    )
+    for code in range(first, last + 1)
+)
+_WHOLE_NUMBER = r"^\s*(\d+(\.0*)?)?\s*$"
 
 INT64 = (-(2**63), 2**63 - 1)
 #: Years 1 to 9999, in microseconds since 1970: what all warehouses and Python can hold.
@@ -47,6 +76,11 @@ _TIMES = (
 
 #: Values of a column and, where any is bad, the mask of the bad ones.
 Converted = tuple[pa.Array, np.ndarray | None]
+
+
+def trimmed(text: str) -> str:
+    """A text without blanks, control characters and characters of no width at its ends."""
+    return text.strip(_INVISIBLE)
 
 
 def reason(column: Column) -> str:
@@ -116,7 +150,7 @@ def parse_word(text: str, column: Column) -> int | str | None:
 
     A number outside of the code table is kept as it is.
     """
-    word = text.strip().upper()
+    word = text.upper()
     if not word:
         return None
     if word in column.texts:
@@ -125,43 +159,70 @@ def parse_word(text: str, column: Column) -> int | str | None:
         return parse_integer(word)
     if column.texts:
         number = parse_integer(word)
-        return None if number is None else str(number)
+        return None if number is None else column.texts.get(str(number), str(number))
+    if "\0" in word:  # PostgreSQL has no such text
+        raise ValueError(text)
     return word
 
 
-def from_text(texts: pa.Array, column: Column) -> Converted:
+def from_text(texts: pa.Array, column: Column, repaired: Counter[str]) -> Converted:
     """Convert strings, or dictionary-encoded strings, to the column's type."""
     if column.type == "int64" or is_word(column):
-        return _by_distinct_text(texts, lambda text: parse_word(text, column), column.arrow_type)
+        return _by_distinct_text(texts, lambda text: parse_word(text, column), column.arrow_type, repaired)
     if pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
     if column.type == "string":
-        return texts.cast(pa.string()), None
+        return _text(texts, repaired)
     texts = pc.utf8_trim_whitespace(texts)
     texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts)
     if column.type == "float64":
-        return _by_arrow(texts, column, parse_float)
-    return _by_arrow(texts, column, parse_time)
+        return _by_arrow(texts, column, parse_float, repaired)
+    return _by_arrow(texts, column, parse_time, repaired)
 
 
-def from_arrow(values: pa.Array, column: Column) -> Converted:
+def from_arrow(values: pa.Array, column: Column, repaired: Counter[str]) -> Converted:
     """Convert an array of whatever type a Parquet file has. ``TypeError`` if the type can never mean the column."""
     kind = values.type
     if pa.types.is_dictionary(kind):
-        if _is_text(kind.value_type) and is_word(column):
-            distinct = _as_string(values.dictionary)
-            return from_text(pa.DictionaryArray.from_arrays(values.indices, distinct), column)
+        if pa.types.is_string(kind.value_type) and is_word(column) and is_utf8(values.dictionary):
+            return from_text(values, column, repaired)
         values = values.dictionary_decode()
         kind = values.type
     if pa.types.is_null(kind):
         return pa.nulls(len(values), column.arrow_type), None
-    if _is_text(kind):
-        return from_text(_as_string(values), column)
+    if pa.types.is_nested(kind):
+        raise TypeError(kind)
+    if is_text(kind):
+        return from_text(as_string(values, repaired), column, repaired)
+    # Exact by way of the text: Arrow's own cast to a double is off in the last digit.
+    if pa.types.is_decimal(kind) or (pa.types.is_boolean(kind) and column.texts.keys() >= _BOOLEANS):
+        return from_text(values.cast(pa.string()), column, repaired)
+    if pa.types.is_float16(kind):
+        values = values.cast(pa.float32())
     if column.type in ("int64", "float64"):
         return _number(values, column)
     if column.type == "string":
-        return from_text(_number_text(values), column)
+        return from_text(_number_text(values), column, repaired)
     return _time(values)
+
+
+def is_utf8(texts: pa.Array) -> bool:
+    """Whether an array of strings holds strings. A Parquet file may say so of any bytes."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def not_row_numbers(values: pa.Array) -> int:
+    """How many values of a column without a name of its own are more than the number of a row, or nothing."""
+    if pa.types.is_integer(values.type):
+        return 0
+    if not (is_text(values.type) or pa.types.is_floating(values.type)):
+        return len(values) - values.null_count
+    texts = as_string(values, Counter()) if is_text(values.type) else _number_text(values)
+    return pc.sum(pc.invert(pc.match_substring_regex(texts, _WHOLE_NUMBER))).as_py() or 0
 
 
 def in_range(values: pa.Array) -> bool:
@@ -188,24 +249,55 @@ def _lies_in(values: pa.Array, lowest: int, highest: int) -> bool:
 # -- texts ---------------------------------------------------------------------------------------
 
 
-def _by_distinct_text(texts: pa.Array, parse: Callable[[str], object], kind: pa.DataType) -> Converted:
+def _text(texts: pa.Array, repaired: Counter[str]) -> Converted:
+    """Texts without what nobody sees at their ends."""
+    values = pc.utf8_trim(texts, _INVISIBLE)
+    if not values.equals(texts):
+        changed = pc.sum(pc.not_equal(values, pc.utf8_trim_whitespace(texts))).as_py()
+        if changed:
+            repaired[CONTROL_CHARACTERS] += changed
+        values = pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values)
+    bad = _true(pc.match_substring(values, "\0"))  # PostgreSQL has no such text
+    return (_null_where(values, bad), bad) if bad.any() else (values, None)
+
+
+def _by_distinct_text(
+    texts: pa.Array, parse: Callable[[str], object], kind: pa.DataType, repaired: Counter[str]
+) -> Converted:
     """Parse each distinct text once, in Python."""
     encoded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
     distinct: list[object] = []
     bad = np.zeros(len(encoded.dictionary), bool)
+    repairs: dict[str, list[int]] = {}
     for i, text in enumerate(encoded.dictionary.to_pylist()):
+        plain = trimmed(text)
         try:
-            distinct.append(parse(text.strip()))
+            value = parse(plain)
         except ValueError:
-            distinct.append(None)
             bad[i] = True
+            value = None
+        else:
+            if repair := _repair(text, plain, value):
+                repairs.setdefault(repair, []).append(i)
+        distinct.append(value)
+    for repair, numbers in repairs.items():
+        repaired[repair] += int(np.isin(encoded.indices.fill_null(-1).to_numpy(), numbers).sum())
     values = pa.array(distinct, kind).take(encoded.indices)
     if not bad.any():
         return values, None
     return values, bad[encoded.indices.fill_null(0).to_numpy()] & _valid(encoded.indices)
 
 
-def _by_arrow(texts: pa.Array, column: Column, parse: Callable[[str], object]) -> Converted:
+def _repair(text: str, plain: str, value: object) -> str | None:
+    """What was repaired in a text for it to mean the value."""
+    if value is None and plain and plain.upper() in NO_VALUE:
+        return NA_VALUES
+    if plain.upper() in _BOOLEANS and value != plain.upper():
+        return BOOLEANS
+    return None if plain == text.strip() else CONTROL_CHARACTERS
+
+
+def _by_arrow(texts: pa.Array, column: Column, parse: Callable[[str], object], repaired: Counter[str]) -> Converted:
     """Convert with Arrow; if it refuses any of them, all with ``parse``, which takes whatever Arrow takes."""
     try:
         values = texts.cast(column.arrow_type)
@@ -213,7 +305,7 @@ def _by_arrow(texts: pa.Array, column: Column, parse: Callable[[str], object]) -
             return values, None
     except pa.ArrowInvalid:
         pass
-    return _by_distinct_text(texts, parse, column.arrow_type)
+    return _by_distinct_text(texts, parse, column.arrow_type, repaired)
 
 
 # -- typed values --------------------------------------------------------------------------------
@@ -226,13 +318,11 @@ def _number(values: pa.Array, column: Column) -> Converted:
         return values.cast(pa.int8()).cast(column.arrow_type), None
     if pa.types.is_integer(kind) and not (pa.types.is_uint64(kind) and column.type == "int64"):
         return values.cast(column.arrow_type, safe=False), None
-    if not (pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_integer(kind)):
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise TypeError(kind)
     if pa.types.is_integer(kind):  # uint64
         bad = _true(pc.greater(values, pa.scalar(INT64[1], kind)))
         return _null_where(values, bad).cast(pa.int64()), bad if bad.any() else None
-    if pa.types.is_decimal(kind):  # by way of its text: Arrow's own cast is off in the last digit
-        values = values.cast(pa.string())
     values = values.cast(pa.float64())
     if all_finite(values):
         try:
@@ -250,14 +340,12 @@ def _number(values: pa.Array, column: Column) -> Converted:
 
 def _number_text(values: pa.Array) -> pa.Array:
     """Numbers and anything else as text; a whole double loses its ``.0``."""
-    if pa.types.is_boolean(values.type):
-        return values.cast(pa.string())
     if pa.types.is_floating(values.type):
         return pa.array([_plain(value) for value in values.to_pylist()], pa.string())
     try:
         return values.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+        raise TypeError(values.type) from None
 
 
 def _plain(value: float | None) -> str | None:
@@ -268,24 +356,35 @@ def _plain(value: float | None) -> str | None:
 
 def _time(values: pa.Array) -> Converted:
     """Times and dates to naive microseconds. A zone's wall clock is taken as it stands, never converted."""
-    kind = values.type
-    if pa.types.is_date(kind):
+    if pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("ms"))
-    elif not pa.types.is_timestamp(kind):
-        raise TypeError(kind)
-    elif kind.tz is not None:
-        values = pc.local_timestamp(values)
+    elif not pa.types.is_timestamp(values.type):
+        raise TypeError(values.type)
+    values, bad = _in_range(values)
+    if values.type.tz is not None:
+        try:
+            values = pc.local_timestamp(values)
+        except pa.ArrowInvalid:  # a zone that nobody knows
+            raise TypeError(values.type) from None
+        values, bad_there = _in_range(values)
+        bad = bad_there if bad is None else bad if bad_there is None else bad | bad_there
+    # What is finer than a microsecond is cut off.
+    return values.cast(pa.timestamp("us"), safe=values.type.unit != "ns"), bad
+
+
+def _in_range(values: pa.Array) -> Converted:
+    """Times with those outside of ``TIMES`` masked and null. Nanoseconds do not reach so far."""
     per_unit = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(values.type.unit)
-    if per_unit is None:  # nanoseconds; what is finer than a microsecond is cut off
-        return values.cast(pa.timestamp("us"), safe=False), None
+    if per_unit is None:
+        return values, None
     raw, (lowest, highest) = values.view(pa.int64()), (-(-TIMES[0] // per_unit), TIMES[1] // per_unit)
     if _lies_in(raw, lowest, highest):
-        return values.cast(pa.timestamp("us")), None
+        return values, None
     bad = _true(pc.or_(pc.less(raw, lowest), pc.greater(raw, highest)))
-    return _null_where(values, bad).cast(pa.timestamp("us")), bad
+    return _null_where(values, bad), bad
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     return (
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
@@ -297,21 +396,37 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _as_string(values: pa.Array) -> pa.Array:
-    try:
-        return values.cast(pa.string())
-    except pa.ArrowInvalid:  # bytes that are not UTF-8
-        return pa.array(
-            [None if v is None else decode(v)[0] for v in values.cast(pa.binary()).to_pylist()], pa.string()
-        )
+def as_string(values: pa.Array, repaired: Counter[str]) -> pa.Array:
+    """An array of texts or bytes as strings that are sure to be UTF-8."""
+    with suppress(pa.ArrowInvalid):
+        texts = values.cast(pa.string())
+        if is_utf8(texts):
+            return texts
+    decoded = [(None, False) if value is None else decode(value) for value in values.cast(pa.binary()).to_pylist()]
+    repaired[WINDOWS_1252] += sum(is_repaired for _, is_repaired in decoded)
+    return pa.array([text for text, _ in decoded], pa.string())
 
 
 def decode(line: bytes) -> tuple[str, bool]:
-    """Bytes as text, and whether they had to be read as Latin-1 because they are not UTF-8."""
+    """Bytes as text, and whether some of them had to be read as Windows-1252 because they are not UTF-8."""
     try:
         return line.decode(), False
     except UnicodeDecodeError:
-        return line.decode("latin-1"), True
+        return line.decode(errors=_AS_WINDOWS_1252), True
+
+
+def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    """What UTF-8 cannot be, read as Windows-1252, and the five bytes that it lacks as Latin-1, as browsers do.
+
+    Only the bytes that are wrong: a line may have UTF-8 beside them, when files were put together.
+    """
+    assert isinstance(error, UnicodeDecodeError)
+    wrong = error.object[error.start : error.end]
+    return "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in wrong), error.end
+
+
+_AS_WINDOWS_1252 = "trips-windows-1252"
+codecs.register_error(_AS_WINDOWS_1252, _as_windows_1252)
 
 
 def _valid(values: pa.Array) -> np.ndarray:

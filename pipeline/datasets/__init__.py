@@ -6,7 +6,7 @@ from ..errors import UsageError
 from .fhv import FHV
 from .fhvhv import FHVHV
 from .green import GREEN
-from .schema import IGNORED_HEADERS, Column, Dataset
+from .schema import Column, Dataset, is_leftover
 from .yellow import YELLOW
 from .zones import ZONES
 
@@ -16,7 +16,7 @@ DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (YELLOW, GR
 #: Names of the datasets that come in months.
 MONTHLY: tuple[str, ...] = tuple(name for name, dataset in DATASETS.items() if dataset.is_monthly)
 
-__all__ = ["DATASETS", "IGNORED_HEADERS", "MONTHLY", "Column", "Dataset", "get"]
+__all__ = ["DATASETS", "MONTHLY", "Column", "Dataset", "get", "is_leftover"]
 
 
 def get(name: str) -> Dataset:

@@ -9,7 +9,7 @@ from .schema import Codes, Column, Dataset
 #: Most files say 1 or nothing. The mirror's fhvhv file of 2021-06 says Y or N in every row, and an outright no is more
 #: than nothing.
 SHARED: Codes = {1: "shared ride", 0: "not shared"}
-SHARED_TEXTS = {"Y": 1, "N": 0}
+SHARED_TEXTS = {"Y": 1, "N": 0, "TRUE": 1, "FALSE": 0, "T": 1, "F": 0}
 
 FHV = Dataset(
     name="fhv",

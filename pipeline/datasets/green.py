@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 
 from . import taxi
 from .schema import Column, Dataset
@@ -42,7 +43,7 @@ GREEN = Dataset(
         Column("ehail_fee", "float64", "Fee of an e-hail app", unit=taxi.DOLLARS),
         taxi.IMPROVEMENT,
         taxi.TOTAL,
-        taxi.PAYMENT,
+        replace(taxi.PAYMENT, texts={text: code for text, code in taxi.PAYMENT_TEXTS.items() if text != "NA"}),
         Column(
             "trip_type",
             "int64",

@@ -7,6 +7,7 @@ checks. Nothing here imports pyarrow until a schema is asked for, so that ``impo
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,9 +22,15 @@ TYPES = ("int64", "float64", "string", "timestamp", "date")
 #: The meaning of each code of a column.
 Codes = Mapping[int | str, str]
 
-#: Headers of columns that are row numbers left behind by the tool that wrote the file (lower case): an index saved
-#: by pandas, with and without a name. They are left out, and do not count as unknown columns.
-IGNORED_HEADERS = frozenset({"", "unnamed: 0", "__index_level_0__"})
+#: Headers that tools give to an index or to a column without a name (lower case): pandas (``Unnamed: 0``, saved twice
+#: ``Unnamed: 0.1``; ``__index_level_0__``; ``index`` and ``level_0`` of reset_index), Spark (``_c0``), R (``...1``).
+_LEFTOVER = re.compile(r"|unnamed: \d+(\.\d+)*|(__)?index_level_\d+(__)?|index|level_\d+|_c\d+|\.\.\.\d+")
+
+
+def is_leftover(header: str) -> bool:
+    """Whether a column may be a leftover of the tool that wrote the file. It is left out; only if it holds more than
+    row numbers is it reported like an unknown column."""
+    return _LEFTOVER.fullmatch(header.strip().lower()) is not None
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ class Dataset:
 
     ``columns`` are the published columns (without ``file_month``). ``first_month`` is the first month any
     publisher ever offered; ``None`` for a table without months. ``pickup``/``dropoff`` name the time columns.
-    ``required`` are the columns without which a file is not this dataset.
+    ``required`` are the columns without which a file is not this dataset. ``key`` is the column whose values are
+    unique, if there is one: trips have none.
     """
 
     name: str
@@ -96,6 +104,7 @@ class Dataset:
     pickup: str | None = None
     dropoff: str | None = None
     required: tuple[str, ...] = ()
+    key: str | None = None
 
     @property
     def is_monthly(self) -> bool:

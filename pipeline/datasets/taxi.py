@@ -40,7 +40,8 @@ PAYMENTS: Codes = {
     5: "unknown",
     6: "voided",
 }
-#: The spellings of 2009 to 2014, upper-cased: words in 2009 (Cash, Credit), three letters later (CAS, CSH, CRE, CRD).
+#: The spellings of yellow 2009 to 2014, upper-cased: words in 2009 (Cash, Credit), three letters later (CAS, CSH, CRE,
+#: CRD). Green files always had numbers, so there NA is no value, as in other columns.
 PAYMENT_TEXTS = {
     "CREDIT": 1,
     "CRE": 1,
@@ -62,8 +63,13 @@ PAYMENT_TEXTS = {
 }
 
 FLAGS: Codes = {"Y": "yes", "N": "no"}
-#: Old files say 1 and 0, and as Parquet (type double) 1.0 and 0.0; an asterisk means that nobody knows.
-FLAG_TEXTS = {"Y": "Y", "N": "N", "1": "Y", "0": "N", "1.0": "Y", "0.0": "N", "*": None}
+#: Old files say 1 and 0, tools that take a flag for a boolean say true and false or t and f; an asterisk means that
+#: nobody knows.
+FLAG_TEXTS = {
+    **{text: "Y" for text in ("Y", "1", "TRUE", "T")},
+    **{text: "N" for text in ("N", "0", "FALSE", "F")},
+    "*": None,
+}
 
 DOLLARS = "US dollars"
 DEGREES = "degrees, WGS 84"

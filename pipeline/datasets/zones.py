@@ -10,6 +10,7 @@ ZONES = Dataset(
     title="Taxi zones",
     table="taxi_zones",
     required=("LocationID", "Borough", "Zone", "service_zone"),
+    key="LocationID",
     columns=(
         Column("LocationID", "int64", "Taxi zone; 264 and 265 stand for unknown and outside of the city"),
         Column("Borough", "string", "Borough of the zone, or EWR for Newark Airport"),

@@ -53,10 +53,11 @@ class Manifest:
 
     ``month`` is the first day of the file's month, None for a dataset without months. ``publisher`` is the label.
     ``rows_rejected`` counts by reason; ``rows_read`` are the data lines, so ``rows_read == rows_written + all rejects``
-    (``ValueError`` otherwise); blank lines and repeated headers are counted apart. ``unknown_columns`` are columns that
-    no declaration names, or that come again, with their number of non-null values; ``ignored_columns`` are known to
-    carry nothing; ``unknown_codes`` counts, per column, the kept values that are not in its code table. ``created_at``
-    is UTC.
+    (``ValueError`` otherwise); blank lines and repeated headers are counted apart. ``repaired`` counts what was read as
+    it is meant, not as it is written, by kind (see ``cleaning.chunks``). ``unknown_columns`` are columns that no
+    declaration names, or that come again, with their number of non-null values; ``ignored_columns`` are left over from
+    the tool that wrote the file, such as an index; ``unknown_codes`` counts, per column, the kept values that are not
+    in its code table. ``created_at`` is UTC.
     """
 
     dataset: str
@@ -76,6 +77,7 @@ class Manifest:
     is_synthetic: bool = False
     blank_lines: int = 0
     repeated_headers: int = 0
+    repaired: Mapping[str, int] = field(default_factory=dict)
     unknown_columns: Mapping[str, int] = field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
     unknown_codes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -154,6 +156,7 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     plain["created_at"] = manifest.created_at.isoformat(timespec="seconds")
     plain["source"]["fetched_at"] = manifest.source.fetched_at.isoformat()
     plain["rows_rejected"] = dict(sorted(manifest.rows_rejected.items()))
+    plain["repaired"] = dict(sorted(manifest.repaired.items()))
     plain["unknown_columns"] = dict(sorted(manifest.unknown_columns.items()))
     plain["ignored_columns"] = list(manifest.ignored_columns)
     plain["unknown_codes"] = {

@@ -113,6 +113,15 @@ class Clean(Stage):
             about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}
             self.scratch.keep(rejects_path, REJECTS, about)
             self.scratch.keep(rows_path, ROWS, {**about, "report": vars(report)})
+        self._warn(report, source_name)
+        return {
+            "rows_read": report.rows_read,
+            "rejected": sum(report.rows_rejected.values()),
+            "rows_rejected": dict(report.rows_rejected),
+        }
+
+    def _warn(self, report: Any, source_name: str) -> None:
+        """One line for each thing about the file that somebody should know although the month is done."""
         for name, count in report.unknown_columns.items():
             LOGGER.warning(
                 "%s: column %r of %s is not declared and is left out, with %s values",
@@ -121,11 +130,21 @@ class Clean(Stage):
                 source_name,
                 f"{count:,}",
             )
-        return {
-            "rows_read": report.rows_read,
-            "rejected": sum(report.rows_rejected.values()),
-            "rows_rejected": dict(report.rows_rejected),
-        }
+        if report.repaired:
+            repaired = ", ".join(f"{kind} {count:,}" for kind, count in sorted(report.repaired.items()))
+            LOGGER.warning("%s: repaired in %s: %s; the manifest has the counts", self.title, source_name, repaired)
+        outside = report.other_months.total()
+        if outside > report.pickups_in_month:
+            found, count = report.other_months.most_common(1)[0]
+            LOGGER.warning(
+                "%s: %s of %s trips in %s are of other months, most of %s (%s); is it another month's file?",
+                self.title,
+                f"{outside:,}",
+                f"{outside + report.pickups_in_month:,}",
+                source_name,
+                found,
+                f"{count:,}",
+            )
 
     def _refuse_no_rows(self, report: Any, source_name: str) -> None:
         """No month was ever without a trip; to believe it would empty a slice that is full."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+from collections import Counter
 from decimal import Decimal
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_values(column: str, values: pa.Array, kept: list[object], reason: str |
 
 def test_decimal_numbers_are_the_nearest_doubles() -> None:
     distances = [Decimal("10.70"), Decimal("10.20"), Decimal("-0.30"), None]
-    numbers, bad = from_arrow(pa.array(distances), datasets.get("yellow").column("trip_distance"))
+    numbers, bad = from_arrow(pa.array(distances), datasets.get("yellow").column("trip_distance"), Counter())
     assert numbers.to_pylist() == [10.7, 10.2, -0.3, None] and bad is None
 
 
