@@ -12,10 +12,11 @@ import pytest
 from pipeline import publishers
 from pipeline.errors import MissingAtPublisher, PublisherTrouble, RefusedByPublisher, Throttled
 from pipeline.publishers import Policy, Publisher, Survey, Version
+from tests.patience import PATIENCE
 from tests.servers.http import ALWAYS, Fault, HttpServer
 
-ONCE = Policy(timeout=5, attempts=1)
-QUICK = Policy(timeout=5, attempts=4, backoff=0.01, max_backoff=0.02)
+ONCE = Policy(timeout=PATIENCE, attempts=1)
+QUICK = Policy(timeout=PATIENCE, attempts=4, backoff=0.01, max_backoff=0.02)
 TODAY = dt.date(2026, 11, 21)
 
 
@@ -130,7 +131,7 @@ def test_retry_after_reaches_the_error(tlc: HttpServer) -> None:
 
 
 def test_silence_is_trouble(tlc: HttpServer) -> None:
-    tlc.program(path("2026-01"), Fault(delay=1))
+    tlc.program(path("2026-01"), Fault(silent_after=0))
     with pytest.raises(PublisherTrouble, match=r"no answer within 0\.2 s"):
         publishers.look(
             publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=Policy(timeout=0.2, attempts=1)

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,15 @@ from pipeline.errors import (
 )
 from pipeline.publishers import Policy, Version
 from pipeline.transfer import Fetched
+from tests.patience import PATIENCE, Clock, wait_for
 from tests.servers.http import ALWAYS, Fault, HttpServer, error_page
 
 MONTH = dt.date(2020, 3, 1)
 CSV = "/green/green_tripdata_2020-03.csv.gz"
 PARQUET = "/trip-data/green_tripdata_2020-03.parquet"
 ZONES = "/misc/taxi_zone_lookup.csv"
-QUICK = Policy(timeout=5, attempts=4, backoff=0.01, max_backoff=0.02)
-ONCE = Policy(timeout=5, attempts=1)
+QUICK = Policy(timeout=PATIENCE, attempts=4, backoff=0.01, max_backoff=0.02)
+ONCE = Policy(timeout=PATIENCE, attempts=1)
 
 
 @pytest.fixture
@@ -276,14 +278,19 @@ def test_getting_ahead_does_not_use_up_the_tries(
 
 
 def test_a_line_that_falls_silent(server: HttpServer, inbox: Path) -> None:
-    server.program(CSV, Fault(pause=0.6, chunk=1000, times=ALWAYS))
+    server.program(CSV, Fault(silent_after=1000))
     with pytest.raises(PublisherTrouble, match=r"silent for 0\.2 s|no answer within 0\.2 s"):
         fetch(server.url, CSV, inbox, Policy(timeout=0.2, attempts=1))
 
 
-def test_a_slow_line_is_fine(server: HttpServer, site: Path, inbox: Path) -> None:
-    server.program(CSV, Fault(pause=0.05, chunk=20_000))
-    assert is_whole(fetch(server.url, CSV, inbox, Policy(timeout=0.5, attempts=1)), site / CSV[1:], inbox)
+def test_a_slow_line_is_fine(server: HttpServer, site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than the time-out in all, with a silence that is shorter before each piece: the clock runs meanwhile."""
+    clock = Clock()
+    for name in ("monotonic", "time"):
+        monkeypatch.setattr(time, name, clock.monotonic)
+    server.program(CSV, Fault(pause=0.001, chunk=20_000))
+    fetched = fetch(server.url, CSV, inbox, ONCE, progress=lambda done, total: clock.sleep(PATIENCE))
+    assert is_whole(fetched, site / CSV[1:], inbox) and len(clock.slept) > 1
 
 
 @pytest.mark.parametrize("path", [CSV, PARQUET])
@@ -348,11 +355,13 @@ def test_throttling_at_tlc(server: HttpServer, inbox: Path) -> None:
     assert len(server.requests) == 3
 
 
-def test_passing_trouble(server: HttpServer, site: Path, inbox: Path) -> None:
-    server.program(CSV, Fault(status=500), Fault(status=429, retry_after="1"), Fault(status=503))
-    began = time.monotonic()
+def test_passing_trouble(server: HttpServer, site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(transfer, "retrying", partial(publishers.retrying, sleep=slept.append))
+    server.program(CSV, Fault(status=500), Fault(status=429, retry_after="7"), Fault(status=503))
     assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
-    assert time.monotonic() - began >= 1
+    first, asked_for, last = slept
+    assert max(first, last) < 1 and 7 <= asked_for < 8
 
 
 def test_a_part_survives_trouble(server: HttpServer, site: Path, inbox: Path) -> None:
@@ -586,17 +595,10 @@ def start_fetching(base: str, inbox: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, base, str(inbox)], stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_killed_process_is_continued(server: HttpServer, site: Path, inbox: Path) -> None:
-    server.program(CSV, Fault(pause=0.1, chunk=20_000))
+    server.program(CSV, Fault(silent_after=20_000))
     with start_fetching(server.url, inbox) as process:
-        wait_for(lambda: any(part.stat().st_size for part in parts(inbox)))
+        wait_for(lambda: any(part.stat().st_size for part in parts(inbox)), process)
         process.send_signal(signal.SIGKILL)
     size = parts(inbox)[0].stat().st_size
     assert 0 < size < (site / CSV[1:]).stat().st_size and not (inbox / "raw").exists()
@@ -605,7 +607,7 @@ def test_a_killed_process_is_continued(server: HttpServer, site: Path, inbox: Pa
 
 
 def test_two_processes_take_turns(server: HttpServer, site: Path, inbox: Path) -> None:
-    server.program(CSV, Fault(pause=0.05, chunk=20_000, times=2))
+    server.program(CSV, Fault(pause=0.01, chunk=20_000, times=2))
     with start_fetching(server.url, inbox) as one, start_fetching(server.url, inbox) as two:
         assert (one.communicate()[0], two.communicate()[0]) == ("0\n", "0\n")
     assert (one.returncode, two.returncode) == (0, 0)

@@ -25,8 +25,6 @@ import struct
 import subprocess
 import tempfile
 import threading
-import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -40,6 +38,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import google_crc32c
 import pytest
 
+from ..patience import PATIENCE, wait_for
+from .ports import free_port
+
 #: As ``Fault.times``: until ``clear``.
 ALWAYS = 1 << 31
 
@@ -51,6 +52,10 @@ OPERATIONS = ("upload", "initiate", "chunk", "download", "stat", "list", "delete
 WRITES = ("upload", "initiate", "chunk", "delete", "copy")
 
 
+#: Bytes of a body at a time.
+STEP = 1 << 16
+
+
 @dataclass
 class Fault:
     """How requests of one operation misbehave. What is not set is as it should be; several may be set together.
@@ -58,12 +63,11 @@ class Fault:
     status          answer this status without doing anything; ``message`` is the text of the error
     retry_after     value of the header: seconds
     cut_request     reset the connection after so many bytes of the request's body; nothing is done
-    cut_reply       reset the connection after so many bytes of the answer's body
+    cut_reply       close the connection after so many bytes of the answer's body
     lose_reply      do it, then reset the connection without an answer
     damage_request  change a byte of the content that an ``upload`` or ``chunk`` brings; no checksum protects metadata
     damage_reply    change a byte of the content that a ``download`` gives
-    delay           seconds before the request is read
-    rate            bytes per second, of the bodies of request and answer
+    hold            stop here until ``release``, then reset the connection; nothing is done
     skip            let so many requests pass first
     times           for how many requests
     """
@@ -76,8 +80,7 @@ class Fault:
     lose_reply: bool = False
     damage_request: bool = False
     damage_reply: bool = False
-    delay: float = 0.0
-    rate: float | None = None
+    hold: bool = False
     skip: int = 0
     times: int = 1
 
@@ -116,6 +119,8 @@ class GcsServer:
         self.uploads: dict[str, Upload] = {}
         self.locations: dict[str, str] = {}
         self.writing = threading.Lock()
+        self.held = threading.Event()
+        self._released = threading.Event()
         self._faults: list[tuple[str, Fault]] = []
         self._lock = threading.Lock()
         self._folder = Path(tempfile.mkdtemp(prefix="gcs-server-"))
@@ -125,9 +130,7 @@ class GcsServer:
         self._thread = threading.Thread(target=self._proxy.serve_forever, args=(0.01,), daemon=True)
         self.host = f"127.0.0.1:{self._proxy.server_address[1]}"
         self.url = f"http://{self.host}"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
 
     def __enter__(self) -> GcsServer:
         (self._folder / "root").mkdir()
@@ -139,21 +142,22 @@ class GcsServer:
         self._log = open(self._folder / "log", "wb")
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         self._thread.start()
-        give_up = time.monotonic() + 10
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/storage/v1/b?project=emulator", timeout=1):
-                    return self
-            except (urllib.error.URLError, OSError) as error:
-                if time.monotonic() > give_up or self._process.poll() is not None:
-                    text = (self._folder / "log").read_text()[-500:]
-                    self.__exit__(None, None, None)
-                    pytest.skip(f"fake-gcs-server does not start here: {error} {text}")
-                time.sleep(0.05)
+        try:
+            wait_for(self._answers, self._process, lambda: (self._folder / "log").read_text()[-500:])
+        except AssertionError as error:
+            self.__exit__(None, None, None)
+            pytest.skip(f"fake-gcs-server does not start here: {error}")
+        return self
+
+    def _answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/storage/v1/b?project=emulator"):
+            return True
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
         self._proxy.shutdown()
         self._proxy.server_close()
         self._process.kill()
@@ -165,10 +169,17 @@ class GcsServer:
         """Let the next requests of an operation (see ``OPERATIONS``) meet these faults, in this order."""
         assert operation in OPERATIONS, operation
         with self._lock:
+            self._released.clear()
+            self.held.clear()
             self._faults.extend((operation, fault) for fault in faults)
+
+    def release(self) -> None:
+        """Let go what a ``hold`` stopped."""
+        self._released.set()
 
     def clear(self) -> None:
         """Forget all faults and the requests so far."""
+        self.release()
         with self._lock:
             self._faults.clear()
             self.requests.clear()
@@ -200,7 +211,7 @@ class GcsServer:
         return Fault()
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, body=body, headers=headers)
             answer = connection.getresponse()
@@ -231,8 +242,11 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.site.next_fault(operation)
         with self.site._lock:
             self.site.requests.append((operation, self.command, self.path))
-        time.sleep(fault.delay)
         try:
+            if fault.hold:
+                self.site.held.set()
+                self.site._released.wait(PATIENCE)
+                raise _Reset
             body = self._read(fault)
             if fault.status is not None:
                 reply = _error(fault.status, fault.message)
@@ -267,12 +281,10 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = length if fault.cut_request is None else min(fault.cut_request, length)
         body = bytearray()
         while len(body) < wanted:
-            chunk = self.rfile.read(min(_step(fault), wanted - len(body)))
+            chunk = self.rfile.read(min(STEP, wanted - len(body)))
             if not chunk:
                 raise ConnectionResetError
             body += chunk
-            if fault.rate:
-                time.sleep(len(chunk) / fault.rate)
         if fault.cut_request is not None:
             raise _Reset
         return bytes(body)
@@ -288,16 +300,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        for start in range(0, len(reply.body), _step(fault)):
-            chunk = reply.body[start : start + _step(fault)]
+        for start in range(0, len(reply.body), STEP):
+            chunk = reply.body[start : start + STEP]
             if fault.cut_reply is not None and start + len(chunk) > fault.cut_reply:
                 self.wfile.write(chunk[: max(0, fault.cut_reply - start)])
-                self.wfile.flush()
-                time.sleep(0.05)  # a reset overtakes bytes that are still under way
-                raise _Reset
+                self.close_connection = True  # not reset: that would overtake bytes that are still under way
+                return
             self.wfile.write(chunk)
-            if fault.rate:
-                time.sleep(len(chunk) / fault.rate)
 
     def _damage(self, operation: str, body: bytes) -> bytes:
         if operation == "upload" and "boundary" in self.headers.get("Content-Type", ""):
@@ -433,11 +442,6 @@ def _bucket(path: str) -> str | None:
 
 def _upload_id(url: str) -> str:
     return parse_qs(urlsplit(url).query)["upload_id"][0]
-
-
-def _step(fault: Fault) -> int:
-    """Bytes at a time: a tenth of a second's worth of a slow line."""
-    return max(1, int(fault.rate / 10)) if fault.rate else 1 << 16
 
 
 def _damaged(body: bytes) -> bytes:

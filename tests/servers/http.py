@@ -43,7 +43,7 @@ class Fault:
     no_range         ignore Range, serve the whole file with 200
     no_if_range      ignore If-Range: send the part that was asked for, of whatever version
     range_limit      answer a Range with at most so many bytes
-    delay            seconds before the answer begins
+    silent_after     say nothing more after so many bytes of the body, until ``release``; 0: not a word
     pause            seconds before each ``chunk`` bytes of the body
     times            for how many requests
     methods          which of them count and are hit
@@ -59,7 +59,7 @@ class Fault:
     no_range: bool = False
     no_if_range: bool = False
     range_limit: int | None = None
-    delay: float = 0.0
+    silent_after: int | None = None
     pause: float = 0.0
     chunk: int = 1 << 16
     times: int = 1
@@ -97,6 +97,7 @@ class HttpServer:
         self.requests: list[Request] = []
         self._faults: dict[str, list[tuple[Fault, int]]] = defaultdict(list)
         self._lock = threading.Lock()
+        self.released = threading.Event()
         handler = type("Handler", (_Handler,), {"site": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -109,6 +110,7 @@ class HttpServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -121,7 +123,12 @@ class HttpServer:
     def program(self, path: str, *faults: Fault) -> None:
         """Let the next requests of ``path`` (with its slash; ``*`` for every path) meet these faults, in this order."""
         with self._lock:
+            self.released.clear()
             self._faults[path].extend((fault, fault.times) for fault in faults)
+
+    def release(self) -> None:
+        """Let those requests go on that are silent."""
+        self.released.set()
 
     def clear(self) -> None:
         """Forget all faults and the requests so far."""
@@ -169,7 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         fault = self.site.next_fault(path, self.command)
-        time.sleep(fault.delay)
+        if fault.silent_after == 0:
+            self.site.released.wait()
         file = self.site.folder / path.lstrip("/")
         self._serve(path, file, fault)
 
@@ -219,8 +227,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, file: Path, first: int, length: int, fault: Fault) -> None:
         with file.open("rb") as source:
+            self.wfile.flush()
+            if fault.silent_after:
+                told = min(length, fault.silent_after)
+                self.connection.sendfile(source, first, told)
+                self.site.released.wait()
+                first, length = first + told, length - told
             if not fault.pause:
-                self.wfile.flush()
                 self.connection.sendfile(source, first, length)
                 return
             source.seek(first)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 import requests
 
 from ..conftest import CHECKOUT
+from ..patience import PATIENCE, wait_for
+from .ports import free_port
 
 
 class Luigid:
@@ -23,9 +23,7 @@ class Luigid:
 
     def __init__(self, folder: Path, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> None:
         self.folder, self.address, self.prefix = folder, address, prefix
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,19 +57,18 @@ class Luigid:
                 stdout=log,
                 stderr=log,
             )
-        give_up = time.monotonic() + 30
-        while True:
-            try:
-                assert requests.head(self.url, timeout=5).status_code == 204
-                return
-            except requests.ConnectionError:
-                assert self._process.poll() is None and time.monotonic() < give_up, self.log
-                time.sleep(0.05)
+        wait_for(self._answers, self._process, lambda: self.log)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.head(self.url, timeout=PATIENCE).status_code == 204
+        except requests.ConnectionError:
+            return False
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
 
     @property
     def log(self) -> str:
@@ -79,7 +76,7 @@ class Luigid:
 
     def ask(self, method: str, **arguments: Any) -> Any:
         """The answer of one of luigid's own RPC methods."""
-        answer = requests.post(f"{self.url}/api/{method}", data={"data": json.dumps(arguments)}, timeout=10)
+        answer = requests.post(f"{self.url}/api/{method}", data={"data": json.dumps(arguments)}, timeout=PATIENCE)
         answer.raise_for_status()
         return answer.json()["response"]
 
@@ -89,6 +86,6 @@ class Luigid:
         return [{"id": name, **task} for name, task in found.items()]
 
     def page(self, path: str) -> str:
-        answer = requests.get(f"{self.url}{path}", timeout=10)
+        answer = requests.get(f"{self.url}{path}", timeout=PATIENCE)
         answer.raise_for_status()
         return answer.text

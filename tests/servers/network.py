@@ -17,12 +17,14 @@ class Network:
     ``NotImplementedError`` says why this machine has no namespaces for us.
     """
 
-    #: Address of the hub as every host and the tests see it.
-    address = "10.213.0.1"
-
     def __init__(self, *hosts: str) -> None:
         self.hosts = hosts
         self._prefix = f"trips{os.getpid()}"
+        # Of this process alone: other tests may have a network of their own at the same time.
+        high, low = divmod(os.getpid() % (1 << 14), 1 << 8)
+        self._subnet = f"10.{192 + high}.{low}"
+        #: Address of the hub as every host and the tests see it.
+        self.address = f"{self._subnet}.1"
 
     def __enter__(self) -> Network:
         if sys.platform != "linux" or not shutil.which("ip"):
@@ -66,11 +68,11 @@ class Network:
         there = ["-n", namespace] if namespace else []
         device = f"{self._prefix[-7:]}h{number}"
         self._ip(*there, "link", "add", device, "type", "veth", "peer", "name", f"to-{host}", "netns", self._name(HUB))
-        self._ip("-n", self._name(HUB), "addr", "add", f"10.213.{number}.1/30", "dev", f"to-{host}")
+        self._ip("-n", self._name(HUB), "addr", "add", f"{self._subnet}.{4 * number + 1}/30", "dev", f"to-{host}")
         self._ip("-n", self._name(HUB), "link", "set", f"to-{host}", "up")
-        self._ip(*there, "addr", "add", f"10.213.{number}.2/30", "dev", device)
+        self._ip(*there, "addr", "add", f"{self._subnet}.{4 * number + 2}/30", "dev", device)
         self._ip(*there, "link", "set", device, "up")
-        self._ip(*there, "route", "add", self.address, "via", f"10.213.{number}.1")
+        self._ip(*there, "route", "add", self.address, "via", f"{self._subnet}.{4 * number + 1}")
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)

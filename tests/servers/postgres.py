@@ -14,16 +14,17 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg2
 import pytest
+
+from ..patience import PATIENCE, wait_for
+from .ports import free_port
 
 #: PostgreSQL refuses to run as root. Whoever starts these tests as root lends the server one of these accounts.
 ACCOUNTS = ("postgres", "nobody")
@@ -56,9 +57,7 @@ class PostgresServer:
     def connect(self, database: str = "postgres", admin: bool = True) -> psycopg2.extensions.connection:
         """A connection that commits by itself."""
         user, password = ("postgres", self.admin_password) if admin else (self.role, self.password)
-        connection = psycopg2.connect(
-            host=self.host, port=self.port, dbname=database, user=user, password=password, connect_timeout=10
-        )
+        connection = psycopg2.connect(host=self.host, port=self.port, dbname=database, user=user, password=password)
         connection.autocommit = True
         return connection
 
@@ -100,7 +99,7 @@ def start_postgres(**settings: str) -> Iterator[PostgresServer]:
             ],
             account,
         )
-        server = PostgresServer("127.0.0.1", _free_port(), password_file.read_text(), log)
+        server = PostgresServer("127.0.0.1", free_port(), password_file.read_text(), log)
         options = {
             "listen_addresses": server.host,
             "port": str(server.port),
@@ -124,7 +123,7 @@ def start_postgres(**settings: str) -> Iterator[PostgresServer]:
                 start_new_session=True,
             )
         try:
-            _wait(lambda: server.run("SELECT 1"), process, log)
+            _wait(server, process)
             server.run(f"CREATE ROLE {server.role} LOGIN PASSWORD '{server.password}'")
             yield server
         finally:
@@ -190,37 +189,34 @@ def _binaries(folder: Path, account: str | None) -> Path:
 
 
 def _run(command: list[str], account: str | None) -> None:
-    result = subprocess.run(command, **_as(account), capture_output=True, text=True, cwd="/", timeout=120)
+    result = subprocess.run(command, **_as(account), capture_output=True, text=True, cwd="/", timeout=PATIENCE)
     if result.returncode:
         raise Unavailable(f"{Path(command[0]).name} failed: {result.stderr.strip()}")
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait(ready: Callable[[], object], process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
+def _wait(server: PostgresServer, process: subprocess.Popen) -> None:
+    def is_ready() -> bool:
         try:
-            ready()
-            return
-        except psycopg2.OperationalError as error:
+            server.run("SELECT 1")
+        except psycopg2.OperationalError:
             # The shell outlives a server that could not start; its log tells.
-            text = log.read_text(errors="replace")
-            if process.poll() is not None or "FATAL:  could not" in text or time.monotonic() > deadline:
-                raise Unavailable(f"the server did not start: {text or error}") from error
-            time.sleep(0.05)
+            if "FATAL:  could not" in server.log.read_text(errors="replace"):
+                raise Unavailable(f"the server did not start: {server.log.read_text(errors='replace')}") from None
+            return False
+        return True
+
+    try:
+        wait_for(is_ready, process, lambda: server.log.read_text(errors="replace"))
+    except AssertionError as error:
+        raise Unavailable(f"the server did not start: {error}") from None
 
 
 def _stop(process: subprocess.Popen, data: Path) -> None:
-    """Close the pipe, which ends the server by a fast shutdown; kill what is left after ten seconds."""
+    """Close the pipe, which ends the server by a fast shutdown; kill what is left if that hangs."""
     assert process.stdin is not None
     process.stdin.close()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((data / "postmaster.pid").read_text().split()[0]), 9)

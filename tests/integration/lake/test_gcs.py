@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import multiprocessing
 import os
 import socket
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
+import tenacity.nap
 from tenacity import wait_random_exponential
 
 from pipeline import completeness, reach
 from pipeline.errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
 from pipeline.lake import Lake, Store, StoreOptions, gcs, gcs_wire, layout, open_store
+from tests.patience import Clock, wait_for
 from tests.servers.gcs import ALWAYS, Fault, GcsServer
 from tests.unit.lake.conftest import MakeMonth
 
@@ -38,9 +42,13 @@ def large(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-off of hundredths of a second; what the service asks for is still waited for."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the retries: what was waited between two tries, and how long patience lasts, without any waiting."""
+    clock = Clock()
+    monkeypatch.setattr(tenacity, "time", clock)
+    monkeypatch.setattr(tenacity.nap, "time", clock)
     monkeypatch.setattr(gcs_wire, "_backoff", wait_random_exponential(multiplier=0.01, max=0.05))
+    return clock
 
 
 def test_objects_come_and_go(store: Store, tmp_path: Path) -> None:
@@ -93,6 +101,7 @@ def test_requests_of_an_upload_grow_while_the_line_is_fast(
     gcs_bucket: str, gcs_server: GcsServer, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=10, chunk_size=CHUNK, largest_chunk=4 * CHUNK))
+    monkeypatch.setattr(gcs, "FAST", math.inf)
     store.put(large, "fast.bin")
     assert gcs_server.asked("chunk") == 4, "1, 2, 4, and the rest"
     assert store.has_bytes("fast.bin", large)
@@ -195,11 +204,10 @@ def test_conflict_of_large_files(store: Store, large: Path, tmp_path: Path) -> N
     assert store.put(large, "large", if_version="").version == first.version, "the same bytes are no conflict"
 
 
-def test_retry_after_is_waited_for(store: Store, gcs_server: GcsServer) -> None:
-    gcs_server.program("upload", Fault(status=429, retry_after="1"))
-    started = time.monotonic()
+def test_retry_after_is_waited_for(store: Store, gcs_server: GcsServer, clock: Clock) -> None:
+    gcs_server.program("upload", Fault(status=429, retry_after="7"))
     store.write("x", b"x", if_version="")
-    assert time.monotonic() - started >= 1
+    assert clock.slept == [7.0]
 
 
 def test_patience_ends(gcs_bucket: str, gcs_server: GcsServer) -> None:
@@ -210,30 +218,44 @@ def test_patience_ends(gcs_bucket: str, gcs_server: GcsServer) -> None:
 
 
 def test_patience_counts_from_the_last_progress(
-    gcs_bucket: str, large: Path, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch
+    gcs_bucket: str, large: Path, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """Each chunk takes half a second, the whole upload longer than patience and time-outs: no failure."""
-    monkeypatch.setattr(gcs, "UPLOAD_TIMEOUT", (4.0, 4.0))
+    """Each request takes most of the patience, the whole upload many times as long: still one may be tried again."""
+    send = requests.Session.send
+
+    def slow(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        clock.now += 3
+        return send(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", slow)
     store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=4, chunk_size=CHUNK, largest_chunk=CHUNK))
-    gcs_server.program("chunk", Fault(rate=2 * CHUNK, times=ALWAYS), Fault(status=503, times=1))
-    started = time.monotonic()
+    gcs_server.program("chunk", Fault(skip=7, status=503))
     store.put(large, "large")
-    assert time.monotonic() - started > 4.5
+    assert gcs_server.asked("chunk") == 11
     assert store.stat("large")
 
 
-def test_slow_download_is_no_failure(store: Store, gcs_server: GcsServer) -> None:
-    store.write("slow", b"x" * 20_000)
-    gcs_server.program("download", Fault(rate=20_000))
-    assert len(store.read("slow")) == 20_000
+@pytest.fixture
+def slow_download(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Each piece of a download takes longer than patience."""
+    write = gcs._Summed.write
+
+    def slow(self: gcs._Summed, data: bytes) -> int:
+        clock.now += 3600
+        return write(self, data)
+
+    monkeypatch.setattr(gcs._Summed, "write", slow)
 
 
-def test_download_is_resumed_however_late_it_breaks(gcs_bucket: str, gcs_server: GcsServer) -> None:
+def test_download_is_resumed_however_late_it_breaks(
+    gcs_bucket: str, gcs_server: GcsServer, slow_download: None
+) -> None:
     store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3))
     data = os.urandom(20_000)
     store.write("slow", data)
+    assert store.read("slow") == data
     gcs_server.clear()
-    gcs_server.program("download", *[Fault(rate=20_000, cut_reply=9_000) for _ in range(2)])
+    gcs_server.program("download", *[Fault(cut_reply=9_000) for _ in range(2)])
     assert store.read("slow") == data
     assert gcs_server.asked("download") == 3
     gcs_server.program("download", Fault(cut_reply=0, times=ALWAYS))
@@ -300,14 +322,15 @@ def test_an_emulator_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPat
         open_store("gs://some-bucket")
 
 
-def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, time_outs: list[float]
+) -> None:
     """It takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        started = time.monotonic()
-        with reach.somebody_waits(0.5), pytest.raises(LakeTrouble, match="no answer"):
+        with reach.somebody_waits(0.1), pytest.raises(LakeTrouble, match="no answer"):
             open_store("gs://some-bucket").list()
-        assert time.monotonic() - started < 30, "the time-out of a run is a minute"
+    assert time_outs and max(time_outs) <= 0.1 and sum(clock.slept) <= 0.1, "those of a run are minutes"
 
 
 def test_upload_sessions_stay_out_of_messages(
@@ -344,12 +367,10 @@ def put(url: str, file: Path) -> None:
 
 def test_killed_upload_leaves_what_was_there(store: Store, large: Path, gcs_server: GcsServer) -> None:
     before = store.write("large", b"old")
-    gcs_server.program("chunk", Fault(skip=3, delay=60))
+    gcs_server.program("chunk", Fault(skip=3, hold=True))
     process = multiprocessing.get_context("spawn").Process(target=put, args=(store.url, large))
     process.start()
-    give_up = time.monotonic() + 30
-    while gcs_server.asked("chunk") < 4 and time.monotonic() < give_up:
-        time.sleep(0.02)
+    wait_for(lambda: gcs_server.held.is_set() or not process.is_alive())
     process.kill()
     process.join()
     assert gcs_server.asked("chunk") == 4
