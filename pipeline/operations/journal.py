@@ -277,11 +277,13 @@ def is_held(journal: Path) -> bool:
 
 
 def begun(journal: Path) -> dict[str, Any]:
-    """The event with which a run was last begun; empty if there is none."""
+    """The event with which a run was last begun; empty if there is none that makes sense."""
     with journal.open("rb") as file:
         file.seek(_last_begun(file))
         event = next(_parsed(file.readline(_LINE)), {})
-    return event if event.get("event") == "begun" else {}
+    at, command = event.get("at"), event.get("command")
+    is_right = event.get("event") == "begun" and isinstance(at, int | float) and isinstance(command, list)
+    return event if is_right else {}
 
 
 def read(journal: Path) -> Iterator[dict[str, Any]]:

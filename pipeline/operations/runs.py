@@ -119,14 +119,16 @@ class Run:
     @property
     def how(self) -> str:
         """How it was started."""
-        command = list(self.begun.get("command", ()))
         if self.submission:
             return f"queue {self.submission.queue}"
         if self.begun.get("agent"):
             return "queue"
-        if command[:4] == ["python", "-m", "pipeline", "cron"]:
-            return "cron"
-        return "luigi.build" if command[:1] in ([], ["luigi.build"]) else "by hand"
+        match self.command:
+            case ["python", "-m", "pipeline", "cron", *_]:
+                return "cron"
+            case ["luigi", *_] | ["python", "-m", "pipeline", *_]:
+                return "by hand"
+        return "luigi.build" if self.begun else ""  # from a notebook, or a script
 
     @property
     def state(self) -> str:
