@@ -18,6 +18,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -145,7 +146,18 @@ def begin(command: Sequence[str]) -> bool:
     _mine = True
     agent = os.environ.get(AGENT, "")
     record("begun", run=run_id(), command=without_addresses(command), host=socket.gethostname(), agent=agent)
+    _remove_old()
     return True
+
+
+def _remove_old() -> None:
+    """Remove journals and logs of runs that ended ``KEEP`` days ago."""
+    oldest = time.time() - KEEP * 86400
+    for file in files():
+        with suppress(OSError):  # another run removes them too
+            if file.stat().st_mtime < oldest:
+                file.with_suffix(".log").unlink(missing_ok=True)
+                file.unlink()
 
 
 def _hold(journal: Path) -> int:
@@ -220,15 +232,12 @@ def killed() -> Iterator[Killed]:
     """Recent runs that began, did not end, and are nobody's any more.
 
     A run is held while the caller looks at it, so that no two report it. Where the file system has no locks nothing
-    is found. Journals older than ``KEEP`` are removed on the way.
+    is found.
     """
-    now = time.time()
-    for file in sorted(folder().glob("*.jsonl")):
+    oldest = time.time() - RECENT * 86400
+    for file in files():
         try:
-            age = (now - file.stat().st_mtime) / 86400
-            if age > KEEP:
-                file.unlink()
-            if age > RECENT or file == path():
+            if file.stat().st_mtime < oldest or file == path():
                 continue
             with file.open("r+b") as journal:
                 fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -344,6 +344,8 @@ def test_systemd_units_belong_together() -> None:
         else:
             assert unit["Service"]["Type"] == "oneshot"
             assert unit["Service"]["SuccessExitStatus"] == "10"
+            home = unit["Service"]["WorkingDirectory"]
+            assert f"useradd --system --home-dir {home} --shell /bin/bash {unit['Service']['User']}\n" in UNATTENDED
     analyze = shutil.which("systemd-analyze")
     if analyze:
         for unit in found.values():

@@ -289,9 +289,14 @@ def test_old_journals_are_forgotten_and_removed() -> None:
     day = 86400
     for name, age in (("old", 60), ("ancient", 100), ("dead", 1)):
         path = other_run(name, stage("Clean", "2020-02", "running"))
-        os.utime(path, (time.time() - age * day,) * 2)
+        path.with_suffix(".log").touch()
+        for file in (path, path.with_suffix(".log")):
+            os.utime(file, (time.time() - age * day,) * 2)
     assert [run.events[0]["run"] for run in journal.killed()] == ["dead"]
-    assert sorted(path.stem for path in journal.folder().glob("*.jsonl")) == ["dead", "old"]
+    journal.begin(["luigi"])
+    journal.end()
+    kept = {path.name for path in journal.folder().iterdir()} - {journal.path().name}
+    assert kept == {"dead.jsonl", "dead.log", "old.jsonl", "old.log"}
 
 
 def test_only_the_first_process_of_a_run_begins_it(monkeypatch: pytest.MonkeyPatch) -> None:
