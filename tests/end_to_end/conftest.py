@@ -15,9 +15,8 @@ import psutil
 import pytest
 
 from ..conftest import CHECKOUT
-
-#: Seconds after which a command counts as hanging.
-PATIENCE = 240
+from ..patience import PATIENCE
+from .gate import Gate
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -34,6 +33,13 @@ class Project:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+
+    def gate(self, stage: str, state: str, **where: Any) -> Gate:
+        """A gate for the commands that are started from now on, see ``Gate``; it stands in the place of the last."""
+        gates = self.folder / "gates"
+        gate = Gate(gates / str(len(list(gates.glob("*")))), stage, state, **where)
+        self.environment |= gate.environment
+        return gate
 
     @property
     def env(self) -> dict[str, str]:

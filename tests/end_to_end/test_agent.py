@@ -7,15 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from .conftest import PATIENCE, Project, has_ended
+from ..patience import PATIENCE, wait_for
+from .conftest import Project, has_ended
 
 RANGE = (
     *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
@@ -63,24 +63,8 @@ class Site:
         (found,) = (run for run in self.runs() if run["id"] == name)
         return dict(found)
 
-    def wait_for(self, name: str, stage: str, state: str = "started") -> None:
-        journal = self.project.folder / "workspace" / "runs" / f"{name}.jsonl"
-        self.wait_until(
-            lambda: journal.exists() and f'"state": "{state}"' in "".join(_lines(journal.read_text(), stage))
-        )
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
-
     def loads(self) -> int:
         return int(self.project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'")[0][0])
-
-
-def _lines(text: str, stage: str) -> Iterator[str]:
-    return (line for line in text.splitlines() if f'"stage": "{stage}"' in line)
 
 
 @pytest.fixture
@@ -110,7 +94,7 @@ def test_submitted_run_is_done_later_under_its_own_id(site: Site) -> None:
 def test_two_agents_do_a_run_once(site: Site) -> None:
     agents = [site.agent("--queue", "night") for _ in range(2)]
     names = [site.submit("--queue", "night", *RANGE), site.submit("--queue", "night", "TaxiZones")]
-    site.wait_until(lambda: all(site.run(name)["state"] == "complete" for name in names))
+    wait_for(lambda: all(site.run(name)["state"] == "complete" for name in names))
     for agent in agents:
         agent.terminate()
         assert agent.wait(PATIENCE) == 0
@@ -120,12 +104,14 @@ def test_two_agents_do_a_run_once(site: Site) -> None:
 
 def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> None:
     name = site.submit()
+    gate = site.project.gate("Clean", "started")
     first = site.agent()
-    site.wait_for(name, "Clean")
+    gate.wait(first)
     (luigi,) = psutil.Process(first.pid).children()
     first.kill()
-    site.wait_until(lambda: has_ended(luigi))
+    wait_for(lambda: has_ended(luigi))
     assert site.run(name)["state"] == "running", "nobody could say otherwise"
+    gate.open()
     site.drain()
     done = site.run(name)
     assert (done["state"], done["attempts"]) == ("complete", 2)
@@ -134,9 +120,12 @@ def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> 
 
 def test_agent_told_to_stop_hands_its_run_back(site: Site) -> None:
     name = site.submit()
+    gate = site.project.gate("Clean", "started")
     agent = site.agent()
-    site.wait_for(name, "Clean")
+    gate.wait(agent)
     agent.send_signal(signal.SIGTERM)
+    wait_for(lambda: gate.is_told_to_stop, agent)
+    gate.open()
     assert agent.wait(PATIENCE) == 0
     waiting = site.run(name)
     assert waiting["state"] == "waiting" and "stopped" in waiting["message"]
@@ -213,12 +202,15 @@ def test_waiting_run_is_taken_back(site: Site) -> None:
 
 
 def test_running_run_is_stopped_by_its_agent_which_goes_on_with_the_next(site: Site) -> None:
-    name, other = site.submit(*RANGE[:-1], "2021-01"), site.submit("TaxiZones")
-    site.agent()
-    site.wait_for(name, "Clean")
+    name, other = site.submit(), site.submit("TaxiZones")
+    gate = site.project.gate("Clean", "started")
+    agent = site.agent()
+    gate.wait(agent)
     cancelled = site.project.pipeline("runs", "cancel", name)
     assert cancelled.returncode == 0 and f"run {name} is cancelled; agent " in cancelled.stdout
-    site.wait_until(lambda: site.run(other)["state"] == "complete")
+    wait_for(lambda: gate.is_told_to_stop, agent)
+    gate.open()
+    wait_for(lambda: site.run(other)["state"] == "complete")
     run = site.run(name)
     assert (run["state"], run["exit_code"]) == ("cancelled", 25) and "@" in run["cancelled_by"]
 
@@ -247,7 +239,7 @@ def test_agents_are_listed_and_a_queue_that_nobody_serves_is_told_of(site: Site)
     def queues() -> dict[str, dict[str, Any]]:
         return {one["queue"]: one for one in json.loads(site.project.pipeline("queue", "list", "--json").stdout)}
 
-    site.wait_until(lambda: bool(queues().get("night", {}).get("agents")))
+    wait_for(lambda: bool(queues().get("night", {}).get("agents")))
     (agent,) = queues()["night"]["agents"]
     assert agent["name"].endswith(f":{night.pid}") and agent["is_alive"] and agent["run"] == ""
     submitted = site.project.pipeline("submit", "--queue", "nihgt", "TaxiZones")

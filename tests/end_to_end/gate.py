@@ -1,0 +1,60 @@
+"""A gate at which the stages of a command stop, so that a test can do something in the middle of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..patience import wait_for
+
+HOOKS = Path(__file__).parent / "hooks"
+
+
+@dataclass
+class Gate:
+    """Stands where a stage has ``started``, is ``running`` with a ``share`` of its work done, or is ``done``.
+
+    Every process of a command with the variables of ``environment`` that comes there waits until the gate is opened.
+    It waits in the code of the stage: a signal, a lock and a connection behave as they do while the stage works.
+    """
+
+    folder: Path
+    stage: str
+    state: str
+    month: str | None = None
+    dataset: str = "green"
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        where = {name: getattr(self, name) for name in ("stage", "state", "month", "dataset", "share")}
+        paths = [str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "TESTS_GATE": json.dumps({**where, "folder": str(self.folder)}),
+        }
+
+    @property
+    def stopped(self) -> list[int]:
+        """The processes that are at the gate or were there."""
+        return [int(path.stem) for path in self.folder.glob("*.stopped")]
+
+    def wait(self, process: subprocess.Popen[Any], told: Callable[[], object] = lambda: "") -> int:
+        """Wait until one of the command's processes is at the gate; returns its id."""
+        return wait_for(lambda: self.stopped, process, told)[0]
+
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether the main process has heard that it shall take no more tasks."""
+        return (self.folder / "told to stop").exists()
+
+    def open(self) -> None:
+        (self.folder / "open").touch()

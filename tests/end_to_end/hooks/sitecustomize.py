@@ -1,0 +1,83 @@
+"""Loaded by every Python process of a command that has a ``Gate``, see ``tests/end_to_end/gate.py``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+GATE = json.loads(os.environ["TESTS_GATE"])
+FOLDER = Path(GATE["folder"])
+
+
+class Finder:
+    """Changes a module as soon as it is loaded."""
+
+    def __init__(self, name: str, change: Callable[[Any], None]) -> None:
+        self.name, self.change = name, change
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        assert spec and spec.loader
+        load = spec.loader.exec_module
+
+        def load_and_change(module: ModuleType) -> None:
+            load(module)
+            self.change(module)
+
+        spec.loader.exec_module = load_and_change  # type: ignore[method-assign]
+        return spec
+
+
+def watch_stages(module: Any) -> None:
+    progress = module.StageProgress
+    started, running, done = progress.started, progress.__call__, progress.done
+
+    def _started(self: Any) -> None:
+        started(self)
+        stop(self._about, "started", 1)
+
+    def _running(self: Any, so_far: int, total: int, *more: Any, **named: Any) -> None:
+        running(self, so_far, total, *more, **named)
+        stop(self._about, "running", so_far / total if total else 0)
+
+    def _done(self: Any, *more: Any) -> None:
+        done(self, *more)
+        stop(self._about, "done", 1)
+
+    progress.started, progress.__call__, progress.done = _started, _running, _done
+
+
+def stop(about: dict[str, Any], state: str, share: float) -> None:
+    """Wait here until the gate is opened, if this is where it stands."""
+    here = {"stage": about["stage"], "state": state, "dataset": about["dataset"]}
+    if any(here[name] != GATE[name] for name in here) or share < GATE["share"]:
+        return
+    if GATE["month"] not in (None, about["month"]):
+        return
+    (FOLDER / f"{os.getpid()}.stopped").touch()
+    while FOLDER.exists() and not (FOLDER / "open").exists():
+        time.sleep(0.01)
+
+
+def watch_worker(module: Any) -> None:
+    phase_out = module.Worker._start_phasing_out
+
+    def _phase_out(self: Any) -> None:
+        phase_out(self)
+        (FOLDER / "told to stop").touch()
+
+    module.Worker._start_phasing_out = _phase_out
+
+
+sys.meta_path[:0] = [Finder("pipeline.operations.progress", watch_stages), Finder("luigi.worker", watch_worker)]
