@@ -231,7 +231,7 @@ class CsvReader:
         self.header = header
         self.source_name = source_name
         self.report = report
-        self.width = header.needed  # values in the row read last
+        self.width: int | None = None  # values in the row that had fewest so far
         report.ignored_columns = [header.names[i] for i in header.ignored]
         report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
 
@@ -291,8 +291,11 @@ class CsvReader:
                 return None
         return Columns(columns | {position: pa.nulls(len(lines), pa.string()) for position in missing}, width)
 
+    def _count_values(self, width: int) -> None:
+        self.width = min(width, self.width or width)
+
     def _accept(self, lines: Lines, read: Columns) -> dict[int, pa.Array]:
-        self.width = read.width
+        self._count_values(read.width)
         self.report.repaired.update(read.repaired)
         if read.width > len(self.header.names):
             self.report.surplus_values += len(lines)
@@ -383,7 +386,7 @@ class CsvReader:
             fields, is_closed = split(text)
             if "\0" in text:
                 reason = chunks.NOT_TEXT
-            elif not lines.is_terminated and (len(fields) < self.width or not is_closed):
+            elif not lines.is_terminated and (len(fields) < (self.width or self.header.needed) or not is_closed):
                 reason = chunks.TRUNCATED_LINE
             elif not is_closed:
                 reason = chunks.UNCLOSED_QUOTE
@@ -393,7 +396,7 @@ class CsvReader:
                 reason = chunks.TOO_MANY_VALUES
             else:
                 indices.append(i)
-                self.width = len(fields)
+                self._count_values(len(fields))
                 self.report.surplus_values += len(fields) > names
                 for column, value in zip_longest(texts, fields[:names]):
                     column.append(value or None)

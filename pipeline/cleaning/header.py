@@ -14,6 +14,9 @@ from ..datasets.schema import Column, Dataset, is_leftover
 from ..errors import UnreadableFile
 from .values import not_row_numbers, trimmed
 
+#: What stands between values in files of tools in other languages or with other settings: named, not guessed at.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
 
 @dataclass(frozen=True)
 class Header:
@@ -51,6 +54,11 @@ class Header:
                 unknown[position] = name if column is None else f"{name} ({_ordinal(times[name.lower()])})"
         missing = [name for name in dataset.required if name not in found]
         if missing:
+            for sign, title in _SEPARATORS.items():
+                if len(names) == 1 and dataset.column_for(names[0].partition(sign)[0]):
+                    raise UnreadableFile(
+                        f"{source_name}: the values are separated by {title}, not commas; have it published with commas"
+                    )
             raise UnreadableFile(
                 f"{source_name}: no {dataset.name} file, it lacks {', '.join(missing)}; it begins with "
                 f"{_excerpt(','.join(names))}. Check the file at its publisher, or whether it is another dataset's"

@@ -63,9 +63,18 @@ def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) 
         stream, metadata=metadata, read_dictionary=words, coerce_int96_timestamp_unit=INT96_UNIT, **STREAMING
     )
     done = 0
-    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+    for batch in map(_without_views, file.iter_batches(batch_size=BATCH_ROWS)):
         yield _chunk(batch, header, done, source_name, report)
         done += batch.num_rows
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with plain texts and bytes in place of views, which Arrow cannot take rows of."""
+    for i, field in enumerate(batch.schema):
+        if pa.types.is_string_view(field.type) or pa.types.is_binary_view(field.type):
+            plain = pa.string() if pa.types.is_string_view(field.type) else pa.binary()
+            batch = batch.set_column(i, field.name, batch.column(i).cast(plain))
+    return batch
 
 
 def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, report: Report) -> Chunk:

@@ -202,7 +202,7 @@ def from_arrow(values: pa.Array, column: Column, repaired: Counter[str]) -> Conv
     if column.type in ("int64", "float64"):
         return _number(values, column)
     if column.type == "string":
-        return from_text(_number_text(values), column, repaired)
+        return from_text(_plain_text(values), column, repaired)
     return _time(values)
 
 
@@ -221,7 +221,7 @@ def not_row_numbers(values: pa.Array) -> int:
         return 0
     if not (is_text(values.type) or pa.types.is_floating(values.type)):
         return len(values) - values.null_count
-    texts = as_string(values, Counter()) if is_text(values.type) else _number_text(values)
+    texts = as_string(values, Counter()) if is_text(values.type) else _plain_text(values)
     return pc.sum(pc.invert(pc.match_substring_regex(texts, _WHOLE_NUMBER))).as_py() or 0
 
 
@@ -338,14 +338,15 @@ def _number(values: pa.Array, column: Column) -> Converted:
     return values.cast(column.arrow_type), bad if bad.any() else None
 
 
-def _number_text(values: pa.Array) -> pa.Array:
-    """Numbers and anything else as text; a whole double loses its ``.0``."""
-    if pa.types.is_floating(values.type):
+def _plain_text(values: pa.Array) -> pa.Array:
+    """Numbers, booleans and times as text; a whole double loses its ``.0``."""
+    kind = values.type
+    if pa.types.is_floating(kind):
         return pa.array([_plain(value) for value in values.to_pylist()], pa.string())
-    try:
-        return values.cast(pa.string())
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        raise TypeError(values.type) from None
+    is_time = pa.types.is_date(kind) or pa.types.is_time(kind) or (pa.types.is_timestamp(kind) and kind.tz is None)
+    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_time):
+        raise TypeError(kind)
+    return values.cast(pa.string())
 
 
 def _plain(value: float | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import math
 from collections import Counter
@@ -10,6 +11,7 @@ from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,6 +189,93 @@ def test_a_type_that_can_never_mean_the_column_is_an_error_for_the_file() -> Non
         run(fhv(dropOff_datetime=[1, 2, 3]), "fhv", "parquet")
     with pytest.raises(UnreadableFile, match="column PUlocationID has the type struct"):
         run(fhv(PUlocationID=[{"a": 1}] * 3), "fhv", "parquet")
+
+
+NOT_UTF_8 = pa.array([b"1", b"\xff\x92", b"N"])
+LARGEST = pa.array([2**62, 0, None])
+ODD_COLUMNS = {
+    "half": pa.array([1, 0.5, None], pa.float16()),
+    "view": pa.array(["1", "x", None], pa.string_view()),
+    "bytes view": pa.array([b"1", b"\x92", None], pa.binary_view()),
+    "fixed bytes": pa.array([b"1", b"2", None], pa.binary(1)),
+    "not UTF-8": NOT_UTF_8.view(pa.string()),
+    "not UTF-8, large": NOT_UTF_8.cast(pa.large_binary()).view(pa.large_string()),
+    "not UTF-8, dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1, 1]), NOT_UTF_8.view(pa.string())),
+    "NUL": pa.array(["a\0b", "1\0", None]),
+    "small decimal": pa.array([Decimal("1.5"), Decimal("2.00"), None], pa.decimal32(5, 2)),
+    "large decimal": pa.array([Decimal("1.5"), Decimal("2.00"), None], pa.decimal256(50, 2)),
+    "date": pa.array([2**31 - 1, 0, None], pa.int32()).view(pa.date32()),
+    "date in milliseconds": pa.array([2**62 // 86_400_000 * 86_400_000, 0, None]).view(pa.date64()),
+    "time": LARGEST.view(pa.time64("us")),
+    "milliseconds": LARGEST.view(pa.timestamp("ms")),
+    "zone": LARGEST.view(pa.timestamp("us", "America/New_York")),
+    "zone nobody knows": LARGEST.view(pa.timestamp("us", "Mars/Olympus")),
+    "duration": LARGEST.view(pa.duration("us")),
+    "list of times": pa.array([[2**62], [], None], pa.list_(pa.int64())).cast(pa.list_(pa.timestamp("us"))),
+    "struct": pa.array([{"a": 1}, {"a": None}, None]),
+    "struct of times": pa.array([{"a": TIME}, None, None], pa.struct([("a", pa.timestamp("us", "Mars/Olympus"))])),
+    "map": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+    "categories": pa.array([1, 2, None]).dictionary_encode(),
+    "uuid": pa.array([b"1" * 16] * 3, pa.uuid()),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_COLUMNS)
+@pytest.mark.parametrize("int96", [False, True])
+@pytest.mark.parametrize(
+    "column", ["pickup_datetime", "PUlocationID", "SR_Flag", "Affiliated_base_number", "other", "__index_level_0__"]
+)
+def test_an_odd_column_is_rows_and_rejects_or_one_clear_error(column: str, int96: bool, kind: str) -> None:
+    table = {"dispatching_base_num": ["B1"] * 3, "pickup_datetime": [TIME, None, TIME]} | {column: ODD_COLUMNS[kind]}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(table), sink, use_deprecated_int96_timestamps=int96)
+    try:  # each row is either read or refused by the reader or one of these rules, and then written down as JSON
+        result = run(sink.getvalue(), "fhv", "parquet", "pickup_outside_month,missing_times", dt.date(2019, 1, 1))
+    except UnreadableFile as error:
+        assert "\n" not in str(error) and (column in str(error) or "UTF8" in str(error))
+    else:
+        assert result.report.rows_read == result.report.rejected == 3
+        assert all(isinstance(json.loads(original), dict) for original in result.originals)
+
+
+def test_text_that_is_not_utf_8_is_windows_1252_and_counted() -> None:
+    result = run(fhv(Affiliated_base_number=NOT_UTF_8.view(pa.string())), "fhv", "parquet")
+    assert result.column("Affiliated_base_number") == ["1", "\u0178\u2019", "N"]  # upper case of y with diaeresis
+    assert result.report.repaired == {"windows_1252": 1}
+
+
+def test_decimals_are_exact_where_doubles_are_not() -> None:
+    large = [Decimal("9007199254740993"), Decimal("9007199254740993.5"), Decimal("-9007199254740993")]
+    result = run(fhv(PUlocationID=pa.array(large)), "fhv", "parquet")
+    assert result.column("PUlocationID") == [9007199254740993, -9007199254740993]
+    assert result.reasons == [("bad_value", "PUlocationID", 2)]
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+@pytest.mark.parametrize(("unit", "per_second"), [("ms", 1_000), ("us", 1_000_000)])
+def test_times_at_the_limits_of_what_is_held(unit: str, per_second: int, zone: str | None) -> None:
+    first = (dt.datetime.min - dt.datetime(1970, 1, 1)) // dt.timedelta(seconds=1) * per_second
+    last = (dt.datetime.max - dt.datetime(1970, 1, 1)) // dt.timedelta(seconds=1) * per_second + per_second - 1
+    times = pa.array([-(2**63) + 1, first - 1, first, last, last + 1, 2**63 - 1]).view(pa.timestamp(unit, zone))
+    table = {"dispatching_base_num": ["B1"] * 6, "pickup_datetime": times}
+    result = run(parquet(pa.table(table)), "fhv", "parquet")
+    assert result.column("pickup_datetime")[0] == dt.datetime.min
+    assert result.column("pickup_datetime")[1].replace(microsecond=0) == dt.datetime.max.replace(microsecond=0)
+    assert [line for _, _, line in result.reasons] == [1, 2, 5, 6]
+
+
+def test_a_zone_that_leads_out_of_the_years_makes_rejects() -> None:
+    last = (dt.datetime.max - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1)
+    times = pa.array([last, 0, last - 1]).view(pa.timestamp("us", "+05:00"))
+    result = run(fhv(dropOff_datetime=times), "fhv", "parquet")
+    assert result.column("dropOff_datetime") == [dt.datetime(1970, 1, 1, 5)]
+    assert [line for _, _, line in result.reasons] == [1, 3]
+
+
+def test_a_footer_whose_text_is_not_utf_8_is_damage() -> None:
+    data = parquet(pa.table({"dispatching_base_num": ["B1"], "pickup_datetime": [TIME]}))
+    with pytest.raises(UnreadableFile, match="the_file: "):
+        run(data.replace(b"pickup_datetime", b"\xffickup_datetime"), "fhv", "parquet")
 
 
 def test_damaged_files() -> None:

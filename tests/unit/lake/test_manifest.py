@@ -21,6 +21,7 @@ def test_json_is_stable_and_complete(make_month: MakeMonth) -> None:
     _, _, manifest = make_month(
         rows_rejected={"b": 1, "a": 2},
         unknown_columns={"neu": 3},
+        repaired={"line_ends": 4, "booleans": 1},
         ignored_columns=("__index_level_0__",),
         unknown_codes={"payment_type": {"9": 4}},
     )
@@ -30,7 +31,17 @@ def test_json_is_stable_and_complete(make_month: MakeMonth) -> None:
     plain = json.loads(text)
     assert plain["month"] == "2020-04"
     assert list(plain["rows_rejected"]) == ["a", "b"]
+    assert list(plain["repaired"]) == ["booleans", "line_ends"]
     assert plain["created_at"] == "2026-01-01T12:30:00+00:00"
+
+
+def test_a_manifest_from_before_repairs_were_counted_has_none(make_month: MakeMonth) -> None:
+    _, _, manifest = make_month()
+    plain = json.loads(manifest.to_json())
+    del plain["repaired"]
+    assert Manifest.from_json(json.dumps(plain)) == manifest
+    summary = {key: value for key, value in manifest.summary().items() if key != "repaired"}
+    assert Manifest.from_summary(summary) == manifest
 
 
 @SAME_FIXTURE
