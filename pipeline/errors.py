@@ -36,6 +36,17 @@ class UsageError(TerminalError, ValueError):
     """A flag, setting, environment variable or argument that cannot be right."""
 
 
+class Unreachable(TerminalError):
+    """A publisher, lake or warehouse that every month needs does not answer; it was waited for as long as a run does.
+
+    ``is_repeated`` if this run has said so before.
+    """
+
+    def __init__(self, message: str, is_repeated: bool = False) -> None:
+        super().__init__(message)
+        self.is_repeated = is_repeated
+
+
 # -- publishers ----------------------------------------------------------------------------------
 
 
@@ -57,6 +68,10 @@ class RefusedByPublisher(TerminalError):
 
 class PublisherTrouble(TransientError):
     """Connection lost, time-out or a 5xx answer."""
+
+
+class NoAnswer(PublisherTrouble):
+    """No connection, or nothing was heard on it within the time-out."""
 
 
 class Throttled(PublisherTrouble):

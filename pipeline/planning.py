@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from . import completeness, figures, publishers, settings
+from . import completeness, figures, publishers, reach, settings
 from .completeness import Job, Snapshot
-from .errors import MissingAtPublisher, PipelineError, TransientError
+from .errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable
 
 if TYPE_CHECKING:
     from .lake.manifest import Manifest
@@ -83,8 +83,9 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
 
     With ``ask`` the publisher is asked about months that are not loaded and about loaded ones whose last look is
     older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
+    Raises ``Unreachable`` if something has to be fetched and the publisher does not answer.
     """
-    with completeness.scheduling() as snapshot:
+    with completeness.scheduling() as snapshot, reach.planning():
         for warehouse in warehouses:
             snapshot.ledger(warehouse)  # one that does not answer is found out now, not after hours of work
         if ask:
@@ -112,19 +113,32 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
 def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
     """Plan the zone table. Where the publisher has none it is left out with a warning: it never fails a month."""
     job = zones_job(job)
-    with completeness.scheduling():
+    with completeness.scheduling() as snapshot, reach.planning():
         reason = completeness.reason(job, "zones", None, warehouses)
         if reason is None:
             return Plan([Entry("zones", None, COMPLETE)])
         if ask and completeness.lake_reason(job, "zones", None) is not None:
+            if not _can_be_fetched(snapshot, job, "zones", [None]):
+                return Plan([Entry("zones", None, TO_DO, reason)])
             try:
-                publishers.look(job.publisher_object, "zones", None)
+                publishers.look(job.publisher_object, "zones", None, policy=settings.retry_policy())
             except MissingAtPublisher as error:
                 LOGGER.warning("zones are left out: %s", error)
                 return Plan([Entry("zones", None, MISSING, reason)])
             except PipelineError as error:
                 LOGGER.warning("zones: %s", error)  # trouble may pass until their turn comes
         return Plan([Entry("zones", None, TO_DO, reason)])
+
+
+def check_source(job: Job, dataset: str, month: dt.date | None) -> None:
+    """Raise what a plan would, if the month has to be fetched, and its publisher is not there or has nothing at all."""
+    with completeness.scheduling() as snapshot, reach.planning():
+        if completeness.lake_reason(job, dataset, month) is None:
+            return
+        if month is not None:
+            _absent(snapshot, job, dataset, [month], ask=True, believe=False)
+        elif _can_be_fetched(snapshot, job, dataset, [month]):
+            publishers.check_zones(job.publisher_object, settings.retry_policy())
 
 
 def zones_job(job: Job) -> Job:
@@ -137,9 +151,10 @@ def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses
 
     To do are months that have another ETag or length than the loaded ones, months that have become available, and
     months that an earlier run left half done. Those that differ from what is asked for in other ways, such as rules,
-    are left as they are: that is for a range. A month that cannot be asked about is ``UNASKED`` and left too.
+    are left as they are: that is for a range. A month that cannot be asked about is ``UNASKED`` and left too. Raises
+    ``Unreachable`` if the publisher does not answer.
     """
-    with completeness.scheduling() as snapshot:
+    with completeness.scheduling() as snapshot, reach.planning():
         manifests = {month: snapshot.manifest(job, dataset, month) for month in months}
         loaded = [month for month, found in manifests.items() if found and found.publisher == job.publisher]
         failed = observe(snapshot, job, dataset, loaded)
@@ -147,8 +162,10 @@ def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses
         not_yet: set[dt.date] = set()
         try:
             not_yet, missing = _absent(snapshot, job, dataset, new, ask=True, believe=False)
-            failed |= {month: MissingAtPublisher("a gap: later months are there") for month in missing}
+            failed |= {month: MissingAtPublisher("a gap") for month in missing}
             failed |= observe(snapshot, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
+        except Unreachable:
+            raise
         except PipelineError as error:
             failed |= dict.fromkeys(new, error)
         return Plan(
@@ -219,7 +236,49 @@ def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.
         seen = [manifest.source.fetched_at, *([dt.datetime.fromisoformat(observed["checked_at"])] if observed else [])]
         if max(seen) < oldest:
             due.append(month)
-    observe(snapshot, job, dataset, due)
+    is_news = job.publisher not in snapshot.publishers
+    try:
+        failed = observe(snapshot, job, dataset, due)
+    except PipelineError as error:
+        if is_news:
+            LOGGER.warning("loaded months are not asked about again: %s", error)
+        return
+    if failed:
+        LOGGER.warning("%s: %s", *summary(dataset, failed))
+
+
+def summary(dataset: str, failed: Mapping[dt.date | None, PipelineError | str]) -> tuple[str, str]:
+    """Which months could not be asked about, the first by its name, and why that one."""
+    month, error = next(iter(failed.items()))
+    others = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+    return f"{publishers.describe(dataset, month)}{others} {UNASKED}", str(error)
+
+
+def check_publisher(snapshot: Snapshot, job: Job) -> None:
+    """Raise ``Unreachable`` or ``RefusedByPublisher`` if nothing can be asked of the publisher; it is tried once."""
+    found = snapshot.publishers
+    if job.publisher not in found:
+        found[job.publisher] = None
+        try:
+            publishers.check_reachable(job.publisher_object, settings.retry_policy())
+        except PipelineError as error:
+            found[job.publisher] = error
+    if (trouble := found[job.publisher]) is not None:
+        raise trouble
+
+
+def _can_be_fetched(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]) -> bool:
+    """Whether the publisher answers. False if it does not and need not, because an earlier run fetched all of them."""
+    from .stages.download import RAW
+    from .stages.scratch import Scratch
+
+    try:
+        check_publisher(snapshot, job)
+        return True
+    except Unreachable:
+        if all(Scratch(job, dataset, month).record(RAW) for month in months):
+            return False
+        raise
 
 
 def observe(
@@ -227,8 +286,12 @@ def observe(
 ) -> dict[dt.date | None, PipelineError]:
     """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month.
 
-    After the first month that took all tries in vain, the others get one try each: the publisher is down.
+    After the first month that took all tries in vain, the others get one try each. Raises ``Unreachable`` if the
+    publisher does not answer at all.
     """
+    if not months:
+        return {}
+    check_publisher(snapshot, job)
     failed: dict[dt.date | None, PipelineError] = {}
     patience = settings.retry_policy()
 
@@ -266,38 +329,49 @@ def _absent(
         return set(), set()
     publisher = job.publisher_object
     if not ask and not publisher.is_local:
-        known = {month: snapshot.observation(job, dataset, month) or {} for month in months}
-        return (
-            {month for month in months if known[month].get("absent") == NOT_YET},
-            {month for month in months if known[month].get("absent") == MISSING},
-        )
-    believed = _believed(snapshot, job, dataset, months) if believe else {}
+        found = {month: state for month in months if (state := _known_absence(snapshot, job, dataset, month))}
+    else:
+        found = _believed(snapshot, job, dataset, months) if believe else {}
+        unknown = [month for month in months if month not in found]
+        if unknown and _can_be_fetched(snapshot, job, dataset, unknown):
+            found |= _ask_for(snapshot, job, dataset, unknown)
+    return (
+        {month for month, state in found.items() if state == NOT_YET},
+        {month for month, state in found.items() if state == MISSING},
+    )
+
+
+def _ask_for(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+    """Those of the months that the publisher does not have, with their state, which is kept with the lake."""
+    publisher = job.publisher_object
     loaded = [
         month
         for month, manifest in snapshot.manifests(job, dataset).items()
         if month is not None and manifest.publisher == job.publisher
     ]
-    survey = publishers.survey(
-        publisher,
-        dataset,
-        [month for month in months if month not in believed],
-        newest_known=newest_published().get(dataset),
-        probe=max(loaded, default=None),
-        policy=settings.retry_policy(),
-    )
+    try:
+        survey = publishers.survey(
+            publisher,
+            dataset,
+            months,
+            newest_known=newest_published().get(dataset),
+            probe=max(loaded, default=None),
+            policy=settings.retry_policy(),
+        )
+    except Throttled:
+        raise publishers.unreachable(publisher, "it refuses files that must exist: too many requests") from None
+    found = {month: state for state, some in ((NOT_YET, survey.not_yet), (MISSING, survey.missing)) for month in some}
     now = dt.datetime.now(dt.UTC).isoformat()
     if not publisher.is_local:
-        found = {NOT_YET: survey.not_yet, MISSING: survey.missing}
-        _keep(
-            snapshot,
-            job,
-            dataset,
-            {month: {"absent": state, "checked_at": now} for state, some in found.items() for month in some},
-        )
-    return (
-        {*survey.not_yet, *(month for month, state in believed.items() if state == NOT_YET)},
-        {*survey.missing, *(month for month, state in believed.items() if state == MISSING)},
-    )
+        updates = {month: {"absent": state, "checked_at": now} for month, state in found.items()}
+        _keep(snapshot, job, dataset, updates)
+    return found
+
+
+def _known_absence(snapshot: Snapshot, job: Job, dataset: str, month: dt.date) -> str | None:
+    """The state of a month that was absent when the publisher was asked last; a month gets too old to appear."""
+    state = (snapshot.observation(job, dataset, month) or {}).get("absent")
+    return MISSING if state == NOT_YET and not publishers.can_still_appear(month) else state
 
 
 def _believed(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
@@ -307,9 +381,10 @@ def _believed(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date])
     oldest = dt.datetime.now(dt.UTC) - dt.timedelta(hours=settings.publisher().absent_max_age)
     believed = {}
     for month in months:
+        state = _known_absence(snapshot, job, dataset, month)
         observed = snapshot.observation(job, dataset, month)
-        if observed and observed.get("absent") and dt.datetime.fromisoformat(observed["checked_at"]) >= oldest:
-            believed[month] = observed["absent"]
+        if state and observed and dt.datetime.fromisoformat(observed["checked_at"]) >= oldest:
+            believed[month] = state
     return believed
 
 

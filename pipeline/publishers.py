@@ -12,21 +12,23 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
-from . import datasets
+from . import datasets, reach
 from .errors import (
     MissingAtPublisher,
     NeverOffered,
+    NoAnswer,
     PipelineError,
     PublisherTrouble,
     RefusedByPublisher,
     Throttled,
     TransientError,
+    Unreachable,
     UsageError,
 )
 
@@ -56,12 +58,18 @@ DTC_FIRST = {
 }
 DTC_LAST = dt.date(2021, 7, 1)
 
+#: How many months after its end an absent month counts as not yet published. TLC publishes a month some two to three
+#: months after its end, so half a year leaves room; what is absent for longer is a gap, whoever the publisher is.
+APPEARS_WITHIN = 6
 #: How many months past the newest asked one are tried, to tell a gap from a month that is not published yet.
-LOOK_AHEAD = 6
+LOOK_AHEAD = APPEARS_WITHIN
 #: How many months before the oldest asked one are tried before an address is called wrong.
 LOOK_BACK = 12
 #: Requests under way at once.
 CONCURRENT = 6
+
+#: Files that are asked for to see whether a publisher answers at all. Both layouts have them, but any answer will do.
+WITNESSES: tuple[tuple[str, Month | None], ...] = (("zones", None), ("yellow", DTC_LAST))
 
 #: What to do about a file that is not there: the end of messages.
 LEAVE_OUT = "leave it out, or use another [publisher] name or url"
@@ -377,15 +385,15 @@ class Policy:
     """How long to wait and how often to try. Times in seconds.
 
     ``timeout`` is the longest silence on a connection. Between two tries lies a random time up to ``backoff`` doubled
-    with each try (full jitter), at most ``max_backoff``, after the time that the other side asked for. Who is asked
-    to stay away for longer than ``longest_wait`` gives up at once.
+    with each try (full jitter), after the time that the other side asked for; both together at most ``max_backoff``.
+    No try begins later than ``patience`` after the first one.
     """
 
     timeout: float = 60
     attempts: int = 5
     backoff: float = 2
     max_backoff: float = 120
-    longest_wait: float = 900
+    patience: float = float("inf")
 
 
 def retrying(function: Callable[[], T], policy: Policy, *, sleep: Callable[[float], None] = time.sleep) -> T:
@@ -400,8 +408,10 @@ def retrying(function: Callable[[], T], policy: Policy, *, sleep: Callable[[floa
 
     retry: tenacity.Retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransientError) and error.at_once),
-        stop=lambda state: state.attempt_number >= policy.attempts or asked_for(state) > policy.longest_wait,
-        wait=lambda state: asked_for(state) + jitter(state),
+        stop=tenacity.stop_any(
+            tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.patience)
+        ),
+        wait=lambda state: min(asked_for(state) + jitter(state), policy.max_backoff),
         sleep=sleep,
         reraise=True,
     )
@@ -447,8 +457,8 @@ def ask(
 ) -> requests.Response:
     """One request, whatever its status; the body is not read yet. The caller closes the response.
 
-    Raises ``PublisherTrouble`` where no answer comes, ``RefusedByPublisher`` where none can come, never with the text
-    of the library, which repeats the address with its credentials.
+    Raises ``NoAnswer`` where none comes, ``RefusedByPublisher`` where none can come, never with the text of the
+    library, which repeats the address with its credentials.
     """
     import requests
 
@@ -463,7 +473,7 @@ def ask(
             allow_redirects=True,
         )
     except requests.Timeout:
-        raise PublisherTrouble(f"{place}: no answer within {policy.timeout:g} s; try again later") from None
+        raise NoAnswer(f"{place}: no answer within {policy.timeout:g} s; try again later") from None
     except requests.TooManyRedirects:
         raise RefusedByPublisher(f"{place} redirects in a circle; check [publisher] url") from None
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError):
@@ -472,9 +482,9 @@ def ask(
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             text = "its certificate cannot be verified; name the authority's file in REQUESTS_CA_BUNDLE"
             raise RefusedByPublisher(f"{place}: {text}") from None
-        raise PublisherTrouble(f"{place}: the TLS connection failed; try again later") from None
+        raise NoAnswer(f"{place}: the TLS connection failed; try again later") from None
     except requests.RequestException as error:
-        raise PublisherTrouble(f"{place}: {_root_cause(error)}; check the network, or try again later") from None
+        raise NoAnswer(f"{place}: {_root_cause(error)}; check the network, or try again later") from None
 
 
 def _root_cause(error: BaseException) -> str:
@@ -540,6 +550,50 @@ def refused_or_absent(
     return Throttled(f"{place}, and so do files that must exist: too many requests; try again later")
 
 
+def check_reachable(publisher: Publisher, policy: Policy) -> None:
+    """Raise ``Unreachable`` if the publisher has an answer to no question at all, whichever file is asked for.
+
+    One HEAD where it answers, be it that the file is not there. Where it does not: the tries of ``policy``, and no more
+    than its ``patience`` in all, however many addresses its name has. A folder is only looked at.
+    """
+    if publisher.scheme == "file":
+        check_folder(publisher)
+    if publisher.is_local:
+        return
+    policy = replace(policy, timeout=min(policy.timeout, policy.patience / len(WITNESSES)))
+    try:
+        reach.answer_of(lambda: retrying(lambda: _ask_witnesses(publisher, policy), policy), policy.patience)
+    except TimeoutError:
+        raise unreachable(publisher, f"no answer within {policy.patience:g} s") from None
+    except TransientError as error:
+        raise unreachable(publisher, str(error)) from None
+
+
+def _ask_witnesses(publisher: Publisher, policy: Policy) -> None:
+    """Return if the publisher answers for one of the files; else raise ``PublisherTrouble`` with the cause alone."""
+    with web_session() as session:
+        for witness in WITNESSES:
+            try:
+                with ask(session, "HEAD", publisher, *witness, policy) as answer:
+                    error = refusal(publisher, *witness, answer.status_code, answer.headers)
+            except NoAnswer as silence:
+                cause = str(silence).removeprefix(f"{publisher.address(*witness)}: ").partition("; ")[0]
+                trouble = PublisherTrouble(cause)
+                continue
+            if not isinstance(error, TransientError) or answer.status_code == 403:
+                return
+            trouble = PublisherTrouble(f"it answers {answer.status_code} to everything", error.retry_after)
+    raise trouble
+
+
+def unreachable(publisher: Publisher, cause: str) -> Unreachable:
+    """The error of a publisher that answers no question, by its address and not by that of a file."""
+    return Unreachable(
+        f"publisher {publisher.name} cannot be reached at {_without_credentials(publisher.base_url)}: {cause}; "
+        "check the network and [publisher] url, or try again later"
+    )
+
+
 def describe(dataset: str, month: Month | None) -> str:
     """``green 2020-04``, or the dataset alone where it has no months: the beginning of messages."""
     return dataset if month is None else f"{dataset} {month:%Y-%m}"
@@ -570,6 +624,8 @@ def look(
         return _look_at_file(publisher, dataset, month)
     with web_session() as session:
         version = _look_at_web(session, publisher, dataset, [month], probe, policy or Policy())[month]
+    if isinstance(version, TransientError):
+        raise version
     if version is None:
         place = f"{describe(dataset, month)}: {publisher.address(dataset, month)}"
         raise MissingAtPublisher(f"{place} is not there; {LEAVE_OUT}")
@@ -591,11 +647,22 @@ def _look_at_file(publisher: Publisher, dataset: str, month: Month | None) -> Ve
 
 
 def check_folder(publisher: Publisher) -> None:
-    """Raise ``RefusedByPublisher`` if the base folder of a ``file:`` publisher is not a folder that can be read."""
+    """Raise ``RefusedByPublisher`` if a ``file:`` publisher is no folder that can be read, or has none of its own."""
     if not publisher.folder.is_dir():
         raise RefusedByPublisher(f"[publisher] url: the folder {publisher.folder} is not there; correct the setting")
     if not os.access(publisher.folder, os.R_OK | os.X_OK):
         raise RefusedByPublisher(f"[publisher] url: {publisher.folder} cannot be read; permit it to this user")
+    if not publisher.path("zones").parent.is_dir():
+        _check_months_folders(publisher)
+
+
+def _check_months_folders(publisher: Publisher) -> None:
+    folders = {publisher.months_folder(name) for name in datasets.MONTHLY}
+    if not any((publisher.folder / folder).is_dir() for folder in folders):
+        raise RefusedByPublisher(
+            f"[publisher] url: {publisher.folder} has none of the folders {', '.join(sorted(folders))} "
+            f"of the publisher {publisher.name}; correct the setting, or [publisher] name"
+        )
 
 
 def _look_at_web(
@@ -605,35 +672,57 @@ def _look_at_web(
     months: Sequence[Month | None],
     probe: Month | None,
     policy: Policy,
-) -> dict[Month | None, Version | None]:
-    """Versions of several files, None for those that are not there; one HEAD each and one probe for all their 403s."""
+) -> dict[Month | None, Version | TransientError | None]:
+    """Versions of several files, None for those that are not there; one HEAD each and one probe for all their 403s.
+
+    What remains of trouble with one of them after the tries of ``policy`` stands in its place.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
-    def head(month: Month | None) -> tuple[int, Mapping[str, str]]:
-        with ask(session, "HEAD", publisher, dataset, month, policy) as answer:
-            if answer.status_code not in (405, 501):
+    def head(month: Month | None) -> tuple[int, Mapping[str, str]] | NoAnswer:
+        try:
+            with ask(session, "HEAD", publisher, dataset, month, policy) as answer:
+                if answer.status_code not in (405, 501):
+                    return answer.status_code, answer.headers
+            # A server that knows no HEAD: begin a GET, and read nothing of the body.
+            with ask(session, "GET", publisher, dataset, month, policy) as answer:
                 return answer.status_code, answer.headers
-        # A server that knows no HEAD: begin a GET, and read nothing of the body.
-        with ask(session, "GET", publisher, dataset, month, policy) as answer:
-            return answer.status_code, answer.headers
+        except NoAnswer as error:
+            return error
 
-    def attempt() -> dict[Month | None, Version | None]:
-        with ThreadPoolExecutor(min(CONCURRENT, len(months))) as pool:
-            answers = dict(zip(months, pool.map(head, months), strict=True))
-        found: dict[Month | None, Version | None] = {}
+    found: dict[Month | None, Version | TransientError | None] = {}
+
+    def attempt() -> None:
+        left = [month for month in months if month not in found or isinstance(found[month], TransientError)]
+        with ThreadPoolExecutor(min(CONCURRENT, len(left))) as pool:
+            answers = dict(zip(left, pool.map(head, left), strict=True))
         ambiguous = None
-        for month, (status, headers) in answers.items():
+        for month, answer in answers.items():
+            if isinstance(answer, NoAnswer):
+                found[month] = answer
+                continue
+            status, headers = answer
             error = refusal(publisher, dataset, month, status, headers)
             if status == 403 and publisher.hides_absence:
                 # The probe comes after all of them: if it passes now, none of them was throttled.
                 ambiguous = ambiguous or refused_or_absent(session, publisher, dataset, month, probe, policy)
                 error = ambiguous
-            if error is not None and not isinstance(error, MissingAtPublisher):
+            if isinstance(error, TransientError) and error is not ambiguous:
+                found[month] = error
+            elif error is not None and not isinstance(error, MissingAtPublisher):
                 raise error
-            found[month] = None if error else Version.from_headers(headers)
-        return found
+            else:
+                found[month] = None if error else Version.from_headers(headers)
+        for month in left:
+            if isinstance(trouble := found[month], TransientError):
+                raise trouble
 
-    return retrying(attempt, policy)
+    try:
+        retrying(attempt, policy)
+    except TransientError as error:
+        if error not in found.values():
+            raise  # not about a single file
+    return found
 
 
 def sha256_of(publisher: Publisher, dataset: str, month: Month | None = None) -> str:
@@ -649,7 +738,9 @@ def sha256_of(publisher: Publisher, dataset: str, month: Month | None = None) ->
 
 @dataclass(frozen=True)
 class Survey:
-    """Asked months, sorted: ``published`` (or presumed so), ``not_yet`` (later than ``newest``), ``missing`` (gaps).
+    """Asked months, sorted: ``published`` (or presumed so), ``not_yet`` (absent, may still appear), ``missing`` (gaps).
+
+    A month may still appear if it is later than ``newest`` and ``can_still_appear``.
 
     ``versions`` holds those that were seen on the way. ``newest`` is the newest month known to be published, whether
     it was asked for or not.
@@ -676,8 +767,9 @@ def survey(
 
     A folder is listed once. ``sample`` has every month that is over. The dtc archive is closed: what lies within its
     time is presumed there. Elsewhere HEADs go back from the newest asked month to the first that exists; all before it
-    are presumed published, and the download finds out about gaps. If the newest asked month is absent, the
-    ``LOOK_AHEAD`` months after it are tried too: where one of those exists, the absent one is a gap.
+    are presumed published, and the download finds out about gaps. If the newest asked month is absent and may still
+    appear, the ``LOOK_AHEAD`` months after it are tried too: where one of those exists, the absent one is a gap.
+    A month that the publisher has trouble with, while it answers otherwise, is presumed published too.
 
     ``newest_known`` is the newest month of the official files that we have figures of; it counts at tlc's own address
     only. ``probe`` is the last month that was loaded from this publisher. Months up to either are presumed published
@@ -687,29 +779,29 @@ def survey(
     today = today or dt.date.today()
     if publisher.scheme == "file":
         versions = _listing(publisher, dataset)
-        return _sorted_out(asked, set(asked) - versions.keys(), versions, max(versions, default=None))
+        return _sorted_out(asked, set(asked) - versions.keys(), versions, max(versions, default=None), today)
     _, last = publisher.months_offered(dataset)
     if publisher.scheme == "sample":
         newest = min(_plus(today.replace(day=1), -1), last or dt.date.max)
-        return _sorted_out(asked, {month for month in asked if month > newest}, {}, newest)
+        return _sorted_out(asked, {month for month in asked if month > newest}, {}, newest, today)
     if publisher.name == "dtc" and publisher.is_own_address:
-        return _sorted_out(asked, set(), {}, last)
+        return _sorted_out(asked, set(), {}, last, today)
     presumed = max((m for m in (newest_known if publisher.is_own_address else None, probe) if m), default=None)
     newest_possible = min(today.replace(day=1), last or dt.date.max)
     with web_session() as session:
 
-        def seen(wanted: Sequence[Month]) -> dict[Month, Version | None]:
+        def seen(wanted: Sequence[Month]) -> dict[Month, Version | TransientError | None]:
             if not wanted:
                 return {}
             found = _look_at_web(session, publisher, dataset, wanted, probe or presumed, policy or Policy())
             return {month: version for month, version in found.items() if month is not None}
 
-        found: dict[Month, Version | None] = {}
-        for window in _windows([month for month in reversed(asked) if presumed is None or month > presumed]):
+        found: dict[Month, Version | TransientError | None] = {}
+        for window in _windows([each for each in reversed(asked) if presumed is None or each > presumed]):
             found |= seen(window)
             if any(found.values()):
                 break
-        if asked and asked[-1] in found and found[asked[-1]] is None:
+        if asked and asked[-1] in found and found[asked[-1]] is None and can_still_appear(asked[-1], today):
             ahead = [_plus(asked[-1], step) for step in range(1, LOOK_AHEAD + 1)]
             found |= seen([month for month in ahead if month <= newest_possible])
         if found and presumed is None and not any(found.values()):
@@ -717,22 +809,54 @@ def survey(
             with_zones = _look_at_web(session, publisher, "zones", [None], None, policy or Policy())[None]
             found |= {} if with_zones else seen([_plus(asked[0], -step) for step in range(1, LOOK_BACK + 1)])
             if not with_zones and not any(found.values()):
-                raise RefusedByPublisher(
-                    f"[publisher] url: neither {dataset} months around {asked[0]:%Y-%m} nor the zone table are below "
-                    f"{_without_credentials(publisher.base_url)}; correct the setting"
-                )
-    versions = {month: version for month, version in found.items() if version is not None}
-    absent = found.keys() - versions.keys()
-    return _sorted_out(asked, absent, versions, max([*versions, *([presumed] if presumed else [])], default=None))
+                raise nothing_there(publisher, f"{dataset} months around {asked[0]:%Y-%m}")
+    versions = {month: version for month, version in found.items() if isinstance(version, Version)}
+    absent = {month for month, version in found.items() if version is None}
+    seen_last = max([*versions, *([presumed] if presumed else [])], default=None)
+    return _sorted_out(asked, absent, versions, seen_last, today)
+
+
+def can_still_appear(month: Month, today: dt.date | None = None) -> bool:
+    """Whether a month that a publisher does not have may just not be published yet; see ``APPEARS_WITHIN``."""
+    return _plus(month, 1 + APPEARS_WITHIN) > (today or dt.date.today())
+
+
+def check_zones(publisher: Publisher, policy: Policy) -> None:
+    """Raise ``RefusedByPublisher`` if a mirror has neither the zone table nor a month that all datasets have."""
+    if publisher.is_local or publisher.is_own_address:
+        return
+    statuses = set()
+    with web_session() as session:
+        for name in ("zones", *datasets.MONTHLY):
+            try:
+                with ask(session, "HEAD", publisher, name, None if name == "zones" else DTC_LAST, policy) as answer:
+                    statuses.add(answer.status_code)
+            except NoAnswer:
+                return  # about this file: the publisher was reached before
+    if 404 in statuses and statuses <= {403, 404}:
+        raise nothing_there(publisher, f"months of {DTC_LAST:%Y-%m}")
+
+
+def nothing_there(publisher: Publisher, months: str) -> RefusedByPublisher:
+    """The error of a web address where neither ``months`` nor the zone table are."""
+    return RefusedByPublisher(
+        f"[publisher] url: neither {months} nor the zone table are below {_without_credentials(publisher.base_url)}; "
+        "correct the setting"
+    )
 
 
 def _sorted_out(
-    asked: Sequence[Month], absent: set[Month], versions: Mapping[Month, Version], newest: Month | None
+    asked: Sequence[Month],
+    absent: set[Month],
+    versions: Mapping[Month, Version],
+    newest: Month | None,
+    today: dt.date,
 ) -> Survey:
+    not_yet = {month for month in absent if can_still_appear(month, today) and (newest is None or month > newest)}
     return Survey(
         published=tuple(month for month in asked if month not in absent),
-        not_yet=tuple(month for month in asked if month in absent and (newest is None or month > newest)),
-        missing=tuple(month for month in asked if month in absent and newest is not None and month < newest),
+        not_yet=tuple(month for month in asked if month in not_yet),
+        missing=tuple(month for month in asked if month in absent - not_yet),
         versions={month: version for month, version in versions.items() if month in asked},
         newest=newest,
     )
@@ -741,12 +865,7 @@ def _sorted_out(
 def _listing(publisher: Publisher, dataset: str) -> dict[Month, Version]:
     """Versions of all months of a dataset in a ``file:`` publisher's folder."""
     check_folder(publisher)
-    folders = {publisher.months_folder(name) for name in datasets.MONTHLY}
-    if not any((publisher.folder / folder).is_dir() for folder in folders):
-        raise RefusedByPublisher(
-            f"[publisher] url: {publisher.folder} has none of the folders {', '.join(sorted(folders))} "
-            f"of the publisher {publisher.name}; correct the setting, or [publisher] name"
-        )
+    _check_months_folders(publisher)
     folder = publisher.folder / publisher.months_folder(dataset)
     pattern = re.compile(rf"{dataset}_tripdata_([0-9]{{4}})-(0[1-9]|1[0-2])\.{re.escape(publisher.format)}")
     found = {}

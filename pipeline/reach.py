@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from .errors import UsageError
 
+T = TypeVar("T")
+
 #: Seconds of silence after which somebody who waits for the answer is told that there is none.
 PATIENCE = 15.0
+
+#: Seconds after which a run that is being planned gives up a server without which it can do nothing, and a stage the
+#: one that all the others need too: within a minute a person knows.
+RUN_PATIENCE = 40.0
 
 _limit = float("inf")
 
@@ -32,9 +41,34 @@ def somebody_waits(seconds: float = PATIENCE) -> Iterator[None]:
         _limit = before
 
 
+def planning() -> AbstractContextManager[None]:
+    """Within this context, before a run does anything, no server is waited for longer than ``RUN_PATIENCE``."""
+    return somebody_waits(RUN_PATIENCE)
+
+
 def at_most(seconds: float) -> float:
     """``seconds``, or fewer while somebody waits."""
     return min(seconds, _limit)
+
+
+def answer_of(function: Callable[[], T], seconds: float) -> T:
+    """What ``function`` returns; ``TimeoutError`` if that takes longer than ``seconds``.
+
+    Time-outs of requests count for each address that a name has, and not at all while the name is looked up. Who is
+    given up so goes on in a thread of its own, which ends with the process.
+    """
+    if seconds == float("inf"):
+        return function()
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="question", daemon=True).start()
+    return answer.result(seconds)
 
 
 def emulator(variable: str) -> str | None:

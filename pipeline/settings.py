@@ -417,12 +417,15 @@ def open_warehouse(label: str) -> Any:
 
 
 def retry_policy() -> Any:
+    """The waits and tries of ``[publisher]``, cut short while somebody waits."""
     from .publishers import Policy
+    from .reach import at_most
 
     settings = publisher()
     return Policy(
-        timeout=settings.timeout,
+        timeout=at_most(settings.timeout),
         attempts=settings.attempts,
         backoff=settings.backoff,
         max_backoff=settings.max_backoff,
+        patience=at_most(float("inf")),
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import socket
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from pipeline import publishers
-from pipeline.errors import MissingAtPublisher, PublisherTrouble, RefusedByPublisher, Throttled
+from pipeline.errors import MissingAtPublisher, PublisherTrouble, RefusedByPublisher, Throttled, Unreachable
 from pipeline.publishers import Policy, Publisher, Survey, Version
 from tests.patience import PATIENCE
 from tests.servers.http import ALWAYS, Fault, HttpServer
@@ -163,6 +165,75 @@ def test_credentials_are_sent(tlc: HttpServer) -> None:
     assert tlc.requests[0].headers["Authorization"].startswith("Basic ")
 
 
+# -- whether it answers at all ---------------------------------------------------------------------
+
+
+def test_one_question_where_a_publisher_answers_whatever_it_says(tlc: HttpServer) -> None:
+    for status in (200, 403, 404, 401):
+        tlc.clear()
+        tlc.program("*", Fault(status=status, times=ALWAYS))
+        publishers.check_reachable(publishers.get("tlc", tlc.url), QUICK)
+        assert tlc.asked() == [ZONES]
+
+
+def test_trouble_with_one_file_is_not_the_publishers(tlc: HttpServer) -> None:
+    tlc.program(ZONES, Fault(status=503, retry_after="800", times=ALWAYS))
+    publishers.check_reachable(publishers.get("tlc", tlc.url), QUICK)
+    assert len(tlc.requests) == 2
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_trouble_with_everything_is_the_publishers(tlc: HttpServer, status: int) -> None:
+    tlc.program("*", Fault(status=status, times=ALWAYS))
+    host = tlc.url.removeprefix("http://")
+    with pytest.raises(Unreachable) as caught:
+        publishers.check_reachable(publishers.get("tlc", f"http://user:planted@{host}/x?key=planted"), QUICK)
+    assert str(caught.value) == (
+        f"publisher tlc cannot be reached at {tlc.url}/x: it answers {status} to everything; "
+        "check the network and [publisher] url, or try again later"
+    )
+    assert len(tlc.requests) == 2 * QUICK.attempts
+
+
+def test_a_long_wait_that_is_asked_for_is_not_waited_for_while_a_run_is_planned(tlc: HttpServer) -> None:
+    tlc.program("*", Fault(status=503, retry_after="800", times=ALWAYS))
+    with pytest.raises(Unreachable, match="answers 503"):
+        publishers.check_reachable(publishers.get("tlc", tlc.url), Policy(attempts=5, patience=40))
+    assert len(tlc.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent", "full", "no name", "no TLS"])
+def test_no_answer_is_one_error_by_the_publishers_address(tlc: HttpServer, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if kind == "refused":
+            listener.close()
+        if kind == "full":
+            for _ in range(4):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(listener.getsockname())
+        if kind == "no name":
+            url = "http://no-such-host.invalid"
+        if kind == "no TLS":
+            url = tlc.url.replace("http:", "https:")
+        with pytest.raises(Unreachable) as caught:
+            publishers.check_reachable(publishers.get("dtc", url), Policy(timeout=0.2, attempts=1))
+    assert str(caught.value).startswith(f"publisher dtc cannot be reached at {url}: ")
+    assert ".csv" not in str(caught.value)
+
+
+def test_patience_ends_even_where_a_request_does_not(tlc: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name may take minutes to look up, and has as many time-outs as addresses."""
+    never = threading.Event()
+    monkeypatch.setattr(publishers, "web_session", lambda: never.wait(600))
+    try:
+        with pytest.raises(Unreachable, match=r"no answer within 0\.1 s"):
+            publishers.check_reachable(publishers.get("tlc", tlc.url), Policy(patience=0.1))
+    finally:
+        never.set()
+
+
 # -- surveys ---------------------------------------------------------------------------------------
 
 
@@ -186,6 +257,20 @@ def test_a_gap_at_the_end_of_what_was_asked(tlc: HttpServer) -> None:
     assert found.missing == (month("2026-07"),) and found.not_yet == ()
     assert found.published == tuple(year(2026, 5, 6)) and found.newest == month("2026-08")
     assert max(tlc.asked()) == path("2026-11")  # never later than today
+
+
+def test_an_old_absence_is_a_gap_though_no_later_month_is_known(tlc: HttpServer) -> None:
+    found = publishers.survey(publishers.get("tlc", tlc.url), "green", year(2026, 9, 12), today=dt.date(2028, 1, 1))
+    assert found.missing == tuple(year(2026, 9, 12)) and found.not_yet == ()
+
+
+def test_trouble_with_one_month_is_left_to_its_download(tlc: HttpServer) -> None:
+    tlc.program(path("2026-08"), Fault(status=500, times=ALWAYS))
+    found = publishers.survey(
+        publishers.get("tlc", tlc.url), "green", year(2026, 5, 8), policy=QUICK, today=dt.date(2026, 11, 21)
+    )
+    assert found.published == tuple(year(2026, 5, 8)) and not found.missing
+    assert tlc.asked() == [path("2026-08")] * QUICK.attempts, "all tries, and then no more questions"
 
 
 def test_nothing_there_yet_but_the_address_is_right(tlc: HttpServer) -> None:
@@ -233,5 +318,5 @@ def test_the_mirror_of_the_archive(tmp_path: Path) -> None:
     put(tmp_path, *(f"green/green_tripdata_2020-{n}.csv.gz" for n in ("03", "04", "05", "08", "10")))
     with HttpServer(tmp_path) as server:
         found = survey(publishers.get("dtc", server.url), year(2020, 3, 11))
-    assert found.not_yet == (month("2020-11"),)
+    assert month("2020-11") in found.missing and not found.not_yet, "an archive gets no new months"
     assert month("2020-10") in found.published and found.newest == month("2020-10")

@@ -299,10 +299,16 @@ def test_retry_after_is_the_least_wait() -> None:
     assert 30 <= flaky.slept[0] <= 31
 
 
-def test_who_asks_for_too_long_a_wait_is_believed() -> None:
+def test_no_wait_is_longer_than_the_setting_whatever_the_server_asks_for() -> None:
+    flaky = Flaky(TransientError("tomorrow", retry_after=86_400))
+    assert flaky.run(Policy(max_backoff=50)) == "done"
+    assert flaky.slept == [50]
+
+
+def test_patience_ends_before_a_wait_that_is_longer_than_it() -> None:
     flaky = Flaky(TransientError("tomorrow", retry_after=86_400))
     with pytest.raises(TransientError, match="tomorrow"):
-        flaky.run(Policy())
+        flaky.run(Policy(max_backoff=50, patience=40))
     assert flaky.slept == []
 
 
@@ -378,8 +384,7 @@ def test_a_folder_is_listed_once(folder: Path) -> None:
     publisher = publishers.get("dtc", f"file:{folder}")
     found = publishers.survey(publisher, "green", months("2020-03", "2020-11"))
     assert found.published == tuple(map(month, ("2020-03", "2020-04", "2020-05", "2020-08")))
-    assert found.missing == (month("2020-06"), month("2020-07"))
-    assert found.not_yet == (month("2020-09"), month("2020-10"), month("2020-11"))
+    assert found.missing == tuple(map(month, ("2020-06", "2020-07", "2020-09", "2020-10", "2020-11")))
     assert found.newest == month("2020-08")
     assert found.versions[month("2020-03")] == publishers.look(publisher, "green", month("2020-03"))
 
@@ -390,17 +395,32 @@ def test_a_gap_is_seen_though_the_newest_was_not_asked_for(folder: Path) -> None
     assert found.versions == {}
 
 
-def test_a_dataset_without_files_is_not_published_yet(folder: Path) -> None:
-    found = publishers.survey(publishers.get("dtc", f"file:{folder}"), "fhv", [month("2020-06")])
-    assert (found.not_yet, found.newest) == ((month("2020-06"),), None)
+def test_only_a_month_that_can_still_appear_is_not_published_yet(folder: Path) -> None:
+    """Whatever the folder holds: nothing of the dataset, or later months, or nothing since a year."""
+    publisher = publishers.get("dtc", f"file:{folder}")
+    for dataset, asked, today, is_gap in (
+        ("fhv", "2020-06", dt.date(2020, 7, 1), False),
+        ("fhv", "2020-06", dt.date(2020, 12, 31), False),
+        ("fhv", "2020-06", dt.date(2021, 1, 1), True),
+        ("green", "2020-09", dt.date(2020, 10, 5), False),
+        ("green", "2020-09", dt.date(2026, 11, 5), True),
+        ("green", "2020-06", dt.date(2020, 9, 1), True),
+    ):
+        found = publishers.survey(publisher, dataset, [month(asked)], today=today)
+        expected = ((month(asked),), ()) if is_gap else ((), (month(asked),))
+        assert (found.missing, found.not_yet) == expected, (dataset, asked, today)
 
 
 def test_the_wrong_folder_is_refused(folder: Path) -> None:
     for publisher in (publishers.get("tlc", f"file:{folder}"), publishers.get("dtc", f"file:{folder}/nowhere")):
-        with pytest.raises(RefusedByPublisher, match=r"\[publisher\] url"):
-            publishers.survey(publisher, "green", [month("2020-03")])
-    with pytest.raises(RefusedByPublisher, match=r"\[publisher\] url"):
-        publishers.look(publishers.get("dtc", f"file:{folder}/nowhere"), "green", month("2020-03"))
+        for ask in (
+            lambda publisher: publishers.survey(publisher, "green", [month("2020-03")]),
+            lambda publisher: publishers.look(publisher, "green", month("2020-03")),
+            lambda publisher: publishers.look(publisher, "zones"),
+            lambda publisher: publishers.check_reachable(publisher, Policy()),
+        ):
+            with pytest.raises(RefusedByPublisher, match=r"\[publisher\] url.*correct the setting"):
+                ask(publisher)
 
 
 def test_looking_at_files(folder: Path) -> None:
