@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from . import reach, settings
 from .operations import logs
-from .operations.command_line import MISTAKES, STOPPED, USAGE, exit_with
+from .operations.command_line import MISTAKES, STOPPED, code_of, exit_with
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -146,7 +146,8 @@ def _ui(args: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, 1 where the answer is no, 2 for a mistake, 130 after Ctrl-C."""
+    """Run one verb. Returns the exit code: 0, 1 where the answer is no, 2 for a mistake, 130 after Ctrl-C, and 35 if a
+    publisher, lake or warehouse that it needs cannot be reached or used."""
     import os
 
     try:
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except MISTAKES as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
+        return code_of(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -159,15 +159,9 @@ def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses
         loaded = [month for month, found in manifests.items() if found and found.publisher == job.publisher]
         failed = observe(snapshot, job, dataset, loaded)
         new = [month for month, found in manifests.items() if found is None and month is not None]
-        not_yet: set[dt.date] = set()
-        try:
-            not_yet, missing = _absent(snapshot, job, dataset, new, ask=True, believe=False)
-            failed |= {month: MissingAtPublisher("a gap") for month in missing}
-            failed |= observe(snapshot, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
-        except Unreachable:
-            raise
-        except PipelineError as error:
-            failed |= dict.fromkeys(new, error)
+        not_yet, missing = _absent(snapshot, job, dataset, new, ask=True, believe=False)
+        failed |= {month: MissingAtPublisher("a gap") for month in missing}
+        failed |= observe(snapshot, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
         return Plan(
             [
                 Entry(dataset, month, NOT_YET)
@@ -244,14 +238,14 @@ def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.
             LOGGER.warning("loaded months are not asked about again: %s", error)
         return
     if failed:
-        LOGGER.warning("%s: %s", *summary(dataset, failed))
+        entries = [Entry(dataset, month, UNASKED, str(error)) for month, error in failed.items()]
+        LOGGER.warning("%s %s: %s", titles(entries), UNASKED, entries[0].reason)
 
 
-def summary(dataset: str, failed: Mapping[dt.date | None, PipelineError | str]) -> tuple[str, str]:
-    """Which months could not be asked about, the first by its name, and why that one."""
-    month, error = next(iter(failed.items()))
-    others = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
-    return f"{publishers.describe(dataset, month)}{others} {UNASKED}", str(error)
+def titles(entries: Sequence[Entry], most: int = 5) -> str:
+    """``green 2020-03, green 2020-04 and 7 more``."""
+    named = [publishers.describe(entry.dataset, entry.month) for entry in entries[:most]]
+    return ", ".join(named) + (f" and {len(entries) - most:,} more" if len(entries) > most else "")
 
 
 def check_publisher(snapshot: Snapshot, job: Job) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
-from . import datasets, reach
+from . import datasets, waiting
 from .errors import (
     MissingAtPublisher,
     NeverOffered,
@@ -396,15 +396,31 @@ class Policy:
     patience: float = float("inf")
 
 
-def retrying(function: Callable[[], T], policy: Policy, *, sleep: Callable[[float], None] = time.sleep) -> T:
-    """What ``function`` returns, called again while it raises a ``TransientError`` and ``policy`` has patience left."""
+def retrying(
+    function: Callable[[], T],
+    policy: Policy,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    say: Callable[[str], None] = waiting.say,
+) -> T:
+    """What ``function`` returns, called again while it raises a ``TransientError`` and ``policy`` has patience left.
+
+    The first long wait between two tries is said.
+    """
     import tenacity
 
     jitter = tenacity.wait_random_exponential(multiplier=policy.backoff, max=policy.max_backoff)
+    has_said = False
 
     def asked_for(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         return (error.retry_after or 0.0) if isinstance(error, TransientError) else 0.0
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        nonlocal has_said
+        if state.upcoming_sleep >= waiting.SAID_AFTER and not has_said and state.outcome:
+            has_said = True
+            say(f"waits {state.upcoming_sleep:.0f} s before it tries again: {state.outcome.exception()}")
 
     retry: tenacity.Retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransientError) and error.at_once),
@@ -412,10 +428,19 @@ def retrying(function: Callable[[], T], policy: Policy, *, sleep: Callable[[floa
             tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.patience)
         ),
         wait=lambda state: min(asked_for(state) + jitter(state), policy.max_backoff),
+        before_sleep=tell,
         sleep=sleep,
         reraise=True,
     )
-    return retry(function)
+    try:
+        return retry(function)
+    finally:
+        if has_said:
+            say("")
+
+
+def _nothing(text: str) -> None:
+    pass
 
 
 def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
@@ -561,8 +586,13 @@ def check_reachable(publisher: Publisher, policy: Policy) -> None:
     if publisher.is_local:
         return
     policy = replace(policy, timeout=min(policy.timeout, policy.patience / len(WITNESSES)))
+
+    def ask_all() -> None:
+        _ask_witnesses(publisher, policy)
+
     try:
-        reach.answer_of(lambda: retrying(lambda: _ask_witnesses(publisher, policy), policy), policy.patience)
+        whom = f"publisher {publisher.name} at {_without_credentials(publisher.base_url)}"
+        waiting.answer_of(lambda: retrying(ask_all, policy, say=_nothing), policy.patience, whom)
     except TimeoutError:
         raise unreachable(publisher, f"no answer within {policy.patience:g} s") from None
     except TransientError as error:

@@ -18,7 +18,7 @@ import luigi.tools.range
 from luigi.task_register import Register
 
 from . import completeness, datasets, planning, publishers, settings
-from .errors import MissingAtPublisher, NeverOffered, PublisherTrouble, UsageError
+from .errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
 from .lake import open_store
 from .operations import journal, progress, worker
 from .planning import MISSING, NO_RULES, TO_DO, UNASKED, Plan
@@ -77,6 +77,9 @@ class TaxiZones(_Warehouses, JobTask):
     def complete(self) -> bool:
         return completeness.reason(planning.zones_job(self.job), "zones", None, self.warehouses) is None
 
+    def check_source(self) -> None:
+        planning.check_source(planning.zones_job(self.job), "zones", None)
+
     def run(self) -> None:
         pass
 
@@ -117,8 +120,8 @@ class AllTrips(_Warehouses, JobTask):
 class RangeMonthly(luigi.tools.range.RangeMonthly):
     """Every month from ``start`` up to, not including, ``stop``: what is incomplete is done, the rest left alone.
 
-    Months that the publisher does not have yet are left out. Months that it lacks though it has later ones fail the
-    range after all others are done.
+    Months that the publisher does not have yet are left out. Months that it lacks though they are too old to appear
+    still, or it has later ones, fail the range after all others are done.
     """
 
     of = luigi.TaskParameter(description="task to complete for each month: MonthlyTrips or AllTrips")
@@ -215,7 +218,8 @@ class Refresh(_Warehouses, JobTask):
     """Asks the publisher now about every month since ``since`` and reloads what it republished or added. For cron.
 
     Nothing else is touched: months that differ in other ways, such as rules, are for a range. Gaps at the publisher
-    are no failure here, and months that cannot be asked about are left for the next time, unless that is all of them.
+    are told and are no failure here, and months that cannot be asked about are left for the next time. Planning fails
+    if the publisher does not answer at all.
     """
 
     title = "Refresh"
@@ -250,26 +254,31 @@ class Refresh(_Warehouses, JobTask):
                 months = planning.months_between(self.since, dt.date.today() + dt.timedelta(days=1))
                 offered = [month for month in months if _is_offered(self, name, month)]
                 plan.entries += planning.refresh(self.job, name, offered, self.warehouses).entries
-        for entry in plan.entries:
-            if entry.state == UNASKED or entry.reason == planning.WITHDRAWN:
-                LOGGER.warning("%s: %s: %s", publishers.describe(entry.dataset, entry.month), entry.state, entry.reason)
+        self._tell(plan)
+        asked = [entry for entry in plan.entries if entry.month]
+        if asked and all(entry.state == UNASKED for entry in asked):
+            raise Unreachable(f"not a single month could be asked about; nothing was changed: {asked[0].reason}")
         return plan
 
-    @property
-    def asked_in_vain(self) -> bool:
-        """Whether not a single month could be asked about."""
-        unasked = [entry for entry in self.plan.months(UNASKED) if entry.month]
-        return bool(unasked) and len(unasked) == len([entry for entry in self.plan.entries if entry.month])
+    def _tell(self, plan: Plan) -> None:
+        """One line for each kind of month that could not be loaded."""
+        missing = [entry for entry in plan.months(MISSING) if entry.reason != planning.WITHDRAWN]
+        withdrawn = [entry for entry in plan.months(MISSING) if entry.reason == planning.WITHDRAWN]
+        if missing:
+            LOGGER.warning("missing at %s: %s", self.publisher, planning.titles(missing))
+        if withdrawn:
+            LOGGER.warning("%s: %s", planning.titles(withdrawn), planning.WITHDRAWN)
+        if unasked := plan.months(UNASKED):
+            LOGGER.warning("%s %s: %s", planning.titles(unasked), UNASKED, unasked[0].reason)
 
     def requires(self) -> list[luigi.Task]:
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        return not self.asked_in_vain and all(task.complete() for task in self.requires())
+        return all(task.complete() for task in self.requires())
 
     def run(self) -> None:
-        if self.asked_in_vain:
-            raise PublisherTrouble(f"{self.publisher} could not be asked about a single month; nothing was changed")
+        pass
 
 
 def check_span(start: dt.date | None, stop: dt.date | None, today: dt.date) -> None:
@@ -322,12 +331,11 @@ def tasks_of(task: Any, plan: Plan) -> list[luigi.Task]:
 
 def refuse_missing(task: luigi.Task, plan: Plan, publisher: str) -> None:
     """Raise MissingAtPublisher if months of the plan are gaps at the publisher."""
-    gaps = [f"{entry.dataset} {entry.month:%Y-%m}" for entry in plan.months(MISSING) if entry.month]
+    gaps = [entry for entry in plan.months(MISSING) if entry.month]
     if gaps:
-        journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=gaps)
-        raise MissingAtPublisher(
-            f"{', '.join(gaps)}: missing at {publisher}, which has later months; all other months are done"
-        )
+        months = [publishers.describe(entry.dataset, entry.month) for entry in gaps]
+        journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=months)
+        raise MissingAtPublisher(f"{planning.titles(gaps)}: missing at {publisher}; all other months are done")
 
 
 def check_any_offered(task: Any, names: list[str], months: list[dt.date]) -> None:

@@ -1,24 +1,19 @@
 """Servers that do not answer: how long they are waited for, and by which address they are named.
 
 A run of the night waits for minutes, because that is cheaper than a month that failed. Somebody in front of a terminal
-wants to know. So whoever asks a server takes its seconds from ``at_most``, and ``python -m pipeline`` says once, by
-``somebody_waits``, which of its verbs somebody waits for.
+wants to know. So whoever asks a server takes its seconds from ``for_server``, and ``python -m pipeline`` says once, by
+``somebody_waits``, which of its verbs somebody waits for. A run that has not begun yet is in between: see ``planning``.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from .errors import UsageError
-
-T = TypeVar("T")
 
 #: Seconds of silence after which somebody who waits for the answer is told that there is none.
 PATIENCE = 15.0
@@ -28,6 +23,7 @@ PATIENCE = 15.0
 RUN_PATIENCE = 40.0
 
 _limit = float("inf")
+_server_limit = float("inf")
 
 
 @contextmanager
@@ -41,9 +37,18 @@ def somebody_waits(seconds: float = PATIENCE) -> Iterator[None]:
         _limit = before
 
 
-def planning() -> AbstractContextManager[None]:
-    """Within this context, before a run does anything, no server is waited for longer than ``RUN_PATIENCE``."""
-    return somebody_waits(RUN_PATIENCE)
+@contextmanager
+def planning() -> Iterator[None]:
+    """Within this context, before a run does anything, no server is waited for longer than ``RUN_PATIENCE``.
+
+    Locks are: others work under them, and their limit is a setting.
+    """
+    global _server_limit
+    before, _server_limit = _server_limit, RUN_PATIENCE
+    try:
+        yield
+    finally:
+        _server_limit = before
 
 
 def at_most(seconds: float) -> float:
@@ -51,24 +56,9 @@ def at_most(seconds: float) -> float:
     return min(seconds, _limit)
 
 
-def answer_of(function: Callable[[], T], seconds: float) -> T:
-    """What ``function`` returns; ``TimeoutError`` if that takes longer than ``seconds``.
-
-    Time-outs of requests count for each address that a name has, and not at all while the name is looked up. Who is
-    given up so goes on in a thread of its own, which ends with the process.
-    """
-    if seconds == float("inf"):
-        return function()
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(function())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="question", daemon=True).start()
-    return answer.result(seconds)
+def for_server(seconds: float) -> float:
+    """Seconds to wait for a server: ``seconds``, or fewer while somebody waits or a run is planned."""
+    return min(at_most(seconds), _server_limit)
 
 
 def emulator(variable: str) -> str | None:

@@ -417,15 +417,15 @@ def open_warehouse(label: str) -> Any:
 
 
 def retry_policy() -> Any:
-    """The waits and tries of ``[publisher]``, cut short while somebody waits."""
+    """The waits and tries of ``[publisher]``, cut short while somebody waits or a run is planned."""
     from .publishers import Policy
-    from .reach import at_most
+    from .reach import for_server
 
     settings = publisher()
     return Policy(
-        timeout=at_most(settings.timeout),
+        timeout=for_server(settings.timeout),
         attempts=settings.attempts,
         backoff=settings.backoff,
         max_backoff=settings.max_backoff,
-        patience=at_most(float("inf")),
+        patience=for_server(float("inf")),
     )

@@ -11,14 +11,19 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from .reach import at_most
 
 LOGGER = logging.getLogger("pipeline")
+
+T = TypeVar("T")
 
 #: Seconds of waiting after which it is said.
 SAID_AFTER = 5.0
@@ -155,3 +160,33 @@ def _holder(path: Path) -> str:
         return f"another run of the pipeline (PID {holder['pid']}{where}{run})"
     except (OSError, ValueError, LookupError, TypeError):
         return "another run of the pipeline"
+
+
+def say(text: str) -> None:
+    """Tell of a wait that is known to be long, such as the one before another try. Empty when it is over."""
+    _listener.waiting(text)
+
+
+def answer_of(function: Callable[[], T], limit: float, whom: str) -> T:
+    """What ``function`` returns, which asks a server; ``TimeoutError`` if that takes longer than ``limit`` seconds.
+
+    Time-outs of requests are not enough for that: they count for each address that a name has, and not at all while
+    the name is looked up. Who is given up goes on in a thread of its own, which ends with the process.
+    """
+    answer: futures.Future[T] = futures.Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name=f"ask {whom}", daemon=True).start()
+    begun = min(SAID_AFTER, limit)
+    if not futures.wait([answer], begun).done and begun < limit:
+        _listener.waiting(f"waits for {whom} to answer, for at most {limit:g} s")
+        futures.wait([answer], min(limit - begun, threading.TIMEOUT_MAX))
+        _listener.waiting("")
+    if not answer.done():
+        raise TimeoutError
+    return answer.result()

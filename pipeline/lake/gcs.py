@@ -31,7 +31,7 @@ from google.cloud.storage.exceptions import DataCorruption
 
 from ..checks import Check
 from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
-from ..reach import at_most, emulator
+from ..reach import emulator, for_server
 from .gcs_wire import (
     CLIENT_ERRORS,
     EMULATOR,
@@ -275,7 +275,7 @@ class GcsStore(Store):
 
     @property
     def _retry(self) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return patient(self.options.patience)
+        return patient(for_server(self.options.patience))
 
     def _name(self, path: str) -> str:
         return "/".join(part for part in (self.prefix, path) if part)
@@ -445,7 +445,7 @@ class _Summed:
 
 def _waited(seconds: tuple[float, float]) -> tuple[float, float]:
     """Time-outs of a request to connect and to answer."""
-    return at_most(seconds[0]), at_most(seconds[1])
+    return for_server(seconds[0]), for_server(seconds[1])
 
 
 def _sum_of(stream: BinaryIO) -> str:

@@ -21,13 +21,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from ..checks import Check
 from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
-from ..reach import at_most
 
 #: Called with (bytes done, bytes in all) from time to time; cheap.
 Progress = Callable[[int, int], None]
@@ -45,7 +43,7 @@ class StoreOptions:
     """
 
     lock_timeout: float = 60.0
-    patience: float = field(default_factory=partial(at_most, 300.0))
+    patience: float = 300.0
     chunk_size: int = 4 * 1024**2
     largest_chunk: int = 64 * 1024**2
     project: str | None = None

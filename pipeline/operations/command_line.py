@@ -21,7 +21,7 @@ from luigi.retcodes import retcode
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassException, TaskClassNotFoundException
 
-from .. import completeness, settings
+from .. import completeness, reach, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
 from . import console, journal, logs, process
@@ -30,6 +30,9 @@ from .worker import Worker
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
+
+#: Exit code of a plan that could not be made, where luigi.cfg has none.
+PLANNING_FAILED = 35
 
 #: Exit code after Ctrl-C, as shells have it.
 STOPPED = 130
@@ -59,10 +62,15 @@ def install() -> None:
 
 
 def exit_with(error: BaseException) -> NoReturn:
-    """Say what is wrong in one line and end: with the code of a mistake, or that of a plan that could not be made."""
+    """Say what is wrong in one line and end, with the code of ``code_of``."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code_of(error))
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of an error that kept a command from its work: of a mistake, or of what it cannot reach or use."""
     is_mistake = isinstance(error, UsageError) or not isinstance(error, PipelineError)
-    sys.exit(USAGE if is_mistake else retcode().scheduling_error)
+    return USAGE if is_mistake else int(retcode().scheduling_error or PLANNING_FAILED)
 
 
 def _with_report(run: Any) -> Any:
@@ -250,11 +258,17 @@ def _connect(self: Any, url: str) -> Luigid:
 
 
 def _with_first_question(create: Any) -> Any:
-    """Ask the root task whether it is complete before Luigi does, which shows an error in the answer as a traceback."""
+    """Ask the root task whether it is complete before Luigi does, which shows an error in the answer as a traceback.
+
+    If it is not, see that the publisher can be asked for what it needs.
+    """
 
     def create_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if console.report.root is not None:
-            console.report.root.complete()
+        root = console.report.root
+        if root is not None:
+            with reach.planning():
+                if not root.complete() and isinstance(root, JobTask):
+                    root.check_source()
         return create(self, *args, **kwargs)
 
     return create_worker

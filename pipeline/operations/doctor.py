@@ -18,9 +18,6 @@ from . import logs, notify
 if TYPE_CHECKING:
     from ..lake import Store
 
-#: Tries after which somebody who waits for the publisher's answer is told that there is none.
-TRIES = 2
-
 #: Months that are looked through for the newest one that a publisher has.
 MONTHS_BACK = 12
 
@@ -90,7 +87,7 @@ def _publisher() -> Iterator[Check]:
         yield Check(publisher.label, True, "synthetic months are made on this machine")
         return
     policy = settings.retry_policy()
-    policy = replace(policy, timeout=min(policy.timeout, PATIENCE), attempts=min(policy.attempts, TRIES))
+    publishers.check_reachable(publisher, policy)
     try:
         publishers.look(publisher, "zones", policy=policy)
         yield Check(publisher.label, True, "answers, and has the zone table")

@@ -21,20 +21,23 @@ _FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASK
 
 
 def refresh(args: argparse.Namespace) -> int:
-    """Ask, load and print. Returns 0, 1 if nothing could be asked, or the exit code of the loads that failed."""
+    """Ask, load and print. Returns 0, or the exit code of the loads that failed. Raises Unreachable."""
     task = Refresh(dataset=args.dataset or "", since=args.since)
     code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
     outcomes = console.outcomes(journal.events()[0], task.plan)
     counts: Counter[str] = Counter()
+    said: set[str] = set()
     for entry in task.plan.entries:
         month = f"{entry.month:%Y-%m}" if entry.month else ""
         outcome = outcomes[entry.dataset, month or None].state if entry.state == TO_DO else ""
         found, detail = _words(entry, outcome)
+        if entry.state == UNASKED:
+            detail = _once(detail, task.job.publisher_object.address(entry.dataset, entry.month), said)
         counts[found] += entry.month is not None
         print(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
     summary = ", ".join(f"{count:,} {found}" for found, count in counts.items() if count)
     print(f"{task.publisher}: {summary or 'no months'}.")
-    return 1 if task.asked_in_vain else code
+    return code
 
 
 def _words(entry: Entry, outcome: str) -> tuple[str, str]:
@@ -46,6 +49,15 @@ def _words(entry: Entry, outcome: str) -> tuple[str, str]:
     if entry.reason in (NEW, REPUBLISHED):
         return entry.reason, outcome
     return "half done", f"{entry.reason}; {outcome}"
+
+
+def _once(detail: str, address: str, said: set[str]) -> str:
+    """The text of an error; ``as above`` if only the month and its address are new."""
+    what = detail.partition(address)[2]
+    if what in said:
+        return "as above"
+    said.add(what)
+    return detail
 
 
 def _run(task: Refresh, workers: int) -> int:

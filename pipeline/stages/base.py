@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import luigi
 
-from .. import completeness, publishers, settings, waiting
+from .. import completeness, planning, publishers, settings, waiting
 from ..errors import DamagedFile, DamagedScratch, LakeTrouble
 from ..lake import open_store
 from ..operations import journal, worker
@@ -74,6 +74,9 @@ class JobTask(luigi.Task):
     def check_offered(self) -> None:
         """Raise NeverOffered for a month that the publisher cannot have. Asked of the root task only."""
 
+    def check_source(self) -> None:
+        """Raise Unreachable or RefusedByPublisher if what has to be fetched cannot be. Asked of the root task only."""
+
     def on_failure(self, exception: BaseException) -> str:
         return worker.explain(str(getattr(self, "title", self.task_family)), exception)
 
@@ -92,6 +95,9 @@ class MonthTask(JobTask):
 
     def check_offered(self) -> None:
         self.job.publisher_object.check_offered(self.dataset, self.month)
+
+    def check_source(self) -> None:
+        planning.check_source(self.job, self.dataset, self.month)
 
     @property
     def priority(self) -> int:

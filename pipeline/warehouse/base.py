@@ -18,13 +18,11 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ..checks import Check as Check
 from ..datasets.schema import Column, Dataset
-from ..reach import at_most
 
 #: (dataset, first day of the month); the month is None for a dataset without months.
 Slice = tuple[str, dt.date | None]
@@ -130,7 +128,7 @@ class Options:
     location: str = "US"
     labels: Mapping[str, str] = field(default_factory=dict)
     threads: int = 2
-    patience: float = field(default_factory=partial(at_most, 120.0))
+    patience: float = 120.0
 
 
 class Warehouse(abc.ABC):

@@ -421,7 +421,7 @@ class BigQuery(Warehouse):
             failures += 1
             if failures == _FAILURES:
                 raise error
-            time.sleep(min(2.0**failures, self.options.patience))
+            time.sleep(min(2.0**failures, self._patience))
         raise WarehouseError(
             f"{self.label}: job {name} failed {_ATTEMPTS} times; see it in the job history of BigQuery"
         )
@@ -431,7 +431,7 @@ class BigQuery(Warehouse):
         retry = Retry(
             predicate=lambda error: isinstance(error, exceptions.NotFound) or is_passing(error),
             initial=0.2,
-            timeout=min(20.0, self.options.patience),
+            timeout=min(20.0, self._patience),
         )
         try:
             return self._connect().get_job(job_id, location=location, retry=retry, timeout=_timeout())
@@ -608,8 +608,12 @@ class BigQuery(Warehouse):
     # -- connection and errors -------------------------------------------------------------------
 
     @property
+    def _patience(self) -> float:
+        return reach.for_server(self.options.patience)
+
+    @property
     def _retry(self) -> Retry:
-        patience = self.options.patience
+        patience = self._patience
 
         def tell(error: Exception) -> None:
             log.warning("BigQuery, %s: %s, tried again for up to %g s", address(error), what(error), patience)
@@ -648,7 +652,7 @@ class BigQuery(Warehouse):
 
 def _timeout() -> float:
     """Seconds to connect, and to wait for the answer to a request."""
-    return reach.at_most(_REQUEST_SECONDS)
+    return reach.for_server(_REQUEST_SECONDS)
 
 
 def _quote(name: str) -> str:

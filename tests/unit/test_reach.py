@@ -6,21 +6,32 @@ import pytest
 import requests
 from google.auth.exceptions import TransportError
 
-from pipeline import reach
+from pipeline import reach, settings
 from pipeline.__main__ import parser
 from pipeline.errors import UsageError
 from pipeline.lake import StoreOptions
 from pipeline.operations import agent, doctor, refresh, runs, status, verify
+from pipeline.publishers import Policy
 from pipeline.warehouse import Options
 
 
 def test_runs_are_patient_and_somebody_who_waits_is_not() -> None:
-    patient = StoreOptions(), Options()
-    assert (patient[0].patience, patient[1].patience) == (300.0, 120.0)
+    assert reach.for_server(StoreOptions().patience) == 300.0 and reach.for_server(Options().patience) == 120.0
+    assert settings.retry_policy() == Policy()
     with reach.somebody_waits():
-        assert StoreOptions().patience == Options().patience == reach.at_most(60.0) == reach.PATIENCE
-        assert reach.at_most(2.0) == 2.0
-    assert (StoreOptions(), Options()) == patient
+        assert reach.for_server(300.0) == reach.at_most(60.0) == reach.PATIENCE
+        assert reach.at_most(2.0) == reach.for_server(2.0) == 2.0
+        assert settings.retry_policy() == Policy(timeout=reach.PATIENCE, patience=reach.PATIENCE)
+    assert reach.at_most(60.0) == reach.for_server(60.0) == 60.0
+
+
+def test_a_run_that_is_planned_waits_for_servers_within_a_minute_and_for_locks_as_set() -> None:
+    with reach.planning():
+        assert reach.for_server(300.0) == settings.retry_policy().patience == reach.RUN_PATIENCE < 60
+        assert reach.at_most(300.0) == 300.0
+        with reach.somebody_waits():
+            assert reach.for_server(300.0) == reach.PATIENCE
+    assert reach.for_server(300.0) == 300.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,153 @@
+"""A publisher, lake or warehouse without which a run can do nothing: one line and one exit code, whoever asks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import sample
+
+from ..servers.http import ALWAYS, Fault, HttpServer
+from .conftest import Project
+
+GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
+
+
+def month_path(month: int) -> str:
+    return f"/trip-data/green_tripdata_2020-{month:02}.parquet"
+
+
+@pytest.fixture
+def closed() -> str:
+    """An address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """An address where somebody listens and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[HttpServer]:
+    """Green January to April 2020 and the zone table."""
+    folder = tmp_path / "published"
+    months = [dt.date(2020, month, 1) for month in range(1, 5)]
+    sample.publish(folder, "green", months, rows=200, seed=1, layout="tlc")
+    (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
+    with HttpServer(folder) as server:
+        yield server
+
+
+def project_at(folder: Path, url: str, **more: str) -> Project:
+    quick = {"PIPELINE_PUBLISHER_BACKOFF": "0", "PIPELINE_PUBLISHER_ATTEMPTS": "2", "PIPELINE_PUBLISHER_TIMEOUT": "1"}
+    return Project(folder, {"PIPELINE_PUBLISHER_NAME": "tlc", "PIPELINE_PUBLISHER_URL": url, **quick, **more})
+
+
+def line(url: str, cause: str) -> str:
+    """All that is said of a publisher that does not answer."""
+    return (
+        f"error: publisher tlc cannot be reached at {url}: {cause}; "
+        "check the network and [publisher] url, or try again later\n"
+    )
+
+
+def test_one_line_for_any_number_of_months_and_datasets(tmp_path: Path, closed: str) -> None:
+    project = project_at(tmp_path, closed)
+    expected = line(closed, "connection failed (Connection refused)")
+    for command in (
+        ("RangeMonthly", "--of", "AllTrips", "--start", "2019-01", "--stop", "2020-01"),
+        ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05", "--workers", "2"),
+        ("AllTrips", "--month", "2020-01"),
+        ("MonthlyTrips", "--dataset", "green", "--month", "2020-01"),
+        ("Upload", "--dataset", "green", "--month", "2020-01"),
+        ("Download", "--dataset", "green", "--month", "2020-01"),
+        ("TaxiZones",),
+        ("Refresh", "--since", "2026-01"),
+    ):
+        refused = project.luigi(*command)
+        assert (refused.returncode, refused.stdout) == (35, expected), command
+    for verb in (("refresh", "--since", "2026-01"), ("plan",)):
+        refused = project.pipeline(*verb)
+        assert (refused.returncode, refused.stdout) == (35, expected), verb
+    seen = project.pipeline("doctor").stdout
+    assert expected.removeprefix("error: ") in seen, "doctor says what the run says"
+    unattended = project.pipeline("cron", "RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
+    assert unattended.returncode == 35 and expected.strip().removeprefix("error: ") in unattended.stdout
+
+
+def test_silence_and_trouble_for_everything(tmp_path: Path, black_hole: str, site: HttpServer) -> None:
+    site.program("*", Fault(status=503, retry_after="800", times=ALWAYS))
+    for url, cause in ((black_hole, "no answer within 1 s"), (site.url, "it answers 503 to everything")):
+        refused = project_at(tmp_path, url).luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05")
+        assert (refused.returncode, refused.stdout) == (35, line(url, cause))
+
+
+def test_what_is_complete_needs_no_publisher(tmp_path: Path, site: HttpServer) -> None:
+    """Not even to ask whether it was republished, nor to go on with what an earlier run has fetched."""
+    project = project_at(tmp_path, site.url, PIPELINE_CLEAN_RULES="none")
+    span = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
+    assert project.luigi(*span).returncode == 0
+    assert project.luigi("Download", "--dataset", "green", "--month", "2020-03").returncode == 0
+    project.environment["PIPELINE_PUBLISHER_MAX_AGE"] = "0"
+    site.program("*", Fault(status=500, times=ALWAYS))
+    again = project.luigi(*span)
+    assert again.returncode == 0, again.stdout
+    assert again.stdout.count("WARNING") == again.stdout.count("it answers 500 to everything") == 1
+    rest = project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-04")
+    assert rest.returncode == 0, rest.stdout
+    assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(3,)]
+
+
+@pytest.mark.parametrize("folder", ["published/trip-data", "nowhere"])
+def test_folder_that_is_not_the_publishers_is_a_wrong_setting(folder_project: Project, folder: str) -> None:
+    folder_project.environment["PIPELINE_PUBLISHER_URL"] = f"file:{folder}"
+    says = {
+        "published/trip-data": "has none of the folders trip-data of the publisher tlc; correct the setting",
+        "nowhere": "is not there; correct the setting",
+    }[folder]
+    for command in (
+        ("MonthlyTrips", "--dataset", "green", "--month", "2020-01"),
+        ("Clean", "--dataset", "green", "--month", "2020-01"),
+        ("TaxiZones",),
+        ("AllTrips", "--month", "2020-01"),
+        ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03"),
+        ("Refresh", "--since", "2026-01"),
+    ):
+        refused = folder_project.luigi(*command)
+        assert refused.returncode == 35, refused.stdout
+        assert refused.stdout.startswith("error: [publisher] url: ") and says in refused.stdout, command
+        assert refused.stdout.count("\n") == 1, command
+    for verb in (("refresh", "--since", "2026-01"), ("plan",), ("status",)):
+        refused = folder_project.pipeline(*verb)
+        assert (refused.returncode, refused.stdout.count("\n")) == (35, 1) and says in refused.stdout, verb
+    assert says.partition(";")[0] in folder_project.pipeline("doctor").stdout
+
+
+def test_address_where_nothing_is_is_a_wrong_setting(tmp_path: Path, site: HttpServer) -> None:
+    project = project_at(tmp_path, f"{site.url}/elsewhere")
+    for command in (("MonthlyTrips", "--dataset", "green", "--month", "2020-01"), ("TaxiZones",)):
+        refused = project.luigi(*command)
+        assert refused.returncode == 35, refused.stdout
+        assert "nor the zone table are below" in refused.stdout and refused.stdout.count("\n") == 1
+
+
+def test_old_gap_is_a_gap_whatever_the_lake_holds(tmp_path: Path, site: HttpServer) -> None:
+    """April is the last that this publisher has, and no run has asked for it; it was absent when it was new, too."""
+    project = project_at(tmp_path, site.url)
+    span = ("RangeMonthly", *GREEN, "--start", "2020-05", "--stop", "2020-07")
+    for _ in range(2):  # asked, and remembered
+        missing = project.luigi(*span)
+        assert missing.returncode == 20, missing.stdout
+        assert "green 2020-05, green 2020-06: missing at tlc" in missing.stdout
+    assert "missing at publisher" in project.pipeline("status", "--dataset", "green", "--start", "2020-05").stdout
+    absent = next((tmp_path / "lake").rglob("*observ*/*"))
+    absent.write_text(absent.read_text().replace("missing at publisher", "not yet published"))  # by the rule of then
+    assert project.luigi(*span).returncode == 20
