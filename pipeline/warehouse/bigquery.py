@@ -44,7 +44,7 @@ from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Options, ParquetFile,
 from .bigquery_errors import EMULATOR, ROLES, address, is_passing, is_retried, job_failure, text_of, translate, what
 from .bigquery_places import are_disjoint, location_for
 from .tables import Dialect, missing_columns, next_row
-from .views import views
+from .views import not_made, views
 
 log = logging.getLogger(__name__)
 
@@ -540,7 +540,10 @@ class BigQuery(Warehouse):
         dialect = Dialect(quote=_quote, table=self._sql_name, types=TYPES)
         for name, sql in views(dialect, DATASETS.values()).items():
             digest = _digest(sql)
-            if name in existing and existing[name].get("sql", digest) == digest:
+            if name in existing and "sql" not in existing[name]:
+                log.warning("%s", not_made(self.label, name))
+                continue
+            if name in existing and existing[name]["sql"] == digest:
                 continue
             view = bigquery.Table(self._table(name))
             view.view_query = sql

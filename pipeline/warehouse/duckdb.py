@@ -11,12 +11,13 @@ A load is one transaction, which DuckDB makes atomic against ``kill -9`` by its 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -42,7 +43,9 @@ from .base import (
     no_progress,
 )
 from .tables import Dialect, literal, missing_columns, next_row
-from .views import views
+from .views import COMMENTS, comment, not_made, views
+
+logger = logging.getLogger(__name__)
 
 TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP", "date": "DATE"}
 
@@ -109,14 +112,14 @@ class DuckDB(Warehouse):
             raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
         # The file first: a copy of a remote one may take minutes, in which nobody else should have to wait.
         with parquet.local() as path, self._transaction() as connection:
-            _set_up(connection, dataset)
+            self._set_up(connection, dataset)
             stored = _append(connection, row)
             self._replace(connection, dataset, path.absolute(), row, progress)
         return stored
 
     def append(self, row: LedgerRow) -> LedgerRow:
         with self._transaction() as connection:
-            _set_up(connection)
+            self._set_up(connection)
             return _append(connection, row)
 
     def check(self, create: bool = False) -> Iterable[Check]:
@@ -125,7 +128,7 @@ class DuckDB(Warehouse):
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
                 with self._transaction() as connection:
-                    _set_up(connection)
+                    self._set_up(connection)
             if self.path.exists():
                 with self._open(read_only=False) as connection:
                     count = len(connection.execute("SELECT table_name FROM duckdb_tables()").fetchall())
@@ -147,6 +150,21 @@ class DuckDB(Warehouse):
         except OSError as error:
             remedy = f"make the folder {folder} and give yourself write permission, or run doctor --create"
             yield Check(self.label, False, error.strerror or str(error), remedy)
+
+    def _set_up(self, connection: duckdb.DuckDBPyConnection, *more: Dataset) -> None:
+        """Make what is missing: the tables of all declarations and of ``more``, new columns, comments, views."""
+        _set_up_table(connection, LEDGER_TABLE, "Loads of the pipeline, append-only", LEDGER_COLUMNS)
+        for dataset in {d.table: d for d in (*DATASETS.values(), *more)}.values():
+            _set_up_table(connection, dataset.table, dataset.title, dataset.table_columns)
+        found = connection.execute("SELECT lower(view_name), comment FROM duckdb_views() WHERE NOT internal").fetchall()
+        comments = dict(found)
+        for name, query in views(DIALECT, DATASETS.values()).items():
+            text, there = comment(name, query), _columns(connection, name)
+            if there and not _is_ours(connection, name, query, there, comments):
+                logger.warning("%s", not_made(self.label, name))
+            elif comments.get(name) != text:
+                connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS {query}")
+                connection.execute(f"COMMENT ON VIEW {_quote(name)} IS {literal(text)}")
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -211,6 +229,12 @@ class DuckDB(Warehouse):
 
     def _create(self) -> None:
         """Make an empty database under another name and rename it: a killed process leaves no half of a header."""
+        log = f"{self.path}.wal"
+        if os.path.exists(log):
+            raise WarehouseError(
+                f"{self.label}: the database is gone, but {log}, which holds its last changes, is there; "
+                f"put the database back, or remove that file, then run again"
+            )
         name = f"{self.path}.new"
         Path(name).unlink(missing_ok=True)
         duckdb.connect(name).close()
@@ -247,6 +271,10 @@ class DuckDB(Warehouse):
             remedy = f"raise [warehouse] memory_limit, which is {self.options.memory_limit}"
         elif "not a valid DuckDB database" in text or "Corrupt" in text or "enough bytes" in text:
             remedy = "name another file in [warehouse] url, or move this one away and load again from the lake"
+        elif "replaying WAL" in text:
+            remedy = f"{self.path}.wal belongs to another database: put that one back, or remove the file"
+        elif isinstance(error, duckdb.CatalogException):
+            remedy = "rename what has the name of one of the pipeline's tables, or name another file in [warehouse] url"
         elif "No space left" in text or "File too large" in text or "Could not write" in text:
             remedy = "make room on its disk; nothing was changed, so run again afterwards"
         else:
@@ -314,13 +342,18 @@ def _as_glob(path: Path) -> str:
     return re.sub(r"([\[*?])", r"[\1]", str(path))
 
 
-def _set_up(connection: duckdb.DuckDBPyConnection, *more: Dataset) -> None:
-    """Make what is missing: the tables of all declarations and of ``more``, new columns, comments, views."""
-    _set_up_table(connection, LEDGER_TABLE, "Loads of the pipeline, append-only", LEDGER_COLUMNS)
-    for dataset in {d.table: d for d in (*DATASETS.values(), *more)}.values():
-        _set_up_table(connection, dataset.table, dataset.title, dataset.table_columns)
-    for name, query in views(DIALECT, DATASETS.values()).items():
-        connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS {query}")
+def _is_ours(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    query: str,
+    columns: Iterable[str],
+    comments: Mapping[str, str | None],
+) -> bool:
+    """Whether what has the name of a view is one that the pipeline made; it made some without a comment once."""
+    if comments.get(name) is None:
+        described = connection.execute(f"DESCRIBE {query}").fetchall()
+        return name in comments and list(columns) == [row[0] for row in described]
+    return str(comments[name]).startswith(COMMENTS[name])
 
 
 def _set_up_table(connection: duckdb.DuckDBPyConnection, table: str, title: str, columns: Iterable[Column]) -> None:
@@ -381,7 +414,7 @@ def _holder(error: duckdb.Error) -> str | None:
     text = str(error)
     if "Could not set lock" in text:
         match = re.search(r"lock is held in (?P<program>.+?) \(PID (?P<pid>\d+)\)", text)
-        return f"{match['program']} (PID {match['pid']})" if match else "another process"
+        return f"{os.path.basename(match['program'])} (PID {match['pid']})" if match else "another process"
     if "with a different configuration" in text or "Unique file handle conflict" in text:
         return f"another connection of this process (PID {os.getpid()})"
     return None

@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
 import logging
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import psycopg2
@@ -41,9 +41,10 @@ import sqlalchemy
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from ..reach import at_most
+from ..waiting import SAID_AFTER, Wait, gave_up, remaining
 from . import label_of
 from .base import (
-    CURRENT_VIEW,
     LEDGER_COLUMNS,
     LEDGER_TABLE,
     Check,
@@ -55,9 +56,9 @@ from .base import (
     no_progress,
 )
 from .postgresql_copy import copy, open_parquet
-from .postgresql_session import TYPES, Relation, Session, quote, text_of
+from .postgresql_session import BLOCKERS, TYPES, Relation, Session, quote, sessions_text, text_of
 from .tables import literal, missing_columns, next_row
-from .views import TRIPS_VIEW, views
+from .views import COMMENTS, comment, not_made, views
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +67,6 @@ OLDEST_SERVER = 12
 
 #: Seconds that a change of a table may make new readers wait, and the pause in which they get through.
 ALTER_TIMEOUT, ALTER_PAUSE = 0.5, 0.5
-
-VIEW_COMMENTS = {
-    CURRENT_VIEW: "What each month of each table holds: its newest load",
-    TRIPS_VIEW: "Yellow and green trips under common names, with boroughs and zones",
-}
 
 
 class PostgreSQL(Warehouse):
@@ -139,8 +135,13 @@ class PostgreSQL(Warehouse):
                     yield Check(subject, False, f"PostgreSQL {version} is too old", remedy)
                     return
                 yield Check(subject, True, f"PostgreSQL {version} answers")
+                encoding = session.connection.get_parameter_status("server_encoding")
+                if encoding != "UTF8":
+                    yield Check(
+                        f"{subject} encoding", False, f"{encoding}, which cannot hold every text", _USE_UTF8, True
+                    )
                 if create:
-                    with session.transaction(self.options.lock_timeout):
+                    with session.transaction():
                         session.create_schema()
                 yield self._check_schema(session)
                 yield self._check_connections(session)
@@ -153,18 +154,65 @@ class PostgreSQL(Warehouse):
     @contextlib.contextmanager
     def _session(self) -> Iterator[Session]:
         """A connection that is closed at the end; errors in the words of the pipeline."""
-        connection = self._connect(self._url)
         try:
-            with contextlib.closing(connection):
-                session = Session(connection, self._schema_of_url())
+            with contextlib.closing(self._connect(self._url)) as connection:
+                encoding = connection.get_parameter_status("server_encoding")
+                if encoding == "SQL_ASCII":
+                    raise WarehouseError(
+                        f"{self.label}: the database has the encoding SQL_ASCII, which takes any bytes for text; "
+                        f"{_USE_UTF8}"
+                    )
+                session = Session(
+                    connection,
+                    self._schema_of_url(),
+                    limit=partial(remaining, self.options.lock_timeout, self.label),
+                    watched=self._watched,
+                )
                 if session.schema is None:
                     raise WarehouseError(
                         f"{self.label}: no schema of the search_path exists; name one in the URL by "
                         f"?options=-csearch_path%3Dname"
                     )
-                yield session
+                try:
+                    yield session
+                except psycopg2.errors.LockNotAvailable as error:
+                    connection.rollback()
+                    holders = session.holders(session.lock_key("tables", None))
+                    gave_up(self.label, holders)
+                    raise self._busy("a table", holders) from error
         except psycopg2.Error as error:
             raise self._error(error) from error
+
+    @contextlib.contextmanager
+    def _watched(self, pid: int) -> Iterator[None]:
+        """Tell whom the server process ``pid`` waits for, if a statement takes long because somebody has a lock.
+
+        It cannot be asked itself meanwhile, so a second connection asks, and only after some seconds.
+        """
+        done = threading.Event()
+
+        def watch() -> None:
+            if done.wait(SAID_AFTER):
+                return
+            with (
+                contextlib.suppress(psycopg2.Error, PipelineError),
+                contextlib.closing(self._connect(self._url)) as connection,
+                connection.cursor() as cursor,
+            ):
+                connection.autocommit = True
+                while not done.is_set():
+                    cursor.execute(BLOCKERS, [pid])
+                    holders = sessions_text(cursor.fetchall())
+                    if holders and not done.is_set():
+                        wait.left(holders)
+                    done.wait(SAID_AFTER)
+
+        with Wait(self.options.lock_timeout, self.label) as wait:
+            threading.Thread(target=watch, name="lock watch", daemon=True).start()
+            try:
+                yield
+            finally:
+                done.set()
 
     @cached_property
     def _url(self) -> sqlalchemy.URL:
@@ -174,6 +222,7 @@ class PostgreSQL(Warehouse):
         """A connection as SQLAlchemy's dialect would open it, without the questions that an engine asks at first."""
         defaults: dict[str, Any] = {
             "connect_timeout": 10,
+            "client_encoding": "UTF8",
             "application_name": f"pipeline {socket.gethostname()[:40]} {os.getpid()}",
             # Notice a peer that vanished within a minute, not after the two hours of the system.
             "keepalives_idle": 30,
@@ -184,6 +233,8 @@ class PostgreSQL(Warehouse):
         try:
             connection = psycopg2.connect(*positional, **{**defaults, **named})
             connection.set_session(isolation_level="READ COMMITTED")
+            # Whatever the URL, the role or the database say: it is UTF-8 that we send.
+            connection.set_client_encoding("UTF8")
             return connection
         except psycopg2.Error as error:
             raise self._connect_error(error) from error
@@ -203,17 +254,19 @@ class PostgreSQL(Warehouse):
         """The transaction that loads a slice, alone with it. WarehouseBusy names who has it for too long."""
         key = session.lock_key(*slice)
         try:
-            with session.transaction(self.options.lock_timeout):
+            with session.transaction():
                 session.run("SELECT pg_advisory_xact_lock(%s)", key)
                 yield
         except psycopg2.errors.LockNotAvailable as error:
             what = slice[0] if slice[1] is None else f"{slice[0]} {slice[1]:%Y-%m}"
-            raise self._busy(what, session.holders(key)) from error
+            holders = session.holders(key)
+            gave_up(self.label, holders)
+            raise self._busy(what, holders) from error
 
     def _busy(self, what: str, holders: str) -> WarehouseBusy:
         return WarehouseBusy(
-            f"{self.label}: {what} is held by {holders or 'another session'}; gave up after "
-            f"{self.options.lock_timeout:g} s; run again when it is done"
+            f"{self.label}: {what} is held by {holders}; gave up after "
+            f"{at_most(self.options.lock_timeout):g} s; run again when it is done"
         )
 
     # -- tables ----------------------------------------------------------------------------------
@@ -225,10 +278,16 @@ class PostgreSQL(Warehouse):
         short time.
         """
         declared = list({**DATASETS, **({dataset.name: dataset} if dataset else {})}.values())
-        deadline = time.monotonic() + self.options.lock_timeout
+        if not _changes(session, declared):
+            return self._prepare_views(session, declared)
+        with Wait(self.options.lock_timeout, self.label) as wait:
+            self._change_tables(session, declared, wait)
+        self._prepare_views(session, declared)
+
+    def _change_tables(self, session: Session, declared: Sequence[Dataset], wait: Wait) -> None:
         while _changes(session, declared):
             try:
-                with session.transaction(min(ALTER_TIMEOUT, self.options.lock_timeout)):
+                with session.transaction(ALTER_TIMEOUT):
                     # Of two workers that find a table missing, the second waits here and then finds it.
                     session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key("tables", None))
                     session.create_schema()
@@ -236,22 +295,24 @@ class PostgreSQL(Warehouse):
                         session.run(statement)
                 break
             except psycopg2.errors.LockNotAvailable as error:
-                if time.monotonic() >= deadline:
-                    holders = session.holders(session.lock_key("tables", None))
+                holders = session.holders(session.lock_key("tables", None))
+                left = wait.left(holders)
+                if not left:
                     raise self._busy("a table that needs a change", holders) from error
-                time.sleep(ALTER_PAUSE)
-        self._prepare_views(session, declared)
+                time.sleep(min(ALTER_PAUSE, left))
 
     def _prepare_views(self, session: Session, declared: Iterable[Dataset]) -> None:
         """Make or renew the views. Only readers need them: one that cannot be renewed is reported and fails no load."""
-        found = session.relations(VIEW_COMMENTS)
+        found = session.relations(COMMENTS)
         for name, select in views(session.dialect, declared).items():
-            # The comment carries a digest of the definition, because the server gives it back in words of its own.
-            comment = f"{VIEW_COMMENTS[name]} [{hashlib.sha256(select.encode()).hexdigest()[:12]}]"
-            if name in found and found[name].comment == comment:
+            text, there = comment(name, select), found.get(name)
+            if there and not (there.kind == "v" and (there.comment or "").startswith(COMMENTS[name])):
+                logger.warning("%s", not_made(self.label, name))
+                continue
+            if there and there.comment == text:
                 continue
             view = session.table(name)
-            create = f"CREATE OR REPLACE VIEW {view} AS {select}; COMMENT ON VIEW {view} IS {literal(comment)}"
+            create = f"CREATE OR REPLACE VIEW {view} AS {select}; COMMENT ON VIEW {view} IS {literal(text)}"
             # REPLACE keeps grants, but takes new columns only at the end.
             for statement in (create, f"DROP VIEW {view}; {create}"):
                 try:
@@ -273,8 +334,6 @@ class PostgreSQL(Warehouse):
     def _error(self, error: psycopg2.Error) -> PipelineError:
         """An error of an open connection, by its SQLSTATE."""
         text, code = f"{self.label}: {self._without_password(text_of(error))}", error.pgcode or ""
-        if isinstance(error, psycopg2.errors.LockNotAvailable):
-            return WarehouseBusy(f"{text}; run again when the other session is done")
         if code in _REMEDIES:
             return WarehouseError(f"{text}; {_REMEDIES[code]}")
         if not code or code.startswith(_TRANSIENT):  # a broken connection has no SQLSTATE
@@ -307,7 +366,7 @@ class PostgreSQL(Warehouse):
                 with contextlib.closing(self._connect(url.set(database="postgres", query={}))) as connection:
                     connection.autocommit = True
                     with connection.cursor() as cursor:
-                        cursor.execute(f"CREATE DATABASE {quote(str(url.database))}")
+                        cursor.execute(f"CREATE DATABASE {quote(str(url.database))} ENCODING 'UTF8' TEMPLATE template0")
             except psycopg2.Error as refused:
                 raise self._error(refused) from refused
 
@@ -316,7 +375,7 @@ class PostgreSQL(Warehouse):
         subject, month = f"{self.label} schema {session.schema}", quote(FILE_MONTH.name)
         table, part = session.table("etl_doctor"), session.table("etl_doctor_2021_01")
         try:
-            with session.transaction(self.options.lock_timeout):
+            with session.transaction():
                 session.run(
                     f"CREATE TABLE {table} ({month} date) PARTITION BY LIST ({month});"
                     f"CREATE TABLE {part} ({month} date);"
@@ -456,6 +515,8 @@ def _index(dataset: Dataset, table: str) -> str | None:
 
 # -- errors --------------------------------------------------------------------------------------
 
+_USE_UTF8 = "use a database made with ENCODING 'UTF8' TEMPLATE template0"
+
 #: SQLSTATEs, or their beginnings, of which the same call may succeed later.
 _TRANSIENT = (
     "08",  # connection
@@ -468,6 +529,7 @@ _TRANSIENT = (
 
 #: SQLSTATE -> what to do about it; terminal, even where the class as a whole is not.
 _REMEDIES = {
+    "22P05": f"the encoding of the database cannot hold it: {_USE_UTF8}",
     "22021": "PostgreSQL text cannot hold this character; clean it out of the column",
     "23514": "the file has rows of another month; write it again",
     "25006": "name the primary server in the URL",
@@ -485,6 +547,7 @@ _REFUSALS = {
     r"role .* does not exist|not permitted to log in": "create the role with LOGIN or name another one in the URL",
     r"database .* does not exist": "python -m pipeline doctor --create makes it, if the role may create databases",
     r"pg_hba\.conf": "allow this host and role in pg_hba.conf of the server",
+    r"conversion between": f"the encoding of the database does not take UTF-8: {_USE_UTF8}",
     r"permission denied": "grant the role CONNECT on the database",
     r"invalid connection option|invalid .*value": "correct the part after ? in the URL",
 }

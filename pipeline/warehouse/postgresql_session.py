@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import psycopg2
 import psycopg2.errors
@@ -14,6 +16,11 @@ from sqlalchemy.dialects.postgresql import dialect
 
 from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Slice
 from .tables import Dialect
+
+#: Who has what a server process waits for; to be asked in another session.
+BLOCKERS = (
+    "SELECT pid, usename, application_name FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%s)) ORDER BY 1"
+)
 
 #: As ``format_type`` of the server spells them.
 TYPES = {
@@ -41,15 +48,30 @@ class Relation:
 
 
 class Session:
-    """An open connection: statements, transactions and what the pipeline asks the catalog."""
+    """An open connection: statements, transactions and what the pipeline asks the catalog.
 
-    def __init__(self, connection: psycopg2.extensions.connection, schema: str | None) -> None:
+    ``limit`` gives the seconds that a lock may be waited for. ``watched`` is a context around each statement, which is
+    given the PID of the server's process.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg2.extensions.connection,
+        schema: str | None,
+        limit: Callable[[], float],
+        watched: Callable[[int], contextlib.AbstractContextManager[None]],
+    ) -> None:
         self.connection = connection
+        self._limit, self._watched = limit, watched
         self.server_version = connection.server_version // 10_000
         with connection.cursor() as cursor:
             # A server that hears nothing from a vanished client would hold its locks for hours.
-            cursor.execute("SELECT set_config('tcp_keepalives_idle', '60', false), current_schema()")
-            self.schema: str = schema or cursor.fetchone()[1]
+            cursor.execute(
+                "SELECT set_config('tcp_keepalives_idle', '60', false), set_config('lock_timeout', %s, false), "
+                "current_schema()",
+                [_milliseconds(limit())],
+            )
+            self.schema: str = schema or cursor.fetchone()[2]
         connection.commit()
         self.dialect = Dialect(quote=quote, table=self.table, types=TYPES)
 
@@ -58,16 +80,16 @@ class Session:
 
     def run(self, statement: str, *values: object) -> list[tuple]:
         """The rows of a statement, in the transaction that is open or begins with it."""
-        with self.connection.cursor() as cursor:
+        with self._watched(self.connection.info.backend_pid), self.connection.cursor() as cursor:
             cursor.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
 
     @contextlib.contextmanager
-    def transaction(self, lock_timeout: float) -> Iterator[None]:
-        """Commit at the end, roll back on any error. No lock is waited for longer than ``lock_timeout`` seconds."""
+    def transaction(self, at_most: float = math.inf) -> Iterator[None]:
+        """Commit at the end, roll back on any error. ``at_most``: seconds for which a lock is waited for, if fewer."""
         self.connection.rollback()
         try:
-            self.run(f"SET LOCAL lock_timeout = {max(1, int(lock_timeout * 1000))}")
+            self.run("SELECT set_config('lock_timeout', %s, true)", _milliseconds(min(at_most, self._limit())))
             yield
             self.connection.commit()
         except BaseException:
@@ -133,7 +155,11 @@ class Session:
     def _ledger_rows(self, query: str, *values: object) -> list[LedgerRow]:
         """The rows of a query; a column that the ledger of an older version lacks is None."""
         nothing = dict.fromkeys(column.name for column in LEDGER_COLUMNS)
-        with self.connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+        factory = psycopg2.extras.RealDictCursor
+        with (
+            self._watched(self.connection.info.backend_pid),
+            self.connection.cursor(cursor_factory=factory) as cursor,
+        ):
             cursor.execute(query, values or None)
             return [LedgerRow.from_mapping(nothing | row) for row in cursor.fetchall()]
 
@@ -158,8 +184,19 @@ class Session:
             key,
             quote(self.schema),
         )
-        sessions = [row[1:] for row in rows if row[0] == rows[0][0]][:3]
-        return ", ".join(f"pid {pid} of role {role} ({name or 'no name'})" for pid, role, name in sessions)
+        return sessions_text([row[1:] for row in rows if row[0] == rows[0][0]]) or "another session"
+
+
+def sessions_text(sessions: Iterable[tuple[int, str | None, str | None]]) -> str:
+    """The first three sessions by pid, role and application."""
+    return ", ".join(
+        f"pid {pid} of {f'role {role}' if role else 'the server'} ({name or 'no name'})"
+        for pid, role, name in islice(sessions, 3)
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, int(seconds * 1000)))
 
 
 def text_of(error: BaseException | None) -> str:

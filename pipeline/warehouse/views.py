@@ -6,6 +6,7 @@ tables must exist, empty or not, before a view can be made.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
 from ..datasets.schema import FILE_MONTH, Column, Dataset
@@ -13,6 +14,12 @@ from .base import CURRENT_VIEW, LEDGER_COLUMNS, LEDGER_TABLE
 from .tables import Dialect
 
 TRIPS_VIEW = "trips"
+
+#: View -> its comment, by which the pipeline knows its own ones.
+COMMENTS = {
+    CURRENT_VIEW: "What each month of each table holds: its newest load",
+    TRIPS_VIEW: "Yellow and green trips under common names, with boroughs and zones",
+}
 
 #: The datasets with the same kind of rows, which the view ``trips`` puts under one another.
 TRIP_DATASETS = ("yellow", "green")
@@ -30,6 +37,18 @@ _SNAKE_CASE = {
 def views(dialect: Dialect, datasets: Iterable[Dataset]) -> dict[str, str]:
     """Name -> SELECT of every view, in an order in which they can be made. ``datasets``: all that are declared."""
     return {CURRENT_VIEW: current(dialect), TRIPS_VIEW: trips(dialect, datasets)}
+
+
+def comment(name: str, select: str) -> str:
+    """The comment of a view. It ends in a digest of the definition, which servers give back in words of their own."""
+    return f"{COMMENTS[name]} [{hashlib.sha256(select.encode()).hexdigest()[:12]}]"
+
+
+def not_made(warehouse: str, name: str) -> str:
+    """The warning about a table or view of the user's own that has the name of a view; it stays as it is."""
+    return (
+        f"{warehouse}: the view {name} is not made, because something else has that name; rename that to get the view"
+    )
 
 
 def current(dialect: Dialect) -> str:

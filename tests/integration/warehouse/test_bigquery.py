@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import socket
@@ -194,6 +195,18 @@ def test_views_can_be_queried(warehouse: BigQuery, lake: Lake, bigquery_server: 
     assert bigquery_server.sql('SELECT DISTINCT dataset, pickup_datetime FROM "my-project:trips".trips') == [
         ("green", dt.datetime(2021, 1, 1, 2, 3, 4, 500000))
     ]
+
+
+def test_what_the_user_has_under_the_name_of_a_view_stays(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    warehouse.load(*lake.month())
+    view = bigquery_server.tables["my-project:trips", "trips"]
+    view["labels"], view["view"]["query"] = {"mine": "yes"}, "SELECT 1 AS one"
+    with caplog.at_level(logging.WARNING):
+        warehouse.load(*lake.month(month=FEBRUARY))
+    assert "the view trips is not made, because something else has that name" in caplog.text
+    assert view["view"]["query"] == "SELECT 1 AS one"
 
 
 def test_a_view_that_changed_is_made_again(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:

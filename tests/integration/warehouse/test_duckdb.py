@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import os
 import random
 import signal
@@ -296,6 +297,77 @@ def test_a_ledger_of_an_older_version_is_readable(warehouse: DuckDB) -> None:
         connection.execute("DROP VIEW etl_current; ALTER TABLE etl_loads DROP COLUMN parquet_sha256")
     assert warehouse.ledger()["toy", APRIL].parquet_sha256 is None
     assert load(warehouse, MAY, [1.0]).parquet_sha256 == "p"
+
+
+# -- what the user has there -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "own",
+    ["TABLE trips(a int)", "VIEW trips AS SELECT 1 AS a", "VIEW Trips AS SELECT 1 AS a", "TABLE etl_current(a int)"],
+)
+def test_what_the_user_has_under_the_name_of_a_view_stays(
+    own: str, warehouse: DuckDB, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = own.split()[1].partition("(")[0].lower()
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute(f"CREATE {own}")
+    with caplog.at_level(logging.WARNING):
+        load(warehouse, APRIL, [1.0])
+        load(warehouse, APRIL, [2.0], "b")
+    assert caplog.text.count(f"the view {name} is not made, because something else has that name") == 2
+    assert fares(warehouse, APRIL) == [2.0]
+    with duckdb.connect(str(warehouse.path), read_only=True) as connection:
+        assert [row[0] for row in connection.execute(f"DESCRIBE {name}").fetchall()] == ["a"]
+        other = "trips" if name == "etl_current" else "etl_current"
+        assert len(connection.execute(f"DESCRIBE {other}").fetchall()) > 10
+
+
+def test_views_of_an_older_version_without_a_comment_are_renewed(
+    warehouse: DuckDB, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(warehouse, APRIL, [1.0])
+    with duckdb.connect(str(warehouse.path)) as connection:
+        for name in ("trips", "etl_current"):
+            connection.execute(f"COMMENT ON VIEW {name} IS NULL")
+    with caplog.at_level(logging.WARNING):
+        load(warehouse, APRIL, [2.0], "b")
+    assert not caplog.text
+    with duckdb.connect(str(warehouse.path), read_only=True) as connection:
+        found = connection.execute("SELECT comment FROM duckdb_views() WHERE NOT internal").fetchall()
+    assert len(found) == 2 and all(comment for (comment,) in found)
+
+
+def test_a_view_in_the_place_of_a_table_is_refused_with_a_remedy(warehouse: DuckDB) -> None:
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("CREATE VIEW green_trips AS SELECT 1 AS a")
+    with pytest.raises(WarehouseError, match="rename what has the name of one of the pipeline's tables"):
+        load(warehouse, APRIL, [1.0])
+
+
+def test_the_log_of_a_database_that_is_gone_is_named(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    code = """
+        import duckdb, os, signal, sys
+        connection = duckdb.connect(sys.argv[1])
+        connection.execute("INSERT INTO toy_trips SELECT * FROM toy_trips")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    start(code, warehouse.path).communicate(timeout=60)
+    log = Path(f"{warehouse.path}.wal")
+    assert log.exists()
+    saved = warehouse.path.read_bytes()
+    warehouse.path.unlink()
+    with pytest.raises(WarehouseError, match=r"w\.duckdb\.wal, which holds its last changes.*; put the database back"):
+        load(warehouse, APRIL, [2.0], "b")
+    assert log.exists() and not warehouse.path.exists()
+    warehouse.path.write_bytes(saved)
+    assert fares(warehouse, APRIL) == [1.0, 1.0]
+
+
+def test_a_place_where_no_file_can_be_made_is_no_lock() -> None:
+    with pytest.raises(WarehouseError, match="no file can be made there; make the folder /proc writable"):
+        DuckDB("duckdb:////proc/x.duckdb", Options(lock_timeout=600)).append(ledger_row("toy", APRIL, 1))
 
 
 # -- other processes -------------------------------------------------------------------------------

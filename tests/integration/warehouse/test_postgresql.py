@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import datasets
+from pipeline import datasets, waiting
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
-from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse, postgresql_copy
+from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse, postgresql, postgresql_copy
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 
 GREEN, ZONES = datasets.get("green"), datasets.get("zones")
@@ -379,6 +379,88 @@ def test_a_view_that_others_rest_on_fails_no_load(place: Place, caplog: pytest.L
     assert place.run("SELECT count(*) FROM mine") == [(1000,)]
 
 
+@pytest.mark.parametrize("kind", ["TABLE trips (a int)", "VIEW trips AS SELECT 1 AS a"], ids=["table", "view"])
+def test_what_the_user_has_under_the_name_of_a_view_stays(
+    place: Place, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.run(f"CREATE {kind}")
+    before = place.run("SELECT * FROM trips")
+    with caplog.at_level(logging.WARNING):
+        place.load("A")
+    assert "the view trips is not made, because something else has that name" in caplog.text
+    assert place.run("SELECT * FROM trips") == before
+    assert place.run("SELECT row_count FROM etl_current") == [(500,)]
+
+
+# -- encodings -------------------------------------------------------------------------------------
+
+
+def zones_file(place: Place, *names: str) -> LocalFile:
+    """A zone table whose zones have these names."""
+    path = place.folder / "zones.parquet"
+    columns = {"LocationID": list(range(len(names))), "Zone": list(names)}
+    arrays = [
+        pa.array(columns.get(column.name, [None] * len(names)), column.arrow_type) for column in ZONES.table_columns
+    ]
+    pq.write_table(pa.table(arrays, schema=ZONES.table_schema), path)
+    return LocalFile(path)
+
+
+def load_zones(warehouse: Warehouse, place: Place, *names: str) -> None:
+    warehouse.load(ZONES, zones_file(place, *names), ledger_row("A", None, len(names), ZONES))
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "csv"])
+@pytest.mark.parametrize("where", ["environment", "url", "options", "role"])
+def test_text_arrives_as_it_is_whatever_the_encoding_of_the_client(
+    place: Place, where: str, binary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not binary:
+        monkeypatch.setattr(postgresql_copy, "pgpq", None)
+    url = place.url
+    if where == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    elif where == "url":
+        url += "?client_encoding=latin1"
+    elif where == "options":
+        url += "?options=-cclient_encoding%3Dlatin1"
+    else:
+        place.run(f"ALTER ROLE {place.server.role} IN DATABASE {place.name} SET client_encoding = 'LATIN1'", admin=True)
+    load_zones(place.warehouse(url), place, "Café Square", "Łódź")
+    monkeypatch.setenv("PGCLIENTENCODING", "UTF8")
+    found = place.run('SELECT "Zone", length("Zone"), convert_to("Zone", \'UTF8\') FROM taxi_zones ORDER BY 1')
+    assert [(zone, length) for zone, length, _ in found] == [("Café Square", 11), ("Łódź", 4)]
+    assert [bytes(data).decode() for *_, data in found] == ["Café Square", "Łódź"]
+
+
+def test_a_database_of_a_smaller_encoding_takes_what_it_can_hold_and_refuses_the_rest(
+    postgres_server: PostgresServer,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    with postgres_server.database("LATIN1") as name:
+        place = Place(postgres_server, name, tmp_path)
+        load_zones(place.warehouse(), place, "Café")
+        assert place.run('SELECT length("Zone"), convert_to("Zone", \'LATIN1\')::text FROM taxi_zones') == [
+            (4, "\\x436166e9")
+        ]
+        with pytest.raises(WarehouseError, match="encoding of the database cannot hold it: use a database made with"):
+            load_zones(place.warehouse(), place, "Łódź")
+        doubts = [check for check in place.warehouse().check() if not check.ok]
+        assert [check.is_warning for check in doubts] == [True] and "LATIN1" in doubts[0].detail
+
+
+def test_a_database_without_an_encoding_is_refused(
+    postgres_server: PostgresServer,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    with postgres_server.database("SQL_ASCII") as name:
+        place = Place(postgres_server, name, tmp_path)
+        with pytest.raises(WarehouseError, match=r"has the encoding SQL_ASCII.*; use a database made with"):
+            load_zones(place.warehouse(), place, "Café")
+        (check,) = place.warehouse().check()
+        assert not check.ok and not check.is_warning and "SQL_ASCII" in check.detail
+
+
 # -- input that cannot be right ---------------------------------------------------------------------
 
 
@@ -532,6 +614,50 @@ def test_who_waits_too_long_is_told_who_holds_the_month(place: Place) -> None:
     place.load("B", progress=another_worker)
     assert re.search(rf"green 2021-01 is held by pid \d+ of role etl \(pipeline .* {os.getpid()}\)", str(seen[0]))
     assert place.warehouse().ledger()["green", JANUARY].sha256 == "B"
+
+
+class Heard(waiting.Listener):
+    """Keeps what is said of waits, and lets a test wait for that."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.said = threading.Event()
+
+    def waiting(self, text: str) -> None:
+        self.texts.append(text)
+        self.said.set()
+
+
+@contextlib.contextmanager
+def locked_table(place: Place, table: str) -> Iterator[int]:
+    """Somebody's open transaction that nobody can pass; gives the PID of its server process."""
+    with contextlib.closing(place.server.connect(place.name, admin=False)) as connection:
+        connection.autocommit = False
+        connection.cursor().execute(f"LOCK TABLE {table}")
+        yield connection.info.backend_pid
+
+
+@pytest.mark.parametrize("table", ["etl_loads", "green_trips", "green_trips_2021_01"])
+def test_whom_a_statement_waits_for_is_said_and_it_goes_on_afterwards(
+    place: Place, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.load("A")
+    monkeypatch.setattr(waiting, "SAID_AFTER", 0.1)
+    monkeypatch.setattr(postgresql, "SAID_AFTER", 0.1)
+    heard = Heard()
+    with waiting.told_to(heard), ThreadPoolExecutor(1) as pool:
+        with locked_table(place, table) as pid:
+            load = pool.submit(place.load, "B", warehouse=place.warehouse(lock_timeout=600))
+            assert heard.said.wait(60), load
+        load.result(60)
+    assert f"waits for pid {pid} of role etl (no name), which holds {place.warehouse().label}" in heard.texts[0]
+    assert place.warehouse().ledger()["green", JANUARY].sha256 == "B"
+
+
+def test_a_ledger_that_somebody_has_locked_is_waited_for_up_to_the_limit(place: Place) -> None:
+    place.load("A")
+    with locked_table(place, "etl_loads") as pid, pytest.raises(WarehouseBusy, match=f"is held by pid {pid} of role"):
+        place.warehouse(lock_timeout=0.3).ledger()
 
 
 # -- what breaks ------------------------------------------------------------------------------------
