@@ -18,7 +18,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
@@ -36,6 +36,9 @@ RENEW, LEASE = 5.0, 20.0
 
 #: Days for which runs that have ended are listed.
 KEEP = 90
+
+#: Submissions that are read at once.
+CONCURRENT = 16
 
 #: Seconds after which the record of an agent that gave no sign of life is removed.
 AGENT_KEEP = 24 * 3600.0
@@ -163,10 +166,10 @@ class Queue:
 
     def open(self) -> list[Entry]:
         """Runs that wait or are under way, oldest first."""
-        return list(self._entries("open"))
+        return self._entries("open")
 
     def ended(self) -> list[Entry]:
-        return list(self._entries("ended"))
+        return self._entries("ended")
 
     def find(self, name: str) -> Entry | None:
         """The run of that id as it is now, if it has not ended."""
@@ -274,10 +277,11 @@ class Queue:
     def _path(self, place: str, name: str) -> str:
         return f"{self._folder(place)}/{name}.json"
 
-    def _entries(self, place: str) -> Iterator[Entry]:
-        for path, stored in self._store.list(self._folder(place)).items():
-            if entry := self._entry(path, stored.version):
-                yield entry
+    def _entries(self, place: str) -> list[Entry]:
+        found = self._store.list(self._folder(place)).values()
+        with ThreadPoolExecutor(CONCURRENT) as pool:  # a bucket takes its time for each
+            entries = list(pool.map(lambda stored: self._entry(stored.path, stored.version), found))
+        return [entry for entry in entries if entry]
 
     def _entry(self, path: str, version: str) -> Entry | None:
         """The submission in a file; None for a file that was removed meanwhile, or is no submission."""

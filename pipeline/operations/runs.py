@@ -206,11 +206,12 @@ class Run:
         }
 
     def lines(self) -> Iterator[str]:
-        """One line for people, and those below it."""
+        """For people: a line that fits into 80 columns, and what there is to say below it."""
         start = _local(self.start) if self.state != WAITING else "not yet"
         took = "" if self.seconds is None else str(dt.timedelta(seconds=int(self.seconds)))
-        result = ", ".join(self._result())
-        yield f"{self.id:22}  {start:23}  {took:>8}  {self.how:14}  {self.state:10}  {result}".rstrip()
+        yield f"{self.id:22}  {start:20}  {took:>7}  {self.state:9}  {self.how}".rstrip()
+        if result := ", ".join(self._result()):
+            yield result
         if self.command:
             yield shlex.join(self.command)
         if self.submission:
@@ -357,7 +358,7 @@ def _is_same(descriptor: Path, file: Path) -> bool:
 
 def _local(seconds: float | None) -> str:
     try:
-        return "" if seconds is None else f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+        return "" if seconds is None else f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M %Z}"
     except (ValueError, OverflowError, OSError):
         return "?"
 

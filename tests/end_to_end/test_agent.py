@@ -86,9 +86,10 @@ def test_submitted_run_is_done_later_under_its_own_id(site: Site) -> None:
     assert (done["state"], done["exit_code"], done["attempts"]) == ("complete", 0, 1)
     assert "Load green 2020-01" in Path(done["log"]).read_text()
     assert site.project.query("SELECT DISTINCT run_id FROM etl_loads") == [(name,)]
-    (first, second, third, last) = site.project.pipeline("runs").stdout.splitlines()
-    assert first.startswith(f"{name}  20") and "  queue default   complete    2 months loaded, zones" in first
-    assert "luigi --module pipeline RangeMonthly" in second and "submitted by" in third and last == "1 run"
+    (head, result, command, submission, last) = site.project.pipeline("runs").stdout.splitlines()
+    assert head.startswith(f"{name}  20") and head.endswith("  complete   queue default") and len(head) <= 80
+    assert result == "    2 months loaded, zones loaded, 1,253 rows"
+    assert "luigi --module pipeline RangeMonthly" in command and "submitted by" in submission and last == "1 run"
 
 
 def test_two_agents_do_a_run_once(site: Site) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,14 +36,18 @@ def journals(project: Project) -> Path:
     return project.folder / "workspace" / "runs"
 
 
+Start = Callable[..., subprocess.Popen[str]]
+
+
 @pytest.fixture
-def start(project: Project) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts a long run under an id, and waits until a stage has begun."""
+def start(project: Project) -> Iterator[Start]:
+    """Starts a long run under an id, by hand or by cron, and waits until a stage has begun."""
     started = []
 
-    def begin(name: str) -> subprocess.Popen[str]:
+    def begin(name: str, how: str = "by hand") -> subprocess.Popen[str]:
+        cron = [sys.executable, "-m", "pipeline", "cron", *RANGE]
         project.environment["PIPELINE_RUN_ID"] = name
-        started.append(project.start(project.luigi_command(*RANGE)))
+        started.append(project.start(cron if how == "cron" else project.luigi_command(*RANGE)))
         del project.environment["PIPELINE_RUN_ID"]
         journal = journals(project) / f"{name}.jsonl"
         wait_for(lambda: journal.exists() and '"state": "started"' in journal.read_text(), started[-1])
@@ -70,12 +75,12 @@ def test_runs_by_hand_and_by_cron_are_listed_with_what_came_of_them(folder_proje
         assert run["started_at"] <= run["ended_at"] and run["started_at"].endswith("+00:00") and run["seconds"] >= 0
     assert runs(folder_project, "--failed") == [third] and runs(folder_project, "--last", "2") == [second, third]
     text = folder_project.pipeline("runs", "--last", "1").stdout
-    assert f"{third['id']}  20" in text and "  cron            failed      1 failed" in text
+    assert f"{third['id']}  20" in text and "  failed     cron\n    1 failed\n    python -m pipeline cron" in text
     assert "1 of 3 runs; --last N shows more" in text and "green 2020-02: Download: " in text
     assert f"log {third['log']}" in text
 
 
-def test_run_under_way_is_stopped_gently(project: Project, start: Callable[[str], subprocess.Popen[str]]) -> None:
+def test_run_under_way_is_stopped_gently(project: Project, start: Start) -> None:
     process = start("long")
     (run,) = runs(project)
     assert (run["state"], run["ended_at"]) == ("running", None)
@@ -91,16 +96,26 @@ def test_run_under_way_is_stopped_gently(project: Project, start: Callable[[str]
     assert runs(project, "--failed") == []
 
 
-def test_run_that_was_killed_says_so(project: Project, start: Callable[[str], subprocess.Popen[str]]) -> None:
+def test_run_of_cron_is_stopped_too(project: Project, start: Start) -> None:
+    process = start("nightly", "cron")
+    assert project.pipeline("runs", "cancel", "nightly").returncode == 0
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode not in (0, 1, 2)
+    wait_for(lambda: runs(project)[0]["ended_at"] or runs(project)[0]["state"] != "running")
+    (run,) = runs(project)
+    assert (run["how"], run["state"]) == ("cron", "cancelled")
+
+
+def test_run_that_was_killed_says_so(project: Project, start: Start) -> None:
     process = start("long")
     process.kill()
     process.wait(PATIENCE)
     wait_for(lambda: runs(project, "--failed") != [])
     assert [run["state"] for run in runs(project)] == ["killed"]
-    assert "  killed  " in project.pipeline("runs").stdout
+    assert "  killed     by hand\n" in project.pipeline("runs").stdout
 
 
-def test_id_of_a_run_under_way_is_refused(project: Project, start: Callable[[str], subprocess.Popen[str]]) -> None:
+def test_id_of_a_run_under_way_is_refused(project: Project, start: Start) -> None:
     start("long")
     project.environment["PIPELINE_RUN_ID"] = "long"
     for refused in (project.luigi(*MONTH), project.pipeline("cron", *MONTH)):
