@@ -265,6 +265,7 @@ def validate() -> None:
     from .operations import journal
 
     journal.check_run_id()
+    _check_resources()
     if notify().urls:
         from .operations import notify as notifications
 
@@ -289,6 +290,8 @@ def _check_luigis() -> None:
             "--assistant (or [core] assistant): it would never end; give every host the same command, "
             "or start `python -m pipeline agent`"
         )
+    if core.lock_size < 1 and not core.no_lock:
+        raise UsageError(f"--lock-size {core.lock_size} (or [core] lock_size): nothing would run; give at least 1")
     if worker.wait_interval <= 0 or worker.wait_jitter < 0 or worker.ping_interval <= 0:
         raise UsageError(
             "luigi.cfg: [worker] wait_interval and ping_interval are more than 0, wait_jitter is 0 or more"

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -76,11 +76,11 @@ def error_of(explanation: str, title: str) -> tuple[str, str]:
     died = re.search(r"died unexpectedly with exit code (-?\d+)$", text)
     if died:
         code = int(died[1])
-        how = "killed; maybe it had no memory left" if code == -signal.SIGKILL else f"exit code {code}"
-        return "", f"its process died ({how})"
+        how = "was killed; maybe no memory was left" if code == -signal.SIGKILL else f"ended with exit code {code}"
+        return "", f"its process {how}"
     late = re.search(r"timed out after (\d+) seconds", text)
     if late:
-        return "", f"stopped after {late[1]} s, see [worker] timeout"
+        return "", f"ended after {late[1]} s, the limit of [worker] timeout"
     line = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     name, colon, message = line.partition(": ")
     return (name.rpartition(".")[2], message) if colon and re.fullmatch(r"[\w.]+", name) else ("", line)
@@ -121,8 +121,13 @@ class _CheckedProcess(luigi.worker.TaskProcess):
         """The dependencies that are incomplete and can be done."""
         if luigi.worker._is_external(self.task):
             return []
+        # A look of its own, which is forgotten when the task has run. What spans months has one for all of them.
+        look: AbstractContextManager[None] = (
+            nullcontext() if getattr(self.task, "spans_months", False) else completeness.running()
+        )
         try:
-            missing = [task for task in self.task.deps() if not task.complete()]
+            with look:
+                missing = [task for task in self.task.deps() if not task.complete()]
         except Exception:
             return []  # Luigi's own check meets the error again, and reports it
         if any(map(luigi.worker._is_external, missing)):
@@ -257,9 +262,15 @@ class Worker(luigi.worker.Worker):
         self._failures[task_id] += 1
         self._failed_at[task_id] = time.monotonic()
         explanation = self._explanations[task_id] = _text_of(explanation)
+        error, message = self._error_of(task_id)
+        if message and not error:  # of its own errors the task's process has told
+            LOGGER.error("%s: %s", self._name(task_id), message)
         is_for_good = explanation.endswith(NOT_AGAIN)
         is_enough = self._failures[task_id] >= luigi.scheduler.scheduler().retry_count
         self._give_up(task_id, {FAILED, PENDING, DISABLED} if is_for_good or is_enough else {DISABLED})
+
+    def _error_of(self, task_id: str) -> tuple[str, str]:
+        return error_of(self._explanations.get(task_id, ""), self._name(task_id))
 
     def _give_up(self, task_id: str, states: set[str]) -> None:
         """Disable a task, if the scheduler has it in one of the states, until the next call asks for it.
@@ -278,8 +289,8 @@ class Worker(luigi.worker.Worker):
         """Tell the journal that a task is not tried again in this run, and why it failed last."""
         self._failed_at.pop(task_id, None)
         self._given_up.add(task_id)
-        task: Any = self._scheduled_tasks.get(task_id)  # None if it is another run's that cannot be loaded here
-        error, message = error_of(self._explanations.get(task_id, ""), title_of(task) if task else "")
+        task = self._scheduled_tasks.get(task_id)  # None if it is another run's that cannot be loaded here
+        error, message = self._error_of(task_id)
         month = getattr(task, "month", None)
         journal.record(
             "given up",
@@ -335,7 +346,7 @@ class Worker(luigi.worker.Worker):
         is_open = {
             task_id: task
             for task_id, (task, status) in last.items()
-            if status in (PENDING, FAILED, DISABLED) and (is_end or status_of[task_id] == DONE)
+            if (status == PENDING and is_end) or (status != DONE and status_of[task_id] == DONE)
         }
         done = self._note_done(is_open.values())
         left = {
@@ -433,7 +444,7 @@ class Worker(luigi.worker.Worker):
     def _cause(self, response: Any) -> tuple[str, str]:
         """What this run waits for: its kind, and in words."""
         if self._scheduler.is_paused()["paused"]:
-            return "paused", "waits: luigid is paused; let it run again with the switch on its page"
+            return "paused", "waits because luigid is paused; the switch on its page lets it run again"
         if response.running_tasks:
             task = response.running_tasks[0]
             others = len(response.running_tasks) - 1

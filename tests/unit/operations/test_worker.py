@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import luigi.scheduler
 import pytest
 
 from pipeline.errors import Throttled, WrongFormat
-from pipeline.operations.worker import NOT_AGAIN, Worker, explain
+from pipeline.operations.worker import NOT_AGAIN, Worker, error_of, explain
 
 
 def test_explanations_name_the_month_in_one_line() -> None:
@@ -28,6 +29,8 @@ def test_explanations_name_the_month_in_one_line() -> None:
 
 class Fails(luigi.Task):
     """Raises the first of the errors that are left."""
+
+    title = "Fails"
 
     name = luigi.Parameter()
     errors: ClassVar[list[Exception]] = []
@@ -96,9 +99,14 @@ def run(scheduler: Any, task: luigi.Task | None = None) -> Worker:
     return worker
 
 
-def make_scheduler(retry_count: int = 5) -> Any:
+def make_scheduler(retry_count: int = 5, resources: dict[str, int] | None = None, retry_delay: float = 0.01) -> Any:
     return luigi.scheduler.Scheduler(
-        prune_on_get_work=True, retry_delay=0.01, retry_count=retry_count, disable_persist=600
+        resources=resources,
+        prune_on_get_work=True,
+        retry_delay=retry_delay,
+        retry_count=retry_count,
+        disable_persist=600,
+        worker_disconnect_delay=300,
     )
 
 
@@ -263,8 +271,7 @@ def test_task_that_was_marked_as_done_is_done_by_the_next_call(number: int, line
 def test_task_that_is_marked_as_done_after_it_failed_in_this_run_is_tried_again(
     number: int, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = make_scheduler()
-    monkeypatch.setattr(scheduler._config, "retry_delay", 900)  # which all schedulers share
+    scheduler = make_scheduler(retry_delay=900)
     worker = make_worker(scheduler)
     mark, failed = scheduler.mark_as_done, worker._failed
 
@@ -400,4 +407,194 @@ def test_task_that_the_scheduler_disabled_by_itself_is_tried_by_the_next_call() 
     scheduler.prune()
     assert list(scheduler.task_list("DISABLED", "")) == [Step(0).task_id]
     run(scheduler, Step(ROOT))
+    assert Step.started == list(range(ROOT + 1))
+
+
+# -- what a run waits for --------------------------------------------------------------------------
+
+
+class Heavy(Step):
+    """A step that needs memory."""
+
+    resources: ClassVar[dict[str, int]] = {"memory": 1}
+
+
+OTHER = "Worker(salt=1, workers=1, host=far, username=u, pid=12)"
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[luigi.Task, Any, Callable[[], object]], str]:
+    """What a run says while it waits, and that it says it once; what then happens ends the wait."""
+    monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.operations.worker.SAID_AFTER", 0.0)
+
+    def wait(task: luigi.Task, scheduler: Any, end: Callable[[], object]) -> str:
+        texts: list[str] = []
+        lines: list[str] = []
+
+        def record(event: str, **details: Any) -> None:
+            if event == "waiting":
+                texts.append(details["text"])
+                if len(texts) == 3:  # told to the bar at each look
+                    end()
+
+        monkeypatch.setattr("pipeline.operations.journal.record", record)
+        monkeypatch.setattr(
+            "pipeline.operations.progress.LOGGER.warning", lambda text, *args: lines.append(text % args)
+        )
+        run(scheduler, task)
+        assert task.complete()
+        assert texts[0] == texts[2] and texts[-1] == "", "the bar goes on with the run"
+        (line,) = {line for line in lines if texts[0] in line}
+        assert lines.count(line) == 1 and line.startswith("this run waits ")
+        return line.removeprefix("this run waits ")
+
+    return wait
+
+
+def take(scheduler: Any, task: luigi.Task, worker: str = OTHER) -> None:
+    """Another run does the task."""
+    scheduler.add_worker(worker, [("host", "far"), ("pid", 12)])
+    scheduler.add_task(
+        task_id=task.task_id,
+        worker=worker,
+        family=task.task_family,
+        resources=task.process_resources(),
+        params={"dataset": "green", "month": "2020-01"},
+    )
+    assert scheduler.get_work(worker=worker)["task_id"] == task.task_id
+
+
+def test_run_says_that_luigid_is_paused(said: Any) -> None:
+    scheduler = make_scheduler()
+    scheduler.pause()
+    assert "luigid is paused" in said(Step(0), scheduler, scheduler.unpause)
+
+
+def test_run_says_which_resource_is_nil(said: Any) -> None:
+    scheduler = make_scheduler(resources={"memory": 0})
+    line = said(Heavy(0), scheduler, lambda: scheduler.update_resource("memory", 1))
+    assert "[resources] memory = 0" in line and "raise it" in line
+
+
+@pytest.mark.parametrize("resources", [{"memory": 1}, {"other": 1}], ids=["named", "not named"])
+def test_run_says_who_has_taken_a_resource(said: Any, resources: dict[str, int]) -> None:
+    scheduler = make_scheduler(resources=resources)
+    take(scheduler, Heavy(7))
+    done = {"task_id": Heavy(7).task_id, "worker": OTHER, "status": "DONE"}
+    line = said(Heavy(0), scheduler, lambda: scheduler.add_task(**done))
+    assert "[resources] memory = 1 is taken by Heavy green 2020-01 (PID 12 on far)" in line
+
+
+def test_run_says_who_does_what_it_needs(said: Any) -> None:
+    scheduler = make_scheduler()
+    take(scheduler, Step(0))
+
+    def done_by_other() -> None:
+        Step.done.add(0)
+        scheduler.add_task(task_id=Step(0).task_id, worker=OTHER, status="DONE")
+
+    line = said(Step(1), scheduler, done_by_other)
+    assert f"for {Step(0).task_id}, which another run does (PID 12 on far)" in line
+
+
+def test_run_says_that_a_task_failed_and_is_tried_again(said: Any) -> None:
+    scheduler = make_scheduler(retry_delay=900)
+
+    def fails() -> None:
+        raise Throttled("too many")
+
+    Step.during = {0: [fails]}
+    line = said(Step(1), scheduler, lambda: scheduler.forgive_failures(task_id=Step(0).task_id))
+    assert f"to try {Step(0).task_id} again" in line
+
+
+# -- what the journal is told of tasks that are given up --------------------------------------------
+
+
+def given_up(events: list[dict[str, Any]]) -> dict[str, Any]:
+    (event,) = [event for event in events if event["event"] == "given up"]
+    return {name: event[name] for name in ("task", "family", "error", "message")}
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "message", "times"),
+    [
+        (WrongFormat("a page"), "WrongFormat", "a page", 1),
+        (Throttled("too many"), "Throttled", "too many", 3),
+        (KeyError("x"), "KeyError", "'x'", 1),
+    ],
+)
+def test_given_up_task_is_recorded_with_its_last_error(
+    events: list[dict[str, Any]], error: Exception, name: str, message: str, times: int
+) -> None:
+    Fails.errors = [error] * times
+    run(make_scheduler(retry_count=3), Then())
+    expected = {"task": Fails("a").task_id, "family": "Fails", "error": name, "message": message}
+    assert given_up(events) == expected
+
+
+def test_task_that_passes_in_the_end_is_not_given_up(events: list[dict[str, Any]]) -> None:
+    Fails.errors = [Throttled("too many")] * 2
+    run(make_scheduler(retry_count=3))
+    assert not [event for event in events if event["event"] == "given up"]
+
+
+def test_failed_task_that_nobody_waits_for_is_given_up(events: list[dict[str, Any]]) -> None:
+    worker = Worker(scheduler=make_scheduler(retry_delay=900), keep_alive=False)
+    Fails.errors = [Throttled("too many")]
+    with worker:
+        worker.add(Fails("a"))
+        worker.run()
+    assert given_up(events)["error"] == "Throttled"
+
+
+def test_task_that_another_run_gave_up_is_recorded_too(events: list[dict[str, Any]]) -> None:
+    scheduler = make_scheduler()
+    worker = make_worker(scheduler)
+    with worker:
+        worker.add(Then())
+        take(scheduler, Fails("a"))
+        fails = {"task_id": Fails("a").task_id, "worker": OTHER, "runnable": False}
+        scheduler.add_task(status="FAILED", expl='"Fails: WrongFormat: a page (not tried again in this run)"', **fails)
+        scheduler.add_task(status="DISABLED", **fails)
+        worker.run()
+    assert given_up(events)["error"] == "WrongFormat"
+
+
+@pytest.mark.parametrize(
+    ("explanation", "expected"),
+    [
+        (
+            "Clean green 2020-03: WrongFormat: a page: with a colon " + NOT_AGAIN,
+            ("WrongFormat", "a page: with a colon"),
+        ),
+        ("Clean green 2020-03: Throttled: too many", ("Throttled", "too many")),
+        (
+            "Clean green 2020-03: Traceback (most recent call last):\n  x\nduckdb.duckdb.OutOfMemory: all\n"
+            + NOT_AGAIN,
+            ("OutOfMemory", "all"),
+        ),
+        ("Task Clean_1 died unexpectedly with exit code -9", ("", "its process was killed; maybe no memory was left")),
+        ("Task Clean_1 died unexpectedly with exit code 3", ("", "its process ended with exit code 3")),
+        (
+            "Task Clean_1 timed out after 60 seconds and was terminated.",
+            ("", "ended after 60 s, the limit of [worker] timeout"),
+        ),
+        ("", ("", "")),
+    ],
+)
+def test_explanations_are_read_again(explanation: str, expected: tuple[str, str]) -> None:
+    assert error_of(explanation, "Clean green 2020-03") == expected
+
+
+def test_signals_of_a_program_are_its_own_again_after_a_run() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    run(make_scheduler())
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_somebody_elses_program_gets_this_worker_too() -> None:
+    result = luigi.build([Step(ROOT)], local_scheduler=True, detailed_summary=True)
+    assert type(result.worker) is Worker and result.scheduling_succeeded
     assert Step.started == list(range(ROOT + 1))
