@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .operations import agent, arguments, doctor, refresh, runs, status, verify
+    from .operations import agent, arguments, doctor, forget, refresh, runs, status, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
@@ -83,9 +83,14 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--notify", action="store_true", help="send a test message to the addresses of [notify]")
     added.set_defaults(validate=False)  # what is wrong with the settings is its first finding
 
-    added = verb("forget", status.forget, "make a month incomplete on purpose, so that the next run does it again")
-    added.add_argument("--dataset", type=arguments.dataset, required=True, help="of the month, or zones")
+    added = verb("forget", forget.forget, "make months incomplete on purpose, so that the next run does them again")
+    added.add_argument("--dataset", type=arguments.any_datasets, required=True, help="comma-separated; also zones")
     added.add_argument("--month", **arguments.MONTH, help="the month; zones has none")
+    added.add_argument("--start", **arguments.MONTH, help="instead of --month: the first; default: the first there is")
+    added.add_argument("--stop", **arguments.MONTH, help="the month after the last; default: all there are")
+    added.add_argument(
+        "--warehouse", type=arguments.text, metavar="LABEL", help="only there, such as duckdb; the lake keeps the month"
+    )
 
     added = verb("ui", _ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
     added.add_argument("--port", type=arguments.whole(1, 65535), default=8082, help="default 8082")

@@ -59,6 +59,11 @@ def _some_datasets(text: str) -> str:
     return ",".join(dataset_names(text))
 
 
+def _any_datasets(text: str) -> str:
+    one = Choice(*datasets.DATASETS)
+    return ",".join(dict.fromkeys(one.parse(name.strip()) for name in text.split(",")))
+
+
 def _text(text: str) -> str:
     if not text.strip():
         raise UsageError(f"{text!r} is empty; give a value, or leave the flag away")
@@ -88,6 +93,7 @@ dataset = kind(Choice(*datasets.DATASETS).parse)
 monthly_dataset = kind(Choice(*datasets.MONTHLY).parse)
 some_datasets = kind(_some_datasets)
 all_or_some_datasets = kind(lambda text: ",".join(datasets.MONTHLY) if text == "all" else _some_datasets(text))
+any_datasets = kind(_any_datasets)
 json_object = kind(_json_object)
 queue_name = kind(queue.check_name)
 

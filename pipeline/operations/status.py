@@ -1,4 +1,4 @@
-"""``status``, ``plan`` and ``forget``: what is there, what would run, and making a month incomplete on purpose."""
+"""``status`` and ``plan``: what is there, and what would run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import datetime as dt
 import json
 
-from .. import completeness, datasets, planning, settings
+from .. import completeness, planning, settings
 from ..completeness import Job
 from ..errors import UsageError
 from ..planning import Entry, Plan
 from ..ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dataset_names
 from ..stages.base import JobTask
-from . import console, journal
+from . import console
 
 #: Tasks of which a range can be planned, by name.
 PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
@@ -51,29 +51,6 @@ def plan(args: argparse.Namespace) -> int:
     if not issubclass(task.of, JobTask):
         raise UsageError(f"[RangeMonthly] of = {task.of.task_family} cannot be planned; choose {' or '.join(PLANNED)}")
     _show(task.plan, args.json)
-    return 0
-
-
-def forget(args: argparse.Namespace) -> int:
-    """Make a month incomplete in lake and warehouses, so that the next run does it again. No row is removed."""
-    from dataclasses import replace
-
-    dataset = datasets.get(args.dataset)
-    if dataset.is_monthly == (args.month is None):
-        raise UsageError(f"{dataset.name}: {'name a --month' if dataset.is_monthly else 'leave --month away'}")
-    job = current_job()
-    title = f"{dataset.name} {args.month:%Y-%m}" if args.month else dataset.name
-    known = job.lake_object.manifest(dataset.name, args.month) is not None
-    job.lake_object.forget(dataset.name, args.month)
-    for label in filter(None, settings.warehouse_labels().split(",")):
-        warehouse = settings.open_warehouse(label)
-        row = warehouse.ledger().get((dataset.name, args.month))
-        if row is not None and row.status == "loaded":
-            warehouse.append(replace(row, status="forgotten", run_id=journal.run_id()))
-            known = True
-    print(
-        f"{title} is forgotten; the next run does it again." if known else f"{title} was not there; nothing to forget."
-    )
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,14 @@ ROOT = "scratch"
 
 #: Seconds to wait for another process that works on the same month; it may be cleaning the largest of all.
 LOCK_TIMEOUT = 3600
+
+
+def months_of(job: Job, dataset: str) -> set[dt.date]:
+    """The months of a dataset of which there is scratch, of whatever publisher, rules and lake."""
+    from ..lake import open_store
+
+    names = {path.split("/")[2] for path in open_store(job.workspace).list(f"{ROOT}/{dataset}")}
+    return {dt.date.fromisoformat(f"{name}-01") for name in names if re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", name)}
 
 
 class Scratch:
@@ -115,10 +124,23 @@ class Scratch:
         """Like ``staging``, but what a killed process left there is found again by the next one."""
         return self.store.staging(self.path(name), key=self.path(name))
 
-    def lock(self, purpose: str = "scratch") -> AbstractContextManager[Any]:
+    def lock(self, purpose: str = "scratch", prefix: str = "") -> AbstractContextManager[Any]:
         """Held while a stage works on the month, so that another process waits and then finds it done."""
         digest = hashlib.sha256(purpose.encode()).hexdigest()[:8]  # a label of a warehouse is no file name
-        return self.store.lock(f"{self.prefix}.{digest}", timeout=LOCK_TIMEOUT, title=self.title)
+        return self.store.lock(f"{prefix or self.prefix}.{digest}", timeout=LOCK_TIMEOUT, title=self.title)
+
+    @contextmanager
+    def forgetting(self) -> Iterator[bool]:
+        """Keep others from this month, and then remove its scratch, of whatever publisher, rules and lake.
+
+        Gives whether there is any. LakeTrouble names who is at work on the month.
+        """
+        jobs = {path.rpartition("/")[0] for path in self.store.list(self.folder)}
+        with ExitStack() as stack:
+            for prefix in sorted({self.prefix, *jobs}):
+                stack.enter_context(self.lock(prefix=prefix))
+            yield bool(jobs)
+            self.store.delete_tree(self.folder)
 
     def prune(self) -> None:
         """Remove everything of this month; what can be made again is not kept once it is loaded."""

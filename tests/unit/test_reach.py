@@ -10,7 +10,7 @@ from pipeline import reach, settings
 from pipeline.__main__ import parser
 from pipeline.errors import UsageError
 from pipeline.lake import StoreOptions
-from pipeline.operations import agent, doctor, refresh, runs, status, verify
+from pipeline.operations import agent, doctor, forget, refresh, runs, status, verify
 from pipeline.publishers import Policy
 from pipeline.warehouse import Options
 
@@ -69,7 +69,7 @@ def test_addresses_come_without_what_may_be_a_key() -> None:
 
 
 def test_which_verbs_somebody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited_for = (status, ("status", "plan", "forget")), (verify, ("verify",)), (doctor, ("doctor",))
+    waited_for = (status, ("status", "plan")), (forget, ("forget",)), (verify, ("verify",)), (doctor, ("doctor",))
     for module, names in (*waited_for, (agent, ("queue",)), (runs, ("runs",))):
         for name in names:
             monkeypatch.setattr(module, name, lambda args: int(reach.at_most(60)))
