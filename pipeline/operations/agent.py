@@ -397,7 +397,7 @@ class Agent:
             ours = self._still_ours(entry)
             if ours is not None:
                 LOGGER.warning("run %s is cancelled by %s", entry.submission.id, ours.submission.cancelled_by)
-                self._stop_luigi(signal.SIGUSR1)
+                self._stop_luigi(signal.SIGKILL if entry.submission.cancelled_by else signal.SIGUSR1)  # told twice
             return ours
 
     def _copy(self, output: IO[str]) -> None:

@@ -294,8 +294,9 @@ def _cancel(text: str) -> int:
         last = Queue(run.submission.queue).cancel(run.id, user())
         if last is None:
             return _not_cancelled(f"run {run.id} has ended")
-        agent = f"agent {last.agent} stops it within seconds, after the stages that are running"
-        print(f"run {run.id} is cancelled{f'; {agent}' if last.state == RUNNING else ''}")
+        when = _when(run.submission.cancelled_by)
+        agent = f"; agent {last.agent} hears of it within seconds and ends it {when}" if last.state == RUNNING else ""
+        print(f"run {run.id} is cancelled{agent}")
         return 0
     if run.journal is None or not journal.is_held(run.journal):
         return _not_cancelled(f"run {run.id} has ended")
@@ -304,6 +305,7 @@ def _cancel(text: str) -> int:
         return _not_cancelled(f"run {run.id} is under way on {host}; there: python -m pipeline runs cancel {run.id}")
     if not isinstance(pid, int) or not _has_open(pid, run.journal):
         return _not_cancelled(f"run {run.id} is under way, but not in process {pid}, which began it; end it by hand")
+    run.read()
     journal.append(run.journal, "cancelled", by=user())
     try:
         os.kill(pid, signal.SIGTERM)
@@ -311,8 +313,12 @@ def _cancel(text: str) -> int:
         return _not_cancelled(f"run {run.id} is process {pid} of another user, who alone may stop it")
     except ProcessLookupError:
         return _not_cancelled(f"run {run.id} has ended")
-    print(f"run {run.id} is cancelled; process {pid} ends after the stages that are running")
+    print(f"run {run.id} is cancelled; process {pid} ends {_when(run.cancelled_by)}")
     return 0
+
+
+def _when(cancelled_by: str) -> str:
+    return "at once" if cancelled_by else "after the stages that are running"
 
 
 def _not_cancelled(why: str) -> int:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -94,6 +95,19 @@ def test_run_under_way_is_stopped_gently(project: Project, start: Start) -> None
     again = project.pipeline("runs", "cancel", "long")
     assert (again.returncode, again.stdout) == (1, "error: run long has ended\n")
     assert runs(project, "--failed") == []
+
+
+def test_run_that_is_cancelled_twice_ends_at_once(project: Project, start: Start) -> None:
+    process = start("long")
+    for when in ("after the stages that are running", "at once"):
+        cancelled = project.pipeline("runs", "cancel", "long")
+        if cancelled.returncode:  # the stages did not take long
+            assert cancelled.stdout == "error: run long has ended\n"
+        else:
+            assert cancelled.stdout == f"run long is cancelled; process {process.pid} ends {when}\n"
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode in (25, -signal.SIGTERM)
+    wait_for(lambda: runs(project)[0]["state"] == "cancelled")
 
 
 def test_run_of_cron_is_stopped_too(project: Project, start: Start) -> None:

@@ -1,0 +1,79 @@
+"""An agent and its run: what it does when somebody cancels the run, or takes it over."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import settings
+from pipeline.operations.agent import Agent
+from pipeline.operations.queue import CANCELLED, DONE, RUNNING, Entry, Queue, Submission, now
+
+NAME = "20260101T000000-aaaaaa"
+
+
+class Luigi:
+    """A process that goes on whatever it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def poll(self) -> None:
+        return None
+
+    def send_signal(self, number: int) -> None:
+        self.sent.append(number)
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}")
+    here = Queue("q")
+    here.submit(Submission(NAME, "q", ["RangeMonthly"], {}, "me@here", now()))
+    return here
+
+
+def claimed(queue: Queue) -> tuple[Any, Luigi, Entry]:
+    agent: Any = Agent("q", 1, None, 1.0, False)
+    agent._process = luigi = Luigi()
+    return agent, luigi, queue.replace(queue.open()[0], state=RUNNING, agent=agent.name)
+
+
+def test_cancelled_run_is_stopped_gently_and_then_at_once(queue: Queue) -> None:
+    agent, luigi, entry = claimed(queue)
+    entry = agent._renew(entry)
+    assert luigi.sent == []
+    for _ in range(2):
+        queue.cancel(NAME, "you@there")
+        entry = agent._renew(entry)
+        entry = agent._renew(entry)
+    assert luigi.sent == [signal.SIGUSR1, signal.SIGKILL]
+    agent._settle(entry, CANCELLED)
+    assert [one.submission.state for one in queue.ended()] == [CANCELLED] and not queue.open()
+
+
+def test_run_that_ends_while_somebody_cancels_it_is_done(queue: Queue) -> None:
+    agent, _, entry = claimed(queue)
+    queue.cancel(NAME, "you@there")
+    agent._settle(entry, DONE, exit_code=0)
+    assert [one.submission.state for one in queue.ended()] == [DONE] and not queue.open()
+
+
+def test_run_that_another_agent_took_over_is_not_ours(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    agent, luigi, entry = claimed(queue)
+    queue.replace(queue.open()[0], agent="other:1")
+    assert agent._renew(entry) is None and luigi.sent == []
+    agent._settle(entry, DONE)
+    assert queue.open()[0].submission.agent == "other:1" and not queue.ended()
+
+
+def test_run_that_was_ended_but_not_moved_is_moved(queue: Queue) -> None:
+    """Its agent was killed between the two."""
+    agent, _, entry = claimed(queue)
+    ended = queue.replace(entry, state=DONE, exit_code=0, ended_at=now())
+    assert agent._claim_one(ended) is None
+    assert [one.submission.state for one in queue.ended()] == [DONE] and not queue.open()
+    assert queue.cancel(NAME, "you@there") is None
