@@ -12,7 +12,7 @@ from pipeline import settings
 from pipeline.operations.agent import Agent
 from pipeline.operations.queue import CANCELLED, DONE, RUNNING, Entry, Queue, Submission, now
 
-NAME = "20260101T000000-aaaaaa"
+NAME = "a-run"
 
 
 class Luigi:
