@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import (
     LakeError,
+    NoAnswer,
     PipelineError,
     PublisherTrouble,
     RefusedByPublisher,
@@ -86,12 +87,14 @@ def fetch(
     expected: Version | None = None,
     probe: date | None = None,
     progress: Progress | None = None,
+    on_silence: Callable[[NoAnswer], None] | None = None,
 ) -> Fetched:
     """Fetch the file of a month (None: the zone table) to ``folder / name``, replacing what is there.
 
     ``expected`` is the version the caller saw last, and only a hint: what the publisher has now is fetched, and its
     version returned. ``probe`` is a month that the publisher must have, as for ``look``. ``progress`` is called with
-    the bytes done and, if known, in all.
+    the bytes done and, if known, in all; ``on_silence`` before another try where the publisher gave no answer, and may
+    raise what ends the tries.
 
     Raises, after the tries of ``policy``: ``PublisherTrouble`` or ``TruncatedFile`` when the transfer did not come to
     its end (what arrived stays only if it can be resumed); at once: ``MissingAtPublisher``, ``RefusedByPublisher``,
@@ -103,7 +106,17 @@ def fetch(
             publisher, dataset, month, folder / name, policy, expected or Version(), probe, progress or _silent
         )
         steps = {"sample": transfer.make, "file": transfer.copy}
-        return retrying(steps.get(publisher.scheme, transfer.download), policy)
+        step = steps.get(publisher.scheme, transfer.download)
+
+        def once() -> Fetched:
+            try:
+                return step()
+            except NoAnswer as error:
+                if on_silence is not None:
+                    on_silence(error)
+                raise
+
+        return retrying(once, policy)
 
 
 @contextmanager
@@ -267,7 +280,7 @@ class _Transfer:
         try:
             return answer.raw.read1(CHUNK, decode_content=False)
         except urllib3.exceptions.ReadTimeoutError:
-            raise PublisherTrouble(f"{self.place}: silent for {self.policy.timeout:g} s; try again later") from None
+            raise NoAnswer(f"{self.place}: silent for {self.policy.timeout:g} s; try again later") from None
         except (urllib3.exceptions.HTTPError, OSError):
             raise TruncatedFile(f"{self.place}: the connection broke before the end; try again later") from None
 

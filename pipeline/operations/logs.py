@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import settings
-from ..errors import PipelineError
+from ..errors import PipelineError, Unreachable
 from . import journal
 
 #: Set in the environment while a terminal shows bars: records of worker processes then go through the journal.
@@ -26,6 +26,12 @@ LOGGER = logging.getLogger("pipeline")
 def _is_foreseen(record: logging.LogRecord) -> bool:
     """Whether the record's exception is told by its own line: ours, and a luigid that does not answer."""
     return bool(record.exc_info and (isinstance(record.exc_info[1], PipelineError) or _is_about_luigid(record)))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether the record is not about a server of which this run has said before that it does not answer."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, Unreachable) and error.is_repeated)
 
 
 def _is_about_luigid(record: logging.LogRecord) -> bool:
@@ -101,6 +107,7 @@ def configure(to_file: bool = False) -> None:
             handler.setFormatter(
                 OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S" if is_file else "%H:%M:%S")
             )
+        handler.addFilter(_is_news)
         LOGGER.addHandler(handler)
         luigi_logger.addHandler(handler)
     LOGGER.setLevel(level)

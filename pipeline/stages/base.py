@@ -8,18 +8,19 @@ host needs no flag of the parent.
 from __future__ import annotations
 
 import time
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, TypeVar
 
 import luigi
 
 from .. import completeness, planning, publishers, settings, waiting
-from ..errors import DamagedFile, DamagedScratch, LakeTrouble
+from ..errors import DamagedFile, DamagedScratch, LakeTrouble, TransientError
 from ..lake import open_store
 from ..operations import journal, worker
 from ..operations.progress import StageProgress
-from . import parameters
+from . import parameters, servers
 from .scratch import Scratch
+from .servers import Server
 
 #: What the journal says of a stage that another run, on another host maybe, completed while this one tried.
 DONE_BY_ANOTHER = "done by another run"
@@ -120,17 +121,29 @@ class Stage(MonthTask):
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
         """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
+        return publishers.retrying(partial(self.once, progress), settings.retry_policy())
 
-        def once() -> dict[str, Any]:
-            try:
-                return self.work(progress)
-            except (LakeTrouble, DamagedScratch):
+    def once(self, progress: StageProgress) -> dict[str, Any]:
+        """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
+        try:
+            return self.work(progress)
+        except TransientError as error:
+            if isinstance(error, LakeTrouble):
                 with completeness.running():
                     if self.complete():
                         return {"outcome": DONE_BY_ANOTHER}
-                raise
+            self.blame(error)
+            raise
 
-        return publishers.retrying(once, settings.retry_policy())
+    @property
+    def servers(self) -> list[Server]:
+        """Without which neither this month nor any other can be done."""
+        stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not url.startswith("file:"))
+        return [servers.of_store(url) for url in stores]
+
+    def blame(self, error: TransientError) -> None:
+        for server in self.servers:
+            server.blame(error)
 
     def lock(self) -> Any:
         return self.scratch.lock()
@@ -148,7 +161,11 @@ class Stage(MonthTask):
                     return
                 progress.started()
                 try:
+                    for server in self.servers:
+                        server.check()
                     details = self.attempt(progress)
+                    for server in self.servers:
+                        server.has_answered()
                 except (DamagedFile, DamagedScratch):
                     self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew
                     raise

@@ -10,7 +10,9 @@ from ..completeness import lake_reason, seen_since
 from ..lake import layout
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress
+from . import servers
 from .base import Stage, settings
+from .servers import Server
 
 RAW = "raw"
 
@@ -40,7 +42,12 @@ class Download(Stage):
         return max(months, default=None)
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
-        return self.work(progress)  # the transfer tries again by itself, from where it broke off
+        return self.once(progress)  # the transfer tries again by itself, from where it broke off
+
+    @property
+    def servers(self) -> list[Server]:
+        is_local = self.job.publisher_object.is_local
+        return super().servers + ([] if is_local else [servers.of_publisher(self.publisher)])
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         from .. import transfer
@@ -56,6 +63,7 @@ class Download(Stage):
                 name=target.name,
                 policy=settings.retry_policy(),
                 probe=self._last_loaded() if publisher.hides_absence else None,
+                on_silence=self.blame,
                 progress=lambda done, total: progress(done, total or 0, "bytes"),
             )
             record = {

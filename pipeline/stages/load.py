@@ -13,8 +13,9 @@ from ..completeness import look, refuse_mixture, warehouse_reason
 from ..errors import DamagedLakeFile, LakeTrouble, UsageError, WarehouseError
 from ..lake.lake import is_intact
 from ..operations.progress import StageProgress, rejects
-from . import parameters
+from . import parameters, servers
 from .base import Stage, run_id, settings, spell_warehouses
+from .servers import Server
 from .upload import Upload
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Load(Stage):
     @property
     def title(self) -> str:
         return f"{super().title} into {self.warehouse}"
+
+    @property
+    def servers(self) -> list[Server]:
+        is_local = self.warehouse.startswith("duckdb:")
+        return super().servers + ([] if is_local else [servers.of_warehouse(self.warehouse)])
 
     @property
     def resources(self) -> dict[str, int]:

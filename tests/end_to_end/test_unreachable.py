@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import sample
 
-from ..servers.http import ALWAYS, Fault, HttpServer
+from ..servers.http import ALWAYS, Fault, HttpServer, Request
 from .conftest import Project
 
 GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
@@ -151,3 +151,61 @@ def test_old_gap_is_a_gap_whatever_the_lake_holds(tmp_path: Path, site: HttpServ
     absent = next((tmp_path / "lake").rglob("*observ*/*"))
     absent.write_text(absent.read_text().replace("missing at publisher", "not yet published"))  # by the rule of then
     assert project.luigi(*span).returncode == 20
+
+
+# -- while a run is under way ----------------------------------------------------------------------
+
+
+class Dying(HttpServer):
+    """Serves until ``path`` is fetched, and then nobody listens any more."""
+
+    def __init__(self, folder: Path, path: str) -> None:
+        super().__init__(folder)
+        self._path = path
+
+    def record(self, request: Request) -> None:
+        super().record(request)
+        if (request.method, request.path) == ("GET", self._path):
+            self._server.shutdown()
+            self._server.server_close()
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_publisher_that_dies_is_waited_for_once(tmp_path: Path, site: HttpServer, workers: str) -> None:
+    """Its last answer breaks off. The other months do not try in vain, one after the other, and are named."""
+    with Dying(site.folder, month_path(2)) as dying:
+        dying.program(month_path(2), Fault(cut_after=100, times=ALWAYS, methods=("GET",)))
+        project = project_at(tmp_path, dying.url)
+        done = project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05", "--workers", workers)
+        assert done.returncode == 30, done.stdout
+        errors = [line for line in done.stdout.splitlines() if " ERROR " in line]
+        assert len(errors) <= int(workers) and all("cannot be reached" in line for line in errors), done.stdout
+        assert done.stdout.count("failed: Unreachable") >= 2, "each month that was not fetched is named"
+        assert dying.asked("GET").count(month_path(2)) == 1
+
+
+def test_publisher_that_answers_trouble_to_everything_is_not_asked_for_each_month(
+    tmp_path: Path, site: HttpServer
+) -> None:
+    project = project_at(tmp_path, site.url)
+    site.program("/misc/taxi_zone_lookup.csv", Fault(times=2), Fault(status=503, times=ALWAYS))
+    site.program("/trip-data/yellow_tripdata_2021-07.parquet", Fault(status=503, times=ALWAYS))
+    for month in (2, 3, 4):
+        site.program(month_path(month), Fault(status=503, times=ALWAYS, methods=("GET",)))
+    done = project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05")
+    assert done.returncode == 30, done.stdout
+    assert done.stdout.count(" ERROR ") == 1 and "it answers 503 to everything" in done.stdout
+    assert site.asked("GET").count(month_path(2)) == 2, "the tries of [publisher] attempts"
+    assert month_path(3) not in site.asked("GET")
+    assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(1,)]
+
+
+def test_trouble_with_one_month_is_that_months(tmp_path: Path, site: HttpServer) -> None:
+    project = project_at(tmp_path, site.url)
+    site.program(month_path(2), Fault(status=500, times=ALWAYS, methods=("GET",)))
+    site.program(month_path(3), Fault(silent_after=0, times=1, methods=("GET",)))
+    done = project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05")
+    assert done.returncode == 30, done.stdout
+    assert "failed: PublisherTrouble" in done.stdout and "Unreachable" not in done.stdout
+    assert site.asked("GET").count(month_path(2)) == 10, "all tries of the stage, as often as the scheduler repeats it"
+    assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(3,)]

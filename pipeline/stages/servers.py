@@ -1,0 +1,118 @@
+"""Servers that every month needs: one that does not answer is waited for once in a run, not by each month in turn.
+
+A stage that fails asks whether the server answers anybody at all. If it does not, the run's journal says so, and the
+other stages of the run, in whichever process, give up at once. As soon as one of them gets through, they go on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import publishers, reach, settings
+from ..errors import (
+    ConflictError,
+    LakeTrouble,
+    PublisherTrouble,
+    TransientError,
+    TruncatedFile,
+    Unreachable,
+    WarehouseTrouble,
+)
+from ..lake import open_store
+from ..operations import journal
+
+#: Seconds after which somebody asks again a server that did not answer, and how long that may take.
+ASK_AGAIN, GLANCE = 60.0, 5.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A publisher, lake, workspace or warehouse, by its label. ``troubles`` may be its fault: then ``question`` tells.
+
+    ``question`` raises a TransientError or Unreachable where the server has no answer.
+    """
+
+    label: str
+    troubles: tuple[type[TransientError], ...]
+    question: Callable[[], object]
+
+    def check(self) -> None:
+        """Raise Unreachable if the run has found so; after a minute one stage asks again."""
+        last = _last(self.label)
+        if last is None or last["event"] == REACHABLE:
+            return
+        if time.time() - last["at"] < ASK_AGAIN:
+            raise Unreachable(last["message"], is_repeated=True)
+        with reach.somebody_waits(GLANCE):
+            self.ask()
+
+    def blame(self, error: TransientError) -> None:
+        """Raise Unreachable if the error of a stage is what all others would meet too."""
+        if isinstance(error, self.troubles) and error.at_once and not isinstance(error, ConflictError):
+            self.ask()
+
+    def ask(self) -> None:
+        """Raise Unreachable if the server has no answer within the time of a plan, and tell the rest of the run."""
+        try:
+            with reach.planning():
+                self.question()
+        except (TransientError, Unreachable) as error:
+            last = _last(self.label)
+            journal.record(UNREACHABLE, label=self.label, message=str(error))
+            is_known = last is not None and last["event"] == UNREACHABLE
+            raise Unreachable(str(error), is_repeated=is_known) from None
+        self.has_answered()
+
+    def has_answered(self) -> None:
+        """Tell the rest of the run, if it believes otherwise."""
+        last = _last(self.label)
+        if last is not None and last["event"] == UNREACHABLE:
+            journal.record(REACHABLE, label=self.label)
+
+
+def of_publisher(label: str) -> Server:
+    def question() -> None:
+        publishers.check_reachable(settings.open_publisher(label), settings.retry_policy())
+
+    return Server(label, (PublisherTrouble, TruncatedFile), question)
+
+
+def of_store(url: str) -> Server:
+    def question() -> None:
+        publishers.retrying(lambda: open_store(url).stat("manifests"), settings.retry_policy())
+
+    return Server(url, (LakeTrouble,), question)
+
+
+def of_warehouse(label: str) -> Server:
+    def question() -> None:
+        publishers.retrying(settings.open_warehouse(label).ledger, settings.retry_policy())
+
+    return Server(label, (WarehouseTrouble,), question)
+
+
+#: Events of the journal.
+UNREACHABLE, REACHABLE = "unreachable", "reachable"
+
+
+def _last(label: str) -> dict[str, Any] | None:
+    """What the run's journal says last of a server. Most of its lines are about progress and are not parsed."""
+    try:
+        lines = journal.path().read_bytes().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        if b'{"event": "begun"' in line:
+            return None
+        if b'reachable"' in line:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # torn by a full disk
+            if event.get("event") in (UNREACHABLE, REACHABLE) and event.get("label") == label:
+                return dict(event)
+    return None

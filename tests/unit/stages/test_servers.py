@@ -1,0 +1,109 @@
+"""A server that does not answer is waited for once in a run, and as soon as it answers the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import reach
+from pipeline.errors import (
+    ConflictError,
+    LakeTrouble,
+    PublisherTrouble,
+    TransientError,
+    TruncatedFile,
+    Unreachable,
+    WarehouseBusy,
+    WarehouseTrouble,
+)
+from pipeline.operations import journal
+from pipeline.stages import servers
+from pipeline.stages.servers import Server
+
+
+@pytest.fixture(autouse=True)
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "folder", lambda: tmp_path)
+    monkeypatch.setenv(journal.RUN_ID, "a-run")
+
+
+class Line:
+    """A line to a server, dead or not, and how patiently it was asked."""
+
+    def __init__(self) -> None:
+        self.is_dead = True
+        self.asked: list[float] = []
+
+    def __call__(self) -> None:
+        self.asked.append(reach.for_server(1000.0))
+        if self.is_dead:
+            raise PublisherTrouble("no answer")
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def publisher(line: Line, label: str = "dtc") -> Server:
+    return Server(label, (PublisherTrouble, TruncatedFile), line)
+
+
+def test_one_stage_waits_and_the_others_give_up_at_once(line: Line) -> None:
+    publisher(line).check()
+    assert line.asked == [], "nobody is asked before something fails"
+    with pytest.raises(Unreachable, match="no answer") as first:
+        publisher(line).blame(TruncatedFile("cut"))
+    for _ in range(3):
+        with pytest.raises(Unreachable, match="no answer") as other:
+            publisher(line).check()
+        assert other.value.is_repeated and not first.value.is_repeated
+    assert line.asked == [reach.RUN_PATIENCE]
+    publisher(line, "tlc").check()  # another one
+
+
+def test_the_run_goes_on_when_somebody_gets_through(line: Line) -> None:
+    with pytest.raises(Unreachable):
+        publisher(line).ask()
+    publisher(line).has_answered()
+    publisher(line).check()
+    written = journal.path().read_bytes()
+    publisher(line).has_answered()
+    assert journal.path().read_bytes() == written, "said once"
+
+
+def test_after_a_minute_one_stage_asks_again_and_is_quick(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unreachable):
+        publisher(line).ask()
+    monkeypatch.setattr(servers, "ASK_AGAIN", -1.0)
+    with pytest.raises(Unreachable) as still:
+        publisher(line).check()
+    assert still.value.is_repeated and line.asked[1:] == [servers.GLANCE]
+    line.is_dead = False
+    publisher(line).check()
+    monkeypatch.undo()
+
+
+def test_trouble_with_one_thing_is_not_the_servers(line: Line) -> None:
+    line.is_dead = False
+    publisher(line).blame(PublisherTrouble("503 for one file"))
+    assert len(line.asked) == 1
+    publisher(line).check()
+
+
+@pytest.mark.parametrize("error", [ConflictError("x"), WarehouseBusy("x"), PublisherTrouble("x")])
+def test_errors_that_tell_nothing_of_the_server(line: Line, error: TransientError) -> None:
+    Server("x", (LakeTrouble, WarehouseTrouble), line).blame(error)
+    assert line.asked == []
+
+
+def test_what_an_earlier_run_of_the_same_id_found_does_not_count(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unreachable):
+        publisher(line).ask()
+    monkeypatch.delenv(journal.BEGUN, raising=False)
+    assert journal.begin(["luigi"])
+    try:
+        publisher(line).check()
+    finally:
+        journal.end()
