@@ -304,6 +304,8 @@ def _cancel(text: str) -> int:
     if host != socket.gethostname():
         return _not_cancelled(f"run {run.id} is under way on {host}; there: python -m pipeline runs cancel {run.id}")
     if not isinstance(pid, int) or not _has_open(pid, run.journal):
+        if not journal.is_held(run.journal):
+            return _not_cancelled(f"run {run.id} has ended")
         return _not_cancelled(f"run {run.id} is under way, but not in process {pid}, which began it; end it by hand")
     run.read()
     journal.append(run.journal, "cancelled", by=user())

@@ -13,18 +13,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from ..patience import PATIENCE, wait_for
 from ..servers.gcs import GcsServer, gcs_server
 from .conftest import Project
+from .gate import Gate
 
 __all__ = ["gcs_server"]
 
 MONTH = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
-RANGE = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-12")
+RANGE = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03")
 
 
 def runs(project: Project, *arguments: str) -> list[dict[str, Any]]:
@@ -37,25 +38,34 @@ def journals(project: Project) -> Path:
     return project.folder / "workspace" / "runs"
 
 
-Start = Callable[..., subprocess.Popen[str]]
+class Started(NamedTuple):
+    """A run whose first stage is at work until the gate is opened."""
+
+    process: subprocess.Popen[str]
+    gate: Gate
+
+
+Start = Callable[..., Started]
 
 
 @pytest.fixture
 def start(project: Project) -> Iterator[Start]:
-    """Starts a long run under an id, by hand or by cron, and waits until a stage has begun."""
+    """Starts a run under an id, by hand or by cron, and waits until a stage is at work."""
     started = []
 
-    def begin(name: str, how: str = "by hand") -> subprocess.Popen[str]:
+    def begin(name: str, how: str = "by hand") -> Started:
         cron = [sys.executable, "-m", "pipeline", "cron", *RANGE]
+        gate = project.gate("Clean", "started")
         project.environment["PIPELINE_RUN_ID"] = name
-        started.append(project.start(cron if how == "cron" else project.luigi_command(*RANGE)))
+        process = project.start(cron if how == "cron" else project.luigi_command(*RANGE))
+        started.append(Started(process, gate))
         del project.environment["PIPELINE_RUN_ID"]
-        journal = journals(project) / f"{name}.jsonl"
-        wait_for(lambda: journal.exists() and '"state": "started"' in journal.read_text(), started[-1])
+        gate.wait(process)
         return started[-1]
 
     yield begin
-    for process in started:
+    for process, gate in started:
+        gate.open()
         process.kill()
         process.communicate()
 
@@ -82,12 +92,15 @@ def test_runs_by_hand_and_by_cron_are_listed_with_what_came_of_them(folder_proje
 
 
 def test_run_under_way_is_stopped_gently(project: Project, start: Start) -> None:
-    process = start("long")
+    process, gate = start("long")
     (run,) = runs(project)
     assert (run["state"], run["ended_at"]) == ("running", None)
     cancelled = project.pipeline("runs", "cancel", "lo")
     assert cancelled.returncode == 0
     assert cancelled.stdout == f"run long is cancelled; process {process.pid} ends after the stages that are running\n"
+    wait_for(lambda: gate.is_told_to_stop, process)
+    assert "has told it to stop" in project.pipeline("runs").stdout
+    gate.open()
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 25, output
     (run,) = runs(project)
@@ -98,30 +111,30 @@ def test_run_under_way_is_stopped_gently(project: Project, start: Start) -> None
 
 
 def test_run_that_is_cancelled_twice_ends_at_once(project: Project, start: Start) -> None:
-    process = start("long")
-    for when in ("after the stages that are running", "at once"):
-        cancelled = project.pipeline("runs", "cancel", "long")
-        if cancelled.returncode:  # the stages did not take long
-            assert cancelled.stdout == "error: run long has ended\n"
-        else:
-            assert cancelled.stdout == f"run long is cancelled; process {process.pid} ends {when}\n"
+    process, gate = start("long")
+    project.pipeline("runs", "cancel", "long")
+    wait_for(lambda: gate.is_told_to_stop, process)
+    cancelled = project.pipeline("runs", "cancel", "long")
+    assert cancelled.stdout == f"run long is cancelled; process {process.pid} ends at once\n"
     process.communicate(timeout=PATIENCE)
-    assert process.returncode in (25, -signal.SIGTERM)
+    assert process.returncode == -signal.SIGTERM
     wait_for(lambda: runs(project)[0]["state"] == "cancelled")
 
 
 def test_run_of_cron_is_stopped_too(project: Project, start: Start) -> None:
-    process = start("nightly", "cron")
+    process, gate = start("nightly", "cron")
     assert project.pipeline("runs", "cancel", "nightly").returncode == 0
+    wait_for(lambda: gate.is_told_to_stop or process.poll() is not None)
+    gate.open()
     process.communicate(timeout=PATIENCE)
     assert process.returncode not in (0, 1, 2)
-    wait_for(lambda: runs(project)[0]["ended_at"] or runs(project)[0]["state"] != "running")
+    wait_for(lambda: runs(project)[0]["state"] != "running")
     (run,) = runs(project)
     assert (run["how"], run["state"]) == ("cron", "cancelled")
 
 
 def test_run_that_was_killed_says_so(project: Project, start: Start) -> None:
-    process = start("long")
+    process, _ = start("long")
     process.kill()
     process.wait(PATIENCE)
     wait_for(lambda: runs(project, "--failed") != [])
