@@ -85,3 +85,60 @@ def assert_refused(done: subprocess.CompletedProcess[str], file: str) -> None:
     assert done.returncode == 30, done.stdout
     assert f"/{file} cannot be written: no room left" in output and "make room on that disk and run again" in output
     assert "Traceback" not in output and "OSError" not in output, done.stdout
+
+
+def test_a_zone_table_from_windows_is_read_as_it_is_meant(mirror: Project) -> None:
+    """Lines that end with CR CR LF, Windows-1252, NA as a word of TLC's, and one zone twice."""
+    (mirror.folder / "published/misc").mkdir()
+    (mirror.folder / "published/misc/taxi_zone_lookup.csv").write_bytes(
+        b"LocationID,Borough,Zone,service_zone\r\r\n41,Manhattan,Central Harlem,Boro Zone\r\r\n"
+        b"103,Manhattan,Governor\x92s Island,Yellow Zone\r\r\n103,Manhattan,Governor\x92s Island,Yellow Zone\r\r\n"
+        b"264,Unknown,NA,N/A\r\r\n"
+    )
+    header = HEADER.replace(",fare_amount,", ",fare_amount,PULocationID,DOLocationID,", 1).removesuffix(",fare_amount")
+    line = LINE.replace(",8.5,", ",8.5,103,41,").removesuffix(",0.5")
+    file = mirror.folder / "published" / "green" / "green_tripdata_2020-01.csv.gz"
+    file.write_bytes(gzip.compress("\r".join([header, *[line] * 20, ""]).encode()))
+    zones, month = mirror.luigi("TaxiZones"), mirror.luigi(*MONTH)
+    assert (zones.returncode, month.returncode) == (0, 0), zones.stdout + month.stdout
+    assert mirror.query("SELECT * FROM taxi_zones ORDER BY 1") == [
+        (41, "Manhattan", "Central Harlem", "Boro Zone"),
+        (103, "Manhattan", "Governor\u2019s Island", "Yellow Zone"),
+        (264, "Unknown", "NA", "N/A"),
+    ]
+    assert mirror.query("SELECT count(*), max(pickup_zone) FROM trips") == [(20, "Governor\u2019s Island")]
+    manifest = json.loads(next((mirror.folder / "lake/manifests/zones").iterdir()).read_text())
+    assert manifest["repaired"] == {"line_ends": 5, "windows_1252": 2}
+    assert manifest["rows_rejected"] == {"duplicate_key": 1}
+    assert "WARNING Clean zones: repaired in taxi_zone_lookup.csv: line_ends 5, windows_1252 2" in zones.stdout
+    assert "WARNING Clean green 2020-01: repaired in green_tripdata_2020-01.csv.gz: line_ends 21" in month.stdout
+
+
+@pytest.mark.parametrize("rules", ["none", "pickup_outside_month"])
+def test_the_file_of_another_month_is_told_of(mirror: Project, rules: str) -> None:
+    file = mirror.folder / "published" / "green" / "green_tripdata_2020-01.csv.gz"
+    line = LINE.replace("2020-01", "2019-12")
+    file.write_bytes(gzip.compress("\n".join([HEADER, *[line] * 20, LINE, ""]).encode()))
+    done = mirror.luigi(*MONTH, "--clean-rules", rules)
+    assert done.returncode == 0, done.stdout
+    (warning,) = [line for line in done.stdout.splitlines() if "another month's file" in line]
+    assert "WARNING Clean green 2020-01: 20 of 21 trips in green_tripdata_2020-01.csv.gz" in warning
+    assert "most of 2019-12 (20)" in warning
+
+
+def test_a_file_in_another_format_is_named_in_one_line(mirror: Project) -> None:
+    plain = "\n".join([HEADER, *[LINE] * 20, ""])
+    published = mirror.folder / "published"
+    (published / "misc").mkdir()
+    (published / "misc/taxi_zone_lookup.csv").write_bytes("LocationID,Borough,Zone,service_zone\n".encode("utf-16"))
+    (published / "green/green_tripdata_2020-01.csv.gz").write_bytes(gzip.compress(gzip.compress(plain.encode())))
+    (published / "green/green_tripdata_2020-02.csv.gz").write_bytes(gzip.compress(plain.encode("utf-16")))
+    done = mirror.luigi(
+        "RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03"
+    )
+    assert done.returncode == 30, done.stdout
+    assert "green 2020-01: green_tripdata_2020-01.csv.gz: the file is gzip inside gzip, not CSV." in done.stdout
+    assert "green 2020-02: green_tripdata_2020-02.csv.gz: the file is UTF-16, not UTF-8." in done.stdout
+    zones = mirror.luigi("TaxiZones")
+    assert zones.returncode == 30 and "this is UTF-16, not UTF-8" in zones.stdout, zones.stdout
+    assert "Traceback" not in done.stdout + zones.stdout
