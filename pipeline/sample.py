@@ -15,10 +15,12 @@ import datetime as dt
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote
 
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
 from pipeline.sample_layouts import AIRPORTS, FIRST_MONTHS, MONEY, TIMES, ZONES, Column, CsvStyle, Layout, layout_of
@@ -145,6 +147,8 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
     for path in paths:
         print(f"{path}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
+    url = shlex.quote(f"file:{quote(args.to)}")
+    print(f"Load them with the flags --publisher-name {args.layout} --publisher-url {url}")
     return 0
 
 

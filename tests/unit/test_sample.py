@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import gzip
 import hashlib
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import datasets, sample
+from pipeline import datasets, publishers, sample
 from pipeline.cleaning import Report, Rules, clean
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
 
@@ -358,15 +359,18 @@ def arguments(*flags: str) -> argparse.Namespace:
 def test_command_writes_the_publishers_folders(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str, names: list[str]
 ) -> None:
-    to = tmp_path / "published"
-    flags = f"--dataset green --start 2020-12 --stop 2021-02 --rows 50 --layout {layout} --to {to}".split()
+    to = tmp_path / "my published"
+    flags = [*f"--dataset green --start 2020-12 --stop 2021-02 --rows 50 --layout {layout} --to".split(), str(to)]
 
     assert sample.main(arguments(*flags)) == 0
     assert sample.main(arguments(*flags)) == 0  # over its own files
 
     files = {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()}
     assert files == {*names, "misc/taxi_zone_lookup.csv", "SYNTHETIC.txt"}
-    assert "50 synthetic rows" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "50 synthetic rows" in output
+    name, url = re.search(r"--publisher-name (\S+) --publisher-url (\S+)\n$", output).groups()  # type: ignore[union-attr]
+    publishers.look(publishers.get(name, url), "green", dt.date(2021, 1, 1))
 
 
 def test_publish_never_writes_among_files_that_may_be_real(tmp_path: Path) -> None:
