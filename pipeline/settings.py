@@ -16,6 +16,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import luigi
@@ -241,6 +242,36 @@ def hand_down() -> None:
             value = parameter.task_value(section.get_task_family(), name)
             os.environ[variable(section.get_task_family(), name)] = str(parameter.serialize(value))
     apply_environment()
+
+
+def in_environment() -> dict[str, str]:
+    """All variables of ours in the environment: settings, and what the processes of a run know of it."""
+    return {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}
+
+
+def take_over(variables: dict[str, str]) -> None:
+    """Put ``variables`` in the place of those of ours that the environment has, and let its settings win."""
+    for name in in_environment():
+        del os.environ[name]
+    os.environ.update(variables)
+    apply_environment()
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """At the end of this context let environment and configuration say of our settings what they say now."""
+    config = get_config()
+    variables = in_environment()
+    values = {(section, name): config.get(section, name, None, raw=True) for section, name, _ in names()}
+    try:
+        yield
+    finally:
+        take_over(variables)
+        for (section, name), value in values.items():
+            if value is not None:
+                config.set(section, name, value)
+            elif config.has_option(section, name):
+                config.remove_option(section, name)
 
 
 def validate() -> None:

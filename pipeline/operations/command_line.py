@@ -16,32 +16,19 @@ from typing import Any, NoReturn
 
 import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
-from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
 from luigi.rpc import RPCError
-from luigi.task_register import Register, TaskClassException, TaskClassNotFoundException
+from luigi.task_register import Register, TaskClassNotFoundException
 
-from .. import completeness, reach, settings
+from .. import reach, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
-from . import console, journal, logs, process
+from . import console, journal, logs, process, run
 from .rpc import Luigid
+from .run import MISTAKES, PLANNING_FAILED, STOPPED, USAGE, code_of
 from .worker import Worker
 
-#: Exit code of a mistake on the command line or in the settings, as argparse has it.
-USAGE = 2
-
-#: Exit code of a plan that could not be made, where luigi.cfg has none.
-PLANNING_FAILED = 35
-
-#: Exit code after Ctrl-C, as shells have it.
-STOPPED = 130
-
-#: Whether Luigi's command runs, not one of its tools that only look at tasks.
-_is_running = False
-
-#: Whose text says what is wrong: ours, and those of Luigi about flags and tasks.
-MISTAKES = (PipelineError, ParameterException, TaskClassException)
+__all__ = ["MISTAKES", "PLANNING_FAILED", "STOPPED", "USAGE", "code_of", "exit_with", "install"]
 
 
 def install() -> None:
@@ -53,7 +40,8 @@ def install() -> None:
     # address of a luigid may hold a password, and so may any other.
     warnings.filterwarnings("ignore", message=".*'(rpc_retry_(attempts|wait)|default_scheduler_(host|port|url))'.*")
     warnings.filterwarnings("ignore", message="The configuration contains the parameter .*://")
-    luigi.interface._run = _with_report(luigi.interface._run)
+    luigi.interface._run = _with_exit_code(luigi.interface._run)
+    luigi.interface._schedule_and_run = run.with_report(luigi.interface._schedule_and_run)
     CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)
     CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
     factory = luigi.interface._WorkerSchedulerFactory
@@ -63,90 +51,32 @@ def install() -> None:
 
 def exit_with(error: BaseException) -> NoReturn:
     """Say what is wrong in one line and end, with the code of ``code_of``."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    console.say(f"error: {' '.join(str(error).split())}", error=True)
     sys.exit(code_of(error))
 
 
-def code_of(error: BaseException) -> int:
-    """The exit code of an error that kept a command from its work: of a mistake, or of what it cannot reach or use."""
-    is_mistake = isinstance(error, UsageError) or not isinstance(error, PipelineError)
-    return USAGE if is_mistake else int(retcode().scheduling_error or PLANNING_FAILED)
+def _with_exit_code(luigi_run: Any) -> Any:
+    """Let Luigi's command end with the code of the run's outcome, and say mistakes in one line."""
 
-
-def _with_report(run: Any) -> Any:
-    """Show progress while the run lasts, and a table at its end; tell who wants to be told.
-
-    Gaps at a publisher have their own exit code.
-    """
-
-    def run_with_report(*args: Any, **kwargs: Any) -> Any:
-        global _is_running
-        failure, _is_running = "", True
+    def run_with_exit_code(*args: Any, **kwargs: Any) -> Any:
+        process.open_standard_streams()
         process.hear_every_interrupt()
         try:
-            # One look at lake and warehouses answers for all tasks while Luigi schedules; TaskContext ends that.
-            with completeness.scheduling(), console.report() as report:
-                result = run(*args, **kwargs)
-                _keep_plan(report.root)
-                report.finished(result.worker)
-            failure = _failure_of(report, result)
+            with run.as_command():
+                result = luigi_run(*args, **kwargs)
         except MISTAKES as error:
-            failure = str(error)
             exit_with(error)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            console.say("stopped; the same command goes on from here", error=True)
             sys.exit(STOPPED)
         except RPCError:
-            failure = "luigid does not answer any more; what is done is kept, the next call does the rest"
-            print(f"error: {failure}", file=sys.stderr)
+            console.say(f"error: {run.NO_LUIGID}", error=True)
             sys.exit(retcode().unhandled_exception)
-        except Exception as error:
-            failure = f"{type(error).__name__}; the log has the traceback"
-            raise
-        finally:
-            _is_running = False
-            _end(failure)
-        if report.only_missing:
-            sys.exit(retcode().missing_data)
+        if code := getattr(result, "exit_code", 0):
+            sys.exit(code)
         return result
 
-    return run_with_report
-
-
-def _keep_plan(root: Any) -> None:
-    """Write into the journal which months the run found in which state."""
-    plan = getattr(root, "__dict__", {}).get("plan")
-    if plan is not None:
-        entries = [
-            (entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None, entry.state, entry.reason)
-            for entry in plan.entries
-        ]
-        journal.record("plan", entries=entries)
-
-
-def _failure_of(report: console.report, result: Any) -> str:
-    """Why the run as a whole is not well, beside the stages that failed, which the journal knows; or nothing."""
-    from luigi.execution_summary import _summary_dict
-
-    from ..stages.base import Stage
-
-    if not result.scheduling_succeeded:
-        return "planning failed; the log says why"
-    failed = _summary_dict(result.worker)["failed"]
-    if report.root in failed and not report.only_missing and not isinstance(report.root, Stage):
-        return f"{report.root.task_family} failed; the log says why"
-    return ""
-
-
-def _end(failure: str) -> None:
-    """Tell of the run and end it, if this process has begun it and nobody at the keyboard has stopped it."""
-    if journal.is_mine():
-        stop = sys.exception()
-        if not (isinstance(stop, SystemExit) and stop.code == STOPPED):
-            from . import notify
-
-            notify.tell_of_run(failure)
-        journal.end()
+    return run_with_exit_code
 
 
 def _with_valid_settings(get_task_obj: Any) -> Any:
@@ -158,7 +88,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         _check_core()
         settings.hand_down()
         journal.run_id()  # made here, so that all worker processes inherit the same
-        logs.configure(to_file=_is_running)
+        logs.configure(to_file=run.is_command())
         method = settings.process().start_method
         multiprocessing.set_start_method(method, force=True)
         if method == "forkserver":
@@ -166,13 +96,8 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         task = get_task_obj(self)
         if isinstance(task, JobTask):
             task.check_offered()
-        console.report.root = task
-        if _is_running and process.PARENT in os.environ:
+        if run.is_command() and process.PARENT in os.environ:
             process.end_with(int(os.environ.pop(process.PARENT)))
-        if _is_running and journal.begin(["luigi", *sys.argv[1:]]):
-            from . import notify
-
-            notify.tell_of_killed_runs()
         return task
 
     return get_task_with_valid_settings
@@ -264,8 +189,7 @@ def _with_first_question(create: Any) -> Any:
     """
 
     def create_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
-        root = console.report.root
-        if root is not None:
+        for root in run.roots_of_command():
             with reach.planning():
                 if not root.complete() and isinstance(root, JobTask):
                     root.check_source()

@@ -5,16 +5,24 @@ Everything shown comes from the run's journal, which the worker processes write.
 
 from __future__ import annotations
 
+import io
 import os
+import shlex
+import shutil
 import sys
 import threading
-from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import MissingAtPublisher
-from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
-from . import journal, logs
+from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
+from . import journal, logs, outcomes, places
+from .outcomes import AT_WORK, DONE, FAILED, MonthOutcome, RunOutcome, count
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 #: Seconds between two looks into the journal.
 INTERVAL = 0.2
@@ -22,242 +30,292 @@ INTERVAL = 0.2
 #: Failed months whose reasons are printed below the table.
 REASONS = 20
 
-#: How a month is called that got no further than a stage, without having failed.
-STATES = {"Download": "downloaded", "Clean": "cleaned", "WriteParquet": "cleaned", "Upload": "in the lake"}
+#: Width of a table that no terminal limits.
+WIDTH = 140
 
-Key = tuple[str, str | None]
+#: Widest bar, and the narrowest one that still says something.
+BAR, LEAST_BAR = 24, 6
+
+
+def say(text: str = "", error: bool = False) -> None:
+    """Print a line. A stream that is closed, broken or full is let go: the work is done, whoever reads of it."""
+    stream: TextIO | None = sys.stderr if error else sys.stdout
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # what is left in the stream's buffer would end Python with an error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+# -- the end of a run ------------------------------------------------------------------------------
+
+
+def show(outcome: RunOutcome, roots: Iterable[Any], is_told: bool = False) -> None:
+    """Print what became of a run. ``is_told`` says that its failure is said elsewhere."""
+    if outcome.result in (outcomes.REFUSED, outcomes.PLANNING_FAILED) and is_told:
+        return
+    for line in summary(outcome, list(roots), is_told):
+        say(line)
+
+
+def summary(outcome: RunOutcome, roots: list[Any], is_told: bool = False) -> Iterator[str]:
+    """The lines at the end of a run: table, failures, places, and how to go on."""
+    is_idle = not outcome.having(DONE, FAILED, AT_WORK, outcomes.PARTLY, outcomes.NOT_DONE)
+    if is_idle and outcome.result == COMPLETE:
+        yield f"Nothing to do: {told}." if (told := _counts(outcome)) else "Nothing to do."
+    elif outcome.touched:
+        yield from table(outcome)
+    yield from failures(outcome, is_told)
+    if outcome.complete_before and not is_idle:
+        yield f"{count(outcome.complete_before)} complete before this run."
+    yield from _places(outcome, roots)
+    seconds = None if outcome.start is None else (outcome.end or time.time()) - outcome.start
+    took = f", {_clock(seconds)}" if seconds is not None else ""
+    log = f"; log {places.short(str(logs.path()))}" if logs.path().exists() else ""
+    yield f"Run        {outcome.run or journal.run_id()}{took}{log}"
+    if outcome.result != COMPLETE and outcome.command:
+        yield f"Again      {shlex.join(outcome.command)}"
+
+
+def _counts(outcome: RunOutcome) -> str:
+    """``3 months complete, 2 months not yet published``."""
+    numbers = {
+        state: sum(1 for month in outcome.having(state) if month.month)
+        for state in (COMPLETE, NOT_YET, MISSING, UNASKED)
+    }
+    return ", ".join(f"{count(number)} {state}" for state, number in numbers.items() if number)
+
+
+def failures(outcome: RunOutcome, is_told: bool = False) -> Iterator[str]:
+    """One line for each month that failed, and why the run as a whole is not well."""
+    failed = outcome.failures
+    for month in failed[:REASONS]:
+        yield f"{month.title}: {month.why}"
+    if len(failed) > REASONS:
+        yield f"... and {len(failed) - REASONS:,} more; the log has them"
+    for month in outcome.having(MISSING, UNASKED):
+        if month.error:
+            yield f"{month.title}: {month.why}"
+    if outcome.failure and not is_told:
+        yield outcome.failure
+
+
+def table(outcome: RunOutcome, width: int | None = None) -> Iterator[str]:
+    """The table of the months that this run touched or left, with a row of totals if they are several."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, show_footer=False)
+    for name in ("dataset", "month", "rows read", "loaded", "rejected", "seconds", "state"):
+        is_number = name in ("rows read", "loaded", "seconds")
+        shown.add_column(
+            name,
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=is_number or name in ("dataset", "month"),
+        )
+    months = outcome.touched
+    for month in months:
+        shown.add_row(month.dataset, month.month or "", *_numbers(month), month.state)
+    if len(months) > 1:
+        shown.add_section()
+        total = MonthOutcome("total", None, rows_read=outcome.total("rows_read"), loaded=outcome.total("loaded"))
+        total.rejected, total.seconds = outcome.rejected, sum(month.seconds for month in months)
+        number = sum(1 for month in months if month.month)
+        shown.add_row("total", count(number) if number else "", *_numbers(total), "")
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = width or (shutil.get_terminal_size().columns if is_terminal else WIDTH)
+    printed = io.StringIO()
+    Console(highlight=False, file=printed, force_terminal=is_terminal, width=width).print(shown)
+    yield from printed.getvalue().rstrip("\n").split("\n")
+
+
+def _numbers(month: MonthOutcome) -> tuple[str, str, str, str]:
+    return (
+        "" if month.rows_read is None else f"{month.rows_read:,}",
+        "" if month.loaded is None else f"{month.loaded:,}",
+        ", ".join(f"{number:,} {reason}" for reason, number in month.rejected.items()),
+        f"{month.seconds:.1f}" if month.seconds else "",
+    )
+
+
+def _places(outcome: RunOutcome, roots: list[Any]) -> Iterator[str]:
+    """Where everything is, and how to look at it."""
+    tasks = [root if hasattr(root, "job") else getattr(root, "_first", None) for root in roots]
+    task = next((task for task in tasks if hasattr(task, "job")), None)
+    if task is None:
+        return
+    if task.job.publisher_object.is_synthetic:
+        yield "These rows are synthetic: made on this machine, not TLC's."
+    yield f"Lake       {places.shown(task.job.lake)}"
+    labels = [label for label in getattr(task, "warehouse", "").split(",") if label]
+    for label in labels:
+        yield f"Warehouse  {places.shown(label)}"
+    loaded = {month.dataset for month in outcome.months if month.loaded is not None}
+    loaded = loaded or {month.dataset for month in outcome.having(COMPLETE, DONE)}
+    if loaded:
+        for line in places.queries(labels, loaded):
+            yield f"Query      {line}"
+
+
+def _clock(seconds: float) -> str:
+    """``0:07``, ``1:02:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+# -- bars ------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Outcome:
-    """What became of one month in this run."""
+class Stage:
+    """A stage that is at work. ``done`` of ``total`` units only grows; a total of 0 means that nobody knows."""
 
-    rows_read: int | None = None
-    loaded: int | None = None
-    rejected: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    state: str = ""
-    reason: str = ""  # why it failed
+    began: float
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    waiting: str = ""
 
 
-class report:
-    """Context around one run."""
+class Picture:
+    """What the bars show, made from a run's events: one line for each stage at work, one for the whole run."""
 
-    #: The root task, set when Luigi has built it.
-    root: Any = None
+    def __init__(self) -> None:
+        self._reader = outcomes.Reader()
+        self._stages: dict[tuple[Any, ...], Stage] = {}
+        self._began: float | None = None
+
+    def read(self, event: Mapping[str, Any]) -> None:
+        self._reader.read(event)
+        if event["event"] == "given up":
+            self._stages.pop(self._key(event, "family"), None)
+        if event["event"] != "stage":
+            return
+        key, state, at = self._key(event, "stage"), event["state"], event.get("at", 0.0)
+        self._began = at if self._began is None else self._began
+        if state == "started":
+            self._stages[key] = Stage(at)
+        elif state in ("running", "waiting"):
+            stage = self._stages.setdefault(key, Stage(at))
+            stage.waiting = event.get("note", "") if state == "waiting" else ""
+            if state == "running":
+                self._grow(stage, event)
+        else:
+            self._stages.pop(key, None)
+
+    @staticmethod
+    def _key(event: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+        return event.get(name), event.get("dataset"), event.get("month"), event.get("warehouse")
+
+    @staticmethod
+    def _grow(stage: Stage, event: Mapping[str, Any]) -> None:
+        stage.done, stage.total = max(stage.done, event["done"]), event["total"] or 0
+        of = f" of {stage.total:,}" if stage.total else ""
+        stage.text = f"{stage.done:,}{of} {event['unit']}{event['note']}"
+
+    def lines(self, width: int, now: float, color: bool = True) -> list[Text]:
+        """The bars, each at most ``width`` wide: dataset and month are never cut, the text after the bar is."""
+        rows = [
+            (
+                " ".join(str(part) for part in key[:3] if part),
+                stage.done,
+                stage.total,
+                stage.waiting or stage.text,
+                f"{_clock(max(0.0, now - stage.began))}",
+            )
+            for key, stage in self._stages.items()
+        ]
+        whole = self._whole(now)
+        if whole:
+            rows.append(whole)
+        names = max((len(row[0]) for row in rows), default=0)
+        return [_line(row, names, width, color) for row in rows]
+
+    def _whole(self, now: float) -> tuple[str, int, int, str, str] | None:
+        outcome = self._reader.outcome(is_alive=True)
+        wanted = outcome.having(TO_DO, DONE, FAILED, AT_WORK, outcomes.PARTLY)
+        if len(wanted) < 2 and not outcome.waiting:
+            return None
+        done, failed = len(outcome.having(DONE)), len(outcome.having(FAILED))
+        left = len(wanted) - done - failed
+        parts = [f"{done:,} of {len(wanted):,} done", *([f"{failed:,} failed"] if failed else []), f"{left:,} left"]
+        elapsed = now - self._began if self._began is not None else 0.0
+        if done and elapsed > 0:
+            parts.append(f"{done * 60 / elapsed:.1f} a minute")
+            if left:
+                parts.append(f"{_clock(left * elapsed / done)} to go")
+        return "all", done + failed, len(wanted), outcome.waiting or ", ".join(parts), _clock(max(0.0, elapsed))
+
+
+def _line(row: tuple[str, int, int, str, str], names: int, width: int, color: bool) -> Text:
+    from rich.text import Text
+
+    name, done, total, text, clock = row
+    least = names + len(clock) + 3  # with a blank between name, bar, clock and text
+    bar = max(LEAST_BAR, min(BAR, (width - least) // 3)) if width - least > LEAST_BAR else 0
+    filled = min(bar, bar * done // total) if total else 0
+    line = Text(no_wrap=True, overflow="crop", end="")
+    line.append(f"{name:{names}} ")
+    line.append("━" * filled, "cyan")
+    line.append(("━" if color else "─") * (bar - filled), "bright_black")
+    line.append(f"{' ' if bar else ''}{clock} ")
+    room = width - line.cell_len
+    line.append(text if len(text) <= room else f"{text[: max(0, room - 1)]}…" if room > 1 else "")
+    return line
+
+
+class Bars:
+    """Shows the picture of the run on stderr, while it is started and stderr is a terminal."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.only_missing = False
 
-    def __enter__(self) -> report:
-        if sys.stderr.isatty():
+    def start(self) -> None:
+        if self._thread is None and sys.stderr is not None and sys.stderr.isatty():
             os.environ[logs.THROUGH_JOURNAL] = "1"
             self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
             self._thread.start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
         self._stop.set()
         if self._thread:
             self._thread.join()
-
-    def finished(self, worker: Any) -> None:
-        """Print the table, and tell whether the only failures are months that the publisher lacks."""
-        import luigi.execution_summary
-
-        self.__exit__()
-        events, _ = journal.events()
-        tasks = luigi.execution_summary._summary_dict(worker)
-        missing = {event["task"] for event in events if event.get("error") == MissingAtPublisher.__name__}
-        failed = {task.task_id for task in tasks["failed"]} | {task.task_id for task in tasks["ever_failed"]}
-        self.only_missing = bool(failed) and failed <= missing and not tasks["scheduling_error"]
-        plan = getattr(self.root, "__dict__", {}).get("plan")
-        try:
-            if tasks["already_done"] == {self.root} and not self.only_missing:
-                print(f"Nothing to do: {describe(plan)}." if plan else "Nothing to do.")
-            else:
-                _print_table(outcomes(events, plan))
-                complete = plan.counts().get(COMPLETE) if plan else None
-                if complete:
-                    print(f"{complete:,} complete before this run.")
-            _print_places(self.root)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `luigi ... | head`: the work is done, whoever reads of it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    # -- bars --------------------------------------------------------------------------------------
+            self._thread = None
+            os.environ.pop(logs.THROUGH_JOURNAL, None)
 
     def _show(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.console import Console, Group
+        from rich.live import Live
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        )
-        position = 0
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            bars = _Bars(progress)
+        console, picture, position = Console(stderr=True), Picture(), 0
+        color = console.color_system is not None and not console.no_color
+
+        def drawn() -> Group:
+            return Group(*picture.lines(console.width - 1, time.time(), color))
+
+        with Live(
+            console=console,
+            transient=True,
+            auto_refresh=False,
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+        ) as live:
             while True:
                 stopping = self._stop.wait(INTERVAL)
                 events, position = journal.events(position)
                 for event in events:
                     if event["event"] == "log":
-                        progress.console.print(event["text"], markup=False, highlight=False, soft_wrap=True)
-                    elif event["event"] == "stage":
-                        bars.show(event)
-                bars.show_months(getattr(self.root, "__dict__", {}).get("plan"))
+                        console.print(event["text"], markup=False, highlight=False, soft_wrap=True)
+                    else:
+                        picture.read(event)
+                live.update(drawn(), refresh=True)
                 if stopping:
                     return
-
-
-class _Bars:
-    """One bar for each stage that is at work, and one for all months of the plan."""
-
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-        self._bars: dict[tuple[Any, ...], Any] = {}
-        self._months: Any = None
-        self._loaded: set[Key] = set()
-
-    def show(self, event: dict[str, Any]) -> None:
-        key = (event["stage"], event["dataset"], event["month"], event["warehouse"])
-        if event["state"] in ("done", "failed"):
-            if key in self._bars:
-                self._progress.remove_task(self._bars.pop(key))
-            if event["stage"] == "Load" and event["state"] == "done":
-                self._loaded.add((event["dataset"], event["month"]))
-            return
-        if key not in self._bars:
-            name = " ".join(str(part) for part in key[:3] if part)
-            self._bars[key] = self._progress.add_task(name, total=None, note="")
-        if event["state"] == "running":
-            done, total, unit = event["done"], event["total"], event["unit"]
-            of = f" of {total:,}" if total else ""
-            note = f"{done:,}{of} {unit}{event['note']}"
-            self._progress.update(self._bars[key], completed=done, total=total or None, note=note)
-
-    def show_months(self, plan: Plan | None) -> None:
-        total = len(plan.months(TO_DO)) if plan else 0
-        if not total:
-            return
-        if self._months is None:
-            self._months = self._progress.add_task("all", total=total, note="")
-        done = len(self._loaded)
-        self._progress.update(self._months, completed=done, note=f"{done} of {total} loaded")
-
-
-def outcomes(events: list[dict[str, Any]], plan: Plan | None) -> dict[Key, Outcome]:
-    """What became of each month that this run touched or could not do, by dataset and month."""
-    found: dict[Key, Outcome] = defaultdict(Outcome)
-    failures: dict[Key, dict[tuple[str, str | None], dict[str, Any]]] = defaultdict(dict)  # by stage and warehouse
-    by_others: set[Key] = set()
-    for event in events:
-        if event["event"] == "all loaded":
-            by_others.add((event["dataset"], event["month"]))  # unless it was this run
-        if event["event"] != "stage" or event["state"] not in ("done", "failed"):
-            continue
-        key, step = (event["dataset"], event["month"]), (event["stage"], event["warehouse"])
-        outcome = found[key]
-        outcome.seconds += event["seconds"]
-        if event["state"] == "failed":
-            failures[key][step] = event
-            continue
-        failures[key].pop(step, None)  # tried again
-        if "rows_rejected" in event:
-            outcome.rows_read, outcome.rejected = event["rows_read"], event["rows_rejected"]
-        if event["stage"] == "Load" and "rows" in event:
-            outcome.loaded, outcome.state = event["rows"], "loaded"
-        else:
-            outcome.state = event.get("outcome") or STATES[event["stage"]]
-    for key in by_others:
-        if found[key].state in ("", *STATES.values()):
-            found[key].state = "loaded by another run"
-    for key, steps in failures.items():
-        for event in steps.values():
-            found[key].state, found[key].reason = f"failed: {event['error']}", event["message"]
-    for entry in plan.entries if plan else ():
-        key = entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None
-        if entry.state in (NOT_YET, MISSING, UNASKED):
-            found[key].state = entry.state
-        elif entry.state != COMPLETE and not found[key].state:
-            found[key].state = "not done"
-    return found
-
-
-def describe(plan: Plan) -> str:
-    """``3 months complete, 2 months not yet published``."""
-    months = Plan([entry for entry in plan.entries if entry.month])
-    return ", ".join(f"{count:,} month{'s' if count > 1 else ''} {state}" for state, count in months.counts().items())
-
-
-def _print_places(root: Any) -> None:
-    """Where everything is, and how to look at it."""
-    from ..warehouse import duckdb_path
-
-    task = root if hasattr(root, "job") else getattr(root, "_first", None)
-    job = getattr(task, "job", None)
-    if job is None:
-        return
-    if job.publisher_object.is_synthetic:
-        print("These rows are synthetic: made on this machine, not TLC's.")
-    print(f"Lake       {job.lake}")
-    for label in filter(None, getattr(task, "warehouse", "").split(",")):
-        print(f"Warehouse  {label}")
-        if label.startswith("duckdb:") and os.path.exists(duckdb_path(label)):
-            print(f"Query      {_query(label)}")
-
-
-def _query(label: str) -> str:
-    from ..warehouse import duckdb_path
-
-    path, python = (_short(path) for path in (duckdb_path(label), sys.executable))
-    return (
-        f"""{python} -c "import duckdb; print(duckdb.connect('{path}', read_only=True).sql('FROM trips LIMIT 5'))\""""
-    )
-
-
-def _short(path: str) -> str:
-    """Relative to the current directory if it lies below that."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-def _print_table(found: dict[Key, Outcome]) -> None:
-    if not found:
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("dataset", "month", "rows read", "loaded", "rejected", "seconds", "state"):
-        table.add_column(
-            name, justify="right" if name in ("rows read", "loaded", "seconds") else "left", overflow="fold"
-        )
-    for (dataset, month), outcome in sorted(found.items(), key=lambda item: (item[0][0], item[0][1] or "")):
-        table.add_row(
-            dataset,
-            month or "",
-            "" if outcome.rows_read is None else f"{outcome.rows_read:,}",
-            "" if outcome.loaded is None else f"{outcome.loaded:,}",
-            ", ".join(f"{count:,} {reason}" for reason, count in outcome.rejected.items()),
-            f"{outcome.seconds:.1f}" if outcome.seconds else "",
-            outcome.state,
-        )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 140
-    with console.capture() as shown:
-        console.print(table)
-    print(shown.get(), end="")
-    failed = [(key, outcome.reason) for key, outcome in found.items() if outcome.reason]
-    for (dataset, month), reason in failed[:REASONS]:
-        title = f"{dataset} {month}" if month else dataset
-        print(reason if reason.startswith(title) else f"{title}: {reason}")
-    if len(failed) > REASONS:
-        print(f"... and {len(failed) - REASONS:,} more; the log has them")

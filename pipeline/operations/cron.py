@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
@@ -29,13 +29,16 @@ from typing import IO, NoReturn
 from .. import planning, settings
 from ..errors import PipelineError, UsageError
 from ..ranges import AllTrips, dataset_names, plan_range
-from . import arguments, journal, notify
+from . import arguments, console, journal, logs, notify, outcomes
 from .command_line import USAGE
 
 #: Exit codes, as luigi.cfg's [retcode] has them.
 ALREADY_RUNNING = 10
 NOT_RUN = 25
 PLANNING_FAILED = 35
+
+#: The result of a luigi that ended before its run began, by its exit code.
+_RESULTS = {0: planning.COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outcomes.PLANNING_FAILED}
 
 #: Bytes of the log file, and how many older ones are kept.
 LOG_SIZE, LOGS_KEPT = 5_000_000, 9
@@ -118,31 +121,51 @@ class _Run:
     def run(self) -> int:
         journal.begin(["python", "-m", "pipeline", *sys.argv[1:]])
         notify.tell_of_killed_runs()
-        code, failure, is_complete = PLANNING_FAILED, "", False
         try:
-            arguments = self._args.task or luigi_arguments(self._args.last, self._names, dt.date.today())
-            code = self._luigi(arguments)
-            is_complete = code != USAGE and _is_complete(arguments)
+            self._run()
         except KeyboardInterrupt:
             journal.end()
             raise
+        outcome = outcomes.of(journal.events()[0])
+        log_path = "" if self._args.log == "-" and logs.path().exists() else self._log_path
+        message = notify.tell(outcome, log_path)
+        title = message.title if message else "NYC trips: nothing was done"
+        self._log.info("%s %s", _now(), title)
+        journal.end()
+        if outcome.result == planning.COMPLETE:
+            return 0
+        reason = f": {outcome.failure}" if outcome.failure else ""
+        place = "" if self._args.log == "-" else f"; log {self._log_path}"
+        console.say(f"error: {title}{reason}; run {journal.run_id()}{place}", error=True)
+        return outcome.exit_code or NOT_RUN
+
+    def _run(self) -> None:
+        """Run luigi, which judges itself. What it cannot know is added to the journal as a later verdict."""
+        code, failure = PLANNING_FAILED, ""
+        try:
+            arguments = self._args.task or luigi_arguments(self._args.last, self._names, dt.date.today())
+            code = self._luigi(arguments)
+            if code not in (0, USAGE) and _is_complete(arguments):  # another host has done it since
+                code = 0
         except PipelineError as error:
             failure = str(error)
             code = USAGE if isinstance(error, UsageError) else code or PLANNING_FAILED
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
             code = code or PLANNING_FAILED
-        if not is_complete and not failure:
-            failure = self._why(code)
-        message = notify.tell_of_run(failure, self._log_path, is_complete, was_killed=code < 0 and not is_complete)
-        title = message.title if message else "NYC trips: nothing was done"
-        self._log.info("%s %s", _now(), title)
-        journal.end()
-        if is_complete:
-            return 0
-        place = "" if self._args.log == "-" else f"; log {self._log_path}"
-        print(f"error: {title}{f': {failure}' if failure else ''}; run {journal.run_id()}{place}", file=sys.stderr)
-        return 128 - code if code < 0 else code or NOT_RUN
+        outcome = outcomes.of(journal.events()[0])
+        if code < 0:
+            self._judge(128 - code, outcomes.CRASHED, f"luigi was ended by {signal.Signals(-code).name}")
+        elif failure or code != outcome.exit_code:
+            result = _RESULTS.get(code, outcomes.FAILED)
+            self._judge(code, result, "" if code == 0 else failure or self._last_words)
+        elif outcome.result == outcomes.UNFINISHED and not outcome.failure:
+            why = f"not complete when asked again (luigi says {code}); is another host still at work?"
+            self._judge(code, outcome.result, why)
+
+    @staticmethod
+    def _judge(code: int, result: str, failure: str) -> None:
+        journal.record("judged", code=code, result=result, failure=failure)
 
     def _luigi(self, arguments: list[str]) -> int:
         """Run luigi and log what it says. Returns its exit code, negative if a signal has ended it."""
@@ -183,15 +206,6 @@ class _Run:
             if text.startswith("error: ") or " ERROR " in text:
                 self._last_words = text.removeprefix("error: ")[:300]
 
-    def _why(self, code: int) -> str:
-        """Why the root task is not complete, as far as the months that failed do not say it."""
-        if code < 0:
-            return f"luigi was ended by {signal.Signals(-code).name}"
-        told = notify.story(journal.events()[0])
-        if told.failed or told.missing or told.unfinished:
-            return ""
-        return self._last_words or f"not complete when asked again (luigi says {code}); is another host still at work?"
-
 
 def _is_complete(arguments: list[str]) -> bool:
     """Ask the root task of a luigi command, in this process, what it says now."""
@@ -211,6 +225,10 @@ def _ended_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):  # Ctrl-C reaches it too, and it has something to say
+            process.wait(GRACE)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
         if process.poll() is None:

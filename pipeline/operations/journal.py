@@ -40,6 +40,12 @@ HELD_WAIT = 2.0
 #: What the system says of a place where this user can never write, unlike a full disk.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
+#: Stands in a command for an address that may hold a secret.
+ELLIPSIS = "…"
+
+#: Addresses without user, password and query, of kinds that have no secret in their path.
+_HARMLESS = re.compile(r"(?:https?|file|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)://[^@?#]*")
+
 #: Days for which journals are kept.
 KEEP = 90
 
@@ -121,9 +127,8 @@ def append(target: Path, event: str, **details: Any) -> None:
 
 def record_all_loaded(task: Any) -> None:
     """Note that a MonthlyTrips is complete, whoever has loaded it."""
-    if task.warehouses:
-        month = f"{task.month:%Y-%m}" if task.month else None
-        record("all loaded", task=task.task_id, dataset=task.dataset, month=month)
+    month = f"{task.month:%Y-%m}" if task.month else None
+    record("all loaded", task=task.task_id, dataset=task.dataset, month=month, warehouses=task.warehouses)
 
 
 def begin(command: Sequence[str]) -> bool:
@@ -183,8 +188,14 @@ def _hold(journal: Path) -> int:
 
 
 def without_addresses(command: Sequence[str]) -> list[str]:
-    """The words of a command, ``...`` for those with a URL, which may hold a password."""
-    return ["..." if "://" in word else word for word in command]
+    """The words of a command, with an ellipsis for an address that may hold a secret: a password, a token, a query."""
+    found: list[str] = []
+    for word in command:
+        flag, is_flag, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        named = flag or (found[-1] if found else "")
+        is_secret = named == "--notify-urls" or ("://" in value and not _HARMLESS.fullmatch(value))
+        found.append(f"{flag}{is_flag}{ELLIPSIS}" if is_secret and value else word)
+    return found
 
 
 def not_writable(error: OSError) -> UsageError:

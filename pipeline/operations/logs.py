@@ -10,17 +10,22 @@ import json
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
+
+import luigi.configuration
 
 from .. import settings
 from ..errors import PipelineError, Unreachable
 from . import journal
 
-#: Set in the environment while a terminal shows bars: records of worker processes then go through the journal.
+#: Set in the environment while a terminal shows bars: records that it shall show go through the journal.
 THROUGH_JOURNAL = "PIPELINE_LOG_THROUGH_JOURNAL"
 
 LOGGER = logging.getLogger("pipeline")
+LUIGI = logging.getLogger("luigi-interface")
 
 
 def _is_foreseen(record: logging.LogRecord) -> bool:
@@ -42,9 +47,14 @@ def _text(record: logging.LogRecord) -> str:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, PipelineError):
         subject = record.args[-1] if isinstance(record.args, tuple) and record.args else None
-        title = getattr(subject, "title", None)
-        return f"{title}: {error}" if title else str(error)
+        return f"{title}: {_without(title, str(error))}" if (title := getattr(subject, "title", None)) else str(error)
     return "luigid does not answer; trying again" if _is_about_luigid(record) else record.getMessage()
+
+
+def _without(title: str, text: str) -> str:
+    """An error's text without the month or the warehouse that it begins with, if the title has it already."""
+    about, separator, rest = text.partition(": ")
+    return rest if separator and title.endswith(about) else text
 
 
 class OneLine(logging.Formatter):
@@ -71,11 +81,41 @@ class JsonLine(logging.Formatter):
         return json.dumps(shown, ensure_ascii=False)
 
 
-class ThroughJournal(logging.Handler):
-    """Hands records to the process that owns the terminal."""
+class Terminal(logging.StreamHandler[TextIO]):
+    """Writes to stderr. While bars are shown there, hands what is wrong to the process that shows them."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
 
     def emit(self, record: logging.LogRecord) -> None:
-        journal.record("log", text=self.format(record))
+        if not os.environ.get(THROUGH_JOURNAL):
+            super().emit(record)
+        elif record.levelno >= logging.WARNING:
+            journal.record("log", text=self.format(record))
+
+
+class Once(logging.Filter):
+    """Lets a warning pass once in a run, whichever of its processes finds the same again. Errors always pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        text = _text(record)
+        is_known = text in self._seen or _is_logged(text)
+        self._seen.add(text)
+        return not is_known
+
+
+def _is_logged(text: str) -> bool:
+    try:
+        logged = path().read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return f" WARNING {text}\n" in logged or f"{json.dumps(text, ensure_ascii=False)}}}\n" in logged
 
 
 def path() -> Path:
@@ -90,28 +130,66 @@ def configure(to_file: bool = False) -> None:
     """
     if LOGGER.handlers:
         return
-    handlers: list[logging.Handler] = [
-        ThroughJournal() if os.environ.get(THROUGH_JOURNAL) else logging.StreamHandler(sys.stderr)
-    ]
-    if to_file:
-        with suppress(OSError):  # a log that cannot be written never harms the run
+    _attach([Terminal(), *_files(to_file)])
+    for logger in (LOGGER, LUIGI):
+        logger.propagate = False
+        if to_file:
+            logger.addFilter(Once())
+    LOGGER.setLevel(settings.process().log_level)
+    # Luigi's INFO is its protocol with the scheduler; what a person wants to know of it is in our own records.
+    LUIGI.setLevel(LOGGER.level if LOGGER.level in (logging.DEBUG, logging.ERROR) else logging.WARNING)
+
+
+@contextmanager
+def beside_others() -> Iterator[None]:
+    """Keep the log file of a run that a program has started. What the program itself does with records stays.
+
+    Where it does nothing, warnings are shown on stderr, as Python has it.
+    """
+    files = _files(True)
+    for handler in files:
+        handler.setLevel(settings.process().log_level)
+        handler.addFilter(lambda record: record.name != LUIGI.name or record.levelno >= logging.WARNING)
+    terminal = Terminal()
+    terminal.setLevel(logging.WARNING)
+    is_silent = not LOGGER.hasHandlers()
+    is_luigi_silent = luigi.configuration.get_config().getboolean("core", "no_configure_logging", False)
+    level, once = LOGGER.level, Once()
+    _attach(files)
+    if is_silent:
+        _attach([terminal], (LOGGER, LUIGI) if is_luigi_silent else (LOGGER,))
+    LOGGER.setLevel(min(LOGGER.getEffectiveLevel(), *(handler.level for handler in files)))
+    for logger in (LOGGER, LUIGI):
+        logger.addFilter(once)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        for logger in (LOGGER, LUIGI):
+            logger.removeFilter(once)
+            for handler in (*files, terminal):
+                logger.removeHandler(handler)
+        for handler in files:
+            handler.close()
+
+
+def _files(to_file: bool) -> list[logging.Handler]:
+    with suppress(OSError):  # a log that cannot be written never harms the run
+        if to_file:
             path().parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(path(), encoding="utf-8"))
-    level = settings.process().log_level
-    luigi_logger = logging.getLogger("luigi-interface")
+            return [logging.FileHandler(path(), encoding="utf-8")]
+    return []
+
+
+def _attach(handlers: list[logging.Handler], loggers: Iterable[logging.Logger] = (LOGGER, LUIGI)) -> None:
     for handler in handlers:
-        is_file = isinstance(handler, logging.FileHandler)
         if settings.process().log_format == "json":
             handler.setFormatter(JsonLine())
         else:
+            is_file = isinstance(handler, logging.FileHandler)
             handler.setFormatter(
                 OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S" if is_file else "%H:%M:%S")
             )
         handler.addFilter(_is_news)
-        LOGGER.addHandler(handler)
-        luigi_logger.addHandler(handler)
-    LOGGER.setLevel(level)
-    LOGGER.propagate = False
-    luigi_logger.propagate = False
-    # Luigi's INFO is its protocol with the scheduler; what a person wants to know of it is in our own records.
-    luigi_logger.setLevel(level if level in ("DEBUG", "ERROR") else "WARNING")
+        for logger in loggers:
+            logger.addHandler(handler)

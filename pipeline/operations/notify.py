@@ -1,4 +1,4 @@
-"""Messages to people about runs, through Apprise: one per run, made from its journal, and never to the run's harm.
+"""Messages to people about runs, through Apprise: one per run, made from its outcome, and never to the run's harm.
 
 What can be told of a run are the words of ``[notify] on``. A message is sent if one of them happened; it then tells
 the whole story of the run. A run that was killed cannot tell: the next one does (``tell_of_killed_runs``).
@@ -18,15 +18,16 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .. import settings
 from ..checks import Check
 from ..completeness import REPUBLISHED
 from ..errors import UsageError
-from ..planning import COMPLETE, NOT_YET
-from . import journal
+from ..planning import COMPLETE, MISSING, NOT_YET, UNASKED
+from . import journal, outcomes
+from .outcomes import MonthOutcome, RunOutcome, count
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -74,170 +75,156 @@ class Message:
         )
 
 
-# -- the story of a run ----------------------------------------------------------------------------
+# -- what is told of a run -------------------------------------------------------------------------
 
 
-@dataclass
-class Story:
-    """What a run's journal tells: months as ``green 2020-03``, in the order in which it happened."""
-
-    done: list[str] = field(default_factory=list)
-    rows: int = 0
-    rejected: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    republished: list[str] = field(default_factory=list)
-    unknown_columns: dict[str, list[str]] = field(default_factory=dict)
-    unfinished: list[str] = field(default_factory=list)
-    states: dict[str, int] = field(default_factory=dict)
-    planned: bool = False
-
-
-def story(events: Events) -> Story:
-    """Read a run's journal. A stage that failed and was done later has not failed."""
-    told = Story()
-    states: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    for event in events:
-        if event["event"] == "stage":
-            states[event["stage"], event["dataset"], event["month"], event.get("warehouse")] = event
-        elif event["event"] == "missing":
-            told.missing += event["months"]
-        elif event["event"] == "plan":
-            told.planned = True
-            for dataset, month, state, reason in event["entries"]:
-                if month:
-                    told.states[state] = told.states.get(state, 0) + 1
-                if reason == REPUBLISHED:
-                    told.republished.append(_month(dataset, month))
-    rows: dict[str, int] = {}
-    rejected: dict[str, int] = {}
-    for (stage, dataset, month, _), event in states.items():
-        title = _month(dataset, month)
-        if event["state"] == "failed":
-            told.failed[title] = f"{stage}: {event['error']}: {event['message']}"
-        elif event["state"] != "done":
-            told.unfinished.append(f"{stage} {title}")
-        elif stage in ("Upload", "Load") and "rows" in event:
-            rows[title] = event["rows"]
-            if stage == "Load":
-                rejected[title] = sum(event["rows_rejected"].values())
-            if title not in told.done:
-                told.done.append(title)
-            for column in event.get("unknown_columns", ()):
-                told.unknown_columns.setdefault(column, []).append(title)
-    told.done = [title for title in told.done if title not in told.failed]
-    told.rows = sum(rows[title] for title in told.done)
-    told.rejected = sum(rejected.get(title, 0) for title in told.done)
-    told.republished = [title for title in told.republished if title in told.done]
-    return told
-
-
-def message_of_run(
-    events: Events, failure: str = "", where: str = "", is_complete: bool = False, was_killed: bool = False
-) -> Message | None:
+def message_of_run(outcome: RunOutcome, where: str = "") -> Message | None:
     """The message about a run that ended; None if nothing happened that anyone could want to know.
 
-    ``failure`` says why the run as a whole is not well, beside the months that failed; ``where`` names its log.
-    ``is_complete`` says that the root task was asked again and is complete: then others did what failed here.
+    ``where`` names its log.
     """
-    told = story(events)
-    if is_complete:
-        told.failed, told.missing, told.unfinished = {}, [], []
-    for title in told.unfinished:
-        told.failed.setdefault(title.partition(" ")[2], f"{title.split()[0]}: its process was killed; out of memory?")
-    is_well = not (told.failed or told.missing or failure)
+    failed, new = outcome.failures, outcome.new
+    is_well = _is_well(outcome)
+    republished = [month for month in new if month.is_republished]
+    drift = _unknown_columns(new)
     happened = {
-        CRASHED: bool(told.unfinished) or was_killed,
+        CRASHED: outcome.result == outcomes.CRASHED or any(month.was_killed for month in failed),
         FAILED: not is_well,
-        COMPLETED: bool(told.done) and is_well,
-        REPUBLISHED: bool(told.republished),
-        SCHEMA_DRIFT: bool(told.unknown_columns),
-        NOTHING_NEW: told.planned and not told.done and is_well,
+        COMPLETED: bool(new) and is_well,
+        REPUBLISHED: bool(republished),
+        SCHEMA_DRIFT: bool(drift),
+        NOTHING_NEW: outcome.is_planned and not new and outcome.result == COMPLETE,
     }
     if not any(happened.values()):
         return None
-    concerned = {*told.failed, *told.missing, *told.done}
+    about = {month.dataset for month in (*failed, *_gaps(outcome), *new)}
+    is_about_months = is_well or bool(failed or _gaps(outcome))
+    headlines = ", ".join(_headlines(outcome, failed, new, republished, drift))
     return Message(
-        title=f"NYC trips: {', '.join(_headlines(told, failure)) or 'nothing new'}",
-        body="\n".join([*_details(told, failure), _whereabouts(journal.run_id(), socket.gethostname(), where)]),
+        title=f"NYC trips: {headlines or 'nothing new'}",
+        body="\n".join(
+            [
+                *_details(outcome, failed, new, republished, drift),
+                _whereabouts(outcome.run or journal.run_id(), outcome.host or socket.gethostname(), where),
+            ]
+        ),
         happened=frozenset(word for word, did in happened.items() if did),
-        datasets=frozenset(title.split()[0] for title in concerned if told.failed or told.missing or not failure),
+        datasets=frozenset(about if is_about_months else ()),
     )
 
 
-def _headlines(told: Story, failure: str) -> Iterator[str]:
-    if failure and not (told.failed or told.missing):
+def _is_well(outcome: RunOutcome) -> bool:
+    return outcome.result in (COMPLETE, outcomes.STOPPED) and not outcome.failure
+
+
+def _gaps(outcome: RunOutcome) -> list[MonthOutcome]:
+    """The months for whose absence the run is not well."""
+    return [] if outcome.result == COMPLETE else [month for month in outcome.having(MISSING) if month.month]
+
+
+def _unknown_columns(months: Iterable[MonthOutcome]) -> dict[str, list[str]]:
+    """Undeclared columns with the months that have them."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for month in months:
+        for column in month.unknown_columns:
+            found[column].append(month.title)
+    return found
+
+
+def _headlines(
+    outcome: RunOutcome,
+    failed: Sequence[MonthOutcome],
+    new: Sequence[MonthOutcome],
+    republished: Sequence[MonthOutcome],
+    drift: Mapping[str, list[str]],
+) -> Iterator[str]:
+    gaps, left = _gaps(outcome), outcome.having(outcomes.NOT_DONE, outcomes.PARTLY)
+    if outcome.result == outcomes.STOPPED:
+        yield "the run was stopped"
+    elif not (_is_well(outcome) or failed or gaps or (left and outcome.result == outcomes.UNFINISHED)):
         yield "the run failed"
+    # What waits for a month that failed is no news of its own.
+    is_left = outcome.result in (outcomes.UNFINISHED, outcomes.STOPPED)
     for months, what in (
-        (told.failed, "failed"),
-        (told.missing, "missing at the publisher"),
-        (told.done, "loaded"),
-        (told.republished, "republished"),
+        (failed, "failed"),
+        (gaps, "missing at the publisher"),
+        (left if is_left else [], "not done"),
+        (new, "loaded"),
+        (republished, "republished"),
     ):
         if months:
-            yield f"{_counted(months)} {what}"
-    if told.unknown_columns:
-        yield f"undeclared columns: {', '.join(list(told.unknown_columns)[:NAMED])}"
+            yield f"{_counted(month.title for month in months)} {what}"
+    if drift:
+        yield f"undeclared columns: {', '.join(list(drift)[:NAMED])}"
 
 
-def _details(told: Story, failure: str) -> Iterator[str]:
-    if failure:
-        yield f"Failed: {failure}"
-    for title, why in list(told.failed.items())[:NAMED]:
-        yield f"Failed: {title}: {why}"
-    if len(told.failed) > NAMED:
-        yield f"... and {len(told.failed) - NAMED} more"
-    if told.missing:
-        yield f"Missing at the publisher, which has later months: {_listed(told.missing)}"
-    if told.done:
-        yield f"Loaded: {_listed(told.done)}; {told.rows:,} rows, {told.rejected:,} rejected"
-    if told.republished:
-        yield f"Republished and loaded anew: {_listed(told.republished)}"
-    for column, months in told.unknown_columns.items():
-        yield f"Column {column} is not declared and was kept out: {_listed(months)}"
-    for state, text in ((COMPLETE, "complete before"), (NOT_YET, NOT_YET)):
-        if told.states.get(state):
-            yield f"{_count(told.states[state])} {text}"
+def _details(
+    outcome: RunOutcome,
+    failed: Sequence[MonthOutcome],
+    new: Sequence[MonthOutcome],
+    republished: Sequence[MonthOutcome],
+    drift: Mapping[str, list[str]],
+) -> Iterator[str]:
+    if outcome.failure:
+        yield f"Failed: {outcome.failure}"
+    for month in failed[:NAMED]:
+        yield f"Failed: {month.title}: {month.why}"
+    if len(failed) > NAMED:
+        yield f"... and {len(failed) - NAMED} more"
+    for months, what in (
+        (
+            [month for month in outcome.having(MISSING) if month.month],
+            "Missing at the publisher, which has later months",
+        ),
+        ([month for month in outcome.having(UNASKED) if month.month], "Could not be asked about"),
+        (outcome.having(outcomes.NOT_DONE, outcomes.PARTLY, outcomes.AT_WORK), "Not done"),
+    ):
+        if left := [month.title for month in months if month not in failed]:
+            yield f"{what}: {_listed(left)}"
+    if new:
+        rows, rejected = sum(month.rows or 0 for month in new), sum(sum(month.rejected.values()) for month in new)
+        yield f"Loaded: {_listed(month.title for month in new)}; {rows:,} rows, {rejected:,} rejected"
+    if republished:
+        yield f"Republished and loaded anew: {_listed(month.title for month in republished)}"
+    for column, titles in drift.items():
+        yield f"Column {column} is not declared and was kept out: {_listed(titles)}"
+    for number, text in (
+        (outcome.complete_before, "complete before"),
+        (sum(1 for month in outcome.having(NOT_YET) if month.month), NOT_YET),
+    ):
+        if number:
+            yield f"{count(number)} {text}"
 
 
 def message_of_killed(events: Events) -> Message:
     """The message about a run that has begun and can no longer end; ``events`` starts with its ``begun``."""
-    begun, last = events[0], max(event.get("at", 0.0) for event in events)
-    told = story(events)
-    run = str(begun.get("run", ""))
+    outcome = outcomes.of(events, is_alive=False)
+    begun, last = outcome.start or 0.0, max(event.get("at", 0.0) for event in events)
+    at_work = outcome.having(outcomes.AT_WORK)
     lines = [
-        f"Began {_time(begun['at'])}, last heard of {_time(last)}: {shlex.join(begun['command'])}",
-        *([f"At work on: {_listed(told.unfinished)}"] if told.unfinished else []),
-        *([f"Loaded before: {_listed(told.done)}"] if told.done else []),
+        f"Began {_time(begun)}, last heard of {_time(last)}: {shlex.join(outcome.command)}",
+        *([f"At work on: {_listed(f'{month.stage} {month.title}' for month in at_work)}"] if at_work else []),
+        *([f"Loaded before: {_listed(month.title for month in outcome.new)}"] if outcome.new else []),
         "What was done is safe; the same command goes on where it stopped. Was the host out of memory, or shut down?",
-        _whereabouts(run, begun.get("host", ""), ""),
+        _whereabouts(outcome.run, outcome.host, ""),
     ]
-    titles = [title.partition(" ")[2] for title in told.unfinished]
     return Message(
-        title=f"NYC trips: a run was killed on {begun.get('host', 'an unknown host')}",
+        title=f"NYC trips: a run was killed on {outcome.host or 'an unknown host'}",
         body="\n".join(lines),
         happened=frozenset([CRASHED]),
-        datasets=frozenset(title.split()[0] for title in titles),
+        datasets=frozenset(month.dataset for month in at_work),
     )
 
 
 def _whereabouts(run: str, host: str, where: str) -> str:
-    return f"Run {run} on {host}; log: {where or journal.folder() / f'{run}.jsonl'}"
-
-
-def _month(dataset: str, month: str | None) -> str:
-    return f"{dataset} {month}" if month else dataset
-
-
-def _count(number: int) -> str:
-    return f"{number:,} month{'' if number == 1 else 's'}"
+    return f"Run {run} on {host}; log: {where or journal.folder() / f'{run}.log'}"
 
 
 def _counted(names: Iterable[str]) -> str:
     """``2 months and zones``."""
-    months = [name for name in names if " " in name]
-    others = [name for name in names if " " not in name]
-    return " and ".join([*([_count(len(months))] if months else []), *others])
+    found = list(names)
+    months = [name for name in found if " " in name]
+    return " and ".join([*([count(len(months))] if months else []), *(name for name in found if " " not in name)])
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -258,17 +245,14 @@ def _time(seconds: float) -> str:
 # -- when it is told -------------------------------------------------------------------------------
 
 
-def tell_of_run(
-    failure: str = "", where: str = "", is_complete: bool = False, was_killed: bool = False
-) -> Message | None:
+def tell(outcome: RunOutcome, where: str = "") -> Message | None:
     """Send the message about this run if it is wanted; see ``message_of_run``. Returns it. Never raises."""
     try:
-        events, _ = journal.events()
-        message = message_of_run(events, failure, where, is_complete, was_killed)
+        message = message_of_run(outcome, where)
         if message is not None and settings.notify().urls and message.is_wanted:
             send(message)
         return message
-    except Exception as error:  # a journal of another version, anything: no reason for the run to fail
+    except Exception as error:  # a receiver's library, anything: no reason for the run to fail
         LOGGER.warning("no notification could be made: %s: %s", type(error).__name__, error)
         return None
 
@@ -318,29 +302,29 @@ def addresses() -> list[tuple[str, Any]]:
 
 def send(message: Message) -> bool:
     """Send to all addresses at once, and log those that did not take it. Whether at least one did."""
-    outcomes = _send(message)
-    for name, problem in outcomes.items():
+    problems = _send(message)
+    for name, problem in problems.items():
         if problem:
             LOGGER.warning("notification not delivered to %s: %s", name, problem)
-    return not all(outcomes.values())
+    return not all(problems.values())
 
 
 def _send(message: Message) -> dict[str, str]:
     """What went wrong, by name of the address; empty for those that took the message."""
     from apprise import Apprise, AppriseAsset
 
-    outcomes: dict[str, str] = {}
+    problems: dict[str, str] = {}
     threads = []
     for name, service in addresses():
-        outcomes[name] = f"no answer within {PATIENCE:g} s"
+        problems[name] = f"no answer within {PATIENCE:g} s"
 
         def deliver(name: str = name, service: Any = service) -> None:
             try:
                 one = Apprise(service, asset=AppriseAsset(async_mode=False, service_timeout=0))
                 taken = one.notify(body=message.body, title=message.title, notify_type=message.kind, body_format="text")
-                outcomes[name] = "" if taken else "it did not take the message"
+                problems[name] = "" if taken else "it did not take the message"
             except Exception as error:
-                outcomes[name] = type(error).__name__
+                problems[name] = type(error).__name__
 
         # A daemon: Python does not wait for it at its end.
         threads.append(threading.Thread(target=deliver, name=f"notify {name}", daemon=True))
@@ -349,7 +333,7 @@ def _send(message: Message) -> dict[str, str]:
     give_up = time.monotonic() + PATIENCE
     for thread in threads:
         thread.join(max(0.0, give_up - time.monotonic()))
-    return dict(outcomes)
+    return dict(problems)
 
 
 # -- doctor ----------------------------------------------------------------------------------------
@@ -379,10 +363,10 @@ def send_test() -> Iterator[Check]:
         happened=frozenset([NOTHING_NEW]),
     )
     try:
-        outcomes = _send(message)
+        problems = _send(message)
     except UsageError as error:
         yield Check("notify", False, str(error), "correct it and try again")
         return
-    for name, problem in outcomes.items():
+    for name, problem in problems.items():
         remedy = "correct the address, or look into the service's own log" if problem else ""
         yield Check(f"notify {name}", not problem, problem or "test message delivered", remedy)

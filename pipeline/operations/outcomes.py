@@ -8,17 +8,23 @@ worker and the tasks themselves when the run ends, and writes it into the journa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import luigi
+from luigi.retcodes import retcode
+from luigi.task_status import DONE as TASK_DONE
+from luigi.task_status import PENDING, UNKNOWN
+
+from .. import completeness
 from ..completeness import REPUBLISHED
 from ..errors import MissingAtPublisher
 from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
 
-#: What a run came to, in one word. "complete", "missing" and so on have an exit code each, see ``exit_code``.
+#: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
 RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"
-FAILED, UNFINISHED, REFUSED, PLANNING_FAILED = "failed", "unfinished", "refused", "planning failed"
-GAPS = "missing"
+FAILED, UNFINISHED, REFUSED, PLANNING_FAILED, GAPS = "failed", "unfinished", "refused", "planning failed", "missing"
 
 #: The status of a month beside those of a plan: done in this run, failed, a stage has begun and not ended, some stages
 #: are done.
@@ -78,6 +84,8 @@ class MonthOutcome:
     def why(self) -> str:
         """Stage, class and line of the error of a month that failed: ``Clean: WrongFormat: no Parquet file``."""
         text = self.reason.removeprefix(f"{self.title}: ")
+        if self.status == AT_WORK:
+            text = KILLED
         return ": ".join(part for part in (self.stage, self.error, text) if part)
 
     @property
@@ -119,6 +127,12 @@ class RunOutcome:
         return [month for month in self.months if month.is_new]
 
     @property
+    def failures(self) -> list[MonthOutcome]:
+        """The months that failed, those among them whose process was killed and that nobody did since."""
+        is_broken = self.result not in (RUNNING, STOPPED)
+        return self.having(FAILED, *([AT_WORK] if is_broken else []))
+
+    @property
     def complete_before(self) -> int:
         """Number of months, without the zone table."""
         return sum(1 for month in self.having(COMPLETE) if month.month)
@@ -148,10 +162,10 @@ def of(events: Events, is_alive: bool = True) -> RunOutcome:
 
     A stage that failed and was done later, by whomever, has not failed.
     """
-    run = _Reader()
+    reader = Reader()
     for event in events:
-        run.read(event)
-    return run.outcome(is_alive)
+        reader.read(event)
+    return reader.outcome(is_alive)
 
 
 @dataclass
@@ -175,8 +189,8 @@ class _Trail:
         return any(stage == self.goal for stage, _ in self.done) or self.found_since is not None
 
 
-class _Reader:
-    """Goes through a journal once."""
+class Reader:
+    """Goes through a journal once, and can be asked for the outcome so far."""
 
     def __init__(self) -> None:
         self._months: dict[tuple[str, str | None], tuple[MonthOutcome, _Trail]] = {}
@@ -188,6 +202,10 @@ class _Reader:
         self._is_planned = False
 
     def read(self, event: Mapping[str, Any]) -> None:
+        with suppress(KeyError, TypeError, ValueError):  # of another version of the pipeline
+            self._read(event)
+
+    def _read(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "begun":
                 self._begun = self._begun or event
@@ -230,7 +248,9 @@ class _Reader:
     def _read_given_up(self, event: Mapping[str, Any]) -> None:
         """A task that is not tried again. Of a stage that failed the journal has the error, if it had begun."""
         error, message = (str(event.get(name) or "") for name in ("error", "message"))
-        if not event.get("dataset"):
+        if event["family"] not in _GOALS:
+            if error == MissingAtPublisher.__name__:
+                return  # said by "missing"
             self._failure = self._failure or ": ".join(part for part in (event.get("family"), error, message) if part)
             return
         month, trail = self._month(event["dataset"], event.get("month"))
@@ -273,11 +293,9 @@ class _Reader:
 
     def outcome(self, is_alive: bool) -> RunOutcome:
         is_over = self._end is not None or bool(self._judged) or not is_alive
-        for month, trail in self._months.values():
-            trail.is_complete = trail.is_complete or self._judged.get("result") == COMPLETE
-            self._settle(month, trail, is_over)
+        months = [self._settled(replace(month), trail, is_over) for month, trail in self._months.values()]
         outcome = RunOutcome(
-            months=sorted((month for month, _ in self._months.values()), key=lambda month: month.key),
+            months=sorted(months, key=lambda month: month.key),
             result=RUNNING,
             exit_code=self._judged.get("code"),
             failure=str(self._judged.get("failure") or self._failure),
@@ -292,28 +310,30 @@ class _Reader:
         outcome.result = self._result(outcome, is_alive)
         return outcome
 
-    def _settle(self, month: MonthOutcome, trail: _Trail, is_over: bool) -> None:
+    def _settled(self, month: MonthOutcome, trail: _Trail, is_over: bool) -> MonthOutcome:
         """Say what became of a month, after its last event."""
+        is_complete = trail.is_complete or self._judged.get("result") == COMPLETE
         if trail.planned in (COMPLETE, NOT_YET, MISSING, UNASKED) and not trail.done and not trail.failures:
             month.status = month.state = trail.planned
-        elif trail.failures and not trail.is_complete:
+        elif trail.failures and not is_complete:
             ((month.stage, _), (month.error, month.reason)) = next(iter(trail.failures.items()))
             if month.error == MissingAtPublisher.__name__:
                 month.status = month.state = MISSING
             else:
                 month.status, month.state = FAILED, f"failed: {month.error}" if month.error else FAILED
-        elif trail.open and not trail.is_complete:
+        elif trail.open and not is_complete:
             month.stage, _ = next(reversed(trail.open))
             month.status = AT_WORK
             month.state = f"{month.stage} not finished" if is_over else month.stage
             month.was_killed = is_over
-        elif not trail.done and not trail.is_complete and trail.found_since is None:
+        elif not trail.done and not is_complete and trail.found_since is None:
             month.status = month.state = NOT_DONE if is_over else TO_DO
         else:
-            self._settle_done(month, trail, is_over)
+            self._settle_done(month, trail, is_complete, is_over)
+        return month
 
-    def _settle_done(self, month: MonthOutcome, trail: _Trail, is_over: bool) -> None:
-        month.status = DONE if trail.is_goal_reached or trail.is_complete else PARTLY
+    def _settle_done(self, month: MonthOutcome, trail: _Trail, is_complete: bool, is_over: bool) -> None:
+        month.status = DONE if trail.is_goal_reached or is_complete else PARTLY
         outcomes = [event["outcome"] for event in trail.done.values() if event.get("outcome")]
         stages = [stage for stage, _ in trail.done]
         if month.loaded is not None:
@@ -322,7 +342,7 @@ class _Reader:
             month.state = str(outcomes[-1])
         elif trail.is_in_lake_only:
             month.state = STATES["Upload"]
-        elif trail.is_complete and trail.goal not in stages:
+        elif is_complete and trail.goal not in stages:
             was_before = trail.found_since is not None and trail.found_since < self._begun.get("at", 0.0)
             month.state = BEFORE if was_before else BY_ANOTHER
         else:
@@ -344,9 +364,97 @@ class _Reader:
         return UNFINISHED if outcome.having(NOT_DONE, PARTLY) else COMPLETE
 
 
+def count(number: int) -> str:
+    """``1 month``, ``2 months``."""
+    return f"{number:,} month{'' if number == 1 else 's'}"
+
+
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
     """The most frequent first; those of one number by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+# -- the verdict -----------------------------------------------------------------------------------
+
+#: What is to be done for a month is the last of these that the run has scheduled for it.
+_GOALS = ("Download", "Clean", "WriteParquet", "Upload", "Load", "MonthlyTrips")
+
+
+def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]:
+    """The events "plan" of the tasks that a worker has scheduled, given as Luigi's worker keeps its history.
+
+    Ranges and other wrappers bring their plan; a month that was asked for by itself is complete or to do.
+    """
+    entries: dict[tuple[str, str | None], tuple[str, str]] = {}
+    tasks: dict[tuple[str, str | None], dict[str, Any]] = {}
+    statuses: dict[tuple[str, str | None], set[str]] = {}
+    for task, status, _ in history:
+        for entry in getattr(getattr(task, "__dict__", {}).get("plan"), "entries", ()):
+            entries[entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None] = entry.state, entry.reason
+        if task.task_family in _GOALS and hasattr(task, "dataset"):
+            key = task.dataset, f"{task.month:%Y-%m}" if task.month else None
+            tasks.setdefault(key, {})[task.task_family] = task
+            statuses.setdefault(key, set()).add(status)
+    events: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in {**entries, **tasks}:
+        goal = next((name for name in reversed(_GOALS) if name in tasks.get(key, ())), _GOALS[-1])
+        warehouses = str(getattr(tasks.get(key, {}).get(goal), "warehouse", "") or "")
+        state, reason = entries.get(key) or (TO_DO if statuses[key] - {TASK_DONE} else COMPLETE, "")
+        event = {"goal": goal, "warehouses": [label for label in warehouses.split(",") if label], "entries": []}
+        events.setdefault((goal, warehouses), event)["entries"].append((*key, state, reason))
+    return list(events.values())
+
+
+def judge(worker: Any, roots: list[luigi.Task], events: Events) -> dict[str, Any]:
+    """The event "judged" of a run that Luigi's worker has ended: its exit code, its result, and why it is not well.
+
+    Luigi's worker knows what it did itself. A root task that it has not completed is asked again: what failed in
+    passing, or here, may have been done since, by this run or by another host. Where it was, the worker's history is
+    completed, so that Luigi's own summary and exit code say the same.
+    """
+    summary = luigi.execution_summary._summary_dict(worker)
+    left = [root for root in roots if root not in summary["completed"] | summary["already_done"]]
+    if not left or _are_complete(left):
+        if left:
+            _complete_history(worker)
+        return {"code": 0, "result": COMPLETE, "failure": ""}
+    events = list(events)
+    gaps = {event.get("task") for event in events if event.get("error") == MissingAtPublisher.__name__}
+    told = {event["task"] for event in events if event["event"] in ("given up", "stage") and event.get("task")}
+    failed = [task for task in summary["failed"] if task.task_id not in gaps]
+    has_gaps = any(task.task_id in gaps for task in summary["failed"]) or bool(summary["still_pending_ext"])
+    codes, failure = retcode(), ""
+    if summary["scheduling_error"]:
+        code, result, failure = codes.scheduling_error, PLANNING_FAILED, "planning failed; the log says why"
+    elif failed:
+        code, result = codes.task_failed, FAILED
+        others = sorted({task.task_family for task in failed if task.task_id not in told})
+        failure = f"{', '.join(others)} failed; the log says why" if others else ""
+    elif worker._stop_requesting_work:
+        code, result = codes.not_run, STOPPED
+    elif has_gaps:
+        code, result = codes.missing_data, GAPS
+    else:
+        code, result = codes.not_run, UNFINISHED
+    return {"code": code or codes.not_run, "result": result, "failure": failure}
+
+
+def _are_complete(tasks: list[luigi.Task]) -> bool:
+    with completeness.running(), completeness.scheduling():  # not what was true when the run was planned
+        try:
+            return all(task.complete() for task in tasks)
+        except Exception:  # a warehouse that does not answer, anything of somebody else's task: nobody knows
+            return False
+
+
+def _complete_history(worker: Any) -> None:
+    """Let a worker's history say that all its tasks are done."""
+    history = [entry for entry in worker._add_task_history if entry[1] != UNKNOWN]
+    done = {task for task, status, _ in history if status == TASK_DONE}
+    history += [(task, TASK_DONE, None) for task in {task for task, status, _ in history if status == PENDING} - done]
+    worker._add_task_history[:] = history
+    for response in worker._get_work_response_history:
+        response["running_tasks"] = []
 
 
 def describe(plan: Plan) -> str:

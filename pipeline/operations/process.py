@@ -60,6 +60,7 @@ class TaskContext:
     def __enter__(self) -> TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
             die_with_parent()
+            settings.take_over(self._task_process.settings)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
             logs.configure(to_file=True)
         self._report_once()
@@ -104,6 +105,20 @@ def end_with(pid: int) -> None:
 def _end_after(main: Any) -> None:
     main.join()  # returns at once if it ended before we asked
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def open_standard_streams() -> None:
+    """Open those of stdin, stdout and stderr that were closed: files opened later would take their places."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:  # not in the order of their numbers
+                os.dup2(opened, descriptor)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115 - as long as the process
 
 
 def hear_every_interrupt() -> None:

@@ -14,7 +14,7 @@ from ..completeness import REPUBLISHED
 from ..planning import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
 from ..ranges import Refresh
 from ..stages.upload import SAME_BYTES
-from . import console, journal
+from . import journal, outcomes
 
 #: What the table calls the states of a plan. The reasons of months to do are what was found.
 _FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASKED: "could not be asked"}
@@ -23,14 +23,14 @@ _FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASK
 def refresh(args: argparse.Namespace) -> int:
     """Ask, load and print. Returns 0, or the exit code of the loads that failed. Raises Unreachable."""
     task = Refresh(dataset=args.dataset or "", since=args.since)
+    journal.run_id()  # of the run, and known here after it
     code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
-    outcomes = console.outcomes(journal.events()[0], task.plan)
+    states = {(month.dataset, month.month): month.state for month in outcomes.of(journal.events()[0]).months}
     counts: Counter[str] = Counter()
     said: set[str] = set()
     for entry in task.plan.entries:
         month = f"{entry.month:%Y-%m}" if entry.month else ""
-        outcome = outcomes[entry.dataset, month or None].state if entry.state == TO_DO else ""
-        found, detail = _words(entry, outcome)
+        found, detail = _words(entry, states.get((entry.dataset, month or None), ""))
         if entry.state == UNASKED:
             detail = _once(detail, task.job.publisher_object.address(entry.dataset, entry.month), said)
         counts[found] += entry.month is not None

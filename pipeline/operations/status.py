@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..planning import Entry, Plan
 from ..ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dataset_names
 from ..stages.base import JobTask
-from . import console
+from . import outcomes
 
 #: Tasks of which a range can be planned, by name.
 PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
@@ -69,7 +69,7 @@ def _show(plan: Plan, as_json: bool) -> None:
     for entry in plan.entries:
         month = f"{entry.month:%Y-%m}" if entry.month else ""
         print(f"{entry.dataset:7} {month:8} {entry.state:21} {entry.reason}".rstrip())
-    print(console.describe(plan) or "no months")
+    print(outcomes.describe(plan) or "no months")
 
 
 def _plain(entry: Entry) -> dict[str, str | None]:

@@ -29,7 +29,7 @@ import luigi.worker
 from luigi.rpc import RemoteScheduler
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDED, UNKNOWN
 
-from .. import completeness
+from .. import completeness, settings
 from ..errors import PipelineError, TransientError
 from ..waiting import SAID_AFTER
 from . import journal
@@ -249,6 +249,7 @@ class Worker(luigi.worker.Worker):
     def _create_task_process(self, task: luigi.Task) -> Any:
         process = super()._create_task_process(task)
         process.__class__ = TaskProcess  # Luigi has no hook for its class
+        process.settings = settings.in_environment()  # as they are now: a fork server has those of its start
         self._starts[task.task_id] += 1
         process.may_ask = self._starts[task.task_id] <= STARTS
         return process
@@ -307,6 +308,9 @@ class Worker(luigi.worker.Worker):
 
     def run(self) -> bool:
         """Work until nothing is left; then look what others have done of it, and go on if the scheduler lost some."""
+        from . import run  # which shows what tasks of all kinds come to, and so imports them
+
+        run.scheduled(self)
         self._has_begun = True
         self._enable_again()
         succeeded = bool(super().run())

@@ -47,8 +47,8 @@ def test_one_message_per_run_of_every_kind(folder_project: Project, inbox: Inbox
     assert folder_project.luigi(*GREEN, "--workers", "2").returncode == 30
     told = last_message(inbox)
     assert "1 month failed, 1 month and zones loaded" in told and "WrongFormat" in told
-    journals = list((folder_project.folder / "workspace" / "runs").glob("*.jsonl"))
-    assert len(journals) == 1 and str(journals[0]) in told, "says where to look"
+    logs = list((folder_project.folder / "workspace" / "runs").glob("*.log"))
+    assert len(logs) == 1 and str(logs[0]) in told, "says where to look"
 
     month_file(folder_project, "2020-02").write_bytes(original)
     assert folder_project.luigi(*GREEN).returncode == 0

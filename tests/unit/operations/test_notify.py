@@ -13,7 +13,7 @@ from luigi.configuration import get_config
 
 from pipeline import settings
 from pipeline.errors import UsageError
-from pipeline.operations import journal, notify
+from pipeline.operations import journal, notify, outcomes
 
 from ...servers.inbox import SECRET, Inbox
 
@@ -62,6 +62,12 @@ def failed(month: str, dataset: str = "green") -> dict[str, Any]:
 
 def plan(*entries: tuple[str, str | None, str, str]) -> dict[str, Any]:
     return {"event": "plan", "entries": entries}
+
+
+def outcome(events: list[dict[str, Any]], **judged: Any) -> outcomes.RunOutcome:
+    """The outcome of a run with these events that has ended, and that was judged if that is given."""
+    verdict = [{"event": "judged", **judged}] if judged else []
+    return outcomes.of([*events, *verdict, {"event": "ended", "at": time.time()}])
 
 
 COMPLETE = plan(("zones", None, "complete", ""), ("green", "2020-01", "complete", ""))
@@ -115,49 +121,78 @@ RUNS: dict[str, tuple[list[dict[str, Any]], set[str], list[str]]] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_message_says_what_happened_and_where_to_look(name: str) -> None:
     events, happened, says = RUNS[name]
-    message = notify.message_of_run(events)
+    message = notify.message_of_run(outcome(events))
     assert message is not None
     assert message.happened == happened
     text = f"{message.title}\n{message.body}"
     assert [part for part in says if part not in text] == []
-    assert "20260101T050000-abcdef" in message.body and "runs/20260101T050000-abcdef.jsonl" in message.body
+    assert "20260101T050000-abcdef" in message.body and "runs/20260101T050000-abcdef.log" in message.body
+
+
+def test_gaps_that_are_no_failure_are_mentioned() -> None:
+    """As a refresh finds them: it is for what the publisher added, and says what it still lacks."""
+    gap = plan(
+        ("green", "2019-12", "missing at publisher", ""), ("green", "2020-02", "could not be asked", "no answer")
+    )
+    message = notify.message_of_run(outcome([gap, *loaded("2020-01")], code=0, result="complete"))
+    assert message is not None and message.happened == {"completed"}
+    assert message.title == "NYC trips: 1 month loaded"
+    assert "Missing at the publisher, which has later months: green 2019-12" in message.body
+    assert "Could not be asked about: green 2020-02" in message.body
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "title", "happened"),
+    [
+        ("stopped", 25, "NYC trips: the run was stopped, 1 month not done, 1 month loaded", {"completed"}),
+        ("unfinished", 25, "NYC trips: 1 month not done, 1 month loaded", {"failed"}),
+        ("crashed", 137, "NYC trips: the run failed, 1 month loaded", {"failed", "crashed"}),
+    ],
+)
+def test_run_that_left_months_says_how_many(result: str, code: int, title: str, happened: set[str]) -> None:
+    planned = plan(("green", "2020-01", "to do", ""), ("green", "2020-02", "to do", ""))
+    all_loaded = {"event": "all loaded", "dataset": "green", "month": "2020-01"}
+    message = notify.message_of_run(outcome([planned, *loaded("2020-01"), all_loaded], code=code, result=result))
+    assert message is not None
+    assert (message.title, message.happened) == (title, happened)
+    assert "Not done: green 2020-02" in message.body
 
 
 def test_run_that_did_nothing_has_no_message() -> None:
-    assert notify.message_of_run([{"event": "begun"}, stage("Download", "2020-01", "done")]) is None
+    assert notify.message_of_run(outcome([{"event": "begun"}, stage("Download", "2020-01", "done")])) is None
 
 
 def test_what_failed_here_is_no_failure_if_the_root_task_is_complete() -> None:
-    message = notify.message_of_run([*loaded("2020-01"), failed("2020-02")], is_complete=True)
+    message = notify.message_of_run(outcome([*loaded("2020-01"), failed("2020-02")], code=0, result="complete"))
     assert message is not None and message.happened == {"completed"}
     assert "failed" not in message.title and "Failed" not in message.body
 
 
 def test_failure_of_the_run_is_told_whatever_the_datasets() -> None:
     configure(datasets="fhv")
-    message = notify.message_of_run([], failure="planning failed")
+    message = notify.message_of_run(outcome([], code=35, result="planning failed", failure="no answer"))
     assert message is not None and message.is_wanted
-    assert "the run failed" in message.title and "Failed: planning failed" in message.body
+    assert "the run failed" in message.title and "Failed: no answer" in message.body
 
 
 @pytest.mark.parametrize(("datasets", "is_wanted"), [("green", True), ("fhv,green", True), ("fhv,yellow", False)])
 def test_filter_by_dataset(datasets: str, is_wanted: bool) -> None:
     configure(datasets=datasets)
-    message = notify.message_of_run([*loaded("2020-01"), failed("2020-02")])
+    message = notify.message_of_run(outcome([*loaded("2020-01"), failed("2020-02")]))
     assert message is not None and message.is_wanted is is_wanted
 
 
 def test_filter_by_what_happened() -> None:
     configure(on="failed,republished")
     for name, (events, happened, _) in RUNS.items():
-        message = notify.message_of_run(events)
+        message = notify.message_of_run(outcome(events))
         assert message is not None and message.is_wanted is bool(happened & {"failed", "republished"}), name
 
 
 def test_message_names_some_months_and_counts_the_others() -> None:
     events = [event for year in range(2014, 2024) for event in loaded(f"{year}-05")]
     events += [event for year in range(2014, 2024) for event in loaded(f"{year}-06")]
-    message = notify.message_of_run(events)
+    message = notify.message_of_run(outcome(events))
     assert message is not None
     assert "20 months loaded" in message.title and "and 8 more; 1,800 rows" in message.body
 
@@ -171,7 +206,7 @@ def test_run_is_received_once_by_each_address() -> None:
     with Inbox() as first, Inbox() as second:
         configure(urls=f"{first.url}, {second.url}")
         record(RUNS["failed"][0])
-        notify.tell_of_run(where="/var/log/cron.log")
+        notify.tell(outcome(journal.events()[0]), where="/var/log/cron.log")
     assert len(first.messages) == len(second.messages) == 1
     assert first.messages[0]["type"] == "failure"
     assert "1 month failed" in first.messages[0]["title"]
@@ -187,7 +222,7 @@ def test_address_that_never_answers_costs_a_bounded_time_and_the_others_are_told
         configure(urls=f"{silent.url} {other.url} json://{SECRET}@127.0.0.1:9/{SECRET}")
         record(RUNS["completed"][0])
         began = time.monotonic()
-        notify.tell_of_run()
+        notify.tell(outcome(journal.events()[0]))
         assert time.monotonic() - began < 3
         assert len(silent.messages) == len(other.messages) == 1
     assert sorted(record.getMessage() for record in caplog.records if record.name == "pipeline") == [
@@ -206,12 +241,13 @@ def test_address_that_is_none_is_named_without_its_secret() -> None:
     assert not check.ok and SECRET not in f"{check}"
 
 
-def test_journal_that_makes_no_sense_is_no_reason_to_fail(
+def test_message_that_cannot_be_made_is_no_reason_to_fail(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
-    journal.record("stage", state="done")
-    notify.tell_of_run()
+    monkeypatch.setattr(notify, "send", lambda message: {}["nothing"])
+    configure(urls="json://127.0.0.1:9/")
+    notify.tell(outcome([*RUNS["failed"][0]]))
     assert "no notification could be made: KeyError" in caplog.text
 
 

@@ -1,0 +1,257 @@
+"""A run has one outcome: table, message, exit code and what a program is told say the same, whatever happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ..servers.inbox import Inbox
+from .conftest import PATIENCE, Project
+
+GREEN = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03")
+JANUARY = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    with Inbox() as inbox:
+        yield inbox
+
+
+@pytest.fixture(autouse=True)
+def told(request: pytest.FixtureRequest) -> None:
+    """Let the runs of a test that has an inbox tell it."""
+    if "inbox" in request.fixturenames:
+        name = next(name for name in ("folder_project", "project") if name in request.fixturenames)
+        request.getfixturevalue(name).environment["PIPELINE_NOTIFY_URLS"] = request.getfixturevalue("inbox").url
+
+
+def break_month(project: Project, month: str) -> Callable[[], None]:
+    """Put an error page in the place of a published month. Returns what puts the month back."""
+    file = project.folder / "published" / "trip-data" / f"green_tripdata_{month}.parquet"
+    original = file.read_bytes()
+    file.write_bytes(b"<html>Access Denied</html>")
+    return lambda: void(file.write_bytes(original))
+
+
+def void(*_: Any) -> None: ...
+
+
+def journals(project: Project) -> list[list[dict[str, Any]]]:
+    files = sorted((project.folder / "workspace" / "runs").glob("*.jsonl"))
+    return [[json.loads(line) for line in file.read_text().split("\n")[:-1]] for file in files]
+
+
+def rows(output: str) -> dict[str, str]:
+    """The table: title of the month -> its state."""
+    found = re.findall(r"^  (green|zones)\s+(\d{4}-\d\d)?\s.*?(?:\d\.\d)?  (\S.*?) *$", output, re.MULTILINE)
+    return {f"{dataset} {month}".strip(): state.rpartition("   ")[2].strip() for dataset, month, state in found}
+
+
+def test_failed_month_is_all_that_is_told(folder_project: Project, inbox: Inbox) -> None:
+    repair = break_month(folder_project, "2020-02")
+    failed = folder_project.luigi(*GREEN)
+    assert failed.returncode == 30
+    (message,) = inbox.messages
+    assert message["title"] == "NYC trips: 1 month failed, 1 month and zones loaded"
+    why = "green 2020-02: Download: WrongFormat: "
+    (reason,) = [line for line in failed.stdout.splitlines() if line.startswith(why)]
+    assert f"Failed: {reason}" in message["message"] and message["message"].count("Failed:") == 1
+    log = message["message"].rpartition("log: ")[2]
+    assert log.endswith(".log") and "failed: WrongFormat" not in log and Path(log).is_file()
+    again = failed.stdout.rpartition("Again      ")[2].strip()
+    assert again.startswith('luigi --module pipeline RangeMonthly --of-params \'{"dataset": "green"}\' --start 2020-01')
+
+    repair()
+    assert folder_project.luigi(*GREEN).returncode == 0
+    assert inbox.messages[1]["title"] == "NYC trips: 1 month loaded"
+
+
+def test_month_that_fails_and_one_that_is_missing(folder_project: Project, inbox: Inbox) -> None:
+    break_month(folder_project, "2020-01")
+    done = folder_project.luigi(*GREEN[:-1], "2020-05")
+    assert done.returncode == 30
+    (message,) = inbox.messages
+    assert message["title"].startswith("NYC trips: 1 month failed, 1 month missing at the publisher, ")
+    assert rows(done.stdout)["green 2020-03"] == "missing at publisher"
+
+
+def start_with_a_held_warehouse(project: Project, *arguments: str) -> tuple[subprocess.Popen[str], Callable[[], None]]:
+    """A run whose warehouse another program opens once the run is planned; and what closes it there."""
+    project.environment |= {"PIPELINE_WAREHOUSE_LOCK_TIMEOUT": "1", "PIPELINE_PUBLISHER_ATTEMPTS": "1"}
+    gate = project.gate("Download", "done")
+    run = project.start(project.luigi_command(*arguments))
+    gate.wait(run)
+    code = "import duckdb, sys; held = duckdb.connect('warehouse.duckdb'); print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=project.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    gate.open()
+
+    def leave() -> None:
+        holder.communicate(timeout=PATIENCE)
+
+    return run, leave
+
+
+def test_a_stage_that_failed_once_and_was_done_later_has_not_failed(folder_project: Project, inbox: Inbox) -> None:
+    run, leave = start_with_a_held_warehouse(folder_project, *JANUARY)
+    assert run.stdout is not None
+    said = [next(line for line in run.stdout if " ERROR " in line)]
+    leave()
+    output = "".join(said) + run.communicate(timeout=PATIENCE)[0]
+    assert run.returncode == 0, output
+    assert rows(output) == {"green 2020-01": "loaded"}
+    assert [message["title"] for message in inbox.messages] == ["NYC trips: 1 month loaded"]
+
+
+def test_what_is_given_up_names_its_last_error(folder_project: Project, inbox: Inbox) -> None:
+    run, leave = start_with_a_held_warehouse(folder_project, *JANUARY, "--scheduler-retry-count", "1")
+    output, _ = run.communicate(timeout=PATIENCE)
+    leave()
+    assert run.returncode == 30, output
+    assert rows(output) == {"green 2020-01": "failed: WarehouseBusy"}
+    (reason,) = [line for line in output.splitlines() if line.startswith("green 2020-01: Load: WarehouseBusy: ")]
+    assert "held by" in reason and f"Failed: {reason}" in inbox.messages[-1]["message"]
+
+
+@pytest.mark.parametrize(
+    "redirection", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full", ">/dev/full 2>/dev/full"]
+)
+def test_a_stream_that_takes_nothing_does_not_change_the_outcome(folder_project: Project, redirection: str) -> None:
+    if "/dev/full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    folder_project.environment["PIPELINE_RANGE_DATASETS"] = "green"
+    command = folder_project.luigi_command("TaxiZones")
+    script = f'exec "$@" {redirection}'
+    assert folder_project.run("sh", "-c", script, "sh", *command).returncode == 0
+    assert folder_project.query("SELECT count(*) FROM taxi_zones") == [(265,)]
+    broken = folder_project.luigi_command(
+        "MonthlyTrips", "--dataset", "green", "--month", "2020-01", "--clean-rules", "x"
+    )
+    assert folder_project.run("sh", "-c", script, "sh", *broken).returncode == 2
+
+
+BUILDS = """
+    import luigi, os, pipeline
+
+    class Report(luigi.Task):
+        def requires(self):
+            return pipeline.MonthlyTrips(dataset="green", month="2020-01")
+        def complete(self):
+            return os.path.exists("report")
+        def run(self):
+            open("report", "w").close()
+
+    class Alone(luigi.Task):
+        def complete(self):
+            return os.path.exists("alone")
+        def run(self):
+            open("alone", "w").close()
+
+    if __name__ == "__main__":
+        before = {name for name in os.environ if name.startswith("PIPELINE_")}
+        print("alone", luigi.build([Alone()], local_scheduler=True))
+        print("theirs", luigi.build([Report()], local_scheduler=True, workers=2))
+        bad = pipeline.MonthlyTrips(dataset="green", month="2020-02")
+        print("bad", luigi.build([bad], local_scheduler=True))
+        print("left", {name for name in os.environ if name.startswith("PIPELINE_")} - before)
+"""
+
+
+def test_build_and_tasks_of_others_are_told_of_as_the_command_is(folder_project: Project, inbox: Inbox) -> None:
+    break_month(folder_project, "2020-02")
+    (folder_project.folder / "theirs.py").write_text(textwrap.dedent(BUILDS))
+    done = folder_project.run(sys.executable, "theirs.py")
+    assert done.returncode == 0, done.stdout
+    said = [line for line in done.stdout.splitlines() if line.split()[:1] in (["alone"], ["theirs"], ["bad"], ["left"])]
+    assert said == ["alone True", "theirs True", "bad False", "left set()"]
+    assert rows(done.stdout) == {"green 2020-01": "loaded", "green 2020-02": "failed: WrongFormat"}
+    assert "Again      python theirs.py" in done.stdout
+    titles = ["NYC trips: 1 month loaded", "NYC trips: 1 month failed"]
+    assert [message["title"] for message in inbox.messages] == titles
+    runs = journals(folder_project)
+    assert len({run[0]["run"] for run in runs}) == len(runs) == 2, "each build is a run of its own"
+    assert [[event["code"] for event in run if event["event"] == "judged"] for run in runs] == [[0], [30]]
+
+    folder_project.environment["PYTHONPATH"] = str(folder_project.folder)
+    (folder_project.folder / "report").unlink()
+    luigi = folder_project.luigi_command("Report")
+    done = folder_project.run(*[word if word != "pipeline" else "theirs" for word in luigi])
+    assert done.returncode == 0 and "Nothing to do: 1 month complete." in done.stdout, done.stdout
+
+
+def test_ctrl_c_shows_what_was_done(project: Project) -> None:
+    gate = project.gate("Clean", "started", month="2020-03")
+    process = project.start(project.luigi_command(*GREEN[:-1], "2020-07", "--workers", "2"), group=True)
+    gate.wait(process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, output
+    assert output.rstrip().endswith("stopped; the same command goes on from here")
+    states = rows(output)
+    assert states["green 2020-01"] == "loaded" and states["green 2020-03"] == "Clean not finished", output
+    assert "Again      luigi --module pipeline RangeMonthly" in output and "killed" not in output
+
+
+def test_killed_stage_is_told_as_such(project: Project, inbox: Inbox) -> None:
+    gate = project.gate("Clean", "started")
+    process = project.start(project.luigi_command(*JANUARY, "--workers", "2", "--scheduler-retry-count", "1"))
+    psutil.Process(gate.wait(process)).kill()
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 30, output
+    (message,) = inbox.messages
+    assert message["title"] == "NYC trips: 1 month failed"
+    assert "Failed: green 2020-01: Clean: its process died (killed; " in message["message"]
+    assert "green 2020-01: Clean: its process died (killed; " in output
+
+
+def test_two_runs_that_share_the_work_each_say_what_they_loaded(project: Project) -> None:
+    project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=50000&seed=1"
+    runs = [project.start(project.luigi_command(*GREEN)) for _ in range(2)]
+    outputs = [run.communicate(timeout=PATIENCE)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    for title in ("green 2020-01", "green 2020-02"):
+        states = sorted(rows(output).get(title, "complete before") for output in outputs)
+        others = {"complete before", "loaded by another run", "done by another run"}
+        assert "loaded" in states and len(others.intersection(states)) == 1, states
+
+
+@pytest.mark.parametrize(
+    ("task", "months"),
+    [
+        (
+            ("AllTrips", "--month", "2020-01", "--range-datasets", "green"),
+            {"green 2020-01": "loaded", "zones": "loaded"},
+        ),
+        (("TaxiZones",), {"zones": "loaded"}),
+        (("Clean", "--dataset", "green", "--month", "2020-01"), {"green 2020-01": "cleaned"}),
+        (
+            ("RangeMonthly", "--of", "Upload", *GREEN[1:]),
+            {"green 2020-01": "in the lake", "green 2020-02": "in the lake"},
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_every_kind_of_root_task(folder_project: Project, task: tuple[str, ...], months: dict[str, str]) -> None:
+    done = folder_project.luigi(*task)
+    assert done.returncode == 0, done.stdout
+    assert rows(done.stdout) == months
+    (run,) = journals(folder_project)
+    assert {"event": "judged", "code": 0, "result": "complete"}.items() <= run[-2].items() and run[-1][
+        "event"
+    ] == "ended"
+    done = folder_project.luigi(*task)
+    assert done.returncode == 0 and "Nothing to do" in done.stdout
