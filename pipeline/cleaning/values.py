@@ -298,14 +298,25 @@ def _repair(text: str, plain: str, value: object) -> str | None:
 
 
 def _by_arrow(texts: pa.Array, column: Column, parse: Callable[[str], object], repaired: Counter[str]) -> Converted:
-    """Convert with Arrow; if it refuses any of them, all with ``parse``, which takes whatever Arrow takes."""
+    """Convert with Arrow, if need be without what stands for no value; if it refuses any other text, convert all with
+    ``parse``, which takes whatever Arrow takes."""
+    values = _cast(texts, column)
+    if values is None:
+        is_nothing = pc.is_in(pc.utf8_upper(texts), pa.array(NO_VALUE))
+        values = _cast(pc.if_else(is_nothing, pa.scalar(None, texts.type), texts), column)
+        if values is None:
+            return _by_distinct_text(texts, parse, column.arrow_type, repaired)
+        repaired[NA_VALUES] += pc.sum(is_nothing).as_py()
+    return values, None
+
+
+def _cast(texts: pa.Array, column: Column) -> pa.Array | None:
+    """The texts as Arrow converts them, or None if it refuses any or converts it to what the column cannot hold."""
     try:
         values = texts.cast(column.arrow_type)
-        if in_range(values):
-            return values, None
     except pa.ArrowInvalid:
-        pass
-    return _by_distinct_text(texts, parse, column.arrow_type, repaired)
+        return None
+    return values if in_range(values) else None
 
 
 # -- typed values --------------------------------------------------------------------------------
