@@ -17,6 +17,12 @@ class PipelineError(Exception):
     """Base of all errors whose text is meant for the user: one line, shown without a traceback."""
 
 
+def text_after(title: str, error: BaseException) -> str:
+    """The text of an error, to stand behind ``title: ``. The name that the title ends with is not said twice."""
+    name, colon, rest = str(error).partition(": ")
+    return rest if colon and title.endswith(name) else str(error)
+
+
 class TransientError(PipelineError):
     """Worth another try. ``retry_after`` is the wait in seconds the other side asked for, if it did."""
 

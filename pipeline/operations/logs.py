@@ -18,7 +18,7 @@ from typing import TextIO
 import luigi.configuration
 
 from .. import settings
-from ..errors import PipelineError, Unreachable
+from ..errors import PipelineError, Unreachable, text_after
 from . import journal
 
 #: Set in the environment while a terminal shows bars: records that it shall show go through the journal.
@@ -47,14 +47,9 @@ def _text(record: logging.LogRecord) -> str:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, PipelineError):
         subject = record.args[-1] if isinstance(record.args, tuple) and record.args else None
-        return f"{title}: {_without(title, str(error))}" if (title := getattr(subject, "title", None)) else str(error)
+        title = getattr(subject, "title", None)
+        return f"{title}: {text_after(title, error)}" if title else str(error)
     return "luigid does not answer; trying again" if _is_about_luigid(record) else record.getMessage()
-
-
-def _without(title: str, text: str) -> str:
-    """An error's text without the month or the warehouse that it begins with, if the title has it already."""
-    about, separator, rest = text.partition(": ")
-    return rest if separator and title.endswith(about) else text
 
 
 class OneLine(logging.Formatter):

@@ -2,7 +2,7 @@
 
 Each neighbour is compared with the next: published figure and rows read, manifest and the Parquet files in the lake,
 manifest and ledger row, ledger row and the rows counted in the table. One listing per dataset, two queries per
-warehouse and dataset, and the footers of the files; with ``--deep`` all their bytes.
+warehouse and dataset, and the footers of the files; with ``--deep`` all their bytes, and the text in the tables.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from .. import datasets, figures, settings
 from ..errors import PipelineError
@@ -31,12 +31,17 @@ CONCURRENT = 8
 
 AGREES = "agrees"
 
+#: What has to be forgotten before the next run does the month again: nothing, as it does that anyway; or the month
+#: everywhere; or else the month in the warehouse of that name.
+NOTHING, EVERYWHERE = "", "*"
+
 
 @dataclass
 class Line:
     """What is known about one month. Numbers are rows; None where there is nothing to count.
 
     ``in_warehouse`` has the rows of ledger and table by warehouse. ``problems`` are disagreements, ``notes`` are not.
+    ``text`` has the characters in each column of text of the Parquet file, where those were counted.
     """
 
     dataset: str
@@ -48,10 +53,37 @@ class Line:
     in_warehouse: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    text: dict[str, int] = field(default_factory=dict)
+    _to_forget: set[str] = field(default_factory=set)
 
-    def compare(self, what: str, rows: int, other: str, expected: int) -> None:
+    def disagrees(self, problem: str, forget: str) -> None:
+        """Note a problem, and what has to be forgotten (see above) to solve it."""
+        self.problems.append(problem)
+        self._to_forget.add(forget)
+
+    def compare(self, what: str, rows: int, other: str, expected: int, forget: str) -> None:
         if rows != expected:
-            self.problems.append(f"{what} {rows:,}, {other} {expected:,} ({rows - expected:+,})")
+            self.disagrees(f"{what} {rows:,}, {other} {expected:,} ({rows - expected:+,})", forget)
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset} {self.month:%Y-%m}" if self.month else self.dataset
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the problems, as commands; empty without any."""
+        if not self.problems:
+            return ""
+        month = f" --month {self.month:%Y-%m}" if self.month else ""
+        run = (
+            f"luigi --module pipeline MonthlyTrips --dataset {self.dataset}{month}"
+            if month
+            else ("luigi --module pipeline TaxiZones")
+        )
+        where = self._to_forget - {NOTHING}
+        places = [""] if EVERYWHERE in where else [f" --warehouse {name}" for name in sorted(where)]
+        forget = [f"python -m pipeline forget --dataset {self.dataset}{month}{place}" for place in places]
+        return ", then ".join([*forget, run])
 
     def plain(self) -> dict[str, Any]:
         return {
@@ -66,6 +98,7 @@ class Line:
             },
             "agrees": not self.problems,
             "problems": self.problems,
+            "remedy": self.remedy or None,
             "notes": self.notes,
         }
 
@@ -80,7 +113,9 @@ def verify(args: argparse.Namespace) -> int:
     for name in [args.dataset] if args.dataset else datasets.DATASETS:
         manifests = lake.manifests(name)
         stored = {month for folder in (DATA, MANIFESTS) for month in _months(lake.store.list(f"{folder}/{name}"))}
-        counts = {short: settings.open_warehouse(label).counts(datasets.get(name)) for short, label in labels.items()}
+        opened = {short: settings.open_warehouse(label) for short, label in labels.items()}
+        counts = {short: warehouse.counts(datasets.get(name)) for short, warehouse in opened.items()}
+        texts = {short: warehouse.texts(datasets.get(name)) if args.deep else {} for short, warehouse in opened.items()}
         rows = {short: {month: row for (of, month), row in ledgers[short].items() if of == name} for short in labels}
         counted = {month for of_one in counts.values() for month, rows_there in of_one.items() if rows_there}
         known = stored.union(counted, *rows.values())
@@ -97,9 +132,13 @@ def verify(args: argparse.Namespace) -> int:
             if manifest:
                 _check_published(line, manifest)
             elif not any(line.month in known_rows for known_rows in rows.values()):
-                line.problems.append("not complete in the lake; the next run does it again")
+                line.disagrees("not complete in the lake; the next run does it again", NOTHING)
             for short in labels:
                 _check_warehouse(line, short, manifest, rows[short].get(line.month), counts[short].get(line.month))
+                for column, characters in texts[short].get(line.month, {}).items():
+                    if manifest and column in line.text:
+                        what, expected = f"{short}: the text of {column} has", line.text[column]
+                        line.compare(what, characters, "characters, the Parquet file", expected, short)
         lines += some
     _show(lines, list(labels), args.json)
     return 1 if any(line.problems for line in lines) else 0
@@ -120,7 +159,7 @@ def _check_published(line: Line, manifest: Manifest) -> None:
     if difference and figure.size_bytes is not None and manifest.source.length != figure.size_bytes:
         line.notes.append(f"differs from the published figure by {difference:+,}: another publication of the month")
     elif difference:
-        line.problems.append(f"differs from the published figure by {difference:+,}")
+        line.disagrees(f"differs from the published figure by {difference:+,}", EVERYWHERE)
 
 
 def _check_lake(lake: Lake, line: Line, manifest: Manifest | None, deep: bool) -> None:
@@ -128,10 +167,10 @@ def _check_lake(lake: Lake, line: Line, manifest: Manifest | None, deep: bool) -
         return
     line.in_lake = _rows(lake, line, "the Parquet file", manifest.parquet, deep)
     if line.in_lake is not None:
-        line.compare("the Parquet file has", line.in_lake, "its manifest", manifest.rows_written)
+        line.compare("the Parquet file has", line.in_lake, "its manifest", manifest.rows_written, EVERYWHERE)
     line.rejected = _rows(lake, line, "the rejects file", manifest.rejects, deep)
     if line.rejected is not None:
-        line.compare("the rejects file has", line.rejected, "its manifest", manifest.rejected_count)
+        line.compare("the rejects file has", line.rejected, "its manifest", manifest.rejected_count, EVERYWHERE)
 
 
 def _rows(lake: Lake, line: Line, what: str, digest: Digest, deep: bool) -> int | None:
@@ -143,17 +182,34 @@ def _rows(lake: Lake, line: Line, what: str, digest: Digest, deep: bool) -> int 
         if deep:
             with lake.store.local(digest.path) as path, path.open("rb") as file:
                 actual = hashlib.file_digest(file, "sha256").hexdigest()
+                if digest.path.startswith(f"{DATA}/"):
+                    line.text = _characters(file)
             if actual != digest.sha256:
-                line.problems.append(f"{what} has SHA-256 {actual[:12]}…, its manifest {digest.sha256[:12]}…")
+                line.disagrees(f"{what} has SHA-256 {actual[:12]}…, its manifest {digest.sha256[:12]}…", EVERYWHERE)
         with lake.store.open(digest.path) as file:
             return int(pq.read_metadata(file).num_rows)
     except FileNotFoundError:
-        line.problems.append(f"{what} is missing")
+        line.disagrees(f"{what} is missing", EVERYWHERE)
     except PipelineError as error:
-        line.problems.append(str(error))
+        line.disagrees(str(error), EVERYWHERE)
     except (pa.ArrowException, OSError) as error:
-        line.problems.append(f"{what} cannot be read: {' '.join(str(error).split())[:100]}")
+        line.disagrees(f"{what} cannot be read: {' '.join(str(error).split())[:100]}", EVERYWHERE)
     return None
+
+
+def _characters(file: BinaryIO) -> dict[str, int]:
+    """The number of characters in each column of text of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+    names = [field.name for field in parquet.schema_arrow if pa.types.is_string(field.type)]
+    found = dict.fromkeys(names, 0)
+    for batch in parquet.iter_batches(columns=names):
+        for name in names:
+            found[name] += pc.sum(pc.utf8_length(batch.column(name))).as_py() or 0
+    return found
 
 
 def _check_warehouse(
@@ -162,25 +218,29 @@ def _check_warehouse(
     line.in_warehouse[where] = (row.row_count if row else None, counted)
     if row is None:
         if manifest:
-            line.problems.append(f"{where}: not loaded")
+            line.disagrees(f"{where}: not loaded", NOTHING)
         if counted:
-            line.problems.append(f"{where}: {counted:,} rows in the table that the ledger does not know")
+            line.disagrees(f"{where}: {counted:,} rows in the table that the ledger does not know", NOTHING)
         return
-    line.compare(f"{where}: table has", counted or 0, "ledger", row.row_count)
+    is_to_do = manifest is None or row.status != "loaded" or row.parquet_sha256 != manifest.parquet.sha256
+    forget = NOTHING if is_to_do else where
+    line.compare(f"{where}: table has", counted or 0, "ledger", row.row_count, forget)
     if row.status != "loaded":
-        (line.problems if manifest else line.notes).append(f"{where}: {row.status}")
+        if manifest:
+            line.disagrees(f"{where}: {row.status}", NOTHING)
+        else:
+            line.notes.append(f"{where}: {row.status}")
     elif manifest is None:
-        line.problems.append(f"{where}: loaded, but the lake has no complete month")
+        line.disagrees(f"{where}: loaded, but the lake has no complete month", NOTHING)
     elif (row.sha256, row.rules, row.parquet_sha256) != (
         manifest.source.sha256,
         manifest.rules,
         manifest.parquet.sha256,
     ):
-        line.problems.append(
-            f"{where}: another version than the lake's, {row.row_count - manifest.rows_written:+,} rows"
-        )
+        difference = row.row_count - manifest.rows_written
+        line.disagrees(f"{where}: another version than the lake's, {difference:+,} rows", NOTHING)
     else:
-        line.compare(f"{where}: ledger has", row.row_count, "the manifest", manifest.rows_written)
+        line.compare(f"{where}: ledger has", row.row_count, "the manifest", manifest.rows_written, forget)
 
 
 def _months(paths: Iterable[str]) -> Iterable[Month]:
@@ -227,5 +287,8 @@ def _show(lines: list[Line], warehouses: list[str], as_json: bool) -> None:
         left = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
         right = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
         print("  ".join([*left, *right, row[-1]]).rstrip())
+    for line in lines:
+        if line.remedy:
+            print(f"{line.title}: {line.remedy}")
     disagreeing = sum(bool(line.problems) for line in lines)
     print(f"{len(lines):,} looked at, {len(lines) - disagreeing:,} agree, {disagreeing:,} do not.")

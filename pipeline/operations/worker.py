@@ -30,7 +30,7 @@ from luigi.rpc import RemoteScheduler
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDED, UNKNOWN
 
 from .. import completeness, settings
-from ..errors import PipelineError, TransientError
+from ..errors import PipelineError, TransientError, text_after
 from ..waiting import SAID_AFTER
 from . import journal
 from .progress import RunProgress
@@ -64,9 +64,9 @@ def explain(title: str, error: BaseException) -> str:
     if isinstance(error, RuntimeError) and str(error).startswith("Unfulfilled depend"):
         return f"{title}: {error}"
     if isinstance(error, TransientError):
-        return f"{title}: {type(error).__name__}: {error}"
+        return f"{title}: {type(error).__name__}: {text_after(title, error)}"
     if isinstance(error, PipelineError):
-        return f"{title}: {type(error).__name__}: {error} {NOT_AGAIN}"
+        return f"{title}: {type(error).__name__}: {text_after(title, error)} {NOT_AGAIN}"
     return f"{title}: {''.join(traceback.format_exception(error))}{NOT_AGAIN}"
 
 

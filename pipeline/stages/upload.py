@@ -89,7 +89,13 @@ class Upload(Stage):
                 ignored_columns=tuple(report["ignored_columns"]),
                 unknown_codes=report["unknown_codes"],
             )
-            lake.publish(parquet, rejects, manifest, keep_versions=settings.lake().keep_versions)
+            lake.publish(
+                parquet,
+                rejects,
+                manifest,
+                keep_versions=settings.lake().keep_versions,
+                progress=lambda done, total: progress(done, total, "bytes"),
+            )
         progress.link(page_of(lake.file(manifest).uri))
         return {
             "rows": manifest.rows_written,

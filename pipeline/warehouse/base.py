@@ -179,6 +179,10 @@ class Warehouse(abc.ABC):
     def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
         """Rows in the table per slice, counted in the table itself; {} where there is no table."""
 
+    def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
+        """Characters in each column of text of the table, per slice; {} where text cannot come to harm on its way."""
+        return {}
+
     def place(self) -> str | None:
         """Where the data are, such as ``US`` or ``europe-west1``; None where a lake's place does not matter to it."""
         return None

@@ -42,7 +42,7 @@ from .base import (
     Warehouse,
     no_progress,
 )
-from .tables import Dialect, literal, missing_columns, next_row
+from .tables import Dialect, literal, missing_columns, next_row, texts_found, texts_query
 from .views import COMMENTS, comment, not_made, views
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,14 @@ class DuckDB(Warehouse):
                 return {}
             query = f"SELECT {month}, count(*) FROM {_quote(dataset.table)} GROUP BY ALL ORDER BY ALL"
             return dict(connection.execute(query).fetchall())
+
+    def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
+        if not self.path.exists():
+            return {}
+        with self._open(read_only=True) as connection:
+            there = _columns(connection, dataset.table)
+            columns, query = texts_query(DIALECT, dataset, there)
+            return texts_found(columns, connection.execute(query).fetchall() if there else [])
 
     def load(
         self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress

@@ -57,7 +57,7 @@ from .base import (
 )
 from .postgresql_copy import copy, open_parquet
 from .postgresql_session import BLOCKERS, TYPES, Relation, Session, quote, sessions_text, text_of
-from .tables import literal, missing_columns, next_row
+from .tables import literal, missing_columns, next_row, texts_found, texts_query
 from .views import COMMENTS, comment, not_made, views
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,12 @@ class PostgreSQL(Warehouse):
             return dict(
                 session.run(f"SELECT {month}, count(*) FROM {session.table(dataset.table)} GROUP BY 1 ORDER BY 1")
             )
+
+    def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
+        with self._session() as session:
+            table = session.relations([dataset.table]).get(dataset.table)
+            columns, query = texts_query(session.dialect, dataset, table.columns if table else ())
+            return texts_found(columns, session.run(query) if table else [])
 
     def check(self, create: bool = False) -> Iterable[Check]:
         subject = self.label

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from ..datasets.schema import Column
+from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import WarehouseError
 from .base import LedgerRow
 
@@ -28,6 +29,22 @@ class Dialect:
 def literal(text: str) -> str:
     """A text as an SQL string of DuckDB and PostgreSQL (with standard_conforming_strings)."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def texts_query(dialect: Dialect, dataset: Dataset, existing: Iterable[str]) -> tuple[list[str], str]:
+    """Columns of text that a table has, and the query for the month and the characters in each of them, per slice."""
+    names = {name.lower() for name in existing}
+    columns = [
+        column.name for column in dataset.table_columns if column.type == "string" and column.name.lower() in names
+    ]
+    month = dialect.quote(FILE_MONTH.name) if dataset.is_monthly else "CAST(NULL AS DATE)"
+    sums = "".join(f", COALESCE(SUM(LENGTH({dialect.quote(name)})), 0)" for name in columns)
+    return columns, f"SELECT {month}{sums} FROM {dialect.table(dataset.table)} GROUP BY 1"
+
+
+def texts_found(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> dict[dt.date | None, dict[str, int]]:
+    """The answer to ``texts_query``, by slice and column."""
+    return {row[0]: {name: int(count) for name, count in zip(columns, row[1:], strict=True)} for row in rows}
 
 
 def missing_columns(

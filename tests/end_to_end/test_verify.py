@@ -103,6 +103,18 @@ def test_warehouse_that_disagrees(loaded: Project, sql: str, says: str) -> None:
     assert done.returncode == 1
     assert says in line(done.stdout, "2020-02"), done.stdout
     assert "agrees" not in line(done.stdout, "2020-02") and "agrees" in line(done.stdout, "2020-01")
+    follow_remedy(loaded, done.stdout)
+
+
+def follow_remedy(project: Project, said: str) -> None:
+    """Do what ``verify`` says below its table about February; then all agrees."""
+    (remedy,) = (text for text in said.splitlines() if text.startswith("green 2020-02: "))
+    for command in remedy.removeprefix("green 2020-02: ").split(", then "):
+        words = command.split()
+        done = project.pipeline(*words[3:]) if words[0] == "python" else project.luigi(*words[3:])
+        assert done.returncode == 0, done.stdout
+    after = project.pipeline("verify", "--dataset", "green", "--deep")
+    assert after.returncode == 0, after.stdout
 
 
 def test_damaged_bytes_are_found_by_reading_them_all(loaded: Project) -> None:
@@ -114,6 +126,17 @@ def test_damaged_bytes_are_found_by_reading_them_all(loaded: Project) -> None:
     done = loaded.pipeline("verify", "--deep")
     assert done.returncode == 1
     assert "the Parquet file has SHA-256" in line(done.stdout, "2020-02")
+    follow_remedy(loaded, done.stdout)
+
+
+def test_other_text_in_the_table_is_found_by_reading_it_all(loaded: Project) -> None:
+    change(loaded, "UPDATE green_trips SET store_and_fwd_flag = 'Ã©' WHERE file_month = '2020-02-01' AND rowid % 9 = 0")
+    assert loaded.pipeline("verify").returncode == 0, "rows are not text"
+    done = loaded.pipeline("verify", "--deep")
+    assert done.returncode == 1
+    assert "duckdb: the text of store_and_fwd_flag has " in line(done.stdout, "2020-02")
+    assert "forget --dataset green --month 2020-02 --warehouse duckdb, then luigi" in done.stdout
+    follow_remedy(loaded, done.stdout)
 
 
 def test_lake_that_disagrees(loaded: Project) -> None:
@@ -122,7 +145,9 @@ def test_lake_that_disagrees(loaded: Project) -> None:
     shutil.copy(lake / "data" / "green" / f"{FEBRUARY}.parquet", rejects)
     assert "the rejects file has " in line(loaded.pipeline("verify").stdout, "2020-02")
     rejects.unlink()
-    assert "the rejects file is missing" in line(loaded.pipeline("verify").stdout, "2020-02")
+    missing = loaded.pipeline("verify").stdout
+    assert "the rejects file is missing" in line(missing, "2020-02")
+    assert "\ngreen 2020-02: python -m pipeline forget --dataset green --month 2020-02, then luigi " in missing
     (lake / "data" / "green" / f"{FEBRUARY}.parquet").write_bytes(b"cut")
     done = loaded.pipeline("verify")
     assert done.returncode == 1
@@ -145,6 +170,7 @@ def test_range_and_json(loaded: Project) -> None:
     assert done.returncode == 0
     (february,) = json.loads(done.stdout)
     assert (february["dataset"], february["month"], february["agrees"]) == ("green", "2020-02", True)
+    assert february["remedy"] is None
     assert february["rows_read"] == 300 == february["lake_rows"] + february["rejects_rows"]
     assert february["warehouses"] == {"duckdb": {"ledger": february["lake_rows"], "table": february["lake_rows"]}}
     for arguments in (("--start", "2020-03", "--stop", "2020-01"), ("--dataset", "purple")):
@@ -192,6 +218,10 @@ def test_bucket_and_server_warehouse(
         for found in json.loads(done.stdout):
             assert set(found["warehouses"]) == {"duckdb", "postgresql"}
             assert {rows["table"] for rows in found["warehouses"].values()} == {found["lake_rows"]}
+        flag = "UPDATE green_trips SET store_and_fwd_flag = 'Ã©' WHERE file_month = '2020-02-01'"
+        postgres_server.run(flag, database, admin=False)
+        done = loaded.pipeline("verify", "--deep")
+        assert "postgresql: the text of store_and_fwd_flag has " in line(done.stdout, "2020-02")
         postgres_server.run("DELETE FROM green_trips WHERE file_month = '2020-02-01'", database, admin=False)
         done = loaded.pipeline("verify")
         assert done.returncode == 1
