@@ -127,11 +127,14 @@ class Stage(MonthTask):
         """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
         try:
             return self.work(progress)
+        except (LakeTrouble, DamagedScratch) as error:
+            with completeness.running():
+                if self.complete():
+                    return {"outcome": DONE_BY_ANOTHER}
+            if isinstance(error, TransientError):
+                self.blame(error)
+            raise
         except TransientError as error:
-            if isinstance(error, LakeTrouble):
-                with completeness.running():
-                    if self.complete():
-                        return {"outcome": DONE_BY_ANOTHER}
             self.blame(error)
             raise
 
