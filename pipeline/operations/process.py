@@ -62,6 +62,7 @@ class TaskContext:
             die_with_parent()
             settings.take_over(self._task_process.settings)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as [worker] timeout wants it: at once
             logs.configure(to_file=True)
         self._report_once()
         self._stack.enter_context(completeness.running())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -45,6 +46,8 @@ class Fetcher(RequestsFetcher):
 class Luigid(RemoteScheduler):
     """A scheduler in luigid. While it does not answer one line says so, instead of a traceback for each try."""
 
+    _saying = threading.Lock()
+
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._fetcher = Fetcher(url)
@@ -56,8 +59,10 @@ class Luigid(RemoteScheduler):
 
     def _wait(self, state: RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0.0
-        if not self._is_away and (state.seconds_since_start or 0.0) + wait >= SAID_AFTER:
-            self._is_away = True
+        with self._saying:
+            is_news = not self._is_away and (state.seconds_since_start or 0.0) + wait >= SAID_AFTER
+            self._is_away = self._is_away or is_news
+        if is_news:
             where = self._url.rpartition("@")[2].removeprefix("http://").removeprefix("https://")
             limit = self._rpc_retry_attempts * self._rpc_retry_wait
             RunProgress().waiting(f"waits for luigid at {where}, which does not answer, for about {limit:,} s at most")

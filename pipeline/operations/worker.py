@@ -80,7 +80,7 @@ def error_of(explanation: str, title: str) -> tuple[str, str]:
         return "", f"its process {how}"
     late = re.search(r"timed out after (\d+) seconds", text)
     if late:
-        return "", f"ended after {late[1]} s, the limit of [worker] timeout"
+        return "", f"its process ended after {late[1]} s, the limit of [worker] timeout"
     line = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     name, colon, message = line.partition(": ")
     return (name.rpartition(".")[2], message) if colon and re.fullmatch(r"[\w.]+", name) else ("", line)
@@ -314,7 +314,7 @@ class Worker(luigi.worker.Worker):
         self._has_begun = True
         self._enable_again()
         succeeded = bool(super().run())
-        while not self._assistant and not self._stop_requesting_work and self._reconcile(is_end=True):
+        while not self._assistant and not self._stop_requesting_work and self._reconcile(self._known(), is_end=True):
             succeeded = bool(super().run()) and succeeded
         self._goes_on()
         if not self._stop_requesting_work:
@@ -337,14 +337,13 @@ class Worker(luigi.worker.Worker):
                 known.update(self._scheduler.dep_graph(task_id=root))
         return known
 
-    def _reconcile(self, is_end: bool = False) -> bool:
+    def _reconcile(self, known: dict[str, dict[str, Any]], is_end: bool = False) -> bool:
         """Note what others have done of this run, and announce all again if the scheduler has lost some of it.
 
         It forgets a worker that it has not heard of for ``[scheduler] worker_disconnect_delay`` seconds, and all of
         them if luigid lost its state. It gives a task to nobody whose host was gone before it could say what became of
         it. And it believes those done that somebody has marked so. Returns whether anything was lost.
         """
-        known = self._known()
         last = {task.task_id: (task, status) for task, status, _ in self._add_task_history}
         status_of = {task_id: known.get(task_id, {}).get("status", UNKNOWN) for task_id in last}
         is_open = {
@@ -429,10 +428,11 @@ class Worker(luigi.worker.Worker):
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
-        if not response.running_tasks and self._reconcile():
+        known = {} if response.running_tasks else self._known()
+        if not response.running_tasks and self._reconcile(known):
             return
-        if now - self._idle_since_when >= SAID_AFTER:
-            kind, text = self._cause(response)
+        if now - self._idle_since_when + self._config.wait_interval >= SAID_AFTER:  # asleep it cannot say it
+            kind, text = self._cause(response, known)
             if kind != self._waits_for:
                 self._waits_for = kind
                 RunProgress().waiting(text)
@@ -445,7 +445,7 @@ class Worker(luigi.worker.Worker):
             self._waits_for = ""
             RunProgress().waiting("")
 
-    def _cause(self, response: Any) -> tuple[str, str]:
+    def _cause(self, response: Any, known: dict[str, dict[str, Any]]) -> tuple[str, str]:
         """What this run waits for: its kind, and in words."""
         if self._scheduler.is_paused()["paused"]:
             return "paused", "waits because luigid is paused; the switch on its page lets it run again"
@@ -455,7 +455,6 @@ class Worker(luigi.worker.Worker):
             more = f" and {others:,} more" if others else ""
             who = f"PID {task.get('pid')} on {task.get('host')}"
             return "others", f"waits for {self._name(task['task_id'])}{more}, which another run does ({who})"
-        known = self._known()
         ready = {
             task_id: task
             for task_id, task in known.items()

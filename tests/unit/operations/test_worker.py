@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -87,15 +89,19 @@ def make_worker(scheduler: Any) -> Worker:
     return Worker(scheduler=scheduler, keep_alive=True, wait_interval=0.01, wait_jitter=0.0)
 
 
+def finish(worker: Worker) -> None:
+    """Run, and stop after a minute: without what is tested here some runs would wait for ever."""
+    alarm = threading.Timer(60, worker._start_phasing_out)
+    alarm.start()
+    worker.run()
+    alarm.cancel()
+
+
 def run(scheduler: Any, task: luigi.Task | None = None) -> Worker:
-    """A run that is told to stop after a minute: without what is tested here it would wait for ever."""
     worker = make_worker(scheduler)
     with worker:
         worker.add(task or Fails("a"))
-        alarm = threading.Timer(60, worker._start_phasing_out)
-        alarm.start()
-        worker.run()
-        alarm.cancel()
+        finish(worker)
     return worker
 
 
@@ -166,7 +172,7 @@ def test_what_others_did_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None
     with worker:
         worker.add(Fails("a"))
         Fails.done = True
-        worker.run()
+        finish(worker)
     assert (Fails("a"), "DONE", None) in worker._add_task_history
 
 
@@ -176,7 +182,7 @@ def test_run_that_the_scheduler_forgot_is_told_again(monkeypatch: pytest.MonkeyP
     with worker:
         worker.add(Fails("a"))
         scheduler._state.inactivate_tasks([Fails("a").task_id])
-        worker.run()
+        finish(worker)
     assert (Fails.runs, Fails.done) == (1, True)
 
 
@@ -206,10 +212,7 @@ def test_task_whose_host_was_cut_off_is_taken_over(was_done: bool, monkeypatch: 
         worker.add(Then())
         Fails.done = was_done
         scheduler._state.inactivate_workers(["cut off"])
-        alarm = threading.Timer(20, worker._start_phasing_out)  # without being taken over it would wait for ever
-        alarm.start()
-        worker.run()
-        alarm.cancel()
+        finish(worker)
     assert Fails.runs == (10 if was_done else 11)
 
 
@@ -286,7 +289,7 @@ def test_task_that_is_marked_as_done_after_it_failed_in_this_run_is_tried_again(
     Step.during = {number: [fails]}
     with worker:
         worker.add(Step(ROOT))
-        worker.run()
+        finish(worker)
     assert (Step.done, Step.started.count(number)) == (set(range(ROOT + 1)), 2)
 
 
@@ -328,7 +331,7 @@ def test_several_tasks_of_one_run_are_all_announced_again() -> None:
         worker.add(Step(ROOT))
         worker.add(Then())
         Fails.errors = [WrongFormat("a page")]
-        worker.run()
+        finish(worker)
     assert Step.done == set(range(ROOT + 1))
     assert Fails.runs == 1, "what failed for good is not tried again, though the scheduler forgot that too"
 
@@ -394,7 +397,7 @@ def test_missing_file_of_somebody_else_is_a_failure_as_luigi_has_it() -> None:
     with worker:
         worker.add(Needs())
         File.there = False
-        worker.run()
+        finish(worker)
     assert (Needs(), "FAILED", None) in worker._add_task_history
 
 
@@ -545,7 +548,7 @@ def test_failed_task_that_nobody_waits_for_is_given_up(events: list[dict[str, An
     Fails.errors = [Throttled("too many")]
     with worker:
         worker.add(Fails("a"))
-        worker.run()
+        finish(worker)
     assert given_up(events)["error"] == "Throttled"
 
 
@@ -558,8 +561,45 @@ def test_task_that_another_run_gave_up_is_recorded_too(events: list[dict[str, An
         fails = {"task_id": Fails("a").task_id, "worker": OTHER, "runnable": False}
         scheduler.add_task(status="FAILED", expl='"Fails: WrongFormat: a page (not tried again in this run)"', **fails)
         scheduler.add_task(status="DISABLED", **fails)
-        worker.run()
+        finish(worker)
     assert given_up(events)["error"] == "WrongFormat"
+
+
+class Lasts(luigi.Task):
+    """Until its process is ended."""
+
+    def complete(self) -> bool:
+        return False
+
+    def run(self) -> None:
+        while True:  # a signal that comes just before signal.pause() would not end that
+            time.sleep(0.01)
+
+
+class Dies(Lasts):
+    def run(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("task", "timeout", "message"),
+    [
+        (Lasts(), 1, "its process ended after 1 s, the limit of [worker] timeout"),
+        (Dies(), 0, "its process was killed; maybe no memory was left"),
+    ],
+    ids=["timeout", "killed"],
+)
+def test_task_whose_process_was_ended_is_said_and_given_up(
+    events: list[dict[str, Any]], lines: list[str], task: luigi.Task, timeout: int, message: str
+) -> None:
+    worker = Worker(
+        scheduler=make_scheduler(), keep_alive=True, wait_interval=0.01, force_multiprocessing=True, timeout=timeout
+    )
+    with worker:
+        worker.add(task)
+        finish(worker)
+    assert given_up(events)["message"] == message
+    assert lines == [f"{task.task_id}: {message}"] * 5
 
 
 @pytest.mark.parametrize(
@@ -579,7 +619,7 @@ def test_task_that_another_run_gave_up_is_recorded_too(events: list[dict[str, An
         ("Task Clean_1 died unexpectedly with exit code 3", ("", "its process ended with exit code 3")),
         (
             "Task Clean_1 timed out after 60 seconds and was terminated.",
-            ("", "ended after 60 s, the limit of [worker] timeout"),
+            ("", "its process ended after 60 s, the limit of [worker] timeout"),
         ),
         ("", ("", "")),
     ],
