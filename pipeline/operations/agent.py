@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import dataclasses
 import datetime as dt
-import getpass
 import hashlib
 import json
 import logging
@@ -32,7 +31,7 @@ from luigi.cmdline_parser import CmdlineParser
 
 from .. import settings
 from ..errors import ConflictError, PipelineError, TransientError, UsageError
-from . import journal, process
+from . import journal, outcomes, process
 from .queue import (
     CANCELLED,
     DONE,
@@ -47,7 +46,9 @@ from .queue import (
     Submission,
     names,
     now,
+    user,
 )
+from .runs import summary
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -118,11 +119,6 @@ def submit(args: argparse.Namespace) -> int:
     with contextlib.suppress(PipelineError):  # the run is handed over, whatever is found out about agents
         _warn_unless_served(args.queue)
     return 0
-
-
-def user() -> str:
-    """Who this is, for others to read."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _warn_unless_served(queue: str) -> None:
@@ -305,8 +301,15 @@ class Agent:
         if submission.state == RUNNING and submission.attempts >= ATTEMPTS:
             self._queue.end(entry, state=FAILED, message=f"given up: {ATTEMPTS} agents died while running it")
             return None
-        log, attempts = str(journal.folder() / f"{submission.id}.log"), submission.attempts + 1
-        return self._queue.replace(entry, state=RUNNING, agent=self.name, attempts=attempts, log=log, message="")
+        return self._queue.replace(
+            entry,
+            state=RUNNING,
+            agent=self.name,
+            attempts=submission.attempts + 1,
+            started_at=now(),
+            log=str(journal.folder() / f"{submission.id}.log"),
+            message="",
+        )
 
     def _run(self, entry: Entry) -> None:
         submission = entry.submission
@@ -335,6 +338,10 @@ class Agent:
     def _settle(self, entry: Entry, state: str, **changes: object) -> None:
         """Tell the queue what became of our run."""
         put = self._queue.replace if state in OPEN else self._queue.end
+        if state not in OPEN:
+            with contextlib.suppress(OSError):  # it had no journal yet, or the disk is full
+                outcome = outcomes.of(journal.read(journal.folder() / f"{entry.submission.id}.jsonl"), is_alive=False)
+                changes |= {"result": outcome.result, "summary": summary(outcome)}
         try:
             try:
                 put(entry, state=state, **changes)

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import getpass
 import json
 import logging
 import re
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -55,7 +57,8 @@ class Submission:
 
     ``command`` are the words after ``luigi --module pipeline``; ``meaning`` is what they and the submitter's settings
     come to (``agent.meaning``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
-    ``cancelled_by`` tells the agent to stop it.
+    ``cancelled_by`` tells the agent to stop it. ``result`` and ``summary`` are what its journal, which lies on the
+    agent's host, says in the end.
     """
 
     id: str
@@ -67,6 +70,7 @@ class Submission:
     state: str = WAITING
     agent: str = ""
     attempts: int = 0
+    started_at: str = ""
     renewed_at: str = ""
     ended_at: str = ""
     exit_code: int | None = None
@@ -74,6 +78,8 @@ class Submission:
     log: str = ""
     refusals: dict[str, str] = field(default_factory=dict)
     cancelled_by: str = ""
+    result: str = ""
+    summary: str = ""
 
     def changed(self, **changes: object) -> Submission:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
@@ -87,7 +93,7 @@ class Submission:
         found = _from_json(cls, data)
         if not (found.command and journal.is_run_id(found.id) and found.state in (*OPEN, DONE, FAILED, CANCELLED)):
             raise ValueError("no submission")
-        for moment in (found.submitted_at, found.renewed_at, found.ended_at):
+        for moment in (found.submitted_at, found.started_at, found.renewed_at, found.ended_at):
             seconds_since(moment)
         return found
 
@@ -322,6 +328,11 @@ def names() -> list[str]:
     """All queues of the workspace: those with a run, an agent or a pause."""
     found = {tuple(path.split("/")[1:3]) for path in open_store(settings.workspace_url()).list(ROOT)}
     return sorted({names[0] for names in found if len(names) > 1 and _NAME.fullmatch(names[0])})
+
+
+def user() -> str:
+    """Who this is, for others to read."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def now() -> str:

@@ -25,9 +25,8 @@ from typing import Any
 from .. import settings
 from ..errors import UsageError
 from . import journal, outcomes
-from .agent import user
 from .outcomes import RunOutcome
-from .queue import CANCELLED, DONE, OPEN, RUNNING, WAITING, Queue, Submission, names, seconds_since
+from .queue import CANCELLED, DONE, OPEN, RUNNING, WAITING, Queue, Submission, names, seconds_since, user
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -99,14 +98,16 @@ class Run:
     @property
     def start(self) -> float | None:
         at = self.begun.get("at")
-        return float(at) if isinstance(at, int | float) else None
+        if isinstance(at, int | float):
+            return float(at)
+        return _seconds(self.submission.started_at) if self.submission else None
 
     @property
     def end(self) -> float | None:
         if self.is_alive or self.state in OPEN:
             return None
         if self.submission and self.submission.ended_at:
-            return dt.datetime.fromisoformat(self.submission.ended_at).timestamp()
+            return _seconds(self.submission.ended_at)
         return self.outcome.end if self.outcome else None
 
     @property
@@ -136,16 +137,17 @@ class Run:
         one, outcome = self.submission, self.outcome
         if one and one.state in (*OPEN, CANCELLED):
             return one.state
-        if one and one.state == DONE:
-            return outcomes.COMPLETE
         if self.is_alive:
             return RUNNING
-        if outcome is None or not self.begun:
-            return one.state if one else UNKNOWN
-        if outcome.result == outcomes.COMPLETE or not self.cancelled_by:
-            was_killed = outcome.result == outcomes.CRASHED and outcome.end is None
-            return one.state if one and was_killed else KILLED if was_killed else outcome.result
-        return CANCELLED
+        if one:
+            result = outcomes.COMPLETE if one.state == DONE else one.result or one.state
+        elif outcome is None:
+            return UNKNOWN
+        else:
+            result = outcome.result
+            if self.cancelled_by and result != outcomes.COMPLETE:
+                return CANCELLED
+        return KILLED if result == outcomes.CRASHED else result
 
     @property
     def command(self) -> list[str]:
@@ -158,6 +160,10 @@ class Run:
         """The log file; on the agent's host for a submitted run."""
         here = self.journal.with_suffix(".log") if self.journal else None
         return str(here) if here and here.exists() else self.submission.log if self.submission else ""
+
+    @property
+    def summary(self) -> str:
+        return summary(self.outcome) if self.outcome else self.submission.summary if self.submission else ""
 
     def read(self) -> None:
         """Find out what became of it."""
@@ -188,8 +194,9 @@ class Run:
             "host": str(self.begun.get("host", "")),
             "exit_code": one.exit_code if one else outcome.exit_code if outcome else None,
             "failure": outcome.failure if outcome else "",
+            "summary": self.summary,
             "loaded": [month.title for month in outcome.new] if outcome else [],
-            "failed": {month.title: month.why for month in outcome.having(outcomes.FAILED)} if outcome else {},
+            "failed": {month.title: month.why for month in outcome.failures} if outcome else {},
             "missing": [month.title for month in outcome.having(outcomes.MISSING)] if outcome else [],
             "rows": outcome.total("rows") if outcome else None,
             "rejected": outcome.total("rejected") if outcome else None,
@@ -210,8 +217,8 @@ class Run:
         start = _local(self.start) if self.state != WAITING else "not yet"
         took = "" if self.seconds is None else str(dt.timedelta(seconds=int(self.seconds)))
         yield f"{self.id:22}  {start:20}  {took:>7}  {self.state:9}  {self.how}".rstrip()
-        if result := ", ".join(self._result()):
-            yield result
+        if self.summary:
+            yield self.summary
         if self.command:
             yield shlex.join(self.command)
         if self.submission:
@@ -221,7 +228,7 @@ class Run:
         if self.outcome and self.state not in NOT_FAILED:
             if self.outcome.failure:
                 yield _one_line(self.outcome.failure)
-            failed = self.outcome.having(outcomes.FAILED)
+            failed = self.outcome.failures
             yield from (f"{month.title}: {_one_line(month.why)}" for month in failed[:REASONS])
             if len(failed) > REASONS:
                 yield f"... and {len(failed) - REASONS:,} more"
@@ -229,7 +236,7 @@ class Run:
             yield f"log {self.log}"
 
     def _about_submission(self, one: Submission) -> Iterator[str]:
-        submitted = _local(time.time() - seconds_since(one.submitted_at)) if one.submitted_at else ""
+        submitted = _local(_seconds(one.submitted_at))
         yield f"submitted by {one.submitter} {submitted}{f', agent {one.agent}' if one.agent else ''}".rstrip()
         if one.message:
             yield _one_line(one.message)
@@ -238,28 +245,28 @@ class Run:
         if one.state == WAITING:
             yield from (f"refused by {host}: {_one_line(why)}" for host, why in one.refusals.items())
 
-    def _result(self) -> Iterator[str]:
-        outcome = self.outcome
-        if outcome is None:
-            return
-        if self.is_alive and outcome.waiting:
-            yield _one_line(outcome.waiting)
-        loaded = outcome.new
-        if months := sum(1 for one in loaded if one.month):
-            yield f"{months:,} month{'s' if months > 1 else ''} loaded"
-        yield from (f"{one.title} loaded" for one in loaded if not one.month)
-        undone = outcome.having(outcomes.NOT_DONE, outcomes.AT_WORK, outcomes.PARTLY, outcomes.TO_DO)
-        for some, what in (
-            (outcome.having(outcomes.FAILED), "failed"),
-            (outcome.having(outcomes.MISSING), "missing at the publisher"),
-            (undone, "to do" if self.is_alive else "not done"),
-        ):
-            if some:
-                yield f"{len(some):,} {what}"
-        if loaded:
-            yield f"{outcome.total('rows'):,} rows"
-        elif self.state == outcomes.COMPLETE:
-            yield "nothing new"
+
+def summary(outcome: RunOutcome) -> str:
+    """What came of a run, or has so far, in one line: ``2 months loaded, 1 failed, 1,234 rows``."""
+    is_alive = outcome.result == outcomes.RUNNING
+    parts = [_one_line(outcome.waiting)] if is_alive and outcome.waiting else []
+    if months := sum(1 for one in outcome.new if one.month):
+        parts.append(f"{outcomes.count(months)} loaded")
+    parts += [f"{one.title} loaded" for one in outcome.new if not one.month]
+    is_told = {*(one.key for one in outcome.failures)}
+    undone = outcome.having(outcomes.NOT_DONE, outcomes.AT_WORK, outcomes.PARTLY, outcomes.TO_DO)
+    for number, what in (
+        (len(outcome.failures), "failed"),
+        (len(outcome.having(outcomes.MISSING)), "missing at the publisher"),
+        (sum(one.key not in is_told for one in undone), "to do" if is_alive else "not done"),
+    ):
+        if number:
+            parts.append(f"{number:,} {what}")
+    if outcome.new:
+        parts.append(f"{outcome.total('rows'):,} rows")
+    elif outcome.result == outcomes.COMPLETE:
+        parts.append("nothing new")
+    return ", ".join(parts)
 
 
 def _known(queue: str | None = None) -> dict[str, Run]:
@@ -362,6 +369,11 @@ def _is_same(descriptor: Path, file: Path) -> bool:
 
 
 # -- words -----------------------------------------------------------------------------------------
+
+
+def _seconds(moment: str) -> float | None:
+    """Seconds since 1970 of a time as queues have it."""
+    return time.time() - seconds_since(moment) if moment else None
 
 
 def _local(seconds: float | None) -> str:

@@ -91,6 +91,14 @@ def test_runs_by_hand_and_by_cron_are_listed_with_what_came_of_them(folder_proje
     assert f"log {third['log']}" in text
 
 
+def test_run_of_a_program_is_listed(project: Project) -> None:
+    script = project.folder / "mine.py"
+    script.write_text("import luigi, pipeline\nluigi.build([pipeline.TaxiZones()], local_scheduler=True)\n")
+    project.run(sys.executable, str(script))
+    (run,) = runs(project)
+    assert (run["how"], run["state"], run["summary"]) == ("luigi.build", "complete", "zones loaded, 265 rows")
+
+
 def test_run_under_way_is_stopped_gently(project: Project, start: Start) -> None:
     process, gate = start("long")
     (run,) = runs(project)
@@ -247,7 +255,9 @@ def test_workspace_in_a_bucket(tmp_path: Path, gcs_server: GcsServer) -> None:
     ]
     assert (found[2]["how"], found[2]["state"]) == ("by hand", "complete")
     shutil.rmtree(tmp_path / "nyc-trips-runs")  # another host
-    assert [run["state"] for run in runs(project)] == ["cancelled", "complete"]
+    cancelled, done = runs(project)
+    assert (cancelled["state"], done["state"]) == ("cancelled", "complete")
+    assert done["summary"] == "zones loaded, 265 rows" and done["seconds"] is not None and done["started_at"]
     text = project.pipeline("runs").stdout
     assert f"2 runs; of this host ({socket.gethostname()}) and submitted ones" in text
     assert project.pipeline("queue", "list").stdout.startswith("default: 0 waiting, 0 running")
@@ -264,6 +274,9 @@ def test_id_that_cannot_name_a_file_is_refused_by_every_command(project: Project
     ):
         assert done.returncode == 2, done.stdout
         assert done.stdout.count("\n") == 1 and "error: environment variable PIPELINE_RUN_ID: " in done.stdout
+    code = 'import luigi, pipeline; luigi.build([pipeline.MonthlyTrips(month="2020-01")], local_scheduler=True)'
+    built = project.run(sys.executable, "-c", code)
+    assert built.returncode and "environment variable PIPELINE_RUN_ID: " in built.stdout
     doctor = project.pipeline("doctor")
     assert doctor.returncode == 1 and "FAIL  settings   environment variable PIPELINE_RUN_ID: " in doctor.stdout
     assert not list(project.folder.iterdir()), "nothing was done"
