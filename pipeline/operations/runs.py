@@ -84,6 +84,7 @@ class Run:
     begun: Mapping[str, Any] = field(default_factory=dict)
     outcome: RunOutcome | None = None
     is_alive: bool = False
+    heard: float | None = None
     cancelled_by: str = ""
 
     @property
@@ -171,6 +172,7 @@ class Run:
             return
         self.is_alive = journal.is_held(self.journal)
         try:
+            self.heard = self.journal.stat().st_mtime
             self.outcome = outcomes.of(self._events(self.journal), self.is_alive)
         except Exception as error:  # of another version, or written by somebody else
             LOGGER.warning("%s cannot be read: %s: %s", self.journal, type(error).__name__, error)
@@ -189,6 +191,7 @@ class Run:
             "state": self.state,
             "started_at": _utc(self.start),
             "ended_at": _utc(self.end),
+            "heard_at": _utc(self.heard),
             "seconds": None if self.seconds is None else round(self.seconds, 1),
             "command": shlex.join(self.command),
             "host": str(self.begun.get("host", "")),
@@ -223,6 +226,8 @@ class Run:
             yield shlex.join(self.command)
         if self.submission:
             yield from self._about_submission(self.submission)
+        if self.state == KILLED and self.heard is not None:
+            yield f"last heard of {_local(self.heard)}"
         if self.is_alive and (by := self.cancelled_by):
             yield f"{by} has told it to stop"
         if self.outcome and self.state not in NOT_FAILED:

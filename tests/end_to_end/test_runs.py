@@ -147,7 +147,8 @@ def test_run_that_was_killed_says_so(project: Project, start: Start) -> None:
     process.wait(PATIENCE)
     wait_for(lambda: runs(project, "--failed") != [])
     assert [run["state"] for run in runs(project)] == ["killed"]
-    assert "  killed     by hand\n" in project.pipeline("runs").stdout
+    text = project.pipeline("runs").stdout
+    assert "  killed     by hand\n" in text and "    last heard of 20" in text
 
 
 def test_id_of_a_run_under_way_is_refused(project: Project, start: Start) -> None:
