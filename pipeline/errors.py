@@ -20,7 +20,9 @@ class PipelineError(Exception):
 def text_after(title: str, error: BaseException) -> str:
     """The text of an error, to stand behind ``title: ``. The name that the title ends with is not said twice."""
     name, colon, rest = str(error).partition(": ")
-    return rest if colon and title.endswith(name) else str(error)
+    # A warehouse that is a file is shown in a title as its path below the current folder.
+    is_said = title.endswith(name) or name.endswith(f"/{title.rpartition(' into ')[2]}")
+    return rest if colon and is_said else str(error)
 
 
 class TransientError(PipelineError):

@@ -33,6 +33,9 @@ REASONS = 20
 #: Width of a table that no terminal limits.
 WIDTH = 140
 
+#: Width from which a table has room for the reasons of rejects.
+ROOM = 120
+
 #: Widest bar, and the narrowest one that still says something.
 BAR, LEAST_BAR = 24, 6
 
@@ -106,43 +109,50 @@ def failures(outcome: RunOutcome, is_told: bool = False) -> Iterator[str]:
 
 
 def table(outcome: RunOutcome, width: int | None = None) -> Iterator[str]:
-    """The table of the months that this run touched or left, with a row of totals if they are several."""
+    """The table of the months that this run touched or left, with a row of totals if they are several.
+
+    Where there is no room for the reasons of rejects beside each month, they stand below the table.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, show_footer=False)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = width or (shutil.get_terminal_size().columns if is_terminal else WIDTH)
+    has_room = width >= ROOM
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1) if has_room else (0, 1, 0, 0))
     for name in ("dataset", "month", "rows read", "loaded", "rejected", "seconds", "state"):
-        is_number = name in ("rows read", "loaded", "seconds")
-        shown.add_column(
-            name,
-            justify="right" if is_number else "left",
-            overflow="fold",
-            no_wrap=is_number or name in ("dataset", "month"),
-        )
+        is_number = name in ("rows read", "loaded", "seconds") or (name == "rejected" and not has_room)
+        is_whole = is_number or name in ("dataset", "month")
+        shown.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_whole)
     months = outcome.touched
     for month in months:
-        shown.add_row(month.dataset, month.month or "", *_numbers(month), month.state)
+        shown.add_row(month.dataset, month.month or "", *_numbers(month, has_room), month.state)
     if len(months) > 1:
         shown.add_section()
         total = MonthOutcome("total", None, rows_read=outcome.total("rows_read"), loaded=outcome.total("loaded"))
         total.rejected, total.seconds = outcome.rejected, sum(month.seconds for month in months)
         number = sum(1 for month in months if month.month)
-        shown.add_row("total", count(number) if number else "", *_numbers(total), "")
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    width = width or (shutil.get_terminal_size().columns if is_terminal else WIDTH)
+        shown.add_row("total", count(number) if number else "", *_numbers(total, has_room), "")
     printed = io.StringIO()
     Console(highlight=False, file=printed, force_terminal=is_terminal, width=width).print(shown)
     yield from printed.getvalue().rstrip("\n").split("\n")
+    if outcome.rejected and not has_room:
+        yield f"Rejected: {_reasons(outcome.rejected)}"
 
 
-def _numbers(month: MonthOutcome) -> tuple[str, str, str, str]:
+def _numbers(month: MonthOutcome, with_reasons: bool) -> tuple[str, str, str, str]:
+    rejected = sum(month.rejected.values())
     return (
         "" if month.rows_read is None else f"{month.rows_read:,}",
         "" if month.loaded is None else f"{month.loaded:,}",
-        ", ".join(f"{number:,} {reason}" for reason, number in month.rejected.items()),
+        _reasons(month.rejected) if with_reasons else f"{rejected:,}" if rejected else "",
         f"{month.seconds:.1f}" if month.seconds else "",
     )
+
+
+def _reasons(rejected: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in rejected.items())
 
 
 def _places(outcome: RunOutcome, roots: list[Any]) -> Iterator[str]:
@@ -262,7 +272,7 @@ def _line(row: tuple[str, int, int, str, str], names: int, width: int, color: bo
     least = names + len(clock) + 3  # with a blank between name, bar, clock and text
     bar = max(LEAST_BAR, min(BAR, (width - least) // 3)) if width - least > LEAST_BAR else 0
     filled = min(bar, bar * done // total) if total else 0
-    line = Text(no_wrap=True, overflow="crop", end="")
+    line = Text(no_wrap=True, overflow="crop")
     line.append(f"{name:{names}} ")
     line.append("━" * filled, "cyan")
     line.append(("━" if color else "─") * (bar - filled), "bright_black")

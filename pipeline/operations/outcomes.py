@@ -21,6 +21,7 @@ from .. import completeness
 from ..completeness import REPUBLISHED
 from ..errors import MissingAtPublisher
 from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
+from ..stages.base import DONE_BY_ANOTHER
 
 #: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
 RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"
@@ -178,7 +179,7 @@ class _Trail:
     failures: dict[Step, tuple[str, str]] = field(default_factory=dict)
     open: dict[Step, None] = field(default_factory=dict)
     done: dict[Step, Mapping[str, Any]] = field(default_factory=dict)
-    found_since: float | None = None  # when the load was made that was there already when its turn came
+    found: dict[Step, float | None] = field(default_factory=dict)  # there when its turn came, since when
     is_complete: bool = False
     is_in_lake_only: bool = False
 
@@ -186,7 +187,7 @@ class _Trail:
     def is_goal_reached(self) -> bool:
         if self.goal in ("", "MonthlyTrips"):
             return self.is_complete or not self.goal
-        return any(stage == self.goal for stage, _ in self.done) or self.found_since is not None
+        return any(stage == self.goal for stage, _ in (*self.done, *self.found))
 
 
 class Reader:
@@ -267,7 +268,7 @@ class Reader:
         is_failed = state == "failed" and event["error"] != KeyboardInterrupt.__name__
         month.seconds += event.get("seconds", 0.0)
         if state == "found":
-            trail.found_since = event.get("since", 0.0)
+            trail.found[step] = event.get("since")
             trail.failures.pop(step, None)
         elif is_failed:
             trail.open.pop(step, None)
@@ -326,7 +327,7 @@ class Reader:
             month.status = AT_WORK
             month.state = f"{month.stage} not finished" if is_over else month.stage
             month.was_killed = is_over
-        elif not trail.done and not is_complete and trail.found_since is None:
+        elif not trail.done and not is_complete and not trail.found:
             month.status = month.state = NOT_DONE if is_over else TO_DO
         else:
             self._settle_done(month, trail, is_complete, is_over)
@@ -335,18 +336,20 @@ class Reader:
     def _settle_done(self, month: MonthOutcome, trail: _Trail, is_complete: bool, is_over: bool) -> None:
         month.status = DONE if trail.is_goal_reached or is_complete else PARTLY
         outcomes = [event["outcome"] for event in trail.done.values() if event.get("outcome")]
-        stages = [stage for stage, _ in trail.done]
+        news = [outcome for outcome in outcomes if outcome != DONE_BY_ANOTHER]
+        stages = [stage for stage, _ in (*trail.found, *trail.done)]
         if month.loaded is not None:
             month.state = LOADED
-        elif outcomes:
-            month.state = str(outcomes[-1])
+        elif news:
+            month.state = str(news[-1])
         elif trail.is_in_lake_only:
             month.state = STATES["Upload"]
         elif is_complete and trail.goal not in stages:
-            was_before = trail.found_since is not None and trail.found_since < self._begun.get("at", 0.0)
-            month.state = BEFORE if was_before else BY_ANOTHER
+            since = [since for (stage, _), since in trail.found.items() if stage == "Load"]
+            begun = self._begun.get("at", 0.0)
+            month.state = BEFORE if since and all(at is not None and at < begun for at in since) else BY_ANOTHER
         else:
-            month.state = STATES.get(stages[-1] if stages else "", DONE)
+            month.state = outcomes[-1] if outcomes else STATES.get(stages[-1] if stages else "", DONE)
         if month.status == PARTLY and is_over:
             lacking = [label for label in trail.warehouses if ("Load", label) not in trail.done]
             where = ", ".join(dict.fromkeys(label.partition(":")[0].partition("@")[0] for label in lacking))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import time
 from collections.abc import Mapping
@@ -83,6 +84,11 @@ class StageProgress(waiting.Listener):
         """The run's log, unless there is something better to look at."""
         if not self._is_linked and logs.path().exists():
             self.link(logs.path().as_uri())
+
+    def found(self, made_at: dt.datetime | None) -> None:
+        """The output was there already when the stage's turn came, made at that time, UTC, if anybody has noted it."""
+        since = made_at.replace(tzinfo=made_at.tzinfo or dt.UTC).timestamp() if made_at else None
+        journal.record("stage", state="found", since=since, **self._about)
 
     def done(self, details: dict[str, Any], seconds: float) -> None:
         journal.record("stage", state="done", seconds=seconds, **details, **self._about)

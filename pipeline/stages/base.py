@@ -7,6 +7,7 @@ host needs no flag of the parent.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from functools import cache, cached_property, partial
 from typing import Any, TypeVar
@@ -119,6 +120,10 @@ class Stage(MonthTask):
         """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
         raise NotImplementedError
 
+    def made_at(self) -> dt.datetime | None:
+        """When the output was made that is there already, UTC; None where nobody has noted it."""
+        return None
+
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
         """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
         return publishers.retrying(partial(self.once, progress), settings.retry_policy())
@@ -161,6 +166,8 @@ class Stage(MonthTask):
                 if self.complete():  # Luigi asked before another process did it
                     if progress.has_waited:  # for it, maybe
                         progress.done({"outcome": DONE_BY_ANOTHER}, 0.0)
+                    else:
+                        progress.found(self.made_at())
                     return
                 progress.started()
                 try:

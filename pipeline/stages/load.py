@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from .. import datasets
 from ..completeness import look, refuse_mixture, warehouse_reason
 from ..errors import DamagedLakeFile, LakeTrouble, UsageError, WarehouseError
 from ..lake.lake import is_intact
+from ..operations import places
 from ..operations.progress import StageProgress, rejects
 from . import parameters, servers
 from .base import Stage, run_id, settings, spell_warehouses
@@ -72,7 +74,7 @@ class Load(Stage):
 
     @property
     def title(self) -> str:
-        return f"{super().title} into {self.warehouse}"
+        return f"{super().title} into {places.shown(self.warehouse)}"
 
     @property
     def servers(self) -> list[Server]:
@@ -91,6 +93,10 @@ class Load(Stage):
 
     def complete(self) -> bool:
         return warehouse_reason(self.job, self.dataset, self.month, self.warehouse) is None
+
+    def made_at(self) -> dt.datetime | None:
+        row = look().ledger(self.warehouse).get((self.dataset, self.month))
+        return row.loaded_at if row else None
 
     def lock(self) -> AbstractContextManager[Any]:
         return self.scratch.lock(self.warehouse)

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterator
 
 import pytest
+from luigi.configuration import get_config
 
 from pipeline import settings
 from pipeline.errors import UsageError
@@ -59,3 +60,19 @@ def test_amounts_of_memory(text: str) -> None:
         assert parameter.parse(good) == good
     with pytest.raises(UsageError, match="write it as 192MB"):
         parameter.parse(text)
+
+
+def test_what_a_run_writes_into_environment_and_configuration_does_not_outlast_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = get_config()
+    monkeypatch.delenv("PIPELINE_LAKE_URL", raising=False)
+    monkeypatch.setenv("PIPELINE_CLEAN_RULES", "none")
+    before = config.get("lake", "url", None), config.get("clean", "rules", None)
+    environment = settings.in_environment()
+    with settings.restored():
+        settings.take_over({"PIPELINE_LAKE_URL": "file:50%", "PIPELINE_RUN_ID": "r1"})
+        assert config.get("lake", "url") == "file:50%"
+        settings.hand_down()
+    assert (config.get("lake", "url", None), config.get("clean", "rules", None)) == before
+    assert settings.in_environment() == environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,15 @@ def test_a_failed_run_ends_with_each_reason_once_and_the_command_to_repeat() -> 
     lines = lines_of(*loaded("2020-01"), failed, code=30, result="failed")
     assert lines.count("green 2020-02: Clean: WrongFormat: no") == 1
     assert lines[-1] == """Again      luigi --of-params '{"a": "b c"}'"""
+
+
+def test_reasons_of_rejects_stand_below_a_table_that_has_no_room_for_them() -> None:
+    outcome = outcomes.of([*loaded("2020-01"), *loaded("2020-02")])
+    narrow = list(console.table(outcome, width=80))
+    assert narrow[-1] == "Rejected: 12 zero_passengers, 2 pickup_outside_month"
+    assert re.search(r"green +2020-01 +1,234,567 +1,234,560 +7 +1.5 +loaded", "\n".join(narrow))
+    assert all(len(line) <= 80 for line in narrow)
+    assert not any(line.startswith("Rejected") for line in console.table(outcome, width=140))
 
 
 def test_what_was_complete_before_is_counted_with_a_noun() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pipeline.errors import Throttled
-from pipeline.operations.logs import JsonLine, OneLine
+from pipeline.operations import journal, logs
+from pipeline.operations.logs import JsonLine, Once, OneLine
 
 
 def record(message: str, *args: object, error: Exception | None = None) -> logging.LogRecord:
@@ -48,3 +50,44 @@ def test_json_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.pop("at").endswith("+00:00")
     assert shown == {"level": "ERROR", "run": "20260101T000000-aaaaaa", "text": "Clean green 2020-03: too many"}
     assert "KeyError: 'y'" in json.loads(JsonLine().format(UNFORESEEN))["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("title", "error", "line"),
+    [
+        ("Download green 2022-02", "green 2022-02: no such file", "Download green 2022-02: no such file"),
+        (
+            "Load green 2022-02 into wh.duckdb",
+            "duckdb:////a/wh.duckdb: held",
+            "Load green 2022-02 into wh.duckdb: held",
+        ),
+        ("Load zones into postgresql@h/d", "postgresql@h/d: gone", "Load zones into postgresql@h/d: gone"),
+        ("Clean green 2022-02", "file.parquet: no Parquet file", "Clean green 2022-02: file.parquet: no Parquet file"),
+        ("Clean zones", "no rows", "Clean zones: no rows"),
+    ],
+)
+def test_a_line_names_what_it_is_about_once(title: str, error: str, line: str) -> None:
+    shown = OneLine("%(message)s").format(record("failed %s", SimpleNamespace(title=title), error=Throttled(error)))
+    assert shown.endswith(f"ERROR {line}")
+
+
+def test_a_warning_that_every_process_of_a_run_finds_is_written_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "run.log"
+    monkeypatch.setattr(logs, "path", lambda: log)
+    monkeypatch.setenv(journal.RUN_ID, "r1")
+    for formatter in (OneLine("%(asctime)s %(levelname)s %(message)s"), JsonLine()):
+        log.unlink(missing_ok=True)
+        for _ in range(3):  # processes
+            logger, handler = logging.Logger("process"), logging.FileHandler(log)
+            handler.setFormatter(formatter)
+            logger.addHandler(handler)
+            logger.addFilter(Once())
+            for _ in range(2):
+                logger.warning("a %s is cut", "manifest")
+                logger.error("a %s is cut", "file")
+            handler.close()
+        lines = log.read_text().splitlines()
+        assert sum("manifest is cut" in line for line in lines) == 1
+        assert sum("file is cut" in line for line in lines) == 6

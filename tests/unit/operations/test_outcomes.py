@@ -88,6 +88,17 @@ MONTHS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
         "loaded by another run",
         "complete",
     ),
+    "nobody knows since when": (
+        [*IN_LAKE, stage("Load", "found", "a:", since=None), ALL_LOADED],
+        outcomes.BY_ANOTHER,
+        "complete",
+    ),
+    "raced, then all by others": (
+        [*IN_LAKE, stage("Load", "done", "a:", outcome="done by another run"), ALL_LOADED],
+        outcomes.BY_ANOTHER,
+        "complete",
+    ),
+    "a stage that was there": ([UPLOAD, stage("Upload", "found")], "in the lake", "complete"),
     "without warehouses": ([TO_DO, stage("Upload", "done", rows=9), LAKE_ONLY], "in the lake", "complete"),
     "a stage": ([UPLOAD, stage("Download", "done"), stage("Upload", "done", rows=9)], "in the lake", "complete"),
     "half a stage": ([UPLOAD, stage("Download", "done")], "downloaded", "unfinished"),
