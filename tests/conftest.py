@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from . import real_data as published
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them every command that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No example is too slow, for that is about the machine. Fixtures are shared by the examples of a test on purpose.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

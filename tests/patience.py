@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import psutil
+
 #: Seconds after which a test counts as hanging. No test is about this limit, and no machine is too slow for it.
 PATIENCE = 600.0
 
@@ -35,6 +37,14 @@ def wait_for(
         assert not has_ended, f"the process has ended before: {told()}"
         assert time.monotonic() < give_up, f"in vain for {PATIENCE:g} s: {told()}"
         time.sleep(INTERVAL)
+
+
+def has_ended(process: int) -> bool:
+    """Whether it runs no more. Where nobody waits for orphans, as in some containers, it stays on as a zombie."""
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Clock:

@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psutil
 import pytest
 
 from ..conftest import CHECKOUT
 from ..patience import PATIENCE
 from .gate import Gate
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Whether it runs no more. Where nobody waits for orphans, as in some containers, it stays on as a zombie."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @dataclass

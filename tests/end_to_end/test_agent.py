@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from ..patience import PATIENCE, wait_for
-from .conftest import Project, has_ended
+from ..patience import PATIENCE, has_ended, wait_for
+from .conftest import Project
 
 RANGE = (
     *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
@@ -110,7 +110,7 @@ def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> 
     gate.wait(first)
     (luigi,) = psutil.Process(first.pid).children()
     first.kill()
-    wait_for(lambda: has_ended(luigi))
+    wait_for(lambda: has_ended(luigi.pid))
     assert site.run(name)["state"] == "running", "nobody could say otherwise"
     gate.open()
     site.drain()

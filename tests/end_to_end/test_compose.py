@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,17 +15,13 @@ from pathlib import Path
 import yaml
 
 from ..conftest import CHECKOUT
+from ..patience import PATIENCE, wait_for
 from ..servers.gcs import GcsServer, gcs_server
+from ..servers.ports import free_port
 from ..unit.test_deploy import SERVICES
 from .conftest import Project
 
 __all__ = ["gcs_server"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def command(service: str, **replaced: str) -> list[str]:
@@ -47,19 +41,16 @@ def running(
     with open(folder / "server.log", "w") as log:
         process = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
-            until = time.monotonic() + 30
-            while not is_ready():
-                assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
-                time.sleep(0.1)
+            wait_for(is_ready, process, (folder / "server.log").read_text)
             yield
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=PATIENCE):
             return True
     except urllib.error.HTTPError:
         return True
@@ -81,7 +72,7 @@ def test_luigid_and_four_workers_share_the_range(project: Project) -> None:
         assert SERVICES["luigid"]["healthcheck"]["test"][1] == "python"
         assert project.run(sys.executable, *[word.replace("8082", port) for word in health]).returncode == 0
         workers = [project.start(command("worker", **{"luigid:8082": f"127.0.0.1:{port}"})) for _ in range(4)]
-        outputs = [worker.communicate(timeout=200)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=PATIENCE)[0] for worker in workers]
         assert [worker.returncode for worker in workers] == [0] * 4, outputs
         assert project.query("SELECT count(*) FROM etl_loads", "data/warehouse.duckdb") == [(4,)], "nothing twice"
     assert (project.folder / "data" / "luigid" / "state.pickle").is_file()

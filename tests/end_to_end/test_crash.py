@@ -15,7 +15,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,9 @@ import pytest
 
 from pipeline.lake import open_store
 
-from .conftest import PATIENCE, Project
+from ..patience import PATIENCE, wait_for
+from .conftest import Project
+from .gate import Gate
 
 STAGES = ("Download", "Clean", "WriteParquet", "Upload", "Load")
 BOUNDARIES = [(stage, state) for stage in STAGES for state in ("started", "done")]
@@ -66,18 +67,8 @@ class Run:
             for line in journal.read_text().splitlines():
                 yield json.loads(line)
 
-    def wait_for(self, is_it: Callable[[Event], bool]) -> Event:
-        """The first event of the journal that ``is_it``."""
-        give_up = time.monotonic() + PATIENCE
-        while time.monotonic() < give_up:
-            for event in self.events():
-                if is_it(event):
-                    return event
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.002)
-        self.kill_group()
-        raise AssertionError(f"the run ended before: {self.output.read_text()}")
+    def wait_at(self, gate: Gate) -> None:
+        gate.wait(self.process, self.output.read_text)
 
     def kill_group(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -87,12 +78,11 @@ class Run:
         """Kill the main process alone, and see all its children end."""
         self.process.kill()
         self.process.wait(PATIENCE)
-        give_up = time.monotonic() + 5
-        while alive := self._alive():
-            if time.monotonic() > give_up:
-                self.kill_group()
-                raise AssertionError(f"still alive after their parent: {alive}")
-            time.sleep(0.01)
+        try:
+            wait_for(lambda: not self._alive(), told=lambda: f"still alive after their parent: {self._alive()}")
+        except AssertionError:
+            self.kill_group()
+            raise
 
     def _alive(self) -> dict[int, str]:
         """The processes of the group that still run, with their command lines."""
@@ -180,10 +170,12 @@ def sample_project(folder: Path, rows: int) -> Project:
 def test_all_processes_killed_at_every_boundary(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     project = sample_project(tmp_path, 2_000)
     for boundary in BOUNDARIES:
+        gate = project.gate(*boundary)
         run = Run(project, *RANGE)
-        run.wait_for(is_at(*boundary))
+        run.wait_at(gate)
         run.kill_group()
         assert_nothing_half_written(project)
+    gate.open()
     assert_ends_like(project, undisturbed, *RANGE)
 
 
@@ -192,10 +184,12 @@ def test_main_process_killed_in_every_stage_leaves_no_orphan(tmp_path: Path, und
     project = sample_project(tmp_path, 2_000)
     arguments = (*RANGE, "--workers", "2")
     for stage in STAGES:
+        gate = project.gate(stage, "started")
         run = Run(project, *arguments)
-        run.wait_for(is_at(stage, "started"))
+        run.wait_at(gate)
         run.kill_main()
         assert_nothing_half_written(project)
+    gate.open()
     assert_ends_like(project, undisturbed, *arguments)
 
 
@@ -203,9 +197,11 @@ def test_main_process_killed_in_every_stage_leaves_no_orphan(tmp_path: Path, und
 @pytest.mark.parametrize("method", ["forkserver", "fork", "spawn"])
 def test_orphan_does_not_finish_its_work(tmp_path: Path, method: str) -> None:
     project = sample_project(tmp_path, 400_000)
+    gate = project.gate("Clean", "running", share=0.3)
     run = Run(project, *BIG_MONTH, "--workers", "2", "--process-start-method", method)
-    run.wait_for(is_at("Clean", "running"))
+    run.wait_at(gate)
     run.kill_main()
+    gate.open()
     assert not any(is_at("Clean", "done")(event) for event in run.events())
 
 
@@ -217,7 +213,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Any], s
     for _ in range(4):
         run = Run(project, *arguments)
         try:
-            run.process.wait(moments.uniform(0.5, 3.5))
+            run.process.wait(moments.uniform(0.5, 3.5))  # whenever that is: what follows holds at any moment
         except subprocess.TimeoutExpired:
             run.kill_group()
         assert_nothing_half_written(project)
@@ -229,13 +225,14 @@ def test_killed_in_the_middle_of_a_big_month(tmp_path: Path) -> None:
     for each in (quiet, project):
         each.folder.mkdir()
     assert quiet.luigi(*BIG_MONTH).returncode == 0
-    for stage, state, pause in (("Clean", "running", 0.2), ("WriteParquet", "running", 0), ("Load", "running", 0.1)):
+    for stage, share in (("Clean", 0.3), ("WriteParquet", 0.3), ("Load", 0.0), ("Load", 0.5)):
+        gate = project.gate(stage, "running", share=share)
         run = Run(project, *BIG_MONTH)
-        run.wait_for(is_at(stage, state))
-        time.sleep(pause)
+        run.wait_at(gate)
         run.kill_group()
-        assert not any(is_at(stage, "done")(event) for event in run.events()), "killed too late to show anything"
+        assert not any(is_at(stage, "done")(event) for event in run.events())
         assert_nothing_half_written(project)
+    gate.open()
     assert_ends_like(project, result(quiet), *BIG_MONTH)
 
 
@@ -243,9 +240,12 @@ def test_killed_worker_process_is_replaced_by_its_run(tmp_path: Path, undisturbe
     """As by the kernel when memory runs out: the others go on, and the same run does the month again."""
     project = sample_project(tmp_path, 2_000)
     arguments = (*RANGE, "--workers", "2")
+    gate = project.gate("Clean", "started")
     run = Run(project, *arguments)
-    victim = run.wait_for(is_at("Clean", "started"))
+    run.wait_at(gate)
+    victim = next(event for event in run.events() if is_at("Clean", "started")(event))
     os.kill(victim["pid"], signal.SIGKILL)
+    gate.open()
     assert run.process.wait(PATIENCE) == 0, run.output.read_text()
     assert_nothing_half_written(project)
     assert victim["month"] in {event["month"] for event in run.events() if is_at("Load", "done")(event)}

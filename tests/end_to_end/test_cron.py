@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,8 +16,9 @@ import pytest
 
 from pipeline import sample
 
+from ..patience import PATIENCE, has_ended, wait_for
 from ..servers.inbox import Inbox
-from .conftest import Project, has_ended
+from .conftest import Project
 
 RANGE = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03")
 
@@ -29,18 +31,9 @@ def log(project: Project) -> str:
     return (project.folder / "workspace" / "runs" / "cron.log").read_text()
 
 
-def wait_until_at_work(project: Project, text: str = '"stage"') -> None:
-    until = time.monotonic() + 60
-    while not any(text in path.read_text() for path in (project.folder / "workspace" / "runs").glob("*.jsonl")):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def recent_project(tmp_path: Path) -> Project:
-    """A publisher whose green months end two months ago, as TLC's do."""
+def recent_project(tmp_path: Path, this: dt.date) -> Project:
+    """A publisher whose green months end two months before this one, as TLC's do."""
     published = tmp_path / "published"
-    this = dt.date.today().replace(day=1)
     months = [_back(this, count) for count in (6, 5, 4, 3)]
     sample.publish(published, "green", months, rows=200, seed=1, layout="tlc")
     (published / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
@@ -55,33 +48,46 @@ def recent_project(tmp_path: Path) -> Project:
     )
 
 
+@contextmanager
+def one_month() -> Iterator[dt.date]:
+    """The first day of this month; what meets the beginning of the next one in its midst is skipped."""
+    this = dt.date.today().replace(day=1)
+    try:
+        yield this
+    finally:
+        if dt.date.today().replace(day=1) != this:
+            pytest.skip("a month began while the test ran")
+
+
 def _back(month: dt.date, count: int) -> dt.date:
     for _ in range(count):
         month = (month - dt.timedelta(days=1)).replace(day=1)
     return month
 
 
-def test_months_not_yet_published_are_no_failure_and_a_good_run_is_quiet(recent_project: Project) -> None:
-    first = recent_project.pipeline("cron", "--last", "6")
-    assert (first.returncode, first.stdout) == (0, "")
-    assert log(recent_project).count("not yet published") == 2
-    assert recent_project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(4,)]
-    again = recent_project.pipeline("cron", "--last", "6")
-    assert (again.returncode, again.stdout) == (0, "")
-    ranges = re.findall(r"--start (\S+) --stop (\S+)", log(recent_project))
-    this = dt.date.today().replace(day=1)
-    assert ranges == [(f"{_back(this, count):%Y-%m}", f"{this:%Y-%m}") for count in (6, 2)]
+def test_months_not_yet_published_are_no_failure_and_a_good_run_is_quiet(tmp_path: Path) -> None:
+    with one_month() as this:
+        project = recent_project(tmp_path, this)
+        first = project.pipeline("cron", "--last", "6")
+        assert (first.returncode, first.stdout) == (0, "")
+        assert log(project).count("not yet published") == 2
+        assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(4,)]
+        again = project.pipeline("cron", "--last", "6")
+        assert (again.returncode, again.stdout) == (0, "")
+        ranges = re.findall(r"--start (\S+) --stop (\S+)", log(project))
+        assert ranges == [(f"{_back(this, count):%Y-%m}", f"{this:%Y-%m}") for count in (6, 2)]
 
 
 def test_twice_at_once(project: Project) -> None:
-    project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=100000&seed=1"
+    gate = project.gate("Download", "started")
     first = project.start(cron(project, *RANGE))
-    wait_until_at_work(project)
+    gate.wait(first)
     second = project.pipeline("cron", *RANGE)
     assert second.returncode == 10
     assert second.stdout.count("\n") == 1 and f"process {first.pid} on" in second.stdout
     assert second.stdout.endswith("is at work; nothing was started\n")
-    output, _ = first.communicate()
+    gate.open()
+    output, _ = first.communicate(timeout=PATIENCE)
     assert (first.returncode, output) == (0, "")
     assert project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(2,)], "loaded once"
 
@@ -150,12 +156,12 @@ if "luigi" in sys.orig_argv and "--module" in sys.orig_argv and "OTHER_HOST" not
 
 
 def test_wrapper_and_run_that_are_killed_are_told_of_by_the_next(project: Project) -> None:
-    project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=3000000&seed=1"
     month = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
     with Inbox() as inbox:
         project.environment["PIPELINE_NOTIFY_URLS"] = inbox.url
+        gate = project.gate("Download", "started")
         wrapper = project.start(cron(project, *month))
-        wait_until_at_work(project)
+        gate.wait(wrapper)
         (luigi,) = psutil.Process(wrapper.pid).children()
         wrapper.kill()
         wrapper.wait()
@@ -163,49 +169,47 @@ def test_wrapper_and_run_that_are_killed_are_told_of_by_the_next(project: Projec
         assert busy.returncode == 10, "what the wrapper began still keeps others out"
         everything = [luigi, *luigi.children(recursive=True)]
         luigi.kill()
-        psutil.wait_procs(everything, timeout=30)
-        wrapper.communicate()
+        wait_for(lambda: all(has_ended(process.pid) for process in everything))
+        wrapper.communicate(timeout=PATIENCE)
 
-        project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=100&seed=1"
+        gate.open()
         assert project.pipeline("cron", *month).returncode == 0
         titles = [message["title"] for message in inbox.messages]
         assert len(titles) == 2 and "a run was killed" in titles[0] and titles[1] == "NYC trips: 1 month loaded"
 
 
 def test_luigi_that_is_killed_and_wrapper_that_is_stopped(project: Project) -> None:
-    project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=3000000&seed=1"
     month = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
     with Inbox() as inbox:
         project.environment |= {"PIPELINE_NOTIFY_URLS": inbox.url, "PIPELINE_NOTIFY_ON": "crashed"}
+        gate = project.gate("Download", "started")
         wrapper = project.start(cron(project, *month))
-        wait_until_at_work(project)
+        gate.wait(wrapper)
         (luigi,) = psutil.Process(wrapper.pid).children()
         luigi.kill()
-        output, _ = wrapper.communicate(timeout=60)
+        output, _ = wrapper.communicate(timeout=PATIENCE)
         assert wrapper.returncode == 137 and "luigi was ended by SIGKILL" in output
         (message,) = inbox.messages
         assert "luigi was ended by SIGKILL" in message["message"]
 
-        runs = project.folder / "workspace" / "runs"
-        known = set(runs.glob("*.jsonl"))
+        gate = project.gate("Download", "started")
         wrapper = project.start(cron(project, *month))
-        until = time.monotonic() + 60
-        while not any('"stage"' in path.read_text() for path in set(runs.glob("*.jsonl")) - known):
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        gate.wait(wrapper)
         (luigi,) = psutil.Process(wrapper.pid).children()
         wrapper.send_signal(signal.SIGTERM)
-        wrapper.communicate(timeout=60)
-        assert wrapper.returncode == 143 and has_ended(luigi)
+        wait_for(lambda: gate.is_told_to_stop, wrapper)
+        gate.open()
+        wrapper.communicate(timeout=PATIENCE)
+        assert wrapper.returncode == 143 and has_ended(luigi.pid)
 
 
 def test_ctrl_c_is_one_line(project: Project) -> None:
     """As a terminal sends it, to the wrapper and to its luigi."""
-    project.environment["PIPELINE_PUBLISHER_URL"] = "sample:?rows=3000000&seed=1"
+    gate = project.gate("Download", "started")
     wrapper = project.start(cron(project, *RANGE), group=True)
-    wait_until_at_work(project)
+    gate.wait(wrapper)
     os.killpg(wrapper.pid, signal.SIGINT)
-    output, _ = wrapper.communicate(timeout=60)
+    output, _ = wrapper.communicate(timeout=PATIENCE)
     assert (wrapper.returncode, output) == (130, "stopped\n")
     assert "stopped; the same command goes on from here" in log(project)
 

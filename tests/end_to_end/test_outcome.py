@@ -16,8 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from ..patience import PATIENCE, wait_for
 from ..servers.inbox import Inbox
-from .conftest import PATIENCE, Project
+from .conftest import Project
 
 GREEN = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03")
 JANUARY = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
@@ -107,7 +108,7 @@ def start_with_a_held_warehouse(project: Project, *arguments: str) -> tuple[subp
 
 
 def test_a_stage_that_failed_once_and_was_done_later_has_not_failed(folder_project: Project, inbox: Inbox) -> None:
-    run, leave = start_with_a_held_warehouse(folder_project, *JANUARY)
+    run, leave = start_with_a_held_warehouse(folder_project, *JANUARY, "--scheduler-retry-count", "999")
     assert run.stdout is not None
     said = [next(line for line in run.stdout if " ERROR " in line)]
     leave()
@@ -197,6 +198,8 @@ def test_ctrl_c_shows_what_was_done(project: Project) -> None:
     gate = project.gate("Clean", "started", month="2020-03")
     process = project.start(project.luigi_command(*GREEN[:-1], "2020-07", "--workers", "2"), group=True)
     gate.wait(process)
+    loaded = {"stage": "Load", "state": "done", "month": "2020-01"}
+    wait_for(lambda: any(loaded.items() <= event.items() for run in journals(project) for event in run), process)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output

@@ -17,7 +17,8 @@ import pytest
 from pipeline import sample
 
 from ..conftest import CHECKOUT
-from .conftest import PATIENCE, Project
+from ..patience import PATIENCE
+from .conftest import Project
 
 GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
 
@@ -406,12 +407,13 @@ def test_flags_reach_worker_processes(folder_project: Project, method: str) -> N
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(project: Project, workers: str) -> None:
     wanted = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-04", "--workers", workers)
+    gate = project.gate("Clean", "started")
     run = project.start(project.luigi_command(*wanted), group=True)
-    assert run.stdout is not None
-    seen = [next(line for line in run.stdout if "Download" in line)]
+    gate.wait(run)
     os.killpg(run.pid, signal.SIGINT)
-    output, _ = run.communicate(timeout=60)
-    assert run.returncode == 130, "".join(seen) + output
+    output, _ = run.communicate(timeout=PATIENCE)
+    gate.open()
+    assert run.returncode == 130, output
     assert "stopped; the same command goes on" in output and "Traceback" not in output
     assert project.luigi(*wanted).returncode == 0
     assert project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(3,)]
@@ -421,7 +423,7 @@ def test_two_runs_at_once_give_one_result(project: Project) -> None:
     wanted = ("--start", "2020-01", "--stop", "2020-04", "--workers", "2")
     command = project.luigi_command("RangeMonthly", *GREEN, *wanted)
     runs = [project.start(command) for _ in range(2)]
-    outputs = [run.communicate(timeout=240)[0] for run in runs]
+    outputs = [run.communicate(timeout=PATIENCE)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], "\n".join(outputs)
     for output in outputs:  # each month was loaded, by this run or by the other
         assert "not done" not in output and not re.search(r"green .* in the lake", output), output

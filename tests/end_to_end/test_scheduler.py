@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ..conftest import CHECKOUT
+from ..patience import wait_for
 from ..servers.http import ERROR_PAGE, Fault, HttpServer
-from ..servers.luigid import Luigid
+from ..servers.luigid import PATIENT, Luigid
 from .conftest import Project
 from .test_hosts import MONTHS, RANGE, Cluster, Host, luigid, publish, undisturbed
 
@@ -60,8 +61,7 @@ def test_running_task_that_is_marked_as_done(tmp_path: Path, luigid: Luigid, und
                 luigid.ask("mark_as_done", task_id=task["id"])
         return host.process.poll() is not None
 
-    while not mark():
-        pass
+    wait_for(mark)
     assert_ended_well(host)
     assert "Download" in marked
     assert cluster.tables() == undisturbed
@@ -79,11 +79,14 @@ def restart_without_state(luigid: Luigid) -> None:
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_luigid_killed_after_each_stage(tmp_path: Path, hosts: int, undisturbed: dict[str, Any]) -> None:
     def lose_luigid(stage: str) -> None:
-        with Luigid(tmp_path / f"luigid-{stage}") as luigid:
+        with Luigid(tmp_path / f"luigid-{stage}", disconnect_delay=PATIENT) as luigid:
             cluster = Cluster(tmp_path / stage, luigid)
-            started = [cluster.start(f"{stage}-{number}", *RANGE, "--workers", "2") for number in range(hosts)]
-            started[0].wait_until(lambda: any(stage == done for host in started for done, _ in host.stages("done")))
+            gate = cluster.gate(stage, "done")
+            names = [f"{stage}-{number}" for number in range(hosts)]
+            started = [cluster.start(name, *RANGE, "--workers", "2", gate=gate) for name in names]
+            started[0].wait_until(lambda: bool(gate.stopped))
             restart_without_state(luigid)
+            gate.open()
             for host in started:
                 assert_ended_well(host)
             assert cluster.tables() == undisturbed
@@ -94,9 +97,11 @@ def test_luigid_killed_after_each_stage(tmp_path: Path, hosts: int, undisturbed:
 
 def test_run_says_that_luigid_is_away(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
     cluster = Cluster(tmp_path, luigid)
-    host = cluster.start("run-a", *RANGE)
-    host.wait_for("Download", "done")
+    gate = cluster.gate("Clean", "started")
+    host = cluster.start("run-a", *RANGE, gate=gate)
+    host.wait_at(gate)
     luigid.stop()
+    gate.open()
     host.wait_until(lambda: "waits for luigid" in host.output.read_text())
     luigid.start()
     assert_ended_well(host)
@@ -186,11 +191,10 @@ def test_settings_of_luigi_that_make_no_difference(project: Project, lines: tupl
 
 def test_same_command_twice_where_locks_are_wanted(project: Project) -> None:
     configured(project, "[core]", "no_lock = false", f"lock_pid_dir = {project.folder}/locks")
+    gate = project.gate("Download", "started")
     first = project.start(project.luigi_command(*MONTH))
     try:
-        while not list(project.folder.glob("locks/*.pid")):
-            assert first.poll() is None
-        first.send_signal(signal.SIGSTOP)
+        gate.wait(first)
         second = project.luigi(*MONTH)
         assert second.returncode == 10 and f"{first.pid}" in second.stdout, second.stdout
     finally:

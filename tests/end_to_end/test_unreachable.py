@@ -22,10 +22,11 @@ def month_path(month: int) -> str:
 
 
 @pytest.fixture
-def closed() -> str:
-    """An address where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+def closed() -> Iterator[str]:
+    """An address where nothing listens, and which is given to nobody else."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def site(tmp_path: Path) -> Iterator[HttpServer]:
 
 
 def project_at(folder: Path, url: str, **more: str) -> Project:
-    quick = {"PIPELINE_PUBLISHER_BACKOFF": "0", "PIPELINE_PUBLISHER_ATTEMPTS": "2", "PIPELINE_PUBLISHER_TIMEOUT": "1"}
+    quick = {"PIPELINE_PUBLISHER_BACKOFF": "0", "PIPELINE_PUBLISHER_ATTEMPTS": "2"}
     return Project(folder, {"PIPELINE_PUBLISHER_NAME": "tlc", "PIPELINE_PUBLISHER_URL": url, **quick, **more})
 
 
@@ -85,8 +86,13 @@ def test_one_line_for_any_number_of_months_and_datasets(tmp_path: Path, closed: 
 
 def test_silence_and_trouble_for_everything(tmp_path: Path, black_hole: str, site: HttpServer) -> None:
     site.program("*", Fault(status=503, retry_after="800", times=ALWAYS))
-    for url, cause in ((black_hole, "no answer within 1 s"), (site.url, "it answers 503 to everything")):
-        refused = project_at(tmp_path, url).luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05")
+    for url, cause, more in (
+        (black_hole, "no answer within 1 s", {"PIPELINE_PUBLISHER_TIMEOUT": "1"}),
+        (site.url, "it answers 503 to everything", {}),
+    ):
+        refused = project_at(tmp_path, url, **more).luigi(
+            "RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05"
+        )
         assert (refused.returncode, refused.stdout) == (35, line(url, cause))
 
 
@@ -201,7 +207,7 @@ def test_publisher_that_answers_trouble_to_everything_is_not_asked_for_each_mont
 
 
 def test_trouble_with_one_month_is_that_months(tmp_path: Path, site: HttpServer) -> None:
-    project = project_at(tmp_path, site.url)
+    project = project_at(tmp_path, site.url, PIPELINE_PUBLISHER_TIMEOUT="10")
     site.program(month_path(2), Fault(status=500, times=ALWAYS, methods=("GET",)))
     site.program(month_path(3), Fault(silent_after=0, times=1, methods=("GET",)))
     done = project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05")

@@ -207,7 +207,9 @@ def test_no_answer_is_one_error_by_the_publishers_address(tlc: HttpServer, kind:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         if kind == "refused":
-            listener.close()
+            bound = stack.enter_context(socket.socket())
+            bound.bind(("127.0.0.1", 0))  # and not listening
+            url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         if kind == "full":
             for _ in range(4):
                 waiting = stack.enter_context(socket.socket())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +18,35 @@ from ..conftest import CHECKOUT
 from ..patience import PATIENCE, wait_for
 from .ports import free_port
 
+#: Seconds of silence after which a host counts as dead, where no test is about that: a busy machine is no dead host.
+PATIENT = 3600
+
 
 class Luigid:
-    """Runs in ``folder`` until the ``with`` block ends. ``prefix`` is put before the command, such as ip netns exec."""
+    """Runs in ``folder`` until the ``with`` block ends. ``prefix`` is put before the command, such as ip netns exec.
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()) -> None:
+    A host that is not heard of for ``disconnect_delay`` seconds is dead; by default as many as luigi.cfg says.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        address: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+        disconnect_delay: int | None = None,
+    ) -> None:
         self.folder, self.address, self.prefix = folder, address, prefix
+        self.config = CHECKOUT / "luigi.cfg"
+        if disconnect_delay is not None:
+            text, count = re.subn(
+                r"(?m)^worker_disconnect_delay = .*",
+                f"worker_disconnect_delay = {disconnect_delay}",
+                self.config.read_text(),
+            )
+            assert count == 1
+            folder.mkdir(exist_ok=True)
+            self.config = folder / "luigi.cfg"
+            self.config.write_text(text)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,7 +77,7 @@ class Luigid:
                     *("--address", self.address, "--port", str(self.port)),
                 ],
                 cwd=self.folder,
-                env={**env, "LUIGI_CONFIG_PATH": str(CHECKOUT / "luigi.cfg")},
+                env={**env, "LUIGI_CONFIG_PATH": str(self.config)},
                 stdout=log,
                 stderr=log,
             )

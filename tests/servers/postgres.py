@@ -107,6 +107,7 @@ def start_postgres(**settings: str) -> Iterator[PostgresServer]:
             "fsync": "off",
             "synchronous_commit": "off",
             "full_page_writes": "off",
+            "autovacuum": "off",  # takes locks whenever it likes
             **settings,
         }
         command = [str(binaries / "postgres"), "-D", str(data)]

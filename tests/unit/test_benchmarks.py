@@ -96,15 +96,20 @@ def test_contestants_take_turns_in_empty_folders(tmp_path: Path) -> None:
 
 def test_work_is_timed_without_its_preparation(tmp_path: Path) -> None:
     (found,) = contest([Work("w", f"{__name__}:slow_preparation")], 1, tmp_path).values()
-    assert found.best < 1
+    assert found.best < HOUR
     assert found.peak_bytes > 40_000_000
     assert found.facts == {"done": True}
 
 
+HOUR = 3600
+
+
 def slow_preparation(folder: str) -> Any:
+    """Takes an hour, as the clock of its process says afterwards."""
     import time
 
-    time.sleep(1)
+    clock = time.perf_counter
+    time.perf_counter = lambda: clock() + HOUR  # type: ignore[assignment]
     return lambda: {"done": bool(bytes(40_000_000).count(0))}
 
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import WarehouseBusy, WarehouseError
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
 from pipeline.warehouse.duckdb import DuckDB
+from tests.patience import PATIENCE, wait_for
 
 APRIL, MAY, JUNE = (dt.date(2020, month, 1) for month in (4, 5, 6))
 
@@ -86,7 +86,7 @@ def ledger_row(dataset: str, month: dt.date | None, rows: int, sha256: str = "a"
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> DuckDB:
-    opened = open_warehouse(f"duckdb:///{tmp_path}/w.duckdb", Options(lock_timeout=30))
+    opened = open_warehouse(f"duckdb:///{tmp_path}/w.duckdb", Options(lock_timeout=PATIENCE))
     assert isinstance(opened, DuckDB)
     return opened
 
@@ -108,7 +108,8 @@ def fares(warehouse: DuckDB, month: dt.date) -> list[float]:
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Another Python process that runs ``code``; ``sys.argv[1:]`` are the arguments."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True)
 
 
 # -- slices ----------------------------------------------------------------------------------------
@@ -353,7 +354,7 @@ def test_the_log_of_a_database_that_is_gone_is_named(warehouse: DuckDB) -> None:
         connection.execute("INSERT INTO toy_trips SELECT * FROM toy_trips")
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    start(code, warehouse.path).communicate(timeout=60)
+    start(code, warehouse.path).communicate(timeout=PATIENCE)
     log = Path(f"{warehouse.path}.wal")
     assert log.exists()
     saved = warehouse.path.read_bytes()
@@ -373,10 +374,10 @@ def test_a_place_where_no_file_can_be_made_is_no_lock() -> None:
 # -- other processes -------------------------------------------------------------------------------
 
 HOLD = """
-    import duckdb, sys, time
+    import duckdb, sys
     connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "True")
     print("held", flush=True)
-    time.sleep(float(sys.argv[3]))
+    sys.stdin.read()
 """
 
 LOAD = """
@@ -385,21 +386,21 @@ LOAD = """
     from tests.integration.warehouse.test_duckdb import TOY, Local, ledger_row
     from pipeline.warehouse import Options, open_warehouse
     folder, month, rows, times, sha = sys.argv[1:]
-    warehouse = open_warehouse(f"duckdb:///{folder}/w.duckdb", Options(lock_timeout=60))
-    print("ready", flush=True)
+    warehouse = open_warehouse(f"duckdb:///{folder}/w.duckdb", Options(lock_timeout=600))
     for i in range(int(times)):
         row = ledger_row("toy", dt.date.fromisoformat(month), int(rows), sha)
-        warehouse.load(TOY, Local(Path(folder) / f"{sha}.parquet"), row)
+        print("load", flush=True)
+        warehouse.load(TOY, Local(Path(folder) / f"{sha}.parquet"), row, lambda *now: print(now, flush=True))
 """
 
 
 @contextlib.contextmanager
-def held(warehouse: DuckDB, read_only: bool, seconds: float) -> Iterator[int]:
-    """Someone else's process that holds the file for so long; gives its PID."""
-    with start(HOLD, warehouse.path, read_only, seconds) as process:
+def held(warehouse: DuckDB, read_only: bool) -> Iterator[subprocess.Popen[str]]:
+    """Someone else's process that holds the file until its input is closed."""
+    with start(HOLD, warehouse.path, read_only) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         try:
-            yield process.pid
+            yield process
         finally:
             process.kill()
 
@@ -408,26 +409,34 @@ def held(warehouse: DuckDB, read_only: bool, seconds: float) -> Iterator[int]:
 def test_an_open_shell_is_named_after_a_bounded_wait(read_only: bool, warehouse: DuckDB) -> None:
     load(warehouse, APRIL, [1.0])
     impatient = DuckDB(warehouse.url, Options(lock_timeout=0.5))
-    with held(warehouse, read_only, 60) as pid:
-        began = time.monotonic()
+    with held(warehouse, read_only) as shell:
         with pytest.raises(WarehouseBusy) as caught:
             load(impatient, APRIL, [2.0], "b")
-        assert 0.4 < time.monotonic() - began < 5
         text = str(caught.value)
-        assert f"(PID {pid})" in text and "python" in text and "\n" not in text and warehouse.label in text
+        assert f"(PID {shell.pid})" in text and "python" in text and "\n" not in text and warehouse.label in text
         if read_only:
             assert impatient.counts(TOY) == {APRIL: 1}
         else:
-            with pytest.raises(WarehouseBusy, match=f"PID {pid}"):
+            with pytest.raises(WarehouseBusy, match=f"PID {shell.pid}"):
                 impatient.ledger()
     assert fares(warehouse, APRIL) == [1.0]
 
 
-def test_a_shell_that_closes_in_time_is_waited_for(warehouse: DuckDB) -> None:
+def test_a_shell_that_closes_in_time_is_waited_for(warehouse: DuckDB, monkeypatch: pytest.MonkeyPatch) -> None:
     load(warehouse, APRIL, [1.0])
-    with held(warehouse, False, 1):
+    connect, met = warehouse._try_to_connect, []
+    with held(warehouse, False) as shell:
+
+        def meet(read_only: bool) -> object:
+            found = connect(read_only)
+            if isinstance(found, str) and not met:
+                met.append(found)
+                shell.stdin.close()  # type: ignore[union-attr]
+            return found
+
+        monkeypatch.setattr(warehouse, "_try_to_connect", meet)
         load(warehouse, APRIL, [2.0], "b")
-    assert fares(warehouse, APRIL) == [2.0]
+    assert met and fares(warehouse, APRIL) == [2.0]
 
 
 def test_another_connection_of_this_process_is_named(warehouse: DuckDB) -> None:
@@ -446,7 +455,7 @@ def test_who_holds_the_queue_is_named(warehouse: DuckDB) -> None:
             except Exception as error:
                 print(type(error).__name__, error)
         """
-        output, _ = start(code, warehouse.url).communicate(timeout=60)
+        output, _ = start(code, warehouse.url).communicate(timeout=PATIENCE)
     assert output.startswith("WarehouseBusy") and f"(PID {os.getpid()})" in output
 
 
@@ -477,16 +486,16 @@ def test_threads_of_one_process_take_turns(warehouse: DuckDB) -> None:
     assert warehouse.counts(TOY) == dict.fromkeys(months, 100)
 
 
-def test_kill_at_random_moments_leaves_the_old_or_the_new_slice(warehouse: DuckDB, tmp_path: Path) -> None:
+def test_kill_at_any_moment_leaves_the_old_or_the_new_slice(warehouse: DuckDB, tmp_path: Path) -> None:
+    """Killed soon after a step that the loader has told of: before, in and after a statement, and between two loads."""
     toy_file(tmp_path / "old.parquet", APRIL, [1.0] * 300_000)
     toy_file(tmp_path / "new.parquet", APRIL, [2.0] * 600_000)
-    chance = random.Random(7)
     sizes = {"old": 300_000, "new": 600_000}
-    for attempt in range(8):
-        name = ("new", "old")[attempt % 2]
+    for steps in (1, 2, 3, 4, 5, 6, 8, 10):
+        name = ("new", "old")[steps % 2]
         with start(LOAD, tmp_path, APRIL, sizes[name], 50, name) as process:
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0, 0.8))
+            assert process.stdout is not None
+            assert all(process.stdout.readline() for _ in range(steps))
             process.send_signal(signal.SIGKILL)
         newest = warehouse.ledger().get(("toy", APRIL))
         assert warehouse.counts(TOY).get(APRIL) == (newest.row_count if newest else None)
@@ -538,11 +547,26 @@ def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_a_statement_runs_is_no_failure_of_the_warehouse(warehouse: DuckDB) -> None:
-    endless = "SELECT sum(hash(a.i * b.i)) FROM range(100_000) a(i), range(100_000) b(i)"
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    endless = "SELECT sum(hash(a.i * b.i)) FROM range(1_000_000) a(i), range(1_000_000) b(i)"
+    main = threading.get_ident()
+
+    def is_in_statement() -> bool:
+        frame = sys._current_frames()[main]
+        return frame.f_code.co_name == "run_endlessly"
+
+    def interrupt() -> None:
+        wait_for(is_in_statement)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def run_endlessly(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute(endless).fetchall()
+
+    thread = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt), warehouse._transaction() as connection:
         connection.execute("SET threads = 1")  # with more, DuckDB looks for signals after a share of the work
-        connection.execute(endless).fetchall()
+        thread.start()
+        run_endlessly(connection)
+    thread.join()
 
 
 def test_a_full_disk_is_one_line_and_changes_nothing(warehouse: DuckDB, tmp_path: Path) -> None:
@@ -561,7 +585,7 @@ def test_a_full_disk_is_one_line_and_changes_nothing(warehouse: DuckDB, tmp_path
         except Exception as error:
             print(f"{type(error).__name__}: {error}")
     """
-    output, errors = start(code, warehouse.url, tmp_path / "big.parquet").communicate(timeout=120)
+    output, errors = start(code, warehouse.url, tmp_path / "big.parquet").communicate(timeout=PATIENCE)
     assert output.startswith("WarehouseError: ") and output.count("\n") == 1 and "make room" in output, output + errors
     assert fares(warehouse, APRIL) == [1.0] and len(warehouse.history()) == 1
     load(warehouse, APRIL, [2.0], "b")

@@ -7,14 +7,14 @@ import datetime as dt
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.lake import Manifest, Source
 
 from .conftest import MakeMonth
 
-SAME_FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+FEWER = settings(max_examples=50)
 
 
 def test_json_is_stable_and_complete(make_month: MakeMonth) -> None:
@@ -44,7 +44,7 @@ def test_a_manifest_from_before_repairs_were_counted_has_none(make_month: MakeMo
     assert Manifest.from_summary(summary) == manifest
 
 
-@SAME_FIXTURE
+@FEWER
 @given(url=st.text(), etag=st.text(), columns=st.dictionaries(st.text(max_size=8), st.integers(0), max_size=5))
 def test_any_text_survives_json_and_metadata(
     make_month: MakeMonth, url: str, etag: str, columns: dict[str, int]

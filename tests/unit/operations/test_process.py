@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -15,6 +14,7 @@ import pytest
 import pipeline
 from pipeline import completeness
 from pipeline.operations.process import TaskContext
+from tests.patience import PATIENCE, has_ended, wait_for
 
 MONTH = dt.date(2020, 1, 1)
 
@@ -23,14 +23,15 @@ import multiprocessing, os, pathlib, signal, time
 from pipeline.operations.process import die_with_parent
 
 def work(late):
-    pathlib.Path("began").touch()
+    pathlib.Path("new").write_text(str(os.getpid()))
+    pathlib.Path("new").rename("began")
     if late:
         while not pathlib.Path("killed").exists():
             time.sleep(0.01)
     die_with_parent()
     pathlib.Path("asked").touch()
-    time.sleep(1)
-    pathlib.Path("survived").touch()
+    while True:
+        time.sleep(60)
 
 if __name__ == "__main__":
     multiprocessing.set_start_method({method!r})
@@ -46,10 +47,10 @@ if __name__ == "__main__":
 def test_child_ends_with_its_parent(tmp_path: Path, method: str, late: bool) -> None:
     script = tmp_path / "main.py"
     script.write_text(MAIN.format(method=method, late=late, wait_for="began" if late else "asked"))
-    assert subprocess.run([sys.executable, str(script)], cwd=tmp_path, timeout=60).returncode == -9
+    assert subprocess.run([sys.executable, str(script)], cwd=tmp_path, timeout=PATIENCE).returncode == -9
+    child = int((tmp_path / "began").read_text())
     (tmp_path / "killed").touch()
-    time.sleep(1.5)
-    assert not (tmp_path / "survived").exists()
+    wait_for(lambda: has_ended(child))
 
 
 INTERRUPTED = """
@@ -72,7 +73,7 @@ except KeyboardInterrupt:
 
 
 def test_interrupt_that_meets_a_finalizer_still_stops_the_run() -> None:
-    run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=PATIENCE)
     assert run.stdout == "stopped\n" and run.stderr == ""
 
 

@@ -12,6 +12,7 @@ import pytest
 from luigi.rpc import RequestsFetcher, RPCError
 
 from pipeline.operations.rpc import AT_ONCE, Announcer, Fetcher
+from tests.patience import PATIENCE, wait_for
 
 
 class Answers:
@@ -24,7 +25,7 @@ class Answers:
         self.go_on.set()
 
     def add_task(self, task_id: str, **task: Any) -> None:
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(PATIENCE)
         if task_id == self.refused:
             raise RPCError(task_id)
         self.told.append(task_id)
@@ -60,7 +61,14 @@ def test_error_while_planning_waits_for_no_request_that_is_not_begun() -> None:
     with pytest.raises(KeyboardInterrupt), Announcer(scheduler) as announcer:
         for number in range(2 * AT_ONCE):
             announcer.add_task(task_id=str(number))
-        threading.Timer(0.2, scheduler.go_on.set).start()
+        not_begun = list(announcer._waiting)[AT_ONCE:]
+
+        def go_on() -> None:
+            wait_for(lambda: all(future.cancelled() for future in not_begun))
+            scheduler.go_on.set()
+
+        threading.Thread(target=go_on).start()
+        wait_for(lambda: sum(future.running() for future in announcer._waiting) == AT_ONCE)
         raise KeyboardInterrupt
     assert len(scheduler.told) == AT_ONCE
 

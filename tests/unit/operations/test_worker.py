@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.errors import Throttled, WrongFormat
 from pipeline.operations.worker import NOT_AGAIN, Worker, error_of, explain
+from tests.patience import PATIENCE
 
 
 def test_explanations_name_the_month_in_one_line() -> None:
@@ -90,8 +91,8 @@ def make_worker(scheduler: Any) -> Worker:
 
 
 def finish(worker: Worker) -> None:
-    """Run, and stop after a minute: without what is tested here some runs would wait for ever."""
-    alarm = threading.Timer(60, worker._start_phasing_out)
+    """Run, and stop in the end: without what is tested here some runs would wait for ever."""
+    alarm = threading.Timer(PATIENCE, worker._start_phasing_out)
     alarm.start()
     worker.run()
     alarm.cancel()

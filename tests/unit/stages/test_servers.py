@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from pipeline.stages.servers import Server
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "folder", lambda: tmp_path)
     monkeypatch.setenv(journal.RUN_ID, "a-run")
+    monkeypatch.setattr(servers, "ASK_AGAIN", math.inf)
 
 
 class Line:
