@@ -206,7 +206,7 @@ def test_one_of_two_racing_writers_wins(store: Store, monkeypatch: pytest.Monkey
         try:
             return stat(path)
         finally:
-            time.sleep(0.01)  # between looking and renaming, where the other one would come in
+            time.sleep(0.01)  # noqa: TID251 (between looking and renaming, where the other one would come in)
 
     monkeypatch.setattr(store, "stat", slow_stat)
 

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -573,8 +572,7 @@ class Lasts(luigi.Task):
         return False
 
     def run(self) -> None:
-        while True:  # a signal that comes just before signal.pause() would not end that
-            time.sleep(0.01)
+        threading.Event().wait()
 
 
 class Dies(Lasts):
