@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import datasets, publishers, settings
+from . import datasets, publishers, settings, waiting
 from .errors import PipelineError, SyntheticData
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class Look:
 
     def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
         if warehouse not in self._ledgers:
-            self._ledgers[warehouse] = settings.open_warehouse(warehouse).ledger()
+            with waiting.for_answer(warehouse):
+                self._ledgers[warehouse] = settings.open_warehouse(warehouse).ledger()
         return self._ledgers[warehouse]
 
 
@@ -99,7 +100,8 @@ class Snapshot(Look):
 
     def _listing(self, job: Job) -> Listing:
         if job.lake not in self._listings:
-            self._listings[job.lake] = job.lake_object.listing()
+            with waiting.for_answer(job.lake):
+                self._listings[job.lake] = job.lake_object.listing()
         return self._listings[job.lake]
 
     def manifests(self, job: Job, dataset: str) -> dict[Month, Manifest]:

@@ -401,7 +401,7 @@ def retrying(
     policy: Policy,
     *,
     sleep: Callable[[float], None] = time.sleep,
-    say: Callable[[str], None] = waiting.say,
+    say: Callable[[str], bool] = waiting.say,
 ) -> T:
     """What ``function`` returns, called again while it raises a ``TransientError`` and ``policy`` has patience left.
 
@@ -419,8 +419,7 @@ def retrying(
     def tell(state: tenacity.RetryCallState) -> None:
         nonlocal has_said
         if state.upcoming_sleep >= waiting.SAID_AFTER and not has_said and state.outcome:
-            has_said = True
-            say(f"waits {state.upcoming_sleep:.0f} s before it tries again: {state.outcome.exception()}")
+            has_said = say(f"waits {state.upcoming_sleep:.0f} s before it tries again: {state.outcome.exception()}")
 
     retry: tenacity.Retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransientError) and error.at_once),
@@ -437,10 +436,6 @@ def retrying(
     finally:
         if has_said:
             say("")
-
-
-def _nothing(text: str) -> None:
-    pass
 
 
 def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
@@ -592,7 +587,7 @@ def check_reachable(publisher: Publisher, policy: Policy) -> None:
 
     try:
         whom = f"publisher {publisher.name} at {_without_credentials(publisher.base_url)}"
-        waiting.answer_of(lambda: retrying(ask_all, policy, say=_nothing), policy.patience, whom)
+        waiting.answer_of(lambda: retrying(ask_all, policy), policy.patience, whom)
     except TimeoutError:
         raise unreachable(publisher, f"no answer within {policy.patience:g} s") from None
     except TransientError as error:

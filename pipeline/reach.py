@@ -20,7 +20,7 @@ PATIENCE = 15.0
 
 #: Seconds after which a run that is being planned gives up a server without which it can do nothing, and a stage the
 #: one that all the others need too: within a minute a person knows.
-RUN_PATIENCE = 40.0
+RUN_PATIENCE = 30.0
 
 _limit = float("inf")
 _server_limit = float("inf")

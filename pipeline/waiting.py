@@ -49,6 +49,7 @@ class Listener:
 
 
 _listener: Listener = Listener()
+_is_said = False
 _spent: dict[str, float] | None = None
 
 
@@ -61,13 +62,13 @@ def listen(listener: Listener) -> None:
 @contextmanager
 def told_to(listener: Listener) -> Iterator[None]:
     """Within this context ``listener`` is told, and all waits for the same thing share one limit."""
-    global _listener, _spent
-    before = _listener, _spent
-    _listener, _spent = listener, {}
+    global _listener, _spent, _is_said
+    before = _listener, _spent, _is_said
+    _listener, _spent, _is_said = listener, {}, False
     try:
         yield
     finally:
-        _listener, _spent = before
+        _listener, _spent, _is_said = before
 
 
 def remaining(limit: float, what: str, whom: str = "") -> float:
@@ -162,9 +163,38 @@ def _holder(path: Path) -> str:
         return "another run of the pipeline"
 
 
-def say(text: str) -> None:
-    """Tell of a wait that is known to be long, such as the one before another try. Empty when it is over."""
+def say(text: str) -> bool:
+    """Tell of a wait. Empty when it is over. Returns whether it was told: not while another one is told of."""
+    global _is_said
+    if text and _is_said:
+        return False
+    _is_said = bool(text)
     _listener.waiting(text)
+    return True
+
+
+@contextmanager
+def for_answer(whom: str, limit: float = float("inf")) -> Iterator[None]:
+    """Tell of the wait within this context for a server to answer, if it takes longer than ``SAID_AFTER`` seconds."""
+    at_most_so_long = "" if limit == float("inf") else f", for at most {limit:g} s"
+    is_over, is_told, changing = False, False, threading.Lock()
+
+    def tell() -> None:
+        nonlocal is_told
+        with changing:
+            is_told = not is_over and say(f"waits for {whom} to answer{at_most_so_long}")
+
+    timer = threading.Timer(SAID_AFTER, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        with changing:
+            is_over = True
+        if is_told:
+            say("")
 
 
 def answer_of(function: Callable[[], T], limit: float, whom: str) -> T:
@@ -181,12 +211,9 @@ def answer_of(function: Callable[[], T], limit: float, whom: str) -> T:
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=run, name=f"ask {whom}", daemon=True).start()
-    begun = min(SAID_AFTER, limit)
-    if not futures.wait([answer], begun).done and begun < limit:
-        _listener.waiting(f"waits for {whom} to answer, for at most {limit:g} s")
-        futures.wait([answer], min(limit - begun, threading.TIMEOUT_MAX))
-        _listener.waiting("")
+    with for_answer(whom, limit):
+        threading.Thread(target=run, name=f"ask {whom}", daemon=True).start()
+        futures.wait([answer], min(limit, threading.TIMEOUT_MAX))
     if not answer.done():
         raise TimeoutError
     return answer.result()

@@ -21,7 +21,7 @@ from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from .. import reach
+from .. import reach, waiting
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError
 
 logger = logging.getLogger(__name__)
@@ -64,13 +64,36 @@ def patient(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
     It wraps one request, not one upload: ``seconds`` is how long nothing may move, however slow the line is.
     """
-    return Retrying(
-        retry=retry_if_exception(is_transient),
-        wait=_wait,
-        stop=stop_before_delay(seconds),
-        before_sleep=_tell,
-        reraise=True,
-    ).wraps
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def repeated(*args: Any, **kwargs: Any) -> Any:
+            is_told = False
+
+            def tell(state: RetryCallState) -> None:
+                nonlocal is_told
+                error = state.outcome.exception() if state.outcome else None
+                logger.debug("Cloud Storage: %s, trying again in %.1f s", what(error), state.upcoming_sleep)
+                if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= waiting.SAID_AFTER and not is_told:
+                    whom = f"Cloud Storage at {_address(error)} ({what(error)})"
+                    is_told = waiting.say(f"waits for {whom}, for at most {seconds:g} s")
+
+            retrying = Retrying(
+                retry=retry_if_exception(is_transient),
+                wait=_wait,
+                stop=stop_before_delay(seconds),
+                before_sleep=tell,
+                reraise=True,
+            )
+            try:
+                return retrying(call, *args, **kwargs)
+            finally:
+                if is_told:
+                    waiting.say("")
+
+        return repeated
+
+    return wrap
 
 
 def explained(error: Exception, where: str, bucket: str, permission: str) -> PipelineError:
@@ -170,8 +193,3 @@ _backoff = wait_random_exponential(multiplier=1, max=30)
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     return max(_backoff(state), _asked_wait(error) or 0.0)
-
-
-def _tell(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    logger.warning("Cloud Storage, %s: %s, trying again in %.1f s", _address(error), what(error), state.upcoming_sleep)

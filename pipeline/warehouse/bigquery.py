@@ -34,7 +34,7 @@ from google.api_core.retry import Retry
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from .. import reach
+from .. import reach, waiting
 from ..checks import Check
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
@@ -110,6 +110,7 @@ class BigQuery(Warehouse):
         self.location = dict(parse_qsl(parts.query)).get("location")
         self._reference = bigquery.DatasetReference(self.project, self.dataset)
         self._client: tuple[int, bigquery.Client] | None = None
+        self._is_told = False  # of the wait for an answer
 
     @property
     def label(self) -> str:
@@ -619,7 +620,8 @@ class BigQuery(Warehouse):
         patience = self._patience
 
         def tell(error: Exception) -> None:
-            log.warning("BigQuery, %s: %s, tried again for up to %g s", address(error), what(error), patience)
+            whom = f"BigQuery at {address(error)} ({what(error)})"
+            self._is_told = self._is_told or waiting.say(f"waits for {whom}, for at most {patience:g} s")
 
         return Retry(predicate=is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=patience, on_error=tell)
 
@@ -648,6 +650,10 @@ class BigQuery(Warehouse):
             if translated is None:
                 raise
             raise translated from None
+        finally:
+            if self._is_told:
+                self._is_told = False
+                waiting.say("")
 
 
 # -- small things --------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
 from ..reach import at_most
-from ..waiting import SAID_AFTER, Wait, gave_up, remaining
+from ..waiting import SAID_AFTER, Wait, for_answer, gave_up, remaining
 from . import label_of
 from .base import (
     LEDGER_COLUMNS,
@@ -237,7 +237,8 @@ class PostgreSQL(Warehouse):
         }
         positional, named = url.get_dialect()().create_connect_args(url)
         try:
-            connection = psycopg2.connect(*positional, **{**defaults, **named})
+            with for_answer(self.label):
+                connection = psycopg2.connect(*positional, **{**defaults, **named})
             connection.set_session(isolation_level="READ COMMITTED")
             # Whatever the URL, the role or the database say: it is UTF-8 that we send.
             connection.set_client_encoding("UTF8")

@@ -406,7 +406,7 @@ def test_no_server_is_trouble_by_its_address(monkeypatch: pytest.MonkeyPatch, ca
     with pytest.raises(WarehouseTrouble, match=r"no answer from http://127\.0\.0\.1:9 .*BIGQUERY_EMULATOR_HOST"):
         warehouse.ledger()
     waits = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert waits and all("BigQuery, http://127.0.0.1:9: " in said and "my-project" not in said for said in waits)
+    assert waits and all("BigQuery at http://127.0.0.1:9 " in said and "my-project" not in said for said in waits)
 
 
 def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
