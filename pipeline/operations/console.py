@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Seconds between two looks into the journal.
 INTERVAL = 0.2
 
-#: Failed months whose reasons are printed below the table.
+#: Reasons of months that failed which are printed below the table.
 REASONS = 20
 
 #: Width of a table that no terminal limits.
@@ -95,10 +95,9 @@ def _counts(outcome: RunOutcome) -> str:
 
 
 def failures(outcome: RunOutcome, is_told: bool = False) -> Iterator[str]:
-    """One line for each month that failed, and why the run as a whole is not well."""
-    failed = outcome.failures
-    for month in failed[:REASONS]:
-        yield f"{month.title}: {month.why}"
+    """One line for each reason why months failed, and why the run as a whole is not well."""
+    failed = outcomes.by_reason(outcome.failures)
+    yield from failed[:REASONS]
     if len(failed) > REASONS:
         yield f"... and {len(failed) - REASONS:,} more; the log has them"
     for month in outcome.having(MISSING, UNASKED):

@@ -167,15 +167,13 @@ def _details(
 ) -> Iterator[str]:
     if outcome.failure:
         yield f"Failed: {outcome.failure}"
-    for month in failed[:NAMED]:
-        yield f"Failed: {month.title}: {month.why}"
-    if len(failed) > NAMED:
-        yield f"... and {len(failed) - NAMED} more"
+    reasons = outcomes.by_reason(failed)
+    for line in reasons[:NAMED]:
+        yield f"Failed: {line}"
+    if len(reasons) > NAMED:
+        yield f"... and {len(reasons) - NAMED} more"
     for months, what in (
-        (
-            [month for month in outcome.having(MISSING) if month.month],
-            "Missing at the publisher, which has later months",
-        ),
+        ([month for month in outcome.having(MISSING) if month.month], "Missing at the publisher"),
         ([month for month in outcome.having(UNASKED) if month.month], "Could not be asked about"),
         (outcome.having(outcomes.NOT_DONE, outcomes.PARTLY, outcomes.AT_WORK), "Not done"),
     ):

@@ -372,6 +372,15 @@ def count(number: int) -> str:
     return f"{number:,} month{'' if number == 1 else 's'}"
 
 
+def by_reason(failed: Iterable[MonthOutcome], most: int = 3) -> list[str]:
+    """A line for each reason: those who failed for the same one, such as a dead server, share it."""
+    groups: dict[str, list[str]] = {}
+    for month in failed:
+        groups.setdefault(month.why, []).append(month.title)
+    others = {why: f" and {len(titles) - most:,} more" if len(titles) > most else "" for why, titles in groups.items()}
+    return [f"{', '.join(titles[:most])}{others[why]}: {why}" for why, titles in groups.items()]
+
+
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
     """The most frequent first; those of one number by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

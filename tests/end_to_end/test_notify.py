@@ -68,7 +68,7 @@ def test_one_message_per_run_of_every_kind(folder_project: Project, inbox: Inbox
 
     gap = folder_project.luigi(*GREEN[:-1], "2020-05")
     assert gap.returncode == 20
-    assert "which has later months: green 2020-03" in last_message(inbox)
+    assert "Missing at the publisher: green 2020-03" in last_message(inbox)
 
 
 def test_only_what_is_wanted_is_told(folder_project: Project, inbox: Inbox) -> None:

@@ -187,6 +187,8 @@ def test_publisher_that_dies_is_waited_for_once(tmp_path: Path, site: HttpServer
         errors = [line for line in done.stdout.splitlines() if " ERROR " in line]
         assert len(errors) <= int(workers) and all("cannot be reached" in line for line in errors), done.stdout
         assert done.stdout.count("failed: Unreachable") >= 2, "each month that was not fetched is named"
+        reasons = [line for line in done.stdout.splitlines() if line.startswith("green 2020-")]
+        assert len(reasons) == 1 and "green 2020-02, green 2020-03, green 2020-04" in reasons[0], done.stdout
         assert dying.asked("GET").count(month_path(2)) == 1
 
 
