@@ -156,6 +156,7 @@ class Worker(luigi.worker.Worker):
         self._failures: Counter[str] = Counter()
         self._announcements: Counter[str] = Counter()
         self._failed_at: dict[str, float] = {}  # those that wait to be offered again
+        self._failed_elsewhere: dict[str, float] = {}  # the same, of other runs; since when they were seen
         self._explanations: dict[str, str] = {}  # of the last failures
         self._given_up: set[str] = set()
         self._is_done = False  # whatever the scheduler says that is pending
@@ -379,7 +380,7 @@ class Worker(luigi.worker.Worker):
         elif is_end:
             for task_id in left:
                 if status_of[task_id] == DISABLED and task_id not in self._given_up:  # by another run
-                    self._failed_elsewhere(task_id)
+                    self._note_given_up_elsewhere(task_id)
             for response in self._get_work_response_history:  # from these Luigi tells what was left to others
                 response["running_tasks"] = [task for task in response["running_tasks"] if task["task_id"] in left]
         return bool(lost)
@@ -402,7 +403,7 @@ class Worker(luigi.worker.Worker):
                     journal.record_all_loaded(task)
         return done
 
-    def _failed_elsewhere(self, task_id: str) -> None:
+    def _note_given_up_elsewhere(self, task_id: str) -> None:
         self._explanations[task_id] = _text_of(self._scheduler.fetch_error(task_id=task_id)["error"] or "")
         self._note_given_up(task_id)
 
@@ -431,6 +432,7 @@ class Worker(luigi.worker.Worker):
         known = {} if response.running_tasks else self._known()
         if not response.running_tasks and self._reconcile(known):
             return
+        self._hurry(known, now)
         if now - self._idle_since_when + self._config.wait_interval >= SAID_AFTER:  # asleep it cannot say it
             kind, text = self._cause(response, known)
             if kind != self._waits_for:
@@ -438,6 +440,14 @@ class Worker(luigi.worker.Worker):
                 RunProgress().waiting(text)
             elif journal.is_mine():
                 journal.record("waiting", text=text)
+
+    def _hurry(self, known: dict[str, dict[str, Any]], now: float) -> None:
+        """Have the scheduler offer what failed elsewhere no later than what failed here: its host may have died."""
+        failed = {task_id for task_id, task in known.items() if task["status"] == FAILED} - set(self._failed_at)
+        self._failed_elsewhere = {task_id: self._failed_elsewhere.get(task_id, now) for task_id in failed}
+        for task_id, since in self._failed_elsewhere.items():
+            if now - since > PATIENCE:
+                self._scheduler.forgive_failures(task_id=task_id)
 
     def _goes_on(self) -> None:
         self._idle_since_when = None

@@ -413,6 +413,19 @@ def test_task_that_the_scheduler_disabled_by_itself_is_tried_by_the_next_call() 
     assert Step.started == list(range(ROOT + 1))
 
 
+def test_task_whose_host_died_is_soon_done_here_whatever_the_scheduler_would_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.operations.worker.PATIENCE", 0.1)
+    monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.01)
+    scheduler = make_scheduler(retry_delay=900)
+    scheduler.add_task(task_id=Step(0).task_id, worker="dead", family="Step")
+    assert scheduler.get_work(worker="dead")["task_id"] == Step(0).task_id
+    scheduler._state.inactivate_workers(["dead"])
+    run(scheduler, Step(ROOT))
+    assert Step.started == list(range(ROOT + 1))
+
+
 # -- what a run waits for --------------------------------------------------------------------------
 
 
