@@ -117,10 +117,11 @@ def _blocks(stream: BinaryIO, source_name: str, container: str) -> Iterator[byte
     while piece := stream.read(BLOCK_SIZE):
         block = rest + piece
         if is_first and len(block) >= len(_UTF8_BOM):
-            if identify(block[:512]):
+            head = block[:512]
+            if identify(head):
                 raise UnreadableFile(
-                    f"{source_name}: the file is {mismatch(block[:512], 'CSV', container)}. "
-                    "Have it published as CSV in UTF-8, or check whether it is the right file"
+                    f"{source_name}: the file is {mismatch(head, 'CSV', container)}. Have it published as "
+                    "CSV in UTF-8, or check whether it is the right file"
                 )
             while block.startswith(_UTF8_BOM):
                 block = block.removeprefix(_UTF8_BOM)

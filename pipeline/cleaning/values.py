@@ -2,7 +2,7 @@
 
 ``from_text`` and ``from_arrow`` return the converted values and a mask of the values that the column cannot hold;
 masked values are null. Blanks, NaN and the other spellings of ``NO_VALUE`` are null and no error. Both count in
-``repaired`` the values that are read as what they mean instead of what they say (see ``chunks.REPAIRS``).
+``repaired`` the values that are read as what they mean instead of what they say (see ``chunks``).
 
 Texts are converted by Arrow where it can, as in its CSV reader, and by the ``parse_`` functions below where it cannot.
 These take everything that Arrow takes and give the same value, so that the readers' fast and exact paths agree.

@@ -131,7 +131,7 @@ def zipped(data: bytes) -> bytes:
         (PLAIN.encode("utf-16-be"), "UTF-16, not UTF-8"),
         (PLAIN.encode("utf-32"), "UTF-32, not UTF-8"),
         (PLAIN.encode("utf-32-be"), "UTF-32, not UTF-8"),
-        (zipped(PLAIN.encode()), "a zip archive inside gzip, not CSV"),
+        (zipped(PLAIN.encode()), "a zip archive or Excel workbook inside gzip, not CSV"),
         (b"\xfd7zXZ\0\0\4" + bytes(range(100)), "xz inside gzip, not CSV"),
         (b"\x28\xb5\x2f\xfd" + bytes(range(100)), "Zstandard inside gzip, not CSV"),
         (parquet(pa.table({"a": [1]})), "Parquet inside gzip, not CSV"),
