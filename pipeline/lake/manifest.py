@@ -53,11 +53,11 @@ class Manifest:
 
     ``month`` is the first day of the file's month, None for a dataset without months. ``publisher`` is the label.
     ``rows_rejected`` counts by reason; ``rows_read`` are the data lines, so ``rows_read == rows_written + all rejects``
-    (``ValueError`` otherwise); blank lines and repeated headers are counted apart. ``repaired`` counts what was read as
-    it is meant, not as it is written, by kind (see ``cleaning.chunks``). ``unknown_columns`` are columns that no
-    declaration names, or that come again, with their number of non-null values; ``ignored_columns`` are left over from
-    the tool that wrote the file, such as an index; ``unknown_codes`` counts, per column, the kept values that are not
-    in its code table. ``created_at`` is UTC.
+    (``ValueError`` otherwise); blank lines and repeated headers are counted apart, and ``surplus_values`` are rows with
+    empty values beyond the last name. ``repaired`` counts what was read as it is meant, not as it is written, by kind
+    (see ``cleaning.chunks``). ``unknown_columns`` are columns that no declaration names, or that come again, with their
+    number of non-null values; ``ignored_columns`` are left over from the tool that wrote the file, such as an index;
+    ``unknown_codes`` counts, per column, the kept values that are not in its code table. ``created_at`` is UTC.
     """
 
     dataset: str
@@ -77,6 +77,7 @@ class Manifest:
     is_synthetic: bool = False
     blank_lines: int = 0
     repeated_headers: int = 0
+    surplus_values: int = 0
     repaired: Mapping[str, int] = field(default_factory=dict)
     unknown_columns: Mapping[str, int] = field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()

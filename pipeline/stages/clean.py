@@ -130,8 +130,11 @@ class Clean(Stage):
                 source_name,
                 f"{count:,}",
             )
-        if report.repaired:
-            repaired = ", ".join(f"{kind} {count:,}" for kind, count in sorted(report.repaired.items()))
+        repairs = dict(sorted(report.repaired.items()))
+        if report.repeated_headers:
+            repairs["repeated_headers"] = report.repeated_headers
+        if repairs:
+            repaired = ", ".join(f"{kind} {count:,}" for kind, count in repairs.items())
             LOGGER.warning("%s: repaired in %s: %s; the manifest has the counts", self.title, source_name, repaired)
         outside = report.other_months.total()
         if outside > report.pickups_in_month:

@@ -84,6 +84,7 @@ class Upload(Stage):
                 is_synthetic=is_synthetic,
                 blank_lines=report["blank_lines"],
                 repeated_headers=report["repeated_headers"],
+                surplus_values=report["surplus_values"],
                 repaired=report.get("repaired", {}),  # a scratch of before has none
                 unknown_columns=report["unknown_columns"],
                 ignored_columns=tuple(report["ignored_columns"]),

@@ -98,7 +98,7 @@ def test_a_zone_table_from_windows_is_read_as_it_is_meant(mirror: Project) -> No
     header = HEADER.replace(",fare_amount,", ",fare_amount,PULocationID,DOLocationID,", 1).removesuffix(",fare_amount")
     line = LINE.replace(",8.5,", ",8.5,103,41,").removesuffix(",0.5")
     file = mirror.folder / "published" / "green" / "green_tripdata_2020-01.csv.gz"
-    file.write_bytes(gzip.compress("\r".join([header, *[line] * 20, ""]).encode()))
+    file.write_bytes(gzip.compress("\r".join([header, *[line] * 19, header.upper(), line + ",", ""]).encode()))
     zones, month = mirror.luigi("TaxiZones"), mirror.luigi(*MONTH)
     assert (zones.returncode, month.returncode) == (0, 0), zones.stdout + month.stdout
     assert mirror.query("SELECT * FROM taxi_zones ORDER BY 1") == [
@@ -111,7 +111,12 @@ def test_a_zone_table_from_windows_is_read_as_it_is_meant(mirror: Project) -> No
     assert manifest["repaired"] == {"line_ends": 5, "windows_1252": 2}
     assert manifest["rows_rejected"] == {"duplicate_key": 1}
     assert "WARNING Clean zones: repaired in taxi_zone_lookup.csv: line_ends 5, windows_1252 2" in zones.stdout
-    assert "WARNING Clean green 2020-01: repaired in green_tripdata_2020-01.csv.gz: line_ends 21" in month.stdout
+    assert (
+        "WARNING Clean green 2020-01: repaired in green_tripdata_2020-01.csv.gz: line_ends 22, repeated_headers 1;"
+        in month.stdout
+    )
+    manifest = json.loads((mirror.folder / "lake/manifests/green/green_tripdata_2020-01.json").read_text())
+    assert (manifest["repaired"], manifest["repeated_headers"], manifest["surplus_values"]) == ({"line_ends": 22}, 1, 1)
 
 
 @pytest.mark.parametrize("rules", ["none", "pickup_outside_month"])
