@@ -89,12 +89,13 @@ class Snapshot(Look):
     """Answers for thousands of tasks: one look at each lake, one query per warehouse, made when first asked.
 
     ``publishers`` holds those that were asked whether they answer at all, by label, with the error of those that do
-    not.
+    not; ``workspaces`` those that do.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.publishers: dict[str, PipelineError | None] = {}
+        self.workspaces: set[str] = set()
         self._listings: dict[str, Listing] = {}
         self._months: dict[tuple[str, str], dict[Month, Manifest]] = {}
 

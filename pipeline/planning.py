@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from . import completeness, figures, publishers, reach, settings
+from . import completeness, figures, publishers, reach, settings, waiting
 from .completeness import Job, Snapshot
 from .errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable
 
@@ -40,6 +40,9 @@ WITHDRAWN = "withdrawn; what was loaded stays"
 
 #: How tasks and ledger write that no rule is applied.
 NO_RULES = "none"
+
+#: A folder of a workspace that nobody makes: to list it costs nothing and tells whether the workspace is there.
+EMPTY = "none"
 
 #: Requests under way at once when loaded months are asked about again.
 CONCURRENT = 8
@@ -97,6 +100,8 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
             if reason is not None and completeness.lake_reason(job, dataset, month) is not None
         ]
         not_yet, missing = _absent(snapshot, job, dataset, needed, ask)
+        if ask and any(month not in {*not_yet, *missing} for month in needed):
+            check_workspace(snapshot, job)
     plan = Plan()
     for month, reason in reasons.items():
         if reason is None:
@@ -135,6 +140,7 @@ def check_source(job: Job, dataset: str, month: dt.date | None) -> None:
     with completeness.scheduling() as snapshot, reach.planning():
         if completeness.lake_reason(job, dataset, month) is None:
             return
+        check_workspace(snapshot, job)
         if month is not None:
             _absent(snapshot, job, dataset, [month], ask=True, believe=False)
         elif _can_be_fetched(snapshot, job, dataset, [month]):
@@ -259,6 +265,16 @@ def check_publisher(snapshot: Snapshot, job: Job) -> None:
             found[job.publisher] = error
     if (trouble := found[job.publisher]) is not None:
         raise trouble
+
+
+def check_workspace(snapshot: Snapshot, job: Job) -> None:
+    """Raise what a workspace says that is not there or does not answer. One on this machine is made when needed."""
+    if not job.workspace.startswith("file:") and job.workspace not in snapshot.workspaces:
+        from .lake import open_store
+
+        with waiting.for_answer(job.workspace):
+            open_store(job.workspace).list(f"scratch/{EMPTY}")
+        snapshot.workspaces.add(job.workspace)
 
 
 def _can_be_fetched(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]) -> bool:

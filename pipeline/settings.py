@@ -142,7 +142,9 @@ class publisher(luigi.Config):
     )
     attempts = Whole(least=1, default=5, description="tries of one request or transfer before the stage fails")
     backoff = Number(most=DAY, default=2.0, description="seconds before the second try; doubles, with jitter")
-    max_backoff = Number(most=DAY, default=120.0, description="longest wait between two tries, in seconds")
+    max_backoff = Number(
+        most=DAY, default=120.0, description="longest wait between two tries, in seconds, whatever a server asks for"
+    )
     allow_synthetic = YesNo(description="let synthetic months go where published ones are, and into server warehouses")
 
 

@@ -41,7 +41,7 @@ import sqlalchemy
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
-from ..reach import at_most
+from ..reach import at_most, for_server
 from ..waiting import SAID_AFTER, Wait, for_answer, gave_up, remaining
 from . import label_of
 from .base import (
@@ -227,7 +227,7 @@ class PostgreSQL(Warehouse):
     def _connect(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
         """A connection as SQLAlchemy's dialect would open it, without the questions that an engine asks at first."""
         defaults: dict[str, Any] = {
-            "connect_timeout": 10,
+            "connect_timeout": max(2, int(for_server(10.0))),  # seconds, for each address; libpq takes no fewer
             "client_encoding": "UTF8",
             "application_name": f"pipeline {socket.gethostname()[:40]} {os.getpid()}",
             # Notice a peer that vanished within a minute, not after the two hours of the system.

@@ -1,0 +1,57 @@
+"""A lake, workspace or warehouse that does not answer ends a plan within the time that a plan has for it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import planning, reach
+from pipeline.completeness import Job
+from pipeline.errors import LakeTrouble, WarehouseTrouble
+
+JANUARY = dt.date(2020, 1, 1)
+
+
+@pytest.fixture(params=["closed", "silent"])
+def address(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of a server that is not there, or takes connections and says nothing."""
+    monkeypatch.setattr(reach, "RUN_PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        if request.param == "closed":
+            listener.close()
+            yield "127.0.0.1:9"
+        else:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def job(folder: Path, **changes: str) -> Job:
+    return Job(
+        **{"publisher": "sample", "rules": "none", "lake": f"file:{folder}/lake", "workspace": f"file:{folder}/ws"}
+        | changes
+    )
+
+
+@pytest.mark.parametrize("what", ["lake", "workspace"])
+def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
+    one = job(tmp_path, **{what: "gs://some-bucket/x"})
+    with pytest.raises(LakeTrouble, match=f"no answer from http://{address}"):
+        planning.make(one, "green", [JANUARY], [])
+    with pytest.raises(LakeTrouble, match=f"no answer from http://{address}"):
+        planning.check_source(one, "green", JANUARY)
+
+
+@pytest.mark.parametrize("label", ["bigquery://project/dataset", "postgresql://{}/name"])
+def test_warehouse(address: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://{address}")
+    with pytest.raises(WarehouseTrouble, match=r"no answer|refused|timeout expired"):
+        planning.make(job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
+
+
+def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.completeness.lake_reason", lambda *args: None)
+    planning.check_source(job(tmp_path, workspace="gs://nobody-asks"), "green", JANUARY)
