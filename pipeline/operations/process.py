@@ -17,7 +17,7 @@ from luigi.rpc import RemoteScheduler
 
 from .. import completeness, settings
 from ..lake import open_store
-from . import logs
+from . import journal, logs
 
 #: In the environment of a process that must not outlive its parent: the parent's process id.
 PARENT = "PIPELINE_PARENT_PID"
@@ -60,10 +60,12 @@ class TaskContext:
     def __enter__(self) -> TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
             die_with_parent()
-            settings.take_over(self._task_process.settings)
+            if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
+                settings.take_over(variables)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as [worker] timeout wants it: at once
-            logs.configure(to_file=True)
+            if journal.BEGUN in os.environ:  # and not somebody else's tasks alone
+                logs.configure(to_file=True)
         self._report_once()
         self._stack.enter_context(completeness.running())
         if getattr(self._task_process.task, "spans_months", False):  # it asks about all of them, and makes nothing

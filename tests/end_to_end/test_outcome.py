@@ -258,3 +258,40 @@ def test_every_kind_of_root_task(folder_project: Project, task: tuple[str, ...],
     ] == "ended"
     done = folder_project.luigi(*task)
     assert done.returncode == 0 and "Nothing to do" in done.stdout
+
+
+def test_flags_of_one_run_are_not_those_of_the_next_in_the_same_program(project: Project) -> None:
+    program = """
+        import luigi, pipeline
+        if __name__ == "__main__":
+            for flags in (["--lake-url", "file:other", "--warehouse-url", "duckdb:///other.duckdb"], []):
+                luigi.run(["TaxiZones", "--workers", "2", *flags], local_scheduler=True)
+    """
+    (project.folder / "twice.py").write_text(textwrap.dedent(program))
+    done = project.run(sys.executable, "twice.py")
+    assert done.returncode == 0, done.stdout
+    for lake, warehouse in (("other", "other.duckdb"), ("lake", "warehouse.duckdb")):
+        assert (project.folder / lake / "manifests" / "zones").is_dir()
+        assert project.query("SELECT count(*) FROM etl_loads", warehouse) == [(1,)]
+    runs = journals(project)
+    assert [run[-2]["result"] for run in runs] == ["complete", "complete"]
+    tables = [rows(text) for text in done.stdout.split("Lake ")[:2]]
+    assert tables == [{"zones": "loaded"}, {"zones": "loaded"}]
+
+
+def test_a_task_of_somebody_else_that_fails_is_named_with_its_error(folder_project: Project) -> None:
+    theirs = """
+        import luigi, pipeline
+        class Report(luigi.Task):
+            def requires(self):
+                return pipeline.TaxiZones()
+            def run(self):
+                raise ValueError("no rows for the report")
+    """
+    (folder_project.folder / "theirs.py").write_text(textwrap.dedent(theirs))
+    folder_project.environment["PYTHONPATH"] = str(folder_project.folder)
+    words = [word if word != "pipeline" else "theirs" for word in folder_project.luigi_command("Report")]
+    done = folder_project.run(*words, "--scheduler-retry-count", "1")
+    assert done.returncode == 30, done.stdout
+    assert rows(done.stdout) == {"zones": "loaded"}
+    assert "Report: ValueError: no rows for the report" in done.stdout
