@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from . import reach, settings
-from .operations import logs
+from .operations import console, logs, process
 from .operations.command_line import MISTAKES, STOPPED, code_of, exit_with
 
 Verb = Callable[[argparse.Namespace], int]
@@ -155,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     publisher, lake or warehouse that it needs cannot be reached or used."""
     import os
 
+    process.open_standard_streams()
     try:
         args = parser().parse_args(arguments)
         flags = {settings.variable(section, name) for section, name, _ in settings.names()}
@@ -166,10 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.work(args)
         return code
     except MISTAKES as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        console.say(f"error: {' '.join(str(error).split())}", error=True)
         return code_of(error)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        console.say("stopped", error=True)
         return STOPPED
     except BrokenPipeError:  # `status | head`
         sys.stderr.close()

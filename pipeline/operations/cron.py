@@ -83,7 +83,7 @@ def cron(args: argparse.Namespace) -> int:
         with _one_at_a_time(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
             return _Run(args, names, locks).run()
     except _Busy as busy:
-        print(f"{busy}; nothing was started")
+        console.say(f"{busy}; nothing was started")
         return ALREADY_RUNNING
 
 
@@ -282,6 +282,11 @@ def _lock(path: Path, patience: float, task: str) -> int:
         return descriptor
 
 
+class _Stdout(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.say(self.format(record))
+
+
 def _open_log(path: str) -> logging.Logger:
     """The logger of the run: plain lines, in a file that is turned over when it is full."""
     log = logging.getLogger("pipeline.cron")
@@ -289,7 +294,7 @@ def _open_log(path: str) -> logging.Logger:
     log.setLevel(logging.INFO)
     try:
         handler = (
-            logging.StreamHandler(sys.stdout)
+            _Stdout()
             if path == "stdout"
             else logging.handlers.RotatingFileHandler(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT)
         )

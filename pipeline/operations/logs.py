@@ -95,14 +95,17 @@ class Once(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._seen: set[str] = set()
+        self._last: logging.LogRecord | None = None
+        self._is_new = True
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:
             return True
-        text = _text(record)
-        is_known = text in self._seen or _is_logged(text)
-        self._seen.add(text)
-        return not is_known
+        if record is not self._last:  # all handlers of a process ask about one record, one after the other
+            text = _text(record)
+            self._last, self._is_new = record, text not in self._seen and not _is_logged(text)
+            self._seen.add(text)
+        return self._is_new
 
 
 def _is_logged(text: str) -> bool:
@@ -125,14 +128,22 @@ def configure(to_file: bool = False) -> None:
     """
     if LOGGER.handlers:
         return
-    _attach([Terminal(), *_files(to_file)])
+    handlers = [Terminal(), *_files(to_file)]
+    if to_file:
+        _add_filter(handlers, Once())
+    _attach(handlers)
     for logger in (LOGGER, LUIGI):
         logger.propagate = False
-        if to_file:
-            logger.addFilter(Once())
     LOGGER.setLevel(settings.process().log_level)
     # Luigi's INFO is its protocol with the scheduler; what a person wants to know of it is in our own records.
     LUIGI.setLevel(LOGGER.level if LOGGER.level in (logging.DEBUG, logging.ERROR) else logging.WARNING)
+
+
+class _Forward(logging.Handler):
+    """Passes records on to the handlers of the program, from the level on that it has chosen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger().callHandlers(record)
 
 
 @contextmanager
@@ -145,25 +156,26 @@ def beside_others() -> Iterator[None]:
     for handler in files:
         handler.setLevel(settings.process().log_level)
         handler.addFilter(lambda record: record.name != LUIGI.name or record.levelno >= logging.WARNING)
-    terminal = Terminal()
-    terminal.setLevel(logging.WARNING)
-    is_silent = not LOGGER.hasHandlers()
+    if LOGGER.hasHandlers():
+        others: logging.Handler = _Forward(LOGGER.getEffectiveLevel())
+    else:
+        others = Terminal()
+        others.setLevel(logging.WARNING)
     is_luigi_silent = luigi.configuration.get_config().getboolean("core", "no_configure_logging", False)
-    level, once = LOGGER.level, Once()
+    before = LOGGER.level, LOGGER.propagate
+    _add_filter([*files, others], Once())
     _attach(files)
-    if is_silent:
-        _attach([terminal], (LOGGER, LUIGI) if is_luigi_silent else (LOGGER,))
-    LOGGER.setLevel(min(LOGGER.getEffectiveLevel(), *(handler.level for handler in files)))
-    for logger in (LOGGER, LUIGI):
-        logger.addFilter(once)
+    _attach([others], (LOGGER, LUIGI) if is_luigi_silent and isinstance(others, Terminal) else (LOGGER,))
+    LOGGER.propagate = False
+    LOGGER.setLevel(settings.process().log_level)
     try:
         yield
     finally:
-        LOGGER.setLevel(level)
-        for logger in (LOGGER, LUIGI):
-            logger.removeFilter(once)
-            for handler in (*files, terminal):
-                logger.removeHandler(handler)
+        LOGGER.setLevel(before[0])
+        LOGGER.propagate = before[1]
+        for handler in (*files, others):
+            LOGGER.removeHandler(handler)
+            LUIGI.removeHandler(handler)
         for handler in files:
             handler.close()
 
@@ -174,6 +186,11 @@ def _files(to_file: bool) -> list[logging.Handler]:
             path().parent.mkdir(parents=True, exist_ok=True)
             return [logging.FileHandler(path(), encoding="utf-8")]
     return []
+
+
+def _add_filter(handlers: Iterable[logging.Handler], once: Once) -> None:
+    for handler in handlers:
+        handler.addFilter(once)
 
 
 def _attach(handlers: list[logging.Handler], loggers: Iterable[logging.Logger] = (LOGGER, LUIGI)) -> None:

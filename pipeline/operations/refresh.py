@@ -14,7 +14,7 @@ from ..completeness import REPUBLISHED
 from ..planning import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
 from ..ranges import Refresh
 from ..stages.upload import SAME_BYTES
-from . import journal, outcomes
+from . import console, journal, outcomes
 
 #: What the table calls the states of a plan. The reasons of months to do are what was found.
 _FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASKED: "could not be asked"}
@@ -34,9 +34,9 @@ def refresh(args: argparse.Namespace) -> int:
         if entry.state == UNASKED:
             detail = _once(detail, task.job.publisher_object.address(entry.dataset, entry.month), said)
         counts[found] += entry.month is not None
-        print(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
+        console.say(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
     summary = ", ".join(f"{count:,} {found}" for found, count in counts.items() if count)
-    print(f"{task.publisher}: {summary or 'no months'}.")
+    console.say(f"{task.publisher}: {summary or 'no months'}.")
     return code
 
 

@@ -8,6 +8,7 @@ code are made from.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -75,8 +76,8 @@ def with_report(schedule_and_run: Any) -> Any:
 
     def run_with_report(tasks: Any, *args: Any, **kwargs: Any) -> Any:
         # A task of a run may call luigi.build itself: that is a part of the run.
-        is_part = multiprocessing.parent_process() is not None or (_current is not None and _current.is_begun)
-        if is_part:
+        is_in_task = multiprocessing.parent_process() is not None and journal.BEGUN in os.environ
+        if is_in_task or (_current is not None and _current.is_begun):
             return schedule_and_run(tasks, *args, **kwargs)
         with Run(list(tasks)) as run:
             result = schedule_and_run(run.roots, *args, **kwargs)

@@ -145,6 +145,17 @@ def test_a_stream_that_takes_nothing_does_not_change_the_outcome(folder_project:
     assert folder_project.run("sh", "-c", script, "sh", *broken).returncode == 2
 
 
+@pytest.mark.parametrize("redirection", [">&- 2>&-", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize("verb", ["refresh", "cron"])
+def test_verbs_that_run_tasks_need_no_stream_either(folder_project: Project, verb: str, redirection: str) -> None:
+    if "/dev/full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    words = {"refresh": ["--dataset", "green", "--since", "2020-01"], "cron": ["--log", "-", *JANUARY]}[verb]
+    command = [sys.executable, "-m", "pipeline", verb, *words]
+    assert folder_project.run("sh", "-c", f'exec "$@" {redirection}', "sh", *command).returncode == 0
+    assert folder_project.query("SELECT count(*) > 0 FROM green_trips") == [(True,)]
+
+
 BUILDS = """
     import luigi, os, pipeline
 
@@ -295,3 +306,14 @@ def test_a_task_of_somebody_else_that_fails_is_named_with_its_error(folder_proje
     assert done.returncode == 30, done.stdout
     assert rows(done.stdout) == {"zones": "loaded"}
     assert "Report: ValueError: no rows for the report" in done.stdout
+
+
+def test_a_repaired_month_is_not_called_another_runs_and_what_was_wrong_is_said_once(folder_project: Project) -> None:
+    assert folder_project.luigi(*GREEN).returncode == 0
+    manifest = folder_project.folder / "lake" / "manifests" / "green" / "green_tripdata_2020-02.json"
+    manifest.write_bytes(manifest.read_bytes()[:100])
+    done = folder_project.luigi(*GREEN, "--workers", "2")
+    assert done.returncode == 0, done.stdout
+    assert rows(done.stdout) == {"green 2020-02": "in the lake again, loaded before"}
+    assert done.stdout.count(f"WARNING file:{manifest} counts as missing") == 1, done.stdout
+    assert folder_project.luigi(*GREEN).stdout.startswith("Nothing to do: 2 months complete.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -80,13 +81,21 @@ def test_a_warning_that_every_process_of_a_run_finds_is_written_once(
     for formatter in (OneLine("%(asctime)s %(levelname)s %(message)s"), JsonLine()):
         log.unlink(missing_ok=True)
         for _ in range(3):  # processes
-            logger, handler = logging.Logger("process"), logging.FileHandler(log)
-            handler.setFormatter(formatter)
-            logger.addHandler(handler)
-            logger.addFilter(Once())
+            logger, handler, shown = (
+                logging.Logger("process"),
+                logging.FileHandler(log),
+                logging.StreamHandler(io.StringIO()),
+            )
+            once = Once()
+            for one in (shown, handler):
+                one.setFormatter(formatter)
+                one.addFilter(once)
+                logger.addHandler(one)
+            below = logging.Logger("process.below")
+            below.parent = logger
             for _ in range(2):
-                logger.warning("a %s is cut", "manifest")
-                logger.error("a %s is cut", "file")
+                below.warning("a %s is cut", "manifest")
+                below.error("a %s is cut", "file")
             handler.close()
         lines = log.read_text().splitlines()
         assert sum("manifest is cut" in line for line in lines) == 1
