@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ConflictError, UsageError
 from pipeline.lake import open_store
 from pipeline.operations import queue
-from pipeline.operations.queue import DONE, RUNNING, Queue, Submission
+from pipeline.operations.queue import CANCELLED, DONE, RUNNING, AgentRecord, Queue, Submission
 from tests.servers.gcs import gcs_bucket, gcs_server
 
 __all__ = ["gcs_bucket", "gcs_server"]
@@ -97,3 +97,54 @@ def test_pause(url: str) -> None:
 def test_names_of_queues(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name of a queue"):
         Queue(name, open_store(f"file:{tmp_path}"))
+
+
+def test_cancel_takes_a_waiting_run_back_and_tells_the_agent_of_a_running_one(url: str) -> None:
+    here = opened(url)
+    waiting, running = submission("a"), submission("b")
+    for one in (waiting, running):
+        here.submit(one)
+    claimed = here.replace(here.open()[1], state=RUNNING, agent="moon:1")
+    cancelled = here.cancel("a", "me@here")
+    assert cancelled and (cancelled.state, cancelled.message) == (CANCELLED, "cancelled by me@here")
+    told = here.cancel("b", "me@here")
+    assert told and (told.state, told.cancelled_by, told.agent) == (RUNNING, "me@here", "moon:1")
+    with pytest.raises(ConflictError):
+        here.replace(claimed)  # so its agent hears of it
+    assert here.cancel("a", "me@here") is None and here.cancel("none", "me@here") is None
+
+
+def test_cancel_of_a_run_that_is_claimed_meanwhile(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, agent = opened(url), opened(url)
+    here.submit(submission("a"))
+    end = here.end
+
+    def claimed_before(entry: Any, **changes: Any) -> Any:
+        monkeypatch.setattr(here, "end", end)
+        agent.replace(agent.open()[0], state=RUNNING, agent="moon:1")
+        return end(entry, **changes)
+
+    monkeypatch.setattr(here, "end", claimed_before)
+    told = here.cancel("a", "me@here")
+    assert told and (told.state, told.cancelled_by) == (RUNNING, "me@here")
+
+
+def test_agents_of_a_queue(url: str) -> None:
+    here = opened(url)
+    silent = AgentRecord("moon.example:7", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:05+00:00")
+    here.register(AgentRecord("sun:7", queue.now(), queue.now(), run="a"))
+    here.register(silent)
+    assert {agent.name: agent.is_alive for agent in opened(url).agents()} == {"sun:7": True, "moon.example:7": False}
+    here.prune()  # of those that were silent for a day nobody wants to know any more
+    here.leave("none")
+    assert [agent.name for agent in here.agents()] == ["sun:7"]
+    here.leave("sun:7")
+    assert here.agents() == []
+
+
+def test_odd_files_are_named_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_store(url).write("queues/q/open/odd.json", b'{"id": "other"}')
+    here = opened(url)
+    for _ in range(3):
+        assert here.open() == []
+    assert caplog.text.count("is no submission; remove it") == 1
