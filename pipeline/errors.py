@@ -14,7 +14,12 @@ from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Base of all errors whose text is meant for the user: one line, shown without a traceback."""
+    """Base of all errors whose text is meant for the user: one line, shown without a traceback.
+
+    ``is_repeated`` if this run has said so before.
+    """
+
+    is_repeated = False
 
 
 def text_after(title: str, error: BaseException) -> str:
@@ -30,6 +35,8 @@ class TransientError(PipelineError):
 
     #: Whether the stage itself may try again. Otherwise the scheduler does, some seconds later.
     at_once = True
+    #: Whether this run has tried often enough.
+    is_for_good = False
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -45,10 +52,7 @@ class UsageError(TerminalError, ValueError):
 
 
 class Unreachable(TerminalError):
-    """A publisher, lake or warehouse that every month needs does not answer; it was waited for as long as a run does.
-
-    ``is_repeated`` if this run has said so before.
-    """
+    """A server that every month needs does not answer: it was waited for as long as a run does."""
 
     def __init__(self, message: str, is_repeated: bool = False) -> None:
         super().__init__(message)
@@ -144,6 +148,10 @@ class WarehouseBusy(WarehouseTrouble):
     """Someone else holds the warehouse for longer than we are willing to wait: what could be waited is waited."""
 
     at_once = False
+
+    def __init__(self, message: str, is_repeated: bool = False) -> None:
+        super().__init__(message)
+        self.is_repeated = is_repeated
 
 
 class SyntheticData(TerminalError):

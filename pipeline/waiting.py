@@ -35,6 +35,9 @@ GLANCE = 1.0
 class Listener:
     """Is told of waits. This one serves commands that are no run: it writes one line."""
 
+    #: Stands before the text. What it ends with is not said twice.
+    title = ""
+
     def waiting(self, text: str) -> None:
         """``text`` is such as ``waits for python (PID 12), which holds ...``; empty when the wait is over."""
         if text:
@@ -82,7 +85,7 @@ class Wait:
 
     def __init__(self, limit: float, what: str) -> None:
         self.limit = limit
-        self._what = what
+        self.what = what
         self._is_said = False
         self._limits: dict[str, float] = {}  # by whom it is held
 
@@ -92,27 +95,30 @@ class Wait:
 
     def __exit__(self, *error: object) -> None:
         if self._limits and _spent is not None:
-            _spent[self._what] = _spent.get(self._what, 0.0) + time.monotonic() - self._began
+            _spent[self.what] = _spent.get(self.what, 0.0) + time.monotonic() - self._began
         if self._is_said:
             _listener.waiting("")
 
     def left(self, whom: str) -> float:
         """Seconds for which ``whom`` may still be waited for: 0 once the limit is over. Called again and again."""
         if whom not in self._limits:
-            self._limits[whom] = remaining(self.limit, self._what, whom)
+            self._limits[whom] = remaining(self.limit, self.what, whom)
         waited = time.monotonic() - self._began
         if waited >= SAID_AFTER and not self._is_said:
             self._is_said = True
-            _listener.waiting(f"waits for {whom}, which holds {self._what}, for at most {at_most(self.limit):g} s")
-        left = self._limits[whom] - waited
-        if left <= 0:
-            gave_up(self._what, whom)
-        return max(0.0, left)
+            what = "it" if _listener.title.endswith(self.what) else self.what
+            _listener.waiting(f"waits for {whom}, which holds {what}, for at most {at_most(self.limit):g} s")
+        return max(0.0, self._limits[whom] - waited)
 
 
-def gave_up(what: str, whom: str) -> None:
-    """Note that the limit is over: in this run nobody waits for ``whom`` again, except for a moment."""
+def gave_up(what: str, whom: str) -> bool:
+    """Note that the limit is over: in this run ``whom`` is waited for again for a moment only.
+
+    Returns whether that was so before.
+    """
+    before = _listener.has_given_up(what, whom)
     _listener.gave_up(what, whom)
+    return before
 
 
 class Held(Exception):

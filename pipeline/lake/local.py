@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 
 from ..checks import Check
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
-from ..waiting import Held, Wait, lock_file
+from ..waiting import Held, Wait, gave_up, lock_file
 from .staging import Staging
 from .store import Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
 
@@ -196,6 +196,7 @@ class LocalStore(Store):
                 with Wait(limit, what) as wait:
                     stack.enter_context(lock_file(file, wait, mode=0o666))
             except Held as error:
+                gave_up(what, str(error))
                 raise LakeTrouble(f"{error} is still working on {what} after {limit:g} s; try again later") from None
             except OSError as error:
                 raise self._explain(error, path) from error

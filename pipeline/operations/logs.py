@@ -18,7 +18,7 @@ from typing import TextIO
 import luigi.configuration
 
 from .. import settings
-from ..errors import PipelineError, Unreachable, text_after
+from ..errors import PipelineError, text_after
 from . import journal
 
 #: Set in the environment while a terminal shows bars: records that it shall show go through the journal.
@@ -34,9 +34,9 @@ def _is_foreseen(record: logging.LogRecord) -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether the record is not about a server of which this run has said before that it does not answer."""
+    """Whether the record is not about something that this run has said before, such as a server without an answer."""
     error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, Unreachable) and error.is_repeated)
+    return not (isinstance(error, PipelineError) and error.is_repeated)
 
 
 def _is_about_luigid(record: logging.LogRecord) -> bool:

@@ -28,6 +28,7 @@ class StageProgress(waiting.Listener):
 
     def __init__(self, task: MonthTask) -> None:
         self._task = task
+        self.title = task.title
         self._begun = time.monotonic()
         self._next = 0.0
         self._is_linked = False
@@ -66,7 +67,7 @@ class StageProgress(waiting.Listener):
         journal.record("stage", state="waiting", note=text, **self._about)
         if text:
             self.has_waited = True
-            LOGGER.warning("%s %s", self._task.title, text)
+            LOGGER.warning("%s %s", self.title, text)
             tell(self._task, "status_message", text)
 
     def gave_up(self, what: str, whom: str) -> None:
@@ -74,6 +75,15 @@ class StageProgress(waiting.Listener):
 
     def has_given_up(self, what: str, whom: str) -> bool:
         return any(whom == event["whom"] or event["task"] == self._task.task_id for event in _waited_in_vain(what))
+
+    def times_failed(self, error: BaseException) -> int:
+        """How often the stage has failed in this run by an error of this class."""
+        return sum(
+            event["event"] == "stage"
+            and event["state"] == "failed"
+            and (event["task"], event["error"]) == (self._task.task_id, type(error).__name__)
+            for event in journal.events()[0]
+        )
 
     def link(self, url: str) -> None:
         """Where luigid's page shall lead to: what the stage made, or the page of the job that makes it."""

@@ -63,7 +63,7 @@ def explain(title: str, error: BaseException) -> str:
     """
     if isinstance(error, RuntimeError) and str(error).startswith("Unfulfilled depend"):
         return f"{title}: {error}"
-    if isinstance(error, TransientError):
+    if isinstance(error, TransientError) and not error.is_for_good:
         return f"{title}: {type(error).__name__}: {text_after(title, error)}"
     if isinstance(error, PipelineError):
         return f"{title}: {type(error).__name__}: {text_after(title, error)} {NOT_AGAIN}"

@@ -15,13 +15,16 @@ from typing import Any, TypeVar
 import luigi
 
 from .. import completeness, planning, publishers, settings, waiting
-from ..errors import DamagedFile, DamagedScratch, LakeTrouble, TransientError
+from ..errors import DamagedFile, DamagedScratch, LakeTrouble, TransientError, WarehouseBusy
 from ..lake import open_store
 from ..operations import journal, worker
 from ..operations.progress import StageProgress
 from . import parameters, servers
 from .scratch import Scratch
 from .servers import Server
+
+#: How often a run looks again for somebody whose lock it has waited for up to the limit.
+GLANCES = 2
 
 #: What the journal says of a stage that another run, on another host maybe, completed while this one tried.
 DONE_BY_ANOTHER = "done by another run"
@@ -182,6 +185,8 @@ class Stage(MonthTask):
                 progress.done(details, time.monotonic() - started)
         except BaseException as error:
             progress.failed(error, time.monotonic() - started)
+            if isinstance(error, WarehouseBusy):
+                error.is_for_good = progress.times_failed(error) > GLANCES
             raise
 
 

@@ -28,7 +28,7 @@ from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError
 from ..reach import at_most
-from ..waiting import Held, Wait, lock_file
+from ..waiting import Held, Wait, gave_up, lock_file
 from . import duckdb_path, label_of
 from .base import (
     LEDGER_COLUMNS,
@@ -269,7 +269,8 @@ class DuckDB(Warehouse):
     def _busy(self, holder: str) -> WarehouseBusy:
         return WarehouseBusy(
             f"{self.label}: held by {holder} for more than {at_most(self.options.lock_timeout):g} s; "
-            f"close it there, or wait for it, then run again"
+            f"close it there, or wait for it, then run again",
+            is_repeated=gave_up(self.label, holder),
         )
 
     def _error(self, error: duckdb.Error) -> WarehouseError:

@@ -184,7 +184,6 @@ class PostgreSQL(Warehouse):
                 except psycopg2.errors.LockNotAvailable as error:
                     connection.rollback()
                     holders = session.holders(session.lock_key("tables", None))
-                    gave_up(self.label, holders)
                     raise self._busy("a table", holders) from error
         except psycopg2.Error as error:
             raise self._error(error) from error
@@ -267,13 +266,13 @@ class PostgreSQL(Warehouse):
         except psycopg2.errors.LockNotAvailable as error:
             what = slice[0] if slice[1] is None else f"{slice[0]} {slice[1]:%Y-%m}"
             holders = session.holders(key)
-            gave_up(self.label, holders)
             raise self._busy(what, holders) from error
 
     def _busy(self, what: str, holders: str) -> WarehouseBusy:
         return WarehouseBusy(
             f"{self.label}: {what} is held by {holders}; gave up after "
-            f"{at_most(self.options.lock_timeout):g} s; run again when it is done"
+            f"{at_most(self.options.lock_timeout):g} s; run again when it is done",
+            is_repeated=gave_up(self.label, holders),
         )
 
     # -- tables ----------------------------------------------------------------------------------

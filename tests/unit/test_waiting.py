@@ -75,6 +75,7 @@ def test_whom_a_run_has_waited_for_in_vain_it_only_glances_at(clock: list[float]
             assert wait.left("one") == expected
             clock[0] += expected
             assert wait.left("one") == 0
+            assert waiting.gave_up("it", "one") is (expected == waiting.GLANCE)
     with waiting.told_to(heard), waiting.Wait(60, "it") as wait:
         assert wait.left("another") == 60
 
