@@ -162,7 +162,7 @@ class warehouse(luigi.Config):
         default="duckdb:///warehouse.duckdb",
         description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
     )
-    lock_timeout = Number(most=DAY, default=60.0, description="seconds to wait for someone else's lock")
+    lock_timeout = Number(most=DAY, default=60.0, description="seconds that a load waits for others' locks, in all")
     memory_limit = Memory(default="160MB", description="memory of the embedded engine")
     location = luigi.Parameter(default="US", description="place of a BigQuery dataset that has to be made")
     maximum_bytes_billed = Whole(least=1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes")

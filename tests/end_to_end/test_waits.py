@@ -1,0 +1,122 @@
+"""Whoever holds what a run needs is named in one line, and waited for as long as the settings say."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.completeness import Job
+from pipeline.stages.scratch import Scratch
+
+from .conftest import PATIENCE, Project
+
+MONTH = ("--dataset", "green", "--month", "2020-02")
+SHELL = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "reader")
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def loaded(project: Project) -> Project:
+    """A project whose database exists, so that a shell can be opened on it."""
+    done = project.luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+@contextlib.contextmanager
+def shell(project: Project, kind: str = "writer") -> Iterator[subprocess.Popen[str]]:
+    """Somebody's open shell on the database; it closes with its stdin."""
+    command = [sys.executable, "-c", SHELL, str(project.folder / "warehouse.duckdb"), kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "open\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """The lines of a command up to the first with this text."""
+    assert process.stdout
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(said)
+
+
+def waits(project: Project) -> list[str]:
+    """What the journal of the newest run says its stages waited for."""
+    newest = max((project.folder / "workspace" / "runs").glob("*.jsonl"))
+    events = [json.loads(line) for line in newest.read_text().splitlines()]
+    return [event["note"] for event in events if event["event"] == "stage" and event["state"] == "waiting"]
+
+
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+def test_an_open_shell_is_waited_for_up_to_the_limit_and_named(loaded: Project, kind: str) -> None:
+    loaded.environment["PIPELINE_WAREHOUSE_LOCK_TIMEOUT"] = "6"
+    with shell(loaded, kind) as holder:
+        failed = loaded.luigi("MonthlyTrips", *MONTH)
+    assert failed.returncode == 30, failed.stdout
+    title = f"Load green 2020-02 into duckdb:///{loaded.folder}/warehouse.duckdb"
+    who = f"(PID {holder.pid})"
+    said = [line.split(" ", 1)[1] for line in failed.stdout.splitlines() if " WARNING " in line or " ERROR " in line]
+    assert len(said) == 2, failed.stdout
+    assert said[0].startswith(f"WARNING {title} waits for ") and said[0].endswith(
+        f" {who}, which holds it, for at most 6 s"
+    )
+    assert said[1].startswith(f"ERROR {title}: held by ") and f"{who} for more than 6 s; close it there" in said[1]
+    assert "failed: WarehouseBusy" in failed.stdout and failed.stdout.count(who) == 3  # once below the table
+    assert [bool(text) for text in waits(loaded)] == [True, False]
+
+
+def test_a_shell_that_closes_after_the_limit_fails_no_run(loaded: Project) -> None:
+    loaded.environment["PIPELINE_WAREHOUSE_LOCK_TIMEOUT"] = "0.5"
+    with shell(loaded) as holder, loaded.start(loaded.luigi_command("MonthlyTrips", *MONTH)) as run:
+        read_until(run, f"(PID {holder.pid}) for more than 0.5 s")
+        holder.kill()
+        holder.wait(PATIENCE)
+        rest, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0 and "failed" not in rest, rest
+    assert loaded.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(2,)]
+
+
+def test_a_database_that_is_held_while_a_run_is_planned_is_one_line(loaded: Project) -> None:
+    loaded.environment["PIPELINE_WAREHOUSE_LOCK_TIMEOUT"] = "6"
+    span = ("--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03")
+    with shell(loaded) as holder:
+        refused = loaded.luigi("RangeMonthly", *span)
+        shown = loaded.pipeline("status", "--dataset", "green", "--start", "2020-01")
+    for done, who in ((refused, "this run"), (shown, "this command")):
+        assert done.returncode == 35, done.stdout
+        said = done.stdout.splitlines()
+        assert f"WARNING {who} waits for " in said[0] and f"(PID {holder.pid})" in said[0]
+        assert said[1].startswith("error: duckdb:///") and f"(PID {holder.pid}) for more than 6 s" in said[1]
+        assert len(said) == 2
+
+
+def test_another_run_of_the_same_month_is_named_and_waited_for(project: Project) -> None:
+    assert project.luigi("Download", *MONTH).returncode == 0
+    url = project.environment["PIPELINE_PUBLISHER_URL"]
+    place = f"file:{project.folder}"
+    job = Job(f"sample={url}", "none", f"{place}/lake", f"{place}/workspace")
+    command = project.luigi_command("Clean", *MONTH, "--publisher", job.publisher, "--rules", "none")
+    with Scratch(job, "green", dt.date(2020, 2, 1)).lock():
+        run = project.start(command)
+        said = read_until(run, " waits for ")
+    with run:
+        rest, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0, said + rest
+    assert "WARNING Download green 2020-02 waits for another run of the pipeline (PID " in said
+    assert said.rstrip().endswith(", which holds it, for at most 3600 s")
