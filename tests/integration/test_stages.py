@@ -15,13 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import sample
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble
+from pipeline.lake.lake import digest_of
 from pipeline.operations.progress import StageProgress
-from pipeline.stages.clean import ROWS, ipc_file
+from pipeline.stages.base import Stage
+from pipeline.stages.clean import ROWS, Clean, ipc_file
 from pipeline.stages.download import RAW
+from pipeline.stages.load import Load
 from pipeline.stages.scratch import Scratch
 from pipeline.stages.upload import Upload
-from pipeline.stages.write_parquet import PARQUET
+from pipeline.stages.write_parquet import PARQUET, WriteParquet
 
 
 @pytest.fixture
@@ -191,3 +195,42 @@ def test_scratch_is_not_waited_for_until_it_is_on_the_disk(
     assert upload.scratch.record(ROWS)
     with pytest.raises(AssertionError, match="synced"):
         upload.job.lake_object.store.write("data/a", b"the lake is")
+
+
+# -- progress ---------------------------------------------------------------------------------------
+
+
+class Recorded(StageProgress):
+    """Keeps every report, not only those that somebody can read."""
+
+    def __init__(self, task: Stage) -> None:
+        super().__init__(task)
+        self.reports: list[tuple[int, int, str]] = []
+
+    def __call__(self, done: int, total: int, unit: str = "rows", note: str = "") -> None:
+        self.reports.append((done, total, unit))
+
+
+@pytest.mark.parametrize("layout", ["tlc", "dtc"])
+def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_path: Path, layout: str) -> None:
+    raw = tmp_path / "raw_file"
+    sample.make_file("green", dt.date(2020, 1, 1), raw, rows=150_000, seed=1, layout=layout)
+    record = {"url": "https://example.org/a", "sha256": digest_of(raw, RAW).sha256, "version": {}}
+    record |= {"length": raw.stat().st_size, "format": "parquet" if layout == "tlc" else "csv.gz"}
+    upload.scratch.keep(raw, RAW, {**record, "fetched_at": "2021-01-01T00:00:00+00:00"})
+    for task in (upload.sibling(Clean), upload.sibling(WriteParquet), upload):
+        progress = Recorded(task)
+        task.work(progress)
+        done, (total,) = [report[0] for report in progress.reports], {report[1] for report in progress.reports}
+        assert done == sorted(done) and done[-1] == total, task
+        if isinstance(task, Clean):
+            assert done[0] < total / 2 and len(done) > 3
+
+
+# -- a lake that changes meanwhile -------------------------------------------------------------------
+
+
+def test_a_month_that_is_forgotten_before_its_load_may_come_back(upload: Upload, tmp_path: Path) -> None:
+    load = upload.sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
+    with pytest.raises(LakeTrouble, match="does not have the month any more"):
+        load.work(StageProgress(load))
