@@ -223,7 +223,7 @@ def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_pat
         task.work(progress)
         done, (total,) = [report[0] for report in progress.reports], {report[1] for report in progress.reports}
         assert done == sorted(done) and done[-1] == total, task
-        if isinstance(task, Clean):
+        if isinstance(task, Clean) and layout == "tlc":  # a small text is read ahead at once
             assert done[0] < total / 2 and len(done) > 3
 
 
