@@ -138,33 +138,34 @@ def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
         except filelock.Timeout:
             if not path.exists():  # where no file can be made, as in /proc, filelock waits for one to appear
                 raise FileNotFoundError(errno.ENOENT, "no file can be made there", str(path)) from None
-            whom = _holder(path)
+            whom = holder(path)
             left = wait.left(whom)
             if not left:
                 raise Held(whom) from None
             time.sleep(min(left, 0.05))
     try:
-        _sign(path)
+        sign(path)
         yield
     finally:
         lock.release()
 
 
-def _sign(path: Path) -> None:
+def sign(path: Path) -> None:
     """Write into the lock file who holds it. Where the file system has no locks, filelock keeps its own text there."""
     with suppress(OSError, ValueError):
         text = path.read_text()
         if not text or "pid" in json.loads(text):
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "run": os.environ.get("PIPELINE_RUN_ID")}
-            path.write_text(json.dumps(holder))
+            mine = {"pid": os.getpid(), "host": socket.gethostname(), "run": os.environ.get("PIPELINE_RUN_ID")}
+            path.write_text(json.dumps(mine))
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
+    """Who holds a lock file that was signed."""
     try:
-        holder = json.loads(path.read_text())
-        where = "" if holder["host"] == socket.gethostname() else f" on {holder['host']}"
-        run = f", run {holder['run']}" if holder["run"] else ""
-        return f"another run of the pipeline (PID {holder['pid']}{where}{run})"
+        found = json.loads(path.read_text())
+        where = "" if found["host"] == socket.gethostname() else f" on {found['host']}"
+        run = f", run {found['run']}" if found["run"] else ""
+        return f"another run of the pipeline (PID {found['pid']}{where}{run})"
     except (OSError, ValueError, LookupError, TypeError):
         return "another run of the pipeline"
 

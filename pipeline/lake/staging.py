@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import LakeTrouble
-from ..waiting import Wait
+from ..waiting import Wait, holder, sign
 
 
 class Staging:
@@ -31,7 +31,7 @@ class Staging:
     def open(self, name: str, key: str | None = None) -> Iterator[Path]:
         """A path called ``name`` for this process alone; see ``Store.staging``."""
         entry = self.folder / (f"k-{hashlib.sha256(key.encode()).hexdigest()[:32]}" if key else uuid.uuid4().hex)
-        lock = self._lock(entry)
+        lock = self._lock(entry, key or name)
         keep = key is not None
         try:
             yield entry / name
@@ -59,17 +59,19 @@ class Staging:
                     swept += 1
         return swept
 
-    def _lock(self, entry: Path) -> int:
-        with Wait(self.lock_timeout, str(entry)) as wait:
+    def _lock(self, entry: Path, what: str) -> int:
+        with Wait(self.lock_timeout, what) as wait:
             while True:
                 entry.mkdir(parents=True, exist_ok=True)
                 with suppress(FileNotFoundError):  # swept between mkdir and lock
                     lock = _try_lock(entry)
                     if lock is not None:
+                        sign(entry / "lock")
                         return lock
-                if not wait.left("another process"):
+                whom = holder(entry / "lock")
+                if not wait.left(whom):
                     raise LakeTrouble(
-                        f"another process is still writing to {entry} after {self.lock_timeout:g} s; try again later"
+                        f"{whom} is still writing to {entry} after {self.lock_timeout:g} s; try again later"
                     )
                 time.sleep(0.05)
 

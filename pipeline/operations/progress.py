@@ -79,10 +79,8 @@ class StageProgress(waiting.Listener):
     def times_failed(self, error: BaseException) -> int:
         """How often the stage has failed in this run by an error of this class."""
         return sum(
-            event["event"] == "stage"
-            and event["state"] == "failed"
-            and (event["task"], event["error"]) == (self._task.task_id, type(error).__name__)
-            for event in journal.events()[0]
+            event["state"] == "failed" and (event["task"], event["error"]) == (self._task.task_id, type(error).__name__)
+            for event in _events("stage")
         )
 
     def link(self, url: str) -> None:
@@ -140,7 +138,15 @@ waiting.listen(RunProgress())
 
 
 def _waited_in_vain(what: str) -> list[dict[str, Any]]:
-    return [event for event in journal.events()[0] if event["event"] == "waited in vain" and event["what"] == what]
+    return [event for event in _events("waited in vain") if event["what"] == what]
+
+
+def _events(kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in this run's journal."""
+    try:
+        return [event for event in journal.read(journal.path()) if event["event"] == kind]
+    except OSError:  # none was written yet
+        return []
 
 
 def tell(task: Any, what: str, value: object) -> None:
