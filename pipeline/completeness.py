@@ -80,8 +80,7 @@ class Look:
 
     def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
         if warehouse not in self._ledgers:
-            with waiting.for_answer(warehouse):
-                self._ledgers[warehouse] = settings.open_warehouse(warehouse).ledger()
+            self._ledgers[warehouse] = settings.open_warehouse(warehouse).ledger()
         return self._ledgers[warehouse]
 
 

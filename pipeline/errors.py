@@ -25,9 +25,12 @@ class PipelineError(Exception):
 def text_after(title: str, error: BaseException) -> str:
     """The text of an error, to stand behind ``title: ``. The name that the title ends with is not said twice."""
     name, colon, rest = str(error).partition(": ")
-    # A warehouse that is a file is shown in a title as its path below the current folder.
-    is_said = title.endswith(name) or name.endswith(f"/{title.rpartition(' into ')[2]}")
-    return rest if colon and is_said else str(error)
+    return rest if colon and is_said(name, title) else str(error)
+
+
+def is_said(name: str, title: str) -> bool:
+    """Whether a title ends with the name. A warehouse that is a file stands there as its path below this folder."""
+    return title.endswith(name) or name.endswith(f"/{title.rpartition(' into ')[2]}")
 
 
 class TransientError(PipelineError):

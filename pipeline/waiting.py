@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from .errors import is_said
 from .reach import at_most
 
 LOGGER = logging.getLogger("pipeline")
@@ -106,7 +107,7 @@ class Wait:
         waited = time.monotonic() - self._began
         if waited >= SAID_AFTER and not self._is_said:
             self._is_said = True
-            what = "it" if _listener.title.endswith(self.what) else self.what
+            what = "it" if is_said(self.what, _listener.title) else self.what
             _listener.waiting(f"waits for {whom}, which holds {what}, for at most {at_most(self.limit):g} s")
         return max(0.0, self._limits[whom] - waited)
 

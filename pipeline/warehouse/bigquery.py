@@ -120,8 +120,9 @@ class BigQuery(Warehouse):
 
     def ledger(self) -> dict[Slice, LedgerRow]:
         newest: dict[Slice, LedgerRow] = {}
-        for row in self.history():
-            newest[row.slice] = row
+        with waiting.for_answer(self.label):
+            for row in self.history():
+                newest[row.slice] = row
         if not newest:
             return {}
         with self._errors("reading the ledger"):
