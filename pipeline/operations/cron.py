@@ -145,7 +145,8 @@ class _Run:
         try:
             arguments = self._args.task or luigi_arguments(self._args.last, self._names, dt.date.today())
             code = self._luigi(arguments)
-            if code not in (0, USAGE) and _is_complete(arguments):  # another host has done it since
+            # Another host may have done it since. Who could not plan would wait a second time for the same server.
+            if code not in (0, USAGE, PLANNING_FAILED) and _is_complete(arguments):
                 code = 0
         except PipelineError as error:
             failure = str(error)
