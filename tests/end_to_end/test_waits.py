@@ -14,7 +14,8 @@ import pytest
 from pipeline.completeness import Job
 from pipeline.stages.scratch import Scratch
 
-from .conftest import PATIENCE, Project
+from ..patience import PATIENCE
+from .conftest import Project
 
 MONTH = ("--dataset", "green", "--month", "2020-02")
 SHELL = """
@@ -83,7 +84,8 @@ def test_an_open_shell_is_waited_for_up_to_the_limit_and_named(loaded: Project, 
 
 def test_a_shell_that_closes_after_the_limit_fails_no_run(loaded: Project) -> None:
     loaded.environment["PIPELINE_WAREHOUSE_LOCK_TIMEOUT"] = "0.5"
-    with shell(loaded) as holder, loaded.start(loaded.luigi_command("MonthlyTrips", *MONTH)) as run:
+    command = loaded.luigi_command("MonthlyTrips", *MONTH, "--scheduler-retry-count", "999")
+    with shell(loaded) as holder, loaded.start(command) as run:
         read_until(run, f"(PID {holder.pid}) for more than 0.5 s")
         holder.kill()
         holder.wait(PATIENCE)
