@@ -180,9 +180,8 @@ def test_warehouse_that_does_not_answer_is_one_line(project: Project) -> None:
 def test_stop_in_the_future_leaves_out_what_is_not_published(folder_project: Project) -> None:
     today = dt.date.today().replace(day=15)  # a day later the same months are still young enough to appear
     start, stop = today - dt.timedelta(days=90), today + dt.timedelta(days=60)
-    published = folder_project.folder / "published"
-    sample.publish(published, "green", [start.replace(day=1)], rows=300, seed=1, layout="tlc")
-    (published / "SYNTHETIC.txt").unlink()
+    file = folder_project.folder / "published" / "trip-data" / f"green_tripdata_{start:%Y-%m}.parquet"
+    sample.make_file("green", start.replace(day=1), file, rows=300, seed=1, layout="tlc")
     span = (*GREEN, "--start", f"{start:%Y-%m}", "--stop", f"{stop:%Y-%m}")
     done = folder_project.luigi("RangeMonthly", *span)
     assert done.returncode == 0, done.stdout
