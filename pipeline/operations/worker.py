@@ -104,15 +104,17 @@ class _CheckedProcess(luigi.worker.TaskProcess):
     may_ask = False
 
     def run(self) -> None:
-        missing = self._missing() if self.may_ask and self.check_unfulfilled_deps else []
+        missing = self._missing() if self.check_unfulfilled_deps else []
         if not missing:
             super().run()
             return
-        LOGGER.warning(
-            "%s: %s not there, against what the scheduler knows; done again",
-            title_of(self.task),
-            ", ".join(map(title_of, missing)) + (" is" if len(missing) == 1 else " are"),
-        )
+        title, names = title_of(self.task), ", ".join(map(title_of, missing))
+        if not self.may_ask:
+            text = f"{title}: what it needs was done and is gone again, {STARTS} times: {names}"
+            LOGGER.error("%s", text)
+            self.result_queue.put((self.task.task_id, FAILED, f"{text} {NOT_AGAIN}", [], []))
+            return
+        LOGGER.warning("%s: needs %s, which is not there though it counts as done; done again", title, names)
         # In Luigi's terms the task has found out while it ran that it needs them.
         needed = [(task.task_module, task.task_family, task.to_str_params()) for task in missing]
         self.result_queue.put((self.task.task_id, PENDING, "", [], needed))
@@ -255,6 +257,12 @@ class Worker(luigi.worker.Worker):
         process.may_ask = self._starts[task.task_id] <= STARTS
         return process
 
+    def _get_work(self) -> Any:
+        response = super()._get_work()
+        if response.worker_state == luigi.worker.WORKER_STATE_DISABLED and not self._stop_requesting_work:
+            LOGGER.warning("this run was disabled on luigid's page: what runs is finished, nothing more is begun")
+        return response
+
     def _run_task(self, task_id: str) -> None:
         self._goes_on()
         self._failed_at.pop(task_id, None)
@@ -286,6 +294,9 @@ class Worker(luigi.worker.Worker):
                     task_id=task_id, worker=self._id, status=DISABLED, runnable=False, tracking_url=link
                 )
                 self._note_given_up(task_id)
+                self._scheduler.set_task_status_message(
+                    task_id=task_id, status_message=": ".join(filter(None, self._error_of(task_id)))
+                )
 
     def _note_given_up(self, task_id: str) -> None:
         """Tell the journal that a task is not tried again in this run, and why it failed last."""

@@ -121,7 +121,8 @@ def test_terminal_error_is_not_repeated_but_the_next_call_tries_again() -> None:
     Fails.errors = [WrongFormat("a page")]
     run(scheduler)
     assert Fails.runs == 1
-    assert list(scheduler.task_list("DISABLED", "")) == [Fails("a").task_id]
+    (shown,) = scheduler.task_list("DISABLED", "").values()
+    assert shown["status_message"] == "WrongFormat: a page", "the page says why"
     run(scheduler)
     assert (Fails.runs, Fails.done) == (2, True)
 
@@ -352,10 +353,10 @@ def test_dependency_that_is_taken_away_is_done_again(times: int, lines: list[str
         Step.remove_event_handler(luigi.Event.SUCCESS, take_away)
     assert Step.done == set(range(ROOT + 1)) and Step.started.count(0) == times + 1
     assert worker.run_succeeded and len(lines) == times
-    assert all(f"{Step(0).task_id} is not there" in line for line in lines)
+    assert all(f"needs {Step(0).task_id}, which is not there" in line for line in lines)
 
 
-def test_dependency_that_never_stays_ends_as_a_failure(events: list[dict[str, Any]]) -> None:
+def test_dependency_that_never_stays_ends_as_a_failure(events: list[dict[str, Any]], lines: list[str]) -> None:
     class Vanishes(luigi.Task):
         def complete(self) -> bool:
             return False
@@ -373,7 +374,8 @@ def test_dependency_that_never_stays_ends_as_a_failure(events: list[dict[str, An
     run(make_scheduler(), Needs())
     assert 1 < Fails.runs < 20
     (given_up,) = [event for event in events if event["event"] == "given up"]
-    assert given_up["family"] == "Needs" and "Unfulfilled dependency" in given_up["message"]
+    assert given_up["family"] == "Needs" and "is gone again" in given_up["message"]
+    assert not any("Traceback" in line for line in lines) and "is gone again" in lines[-1]
 
 
 def test_missing_file_of_somebody_else_is_a_failure_as_luigi_has_it() -> None:
@@ -523,6 +525,13 @@ def test_run_says_that_a_task_failed_and_is_tried_again(said: Any) -> None:
     Step.during = {0: [fails]}
     line = said(Step(1), scheduler, lambda: scheduler.forgive_failures(task_id=Step(0).task_id))
     assert f"to try {Step(0).task_id} again" in line
+
+
+def test_run_that_is_disabled_on_the_page_says_so_and_ends(lines: list[str]) -> None:
+    scheduler = make_scheduler()
+    Step.during = {0: [lambda: scheduler.disable_worker(worker=next(iter(scheduler._state.get_worker_ids())))]}
+    run(scheduler, Step(ROOT))
+    assert Step.started == [0] and len(lines) == 1 and "disabled on luigid's page" in lines[0]
 
 
 # -- what the journal is told of tasks that are given up --------------------------------------------
