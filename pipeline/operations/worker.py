@@ -10,6 +10,7 @@ when somebody marks them as done on its page. What a run finds itself counts: it
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -147,9 +148,11 @@ class Worker(luigi.worker.Worker):
 
     _scheduler: Any
     add_succeeded: bool
+    _config: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._config = copy.copy(self._config)  # told to stop Luigi changes it, and all workers of a process share it
         self._task_completion_cache = None  # what was complete once may have been taken away
         self._pid = os.getpid()
         self._roots: dict[str, luigi.Task] = {}
