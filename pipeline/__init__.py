@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import settings
+from . import luigi_config, settings  # luigi_config before all that imports luigi
+from ._version import __version__
 from .operations import command_line
 from .ranges import AllTrips, MonthlyTrips, RangeMonthly, Refresh, TaxiZones
 from .stages.clean import Clean
@@ -30,9 +31,11 @@ __all__ = [
     "TaxiZones",
     "Upload",
     "WriteParquet",
+    "__version__",
     "read",
 ]
 
+luigi_config.complete(luigi_config.DEFAULTS)
 settings.apply_environment()
 command_line.install()
 

@@ -124,11 +124,13 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     still, or it has later ones, fail the range after all others are done.
     """
 
-    of = luigi.TaskParameter(description="task to complete for each month: MonthlyTrips or AllTrips")
-    start = parameters.Month(default=None, description="first month, YYYY-MM")
-    stop = parameters.Month(default=None, description="month after the last, YYYY-MM")
+    of = luigi.TaskParameter(
+        default=MonthlyTrips, description="task to complete for each month: MonthlyTrips or AllTrips"
+    )
+    start = parameters.Month(default=dt.date(2021, 1, 1), description="first month, YYYY-MM")
+    stop = parameters.Month(default=dt.date(2021, 4, 1), description="month after the last, YYYY-MM")
     param_name = luigi.Parameter(default="month", positional=False)
-    task_limit = luigi.IntParameter(default=10_000, description="most months in one run")
+    task_limit = settings.Whole(least=1, default=10_000, description="most months in one run")
     months_back = luigi.IntParameter(default=1200, description="not used: an explicit start is never clamped")
 
     title = "RangeMonthly"
@@ -139,6 +141,7 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Write into ``of_params`` all that the output depends on, so that it is part of this task's identity."""
+        settings.ensure_valid()
         values = dict(super().get_param_values(params, args, kwargs))
         if not isinstance(values["of_params"], Mapping):
             raise UsageError('--of-params is a JSON object, such as \'{"dataset": "green"}\'')
@@ -149,6 +152,9 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
                 choices = ", ".join(sorted(set(known) - {values["param_name"]}))
                 raise UsageError(f"--of-params: {of.task_family} has no parameter {name!r} to give; it has {choices}")
         if issubclass(of, JobTask):
+            for name, value in given.items():
+                if not isinstance(value, str):
+                    raise UsageError(f'--of-params: "{name}" is a text, such as "green"; {value!r} is none')
             first = of(**given, month=values["start"] or _EPOCH)
             text = first.to_str_params(only_significant=True)
             given = {name: text[name] for name in text if name != values["param_name"]}
@@ -159,7 +165,10 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         super().__init__(*args, **kwargs)
         if self.start is None or self.stop is None:
             raise UsageError("RangeMonthly needs --start and --stop (or [RangeMonthly] start and stop in luigi.cfg)")
-        today = dt.datetime.fromtimestamp(time.time() if self.now is None else self.now).date()
+        try:
+            today = dt.datetime.fromtimestamp(time.time() if self.now is None else self.now).date()
+        except (ValueError, OverflowError, OSError):
+            raise UsageError(f"--now {self.now} is not a time; give seconds since 1970") from None
         check_span(self.start, self.stop, today)
         if issubclass(self.of, MonthTask):
             publisher = self._first.job.publisher_object

@@ -12,9 +12,12 @@ URL again.
 
 from __future__ import annotations
 
+import configparser
 import difflib
+import multiprocessing
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +28,7 @@ import luigi.retcodes
 import luigi.scheduler
 import luigi.worker
 from luigi.configuration import get_config
+from luigi.configuration.cfg_parser import InterpolationMissingEnvvarError
 from luigi.task_register import Register, TaskClassNotFoundException
 
 from .errors import UsageError
@@ -212,6 +216,15 @@ class process(luigi.Config):
 SECTIONS: tuple[type[luigi.Config], ...] = (publisher, workspace, lake, warehouse, clean, range, notify, process)
 
 
+#: Luigi's own sections that matter to us.
+LUIGIS: tuple[type[luigi.Config], ...] = (
+    luigi.interface.core,
+    luigi.worker.worker,
+    luigi.scheduler.scheduler,
+    luigi.retcodes.retcode,
+)
+
+
 def names() -> Iterator[tuple[str, str, luigi.Parameter]]:
     """All settings as (section, name, parameter)."""
     for section in SECTIONS:
@@ -274,23 +287,38 @@ def restored() -> Iterator[None]:
                 config.set(section, name, value)
             elif config.has_option(section, name):
                 config.remove_option(section, name)
+_is_valid = False
+
+
+def ensure_valid() -> None:
+    """``validate``, once per process, for tasks that a program builds itself.
+
+    Worker processes have the settings that their parent has validated.
+    """
+    if not _is_valid and multiprocessing.parent_process() is None:
+        apply_environment()
+        validate()
 
 
 def validate() -> None:
     """Read every setting once. Raises UsageError with one line that names the setting and what is wrong."""
+    global _is_valid
+    if not isinstance(get_config(), luigi.configuration.LuigiConfigParser):
+        raise UsageError("environment variable LUIGI_CONFIG_PARSER: settings are read from luigi.cfg only; unset it")
     _check_names()
+    families = [section.get_task_family() for section in (*SECTIONS, *LUIGIS)]
+    for family in (*families, "RangeMonthly", "resources", "task_history"):
+        check_texts(family)
     for section, name, parameter in names():
         try:
             if section != "RangeMonthly":
                 parameter.task_value(section, name)
             elif text := get_config().get(section, name, ""):  # of a flag more is known where the flags are checked
-                parameter.parse(text)
+                parameter.normalize(parameter.parse(text))
         except TaskClassNotFoundException:
-            raise UsageError(
-                f"setting [{section}] {name} (or {variable(section, name)}): there is no task {text}"
-            ) from None
+            raise UsageError(f"{_named(section, name)}: there is no task {text}") from None
         except Exception as error:
-            raise UsageError(f"setting [{section}] {name} (or {variable(section, name)}): {error}") from None
+            raise UsageError(f"{_named(section, name)}: {error}") from None
     _check_luigis()
     # What the tasks' parameters are made of; Luigi would bury an error of theirs in one of its own.
     for derived in (publisher_label, workspace_url, lake_url, warehouse_labels, rules_text):
@@ -303,11 +331,55 @@ def validate() -> None:
         from .operations import notify as notifications
 
         notifications.addresses()
+    _is_valid = True
+
+
+def _named(section: str, name: str) -> str:
+    """How an error names a setting."""
+    if any((section, name.replace("-", "_")) == (of, known) for of, known, _ in names()):
+        return f"setting [{section}] {name} (or {variable(section, name)})"
+    return f"luigi.cfg: [{section}] {name}"
+
+
+def check_texts(section: str) -> None:
+    """Refuse texts that luigi.cfg does not mean so. They are never shown: one may hold a password."""
+    config = get_config()
+    for name in _options(section):
+        try:
+            with warnings.catch_warnings():  # about names with - in place of _
+                warnings.simplefilter("ignore", DeprecationWarning)
+                text = config.get(section, name)
+        except InterpolationMissingEnvvarError as error:
+            lacks = str(error).partition("environment variable ")[2].partition(".")[0]
+            raise UsageError(f"{_named(section, name)}: there is no environment variable {lacks}; set it") from None
+        except configparser.InterpolationError:
+            raise UsageError(f"{_named(section, name)}: a percent sign in luigi.cfg is written %%") from None
+        if comment := re.search(r"\s[;#]", text):
+            raise UsageError(
+                f"{_named(section, name)}: a blank and {comment[0][-1]} begin no comment behind a value; "
+                "give the comment a line of its own"
+            )
+        for line in text.splitlines()[1:]:
+            if re.match(r"[\w-]+\s*[=:](?!//)", line):
+                raise UsageError(
+                    f"{_named(section, name)}: the line below it begins with a blank, so it belongs to the value; "
+                    "begin each setting at the start of its line"
+                )
+
+
+def _options(section: str) -> list[str]:
+    """The settings that luigi.cfg has in a section, without those of [DEFAULT], which all sections have."""
+    config = get_config()
+    return (
+        [name for name in config.options(section) if name not in config.defaults()]
+        if config.has_section(section)
+        else []
+    )
 
 
 def _check_luigis() -> None:
     """Read Luigi's own settings: one that it cannot read would end a run, or luigid, with a traceback."""
-    for section in (luigi.interface.core, luigi.worker.worker, luigi.scheduler.scheduler, luigi.retcodes.retcode):
+    for section in LUIGIS:
         for name, parameter in section.get_params():
             family = section.get_task_family()
             try:
@@ -341,7 +413,8 @@ def _check_resources() -> None:
     config = get_config()
     kinds = [label.partition(":")[0].partition("@")[0] for label in warehouse_labels().split(",") if label]
     used = {"memory", f"download_{publisher().name}", *(f"load_{kind}" for kind in kinds)}
-    for name, text in config.items("resources") if config.has_section("resources") else ():
+    for name in _options("resources"):
+        text = config.get("resources", name)
         if not re.fullmatch(r"\s*\d+\s*", text):
             raise UsageError(f"luigi.cfg: [resources] {name}: {text!r} is not a whole number")
         if int(text) < 1 and name in used:
@@ -363,7 +436,7 @@ def _check_names() -> None:
             raise UsageError(f"luigi.cfg: [{section}] is no section; did you mean [{near[0]}]?")
     for section in ours:
         choices = {name for of, name, _ in names() if of == section}
-        for name in config.options(section) if config.has_section(section) else ():
+        for name in _options(section):
             if name.replace("-", "_") not in choices:
                 near = difflib.get_close_matches(name, choices, 1)
                 raise UsageError(

@@ -286,7 +286,7 @@ def path_of(url: str) -> Path:
                 f"{without_secrets(url)} names a host, not a folder; write file:relative or file:///absolute/folder"
             )
         rest = slash + tail
-    if not rest:
+    if not rest or "\0" in unquote(rest):
         raise UsageError("file: names no folder; write file:relative or file:///absolute/folder")
     return Path(os.path.abspath(unquote(rest)))
 

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import threading
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -30,6 +29,7 @@ from typing import IO
 from luigi.cmdline_parser import CmdlineParser
 
 from .. import settings
+from .._version import __version__
 from ..errors import ConflictError, PipelineError, TransientError, UsageError
 from . import journal, outcomes, process
 from .queue import (
@@ -63,7 +63,7 @@ def code_version() -> str:
     package = Path(__file__).parent.parent
     for file in sorted(package.rglob("*.py")):
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return f"{version('nyc-trips-pipeline')}+{digest.hexdigest()[:12]}"
+    return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
 def meaning(command: list[str]) -> dict[str, str]:

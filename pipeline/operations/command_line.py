@@ -1,7 +1,7 @@
 """What the ``luigi`` command does around our tasks: settings first, mistakes in one line, a table at the end.
 
-Luigi has no public hooks for these, so six of its functions are replaced, all of them here and each with a test through
-the real command. Nothing of this touches ``luigi.build`` in somebody's own program.
+Luigi has no public hooks for these, so some of its functions are replaced, all of them here and each with a test
+through the real command. Nothing of this touches ``luigi.build`` in somebody's own program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from luigi.retcodes import retcode
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from .. import reach, settings
+from .. import luigi_config, reach, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
 from . import console, journal, logs, process, run
@@ -44,6 +44,7 @@ def install() -> None:
     luigi.interface._schedule_and_run = run.with_report(luigi.interface._schedule_and_run)
     CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)
     CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
+    CmdlineParser._possibly_exit_with_help = staticmethod(_with_early_checks(CmdlineParser._possibly_exit_with_help))
     factory = luigi.interface._WorkerSchedulerFactory
     factory.create_remote_scheduler = _connect
     factory.create_worker = _with_first_question(_create_worker)
@@ -87,6 +88,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         settings.validate()
         _check_core()
         settings.hand_down()
+        luigi_config.complete(luigi_config.COMMAND_DEFAULTS)
         journal.run_id()  # made here, so that all worker processes inherit the same
         logs.configure(to_file=run.is_command())
         method = settings.process().start_method
@@ -155,6 +157,33 @@ def _with_short_errors(build: Any) -> Any:
         return parser
 
     return build_parser
+
+
+def _with_early_checks(exit_with_help: Any) -> Any:
+    """Refuse what Luigi would meet, with a traceback or with exit code 1, before it asks for the task."""
+
+    def possibly_exit_with_help(parser: ArgumentParser, known: Namespace) -> None:
+        exit_with_help(parser, known)
+        try:
+            if not known.root_task:
+                raise UsageError(
+                    "no task is named; for instance: luigi --module pipeline RangeMonthly --local-scheduler"
+                )
+            settings.check_texts("retcode")
+            for name, parameter in retcode.get_params():
+                try:
+                    if text := getattr(known, f"retcode_{name}"):
+                        parameter.parse(text)
+                except ValueError:
+                    raise UsageError(f"--retcode-{name.replace('_', '-')}: {text!r} is not a number") from None
+                try:
+                    parameter.task_value("retcode", name)
+                except ValueError:
+                    raise UsageError(f"luigi.cfg: [retcode] {name} is not a number") from None
+        except UsageError as error:
+            exit_with(error)
+
+    return possibly_exit_with_help
 
 
 def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import planning, publishers, settings
+from .. import luigi_config, planning, publishers, settings
 from ..checks import Check
 from ..errors import MissingAtPublisher, PipelineError
 from ..reach import PATIENCE
@@ -71,14 +71,9 @@ def _show(what: str, check: Check) -> None:
 
 
 def _settings() -> Iterator[Check]:
-    from luigi.configuration import get_config
-
     settings.validate()
-    if get_config().has_option("retcode", "task_failed"):
-        yield Check("", True, f"all {len(list(settings.names()))} are valid")
-    else:
-        remedy = "run where the pipeline's luigi.cfg lies, or name it in LUIGI_CONFIG_PATH"
-        yield Check("", False, "valid, but no luigi.cfg is read: a run that fails would exit 0", remedy, True)
+    where = ", ".join(luigi_config.files()) or "the package's defaults, for there is no luigi.cfg here"
+    yield Check("", True, f"all {len(list(settings.names()))} are valid; read from {where}")
 
 
 def _publisher() -> Iterator[Check]:

@@ -433,7 +433,25 @@ class Worker(luigi.worker.Worker):
         is_waiting = bool(is_waiting and super()._keep_alive(get_work_response))
         if is_waiting and not self._assistant:
             self._idle(get_work_response)
-        return is_waiting and not self._is_done
+        return is_waiting and not self._is_done and not self._is_stuck()
+
+    def _is_stuck(self) -> bool:
+        """Whether all that is left needs external data, of somebody else's tasks, which no worker makes."""
+        if self._config.retry_external_tasks:
+            return False
+        last = {task.task_id: (task, status) for task, status, _ in self._add_task_history}
+        last = {name: (task, status) for name, (task, status) in last.items() if status != DONE}
+        stuck = {name for name, (task, _) in last.items() if luigi.worker._is_external(task)}
+        if not stuck:
+            return False
+        stuck |= self._given_up & last.keys()
+        before = 0
+        while len(stuck) > before:
+            before = len(stuck)
+            stuck |= {
+                name for name, (task, _) in last.items() if any(needed.task_id in stuck for needed in task.deps())
+            }
+        return stuck >= last.keys()
 
     def _idle(self, response: Any) -> None:
         """Nothing can be done now: look from time to time whether that is right, and say what this run waits for."""

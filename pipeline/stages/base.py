@@ -66,6 +66,12 @@ class JobTask(luigi.Task):
         """As Luigi has it, found once per class: Luigi goes through all attributes anew whenever a task is built."""
         return super().get_params()
 
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        settings.ensure_valid()
+        values: list[tuple[str, Any]] = super().get_param_values(params, args, kwargs)
+        return values
+
     @cached_property
     def job(self) -> completeness.Job:
         return completeness.Job(self.publisher, self.rules, self.lake, self.workspace)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 from .. import datasets
+from .._version import __version__
 from ..completeness import is_made_of, lake_reason, refuse_mixture
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
@@ -80,7 +80,7 @@ class Upload(Stage):
                 rejects=Digest(layout.rejects(self.dataset, self.month), rejects_sha256, rejects.stat().st_size),
                 run_id=run_id(),
                 created_at=dt.datetime.now(dt.UTC),
-                pipeline_version=version("nyc-trips-pipeline"),
+                pipeline_version=__version__,
                 is_synthetic=is_synthetic,
                 blank_lines=report["blank_lines"],
                 repeated_headers=report["repeated_headers"],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import CHECKOUT
 from ..servers import gcs
 from ..servers.bigquery import BigQueryServer, bigquery_server
 from ..servers.gcs import GcsServer, gcs_bucket, gcs_server
@@ -64,11 +65,12 @@ def test_settings_that_cannot_be_right_come_first_and_alone(project: Project) ->
     assert "[lake] url" in done.stdout
 
 
-def test_missing_luigi_cfg_is_a_warning(project: Project) -> None:
+def test_says_which_settings_hold(project: Project) -> None:
+    assert str(CHECKOUT / "luigi.cfg") in line(project.pipeline("doctor").stdout, "ok", "settings")
     project.environment["LUIGI_CONFIG_PATH"] = ""
     done = project.pipeline("doctor")
     assert done.returncode == 0
-    assert "LUIGI_CONFIG_PATH" in line(done.stdout, "warn", "settings")
+    assert "the package's defaults" in line(done.stdout, "ok", "settings")
 
 
 def test_publisher(web: Project, site: HttpServer) -> None:

@@ -11,9 +11,10 @@ import sys
 
 import pytest
 
-from pipeline import settings
+from pipeline import luigi_config, settings
 from pipeline.__main__ import parser
 from pipeline.cleaning import RULES
+from pipeline.ranges import RangeMonthly
 from pipeline.warehouse import document
 
 from ..conftest import CHECKOUT
@@ -23,6 +24,7 @@ README = (CHECKOUT / "README.md").read_text()
 
 def luigi_cfg() -> configparser.ConfigParser:
     config = configparser.ConfigParser()
+    config.optionxform = str  # type: ignore[assignment,method-assign]  # as Luigi has it
     config.read(CHECKOUT / "luigi.cfg")
     return config
 
@@ -46,6 +48,15 @@ def test_luigi_cfg_names_no_setting_that_does_not_exist() -> None:
     known = {(section, name) for section, name, _ in settings.names()}
     written = {(section, name) for section in ours for name in luigi_cfg().options(section)}
     assert written == known
+
+
+def test_luigi_cfg_has_luigis_settings_as_the_package_has_them() -> None:
+    written = luigi_cfg()
+    defaults = {**luigi_config.DEFAULTS, "core": luigi_config.DEFAULTS["core"] | luigi_config.COMMAND_DEFAULTS["core"]}
+    assert {section: dict(written[section]) for section in defaults} == defaults
+    task = dict(RangeMonthly.get_params())
+    for name, text in written["RangeMonthly"].items():
+        assert task[name].parse(text) == task[name]._default
 
 
 def test_every_line_of_luigi_cfg_is_explained() -> None:

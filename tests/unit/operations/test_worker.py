@@ -659,3 +659,28 @@ def test_somebody_elses_program_gets_this_worker_too() -> None:
     result = luigi.build([Step(ROOT)], local_scheduler=True, detailed_summary=True)
     assert type(result.worker) is Worker and result.scheduling_succeeded
     assert Step.started == list(range(ROOT + 1))
+
+
+class Missing(luigi.ExternalTask):
+    """Somebody else's data, which is not there."""
+
+    def complete(self) -> bool:
+        return False
+
+
+class NeedsBoth(luigi.Task):
+    def requires(self) -> list[luigi.Task]:
+        return [Fails("a"), Missing()]
+
+    def complete(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("errors", [[], [Throttled("busy")], [WrongFormat("a page")]])
+def test_external_data_that_is_missing_is_not_waited_for(errors: list[Exception]) -> None:
+    Fails.errors = list(errors)
+    worker = make_worker(make_scheduler())
+    with worker:
+        worker.add(NeedsBoth())
+        worker.run()
+    assert Fails.done == (not isinstance(next(iter(errors), None), WrongFormat)), "all else is done"

@@ -1,0 +1,144 @@
+"""Luigi's configuration: read with one line for each mistake, and completed with what the pipeline needs.
+
+Luigi takes luigi.cfg from the current folder. Without it, or with somebody else's, a failed run would exit with 0, and
+a stage would not see what the one before it has made. So the settings of Luigi's own on which the pipeline relies are
+part of the package; what luigi.cfg says wins over them.
+
+This module is the first of the package to import luigi, which reads luigi.cfg while it is imported.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import sys
+import warnings
+from typing import Any, NoReturn
+
+from .errors import UsageError
+
+#: Luigi's own settings, where luigi.cfg does not say otherwise; luigi.cfg explains each.
+DEFAULTS: dict[str, dict[str, str]] = {
+    "core": {
+        "autoload_range": "false",
+        "no_lock": "true",
+        "rpc_retry_attempts": "30",
+        "rpc_retry_wait": "5",
+    },
+    "worker": {
+        "task_process_context": "pipeline.operations.process.TaskContext",
+        "check_complete_on_run": "false",
+        "cache_task_completion": "false",
+        "keep_alive": "true",
+        "wait_interval": "1",
+        "wait_jitter": "1",
+    },
+    "scheduler": {
+        "worker_disconnect_delay": "20",
+        "retry_delay": "5",
+        "prune_on_get_work": "true",
+        "retry_count": "5",
+        "disable_window": "3600",
+        "disable_persist": "600",
+        "state_path": "luigid/state.pickle",
+    },
+    "task_history": {"db_connection": "sqlite:///luigid/history.db"},
+    "resources": {
+        "download_tlc": "4",
+        "download_dtc": "4",
+        "download_sample": "4",
+        "memory": "4",
+        "load_duckdb": "1",
+        "load_postgresql": "2",
+        "load_bigquery": "4",
+    },
+    "retcode": {
+        "already_running": "10",
+        "missing_data": "20",
+        "not_run": "25",
+        "task_failed": "30",
+        "scheduling_error": "35",
+        "unhandled_exception": "40",
+    },
+}
+
+#: Those of the luigi command. A program that calls ``luigi.build`` has its logging as it or Luigi sets it up.
+COMMAND_DEFAULTS: dict[str, dict[str, str]] = {"core": {"no_configure_logging": "true"}}
+
+#: Where Luigi looks for settings; the later wins. ``LUIGI_CONFIG_PATH`` comes last.
+PLACES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
+
+
+def files() -> list[str]:
+    """The files that Luigi reads its settings from."""
+    return [path for path in (*PLACES, os.environ.get("LUIGI_CONFIG_PATH", "")) if path and os.path.isfile(path)]
+
+
+def complete(defaults: dict[str, dict[str, str]]) -> None:
+    """Set what luigi.cfg leaves open."""
+    config = luigi.configuration.get_config()
+    with warnings.catch_warnings():  # about names with - in place of _
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for section, values in defaults.items():
+            for name, value in values.items():
+                if not config.has_option(section, name):
+                    config.set(section, name, value)
+
+
+def _mistake(path: str) -> str:
+    """What keeps a file from being read as settings, or nothing. Its lines are not shown: they may hold passwords."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        if data.startswith(b"\xef\xbb\xbf"):
+            return f"{path} begins with a byte order mark (BOM); save it as UTF-8 without one"
+        configparser.RawConfigParser().read_string(data.decode(), path)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f"{path}, line {line}: not UTF-8; save the file as UTF-8"
+    except configparser.DuplicateOptionError as error:
+        return f"{path}, line {error.lineno}: [{error.section}] {error.option} is set a second time; keep one of them"
+    except configparser.DuplicateSectionError as error:
+        return f"{path}, line {error.lineno}: there is a second section [{error.section}]; put both into one"
+    except configparser.ParsingError as error:  # also where no section comes before the first setting
+        number = error.lineno if isinstance(error, configparser.MissingSectionHeaderError) else error.errors[0][0]
+        text = data.decode().split("\n")[number - 1].strip()
+        if text.startswith("[") and "]" not in text:
+            return f"{path}, line {number}: the ] of the section is missing"
+        if isinstance(error, configparser.MissingSectionHeaderError):
+            return f"{path}, line {number}: no section such as [lake] comes before this line; write one above it"
+        return f"{path}, line {number}: neither [section] nor name = value nor a comment line that begins with #"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return ""
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Say in one line why Luigi could not read its settings."""
+    text = next((mistake for path in files() if (mistake := _mistake(path))), None)
+    if text is None and isinstance(error, ImportError):
+        text = "environment variable LUIGI_CONFIG_PARSER: settings are read from luigi.cfg only; unset it"
+    if text is None:
+        raise error
+    if sys.argv[:1] == ["-m"]:  # `python -m pipeline` imports the package before any code is there to catch an error
+        print(f"error: {text}", file=sys.stderr)
+        sys.exit(2)
+    raise UsageError(text) from None
+
+
+def _import_luigi() -> Any:
+    try:
+        with warnings.catch_warnings():  # about [core] autoload_range, which is set below
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import luigi
+            import luigi.configuration
+    except (configparser.Error, UnicodeDecodeError, OSError) as error:
+        _refuse(error)
+    except ImportError as error:
+        if "luigi[" not in str(error):  # what Luigi says of a parser that is not installed
+            raise
+        _refuse(error)
+    return luigi
+
+
+luigi = _import_luigi()

@@ -1,0 +1,85 @@
+"""Mistakes in settings and flags, through the real commands: one line, exit code 2, and nothing has run."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from .conftest import Project
+
+BUILD = """
+import datetime, luigi, pipeline
+luigi.build([pipeline.MonthlyTrips(dataset="green", month=datetime.date(2021, 1, 1))], local_scheduler=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "verb", [("status", "--dataset", "green"), ("cron", "--last", "1"), ("ui", "--port", "1"), ("plan",), ("doctor",)]
+)
+def test_luigi_cfg_that_does_not_parse(project: Project, verb: tuple[str, ...]) -> None:
+    (project.folder / "luigi.cfg").write_text("[lake]\nurl = file:a\nurl = file:b\n")
+    del project.environment["PIPELINE_PUBLISHER_NAME"]
+    project.environment["LUIGI_CONFIG_PATH"] = str(project.folder / "luigi.cfg")
+    refused = project.pipeline(*verb)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stdout == "error: luigi.cfg, line 3: [lake] url is set a second time; keep one of them\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[retcode]\ntask_failed = x\n", "luigi.cfg: [retcode] task_failed is not a number"),
+        ("[retcode]\nnot_run = 100%\n", "luigi.cfg: [retcode] not_run: a percent sign"),
+        ("[lake]\nurl = file:lake   ; my lake\n", "[lake] url (or PIPELINE_LAKE_URL): a blank and ;"),
+        ("[warehouse]\nurl = postgresql://u:se%40cret@localhost/db\n", "written %%"),
+    ],
+)
+def test_value_in_luigi_cfg(project: Project, text: str, says: str) -> None:
+    (project.folder / "own.cfg").write_text(text)
+    project.environment["LUIGI_CONFIG_PATH"] = str(project.folder / "own.cfg")
+    refused = project.luigi("MonthlyTrips", "--month", "2021-01")
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1
+    assert says in refused.stdout and "cret" not in refused.stdout
+    assert {entry.name for entry in project.folder.iterdir()} == {"own.cfg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "no task is named"),
+        (("RangeMonthly", "--retcode-task-failed", "x"), "--retcode-task-failed: 'x' is not a number"),
+        (("RangeMonthly", "--task-limit", "0"), "--task-limit: 0 is less than 1"),
+        (("RangeMonthly", "--now", "9e19"), "--now"),
+        (("RangeMonthly", "--now", "99999999999999999999"), "--now 99999999999999999999 is not a time"),
+        (("RangeMonthly", "--lake-url", "file:a%00"), "[lake] url"),
+        (("RangeMonthly", "--of-params", '{"lake": 5}'), '"lake" is a text'),
+        (("RangeMonthly", "--of-params", '{"dataset": ["green"]}'), '"dataset" is a text'),
+    ],
+)
+def test_flags(project: Project, arguments: tuple[str, ...], says: str) -> None:
+    refused = project.luigi(*arguments)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1
+    assert says in refused.stdout
+    assert not list(project.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PIPELINE_LAKE_ULR", "file:x", "did you mean PIPELINE_LAKE_URL?"),
+        ("PIPELINE_NOTIFY_URLS", "bogus://x", "[notify] urls"),
+        ("PIPELINE_CLEAN_RULES", "nonsense", "nonsense"),
+    ],
+)
+def test_settings_of_somebody_elses_program(project: Project, name: str, value: str, says: str) -> None:
+    (project.folder / "build.py").write_text(BUILD)
+    project.environment[name] = value
+    refused = project.run(sys.executable, "build.py")
+    assert refused.returncode == 1
+    last = refused.stdout.strip().splitlines()[-1]
+    assert last.startswith("pipeline.errors.UsageError: ") and says in last
+    assert refused.stdout.count("Traceback") == 1 and "Error when parsing" not in refused.stdout
+    assert {entry.name for entry in project.folder.iterdir()} == {"build.py"}
