@@ -60,8 +60,14 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--of-params", type=arguments.json_object, metavar="JSON", help="""such as '{"dataset": "green"}'"""
     )
+    added.add_argument("--dataset", type=arguments.monthly_dataset, help="of MonthlyTrips; default: yellow")
+    added.add_argument(
+        "--datasets", type=arguments.some_datasets, help="of AllTrips, comma-separated; default: those of [range]"
+    )
     added.add_argument("--start", **arguments.MONTH, help="first month; default: [RangeMonthly] start")
-    added.add_argument("--stop", **arguments.MONTH, help="month after the last; default: [RangeMonthly] stop")
+    added.add_argument(
+        "--stop", **arguments.MONTH, help="month after the last; default: the newest, or [RangeMonthly] stop"
+    )
     added.add_argument("--json", action="store_true", help="as JSON")
 
     added = verb("refresh", refresh.refresh, "ask the publisher now what it republished or added, and load just that")

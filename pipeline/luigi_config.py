@@ -92,22 +92,21 @@ def _mistake(path: str) -> str:
             data = file.read()
         if data.startswith(b"\xef\xbb\xbf"):
             return f"{path} begins with a byte order mark (BOM); save it as UTF-8 without one"
+        for number, line in enumerate(data.decode().splitlines(), start=1):
+            if line.startswith("[") and "]" not in line:
+                return f"{path}, line {number}: the ] of the section is missing"
         configparser.RawConfigParser().read_string(data.decode(), path)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return f"{path}, line {line}: not UTF-8; save the file as UTF-8"
+        before = data[: error.start].count(b"\n")
+        return f"{path}, line {before + 1}: not UTF-8; save the file as UTF-8"
     except configparser.DuplicateOptionError as error:
         return f"{path}, line {error.lineno}: [{error.section}] {error.option} is set a second time; keep one of them"
     except configparser.DuplicateSectionError as error:
         return f"{path}, line {error.lineno}: there is a second section [{error.section}]; put both into one"
-    except configparser.ParsingError as error:  # also where no section comes before the first setting
-        number = error.lineno if isinstance(error, configparser.MissingSectionHeaderError) else error.errors[0][0]
-        text = data.decode().split("\n")[number - 1].strip()
-        if text.startswith("[") and "]" not in text:
-            return f"{path}, line {number}: the ] of the section is missing"
-        if isinstance(error, configparser.MissingSectionHeaderError):
-            return f"{path}, line {number}: no section such as [lake] comes before this line; write one above it"
-        return f"{path}, line {number}: neither [section] nor name = value nor a comment line that begins with #"
+    except configparser.MissingSectionHeaderError as error:
+        return f"{path}, line {error.lineno}: no section such as [lake] comes before this line; write one above it"
+    except configparser.ParsingError as error:
+        return f"{path}, line {error.errors[0][0]}: neither [section] nor name = value nor # and a comment"
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
     return ""

@@ -73,12 +73,16 @@ class Plan:
         return {state: len(found) for state in states if (found := self.months(state))}
 
 
+def next_month(month: dt.date) -> dt.date:
+    return (month.replace(day=1) + dt.timedelta(days=31)).replace(day=1)
+
+
 def months_between(start: dt.date, stop: dt.date) -> Iterator[dt.date]:
     """First days of the months from ``start`` up to, not including, ``stop``."""
     month = start.replace(day=1)
     while month < stop:
         yield month
-        month = (month + dt.timedelta(days=31)).replace(day=1)
+        month = next_month(month)
 
 
 def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str], ask: bool = True) -> Plan:

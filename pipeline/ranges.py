@@ -128,7 +128,15 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         default=MonthlyTrips, description="task to complete for each month: MonthlyTrips or AllTrips"
     )
     start = parameters.Month(default=dt.date(2021, 1, 1), description="first month, YYYY-MM")
-    stop = parameters.Month(default=dt.date(2021, 4, 1), description="month after the last, YYYY-MM")
+    stop = parameters.Month(
+        default=dt.date(2021, 4, 1), description="month after the last, YYYY-MM; with --start alone: after the newest"
+    )
+    dataset = luigi.Parameter(
+        default="", significant=False, positional=False, description="of MonthlyTrips: yellow, green, fhv or fhvhv"
+    )
+    datasets = luigi.Parameter(
+        default="", significant=False, positional=False, description="of AllTrips: comma-separated"
+    )
     param_name = luigi.Parameter(default="month", positional=False)
     task_limit = settings.Whole(least=1, default=10_000, description="most months in one run")
     months_back = luigi.IntParameter(default=1200, description="not used: an explicit start is never clamped")
@@ -145,12 +153,24 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
         values = dict(super().get_param_values(params, args, kwargs))
         if not isinstance(values["of_params"], Mapping):
             raise UsageError('--of-params is a JSON object, such as \'{"dataset": "green"}\'')
-        of, given = values["of"], dict(values["of_params"])
+        called_with = {*kwargs, *(name for (name, _), _ in zip(_positional(params), args, strict=False))}
+        places = {
+            name: settings.Place.CALL if name in called_with else settings.place_of(cls.get_task_family(), name)
+            for name in values
+        }
+        of, given = _of_datasets(values, places)
+        values["of"] = of
         known = dict(of.get_params())
+        if values["param_name"] not in known:
+            raise UsageError(
+                f"--of {of.task_family}: {of.task_family} has no months; "
+                f"run it by itself: luigi --module pipeline {of.task_family}"
+            )
         for name in given:
             if name not in known or name == values["param_name"]:
                 choices = ", ".join(sorted(set(known) - {values["param_name"]}))
                 raise UsageError(f"--of-params: {of.task_family} has no parameter {name!r} to give; it has {choices}")
+        first = None
         if issubclass(of, JobTask):
             for name, value in given.items():
                 if not isinstance(value, str):
@@ -159,12 +179,19 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
             text = first.to_str_params(only_significant=True)
             given = {name: text[name] for name in text if name != values["param_name"]}
         values["of_params"] = luigi.freezing.FrozenOrderedDict(sorted(given.items()))
+        if places["start"] > places["stop"] or values["stop"] is None:
+            values["stop"] = _after_newest(first, values["start"] or _EPOCH)
+        elif places["stop"] > places["start"] and values["start"] and values["start"] >= values["stop"]:
+            raise UsageError(
+                f"--stop {values['stop']:%Y-%m} is not later than {values['start']:%Y-%m}, "
+                "the start of [RangeMonthly]; give --start too"
+            )
         return [(name, values[name]) for name, _ in params]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.start is None or self.stop is None:
-            raise UsageError("RangeMonthly needs --start and --stop (or [RangeMonthly] start and stop in luigi.cfg)")
+        if self.start is None:
+            raise UsageError("RangeMonthly needs --start (or [RangeMonthly] start in luigi.cfg)")
         try:
             today = dt.datetime.fromtimestamp(time.time() if self.now is None else self.now).date()
         except (ValueError, OverflowError, OSError):
@@ -221,6 +248,52 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
 
     def on_failure(self, exception: BaseException) -> str:
         return worker.explain(self.title, exception)
+
+
+def _positional(params: Any) -> list[tuple[str, Any]]:
+    return [(name, parameter) for name, parameter in params if parameter.positional]
+
+
+def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> tuple[Any, dict[str, Any]]:
+    """Task and of-params of a range for which ``dataset`` or ``datasets`` may be given; both are "" afterwards.
+
+    What comes from a stronger place (a flag before the environment before luigi.cfg) wins; what contradicts something
+    from the same place is refused.
+    """
+    of, given = values["of"], dict(values["of_params"])
+    names = [name for name in ("dataset", "datasets") if values[name]]
+    if len(names) == 2 and places["dataset"] == places["datasets"]:
+        raise UsageError("--dataset and --datasets: give one of them")
+    name = max(names, key=lambda name: places[name], default="")
+    text, values["dataset"], values["datasets"] = values.get(name, ""), "", ""
+    if not name:
+        return of, given
+    if name == "dataset" and "," in text:
+        raise UsageError(f"--dataset {text}: name one dataset, or give --datasets {text}")
+    text = ",".join(dataset_names(text))
+    task: type[JobTask] = MonthlyTrips if name == "dataset" else AllTrips
+    if name not in dict(of.get_params()):
+        if places[name] == places["of"]:
+            raise UsageError(f"--{name} goes with --of {task.task_family}; {of.task_family} has no {name}")
+        if places[name] < places["of"]:
+            return of, given
+        of = task
+        given = {known: value for known, value in given.items() if known in dict(of.get_params())}
+    if given.get(name, text) != text:
+        if places[name] == places["of_params"]:
+            raise UsageError(f"--{name} {text} and --of-params with {name} {given[name]}: give one of them")
+        if places[name] < places["of_params"]:
+            return of, given
+    return of, {**given, name: text}
+
+
+def _after_newest(first: Any, start: dt.date) -> dt.date:
+    """The month after the newest that can be there: after this month, or after the last that the publisher has."""
+    stop = planning.next_month(dt.date.today())
+    if isinstance(first, MonthTask):
+        last = first.job.publisher_object.months_offered(first.dataset)[1]
+        stop = min(stop, planning.next_month(last)) if last else stop
+    return max(stop, planning.next_month(start))
 
 
 class Refresh(_Warehouses, JobTask):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import enum
 import multiprocessing
 import os
 import re
@@ -27,6 +28,7 @@ import luigi.interface
 import luigi.retcodes
 import luigi.scheduler
 import luigi.worker
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from luigi.configuration.cfg_parser import InterpolationMissingEnvvarError
 from luigi.task_register import Register, TaskClassNotFoundException
@@ -232,13 +234,29 @@ def names() -> Iterator[tuple[str, str, luigi.Parameter]]:
             yield section.get_task_family(), name, parameter
     if "RangeMonthly" in Register.task_names():
         parameters = dict(Register.get_task_cls("RangeMonthly").get_params())
-        for name in ("of", "start", "stop"):
+        for name in ("of", "dataset", "datasets", "start", "stop"):
             yield "RangeMonthly", name, parameters[name]
 
 
 def variable(section: str, name: str) -> str:
     """The environment variable of a setting."""
     return f"{ENVIRONMENT_PREFIX}{section}_{name}".upper()
+
+
+class Place(enum.IntEnum):
+    """Where a value comes from; the stronger wins."""
+
+    DEFAULT, FILE, ENVIRONMENT, CALL = 0, 1, 2, 3
+
+
+def place_of(section: str, name: str) -> Place:
+    """Where the value of a setting or a parameter comes from, if it is not an argument of the call itself."""
+    flags = CmdlineParser.get_instance()
+    if flags is not None and getattr(flags.known_args, f"{section}_{name}", None):
+        return Place.CALL
+    if variable(section, name) in os.environ:
+        return Place.ENVIRONMENT
+    return Place.FILE if get_config().has_option(section, name) else Place.DEFAULT
 
 
 def apply_environment() -> None:
@@ -287,6 +305,8 @@ def restored() -> Iterator[None]:
                 config.set(section, name, value)
             elif config.has_option(section, name):
                 config.remove_option(section, name)
+
+
 _is_valid = False
 
 

@@ -95,6 +95,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         multiprocessing.set_start_method(method, force=True)
         if method == "forkserver":
             multiprocessing.set_forkserver_preload(process.modules_of_workers())
+        _check_required(self.known_args)
         task = get_task_obj(self)
         if isinstance(task, JobTask):
             task.check_offered()
@@ -149,7 +150,7 @@ def _with_short_errors(build: Any) -> Any:
 
         def error(message: str) -> NoReturn:
             unknown = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
-            flags = [flag for action in parser._actions for flag in action.option_strings]
+            flags = _flags_of(root_task)
             near = difflib.get_close_matches(unknown, flags, 1) if unknown not in flags else []
             exit_with(UsageError(message + (f"; did you mean {near[0]}?" if near else "")))
 
@@ -184,6 +185,25 @@ def _with_early_checks(exit_with_help: Any) -> Any:
             exit_with(error)
 
     return possibly_exit_with_help
+
+
+def _flags_of(root_task: str | None) -> list[str]:
+    """The flags that are worth a hint: those of the task itself, of the settings and of Luigi, not of other tasks."""
+    ours = {section.get_task_family() for section in settings.SECTIONS}
+    names = []
+    for family, is_without_section, name, _ in Register.get_all_params():
+        names += [name] if is_without_section or family == root_task else []
+        names += [f"{family}_{name}"] if family in ours else []
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
+def _check_required(given: Namespace) -> None:
+    """Refuse a task without a parameter that it needs, by the name of its flag."""
+    task = Register.get_task_cls(given.root_task)
+    for name, parameter in task.get_params():
+        if not getattr(given, name) and not parameter.has_task_value(task.get_task_family(), name):
+            about = f" ({parameter.description})" if parameter.description else ""
+            raise UsageError(f"--{name.replace('_', '-')} is missing: {given.root_task} needs it{about}")
 
 
 def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:

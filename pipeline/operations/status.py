@@ -35,7 +35,7 @@ def status(args: argparse.Namespace) -> int:
         for name in _names(args):
             first, last = job.publisher_object.months_offered(name)
             start = args.start or first
-            stop = args.stop or min(_next(last) if last else _next(today), _next(today))
+            stop = args.stop or min(planning.next_month(last or today), planning.next_month(today))
             months = [month for month in planning.months_between(start, stop) if first <= month <= (last or month)]
             plan.entries += planning.make(job, name, months, warehouses, ask=False).entries
     _show(plan, args.json)
@@ -44,7 +44,9 @@ def status(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Print what RangeMonthly would run and the reason for each month. Runs nothing."""
-    given = {name: value for name in ("start", "stop", "of_params") if (value := getattr(args, name))}
+    given = {
+        name: value for name in ("start", "stop", "of_params", "dataset", "datasets") if (value := getattr(args, name))
+    }
     if args.of:
         given["of"] = PLANNED[args.of]
     task = RangeMonthly(**given)
@@ -56,10 +58,6 @@ def plan(args: argparse.Namespace) -> int:
 
 def _names(args: argparse.Namespace) -> list[str]:
     return [args.dataset] if args.dataset else dataset_names(settings.range().datasets)
-
-
-def _next(month: dt.date) -> dt.date:
-    return (month.replace(day=1) + dt.timedelta(days=31)).replace(day=1)
 
 
 def _show(plan: Plan, as_json: bool) -> None:

@@ -97,6 +97,11 @@ def _postgresql_label(url: str) -> str:
 def _bigquery_label(url: str) -> str:
     match = _BIGQUERY.fullmatch(url.partition("://")[2])
     if match is None:
+        project, _, dataset = url.partition("://")[2].partition("?")[0].partition("/")
+        if dataset and not re.fullmatch(r"\w+/?", dataset, re.ASCII):
+            raise _bad("names a BigQuery dataset that cannot be: it has letters, digits and _ only", forms=False)
+        if dataset and project != project.lower():
+            raise _bad("names a Google Cloud project with capitals: an id has small letters, digits, -", forms=False)
         raise _bad("is not bigquery://project/dataset")
     return f"bigquery://{match['project']}/{match['dataset']}"
 

@@ -56,6 +56,27 @@ def test_value_in_luigi_cfg(project: Project, text: str, says: str) -> None:
         (("RangeMonthly", "--lake-url", "file:a%00"), "[lake] url"),
         (("RangeMonthly", "--of-params", '{"lake": 5}'), '"lake" is a text'),
         (("RangeMonthly", "--of-params", '{"dataset": ["green"]}'), '"dataset" is a text'),
+        (("RangeMonthly", "--dataset", "purple"), "purple"),
+        (("RangeMonthly", "--dataset", "yellow,green"), "give --datasets yellow,green"),
+        (("RangeMonthly", "--dataset", "green", "--datasets", "yellow"), "give one of them"),
+        (("RangeMonthly", "--dataset", "green", "--of", "AllTrips"), "--dataset goes with --of MonthlyTrips"),
+        (("RangeMonthly", "--datasets", "green", "--of", "MonthlyTrips"), "--datasets goes with --of AllTrips"),
+        (("RangeMonthly", "--dataset", "green", "--of-params", '{"dataset": "fhv"}'), "give one of them"),
+        (
+            ("RangeMonthly", "--of", "TaxiZones"),
+            "TaxiZones has no months; run it by itself: luigi",
+        ),
+        (("RangeMonthly", "--of", "Refresh"), "Refresh has no months"),
+        (("RangeMonthly", "--stop", "2020-06"), "is not later than 2021-01, the start of [RangeMonthly]; give --start"),
+        (("RangeMonthly", "--start", "2999-01"), "later than this month"),
+        (("MonthlyTrips", "--dataset", "green"), "--month is missing: MonthlyTrips needs it"),
+        (("TaxiZones", "--dataset", "green"), "unrecognized arguments: --dataset green"),
+        (("MonthlyTrips", "--mont", "2021-01"), "did you mean --month?"),
+        (("MonthlyTrips", "--month", "2021-01", "--warehouse-url", "bigquery://p-1/my-trips"), "letters, digits and _"),
+        (
+            ("MonthlyTrips", "--month", "2021-01", "--lake-url", "gs://My-Lake/x"),
+            "the name of a bucket has no capitals",
+        ),
     ],
 )
 def test_flags(project: Project, arguments: tuple[str, ...], says: str) -> None:
@@ -63,7 +84,8 @@ def test_flags(project: Project, arguments: tuple[str, ...], says: str) -> None:
     assert refused.returncode == 2, refused.stdout
     assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1
     assert says in refused.stdout
-    assert not list(project.folder.iterdir())
+    assert "did you mean" not in refused.stdout or "did you mean --month" in refused.stdout
+    assert not (project.folder / "lake").exists() and not (project.folder / "warehouse.duckdb").exists()
 
 
 @pytest.mark.parametrize(
