@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -17,3 +19,17 @@ class Check:
     detail: str
     remedy: str = ""
     is_warning: bool = False
+
+
+def cannot_be_made(folder: Path) -> OSError | None:
+    """Why a folder that does not exist cannot be made; None if it can. Nothing is left of the trial."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error
+    finally:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+    return None

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from . import datasets, publishers, settings, waiting
-from .errors import PipelineError, SyntheticData
+from .errors import PipelineError, SyntheticData, UsageError
 
 if TYPE_CHECKING:
     from .lake import Lake, Listing
@@ -249,3 +249,39 @@ def refuse_mixture(is_synthetic: bool, others: list[bool], where: str) -> None:
         if is_synthetic
         else f"{where} holds synthetic months; choose another, or set [publisher] allow_synthetic"
     )
+
+
+def refuse_upload(job: Job, dataset: str) -> None:
+    """Raise SyntheticData if a month of the job's publisher would lie in the lake beside months of another kind."""
+    now = look()
+    found = [
+        manifest.is_synthetic
+        for name in (dataset, "zones")
+        for manifest in (
+            now.manifests(job, name) if isinstance(now, Snapshot) else job.lake_object.manifests(name)
+        ).values()
+    ]
+    refuse_mixture(job.publisher_object.is_synthetic, found, f"lake {job.lake}")
+
+
+def refuse_load(is_synthetic: bool, warehouse: str) -> None:
+    """Raise SyntheticData if the warehouse takes published months only, or holds months of another kind."""
+    if is_synthetic and not settings.open_warehouse(warehouse).takes_synthetic:
+        refuse_mixture(True, [False], warehouse)
+    refuse_mixture(is_synthetic, [bool(row.is_synthetic) for row in look().ledger(warehouse).values()], warehouse)
+
+
+def check_kind(job: Job, dataset: str, month: Month, warehouses: list[str]) -> None:
+    """Raise UsageError if what is to be done for a month would be refused when it is uploaded or loaded."""
+    manifest = look().manifest(job, dataset, month)
+    try:
+        if manifest is None or lake_reason(job, dataset, month) is not None:
+            refuse_upload(job, dataset)
+            is_synthetic = job.publisher_object.is_synthetic
+        else:
+            is_synthetic = manifest.is_synthetic
+        for warehouse in warehouses:
+            if warehouse_reason(job, dataset, month, warehouse) is not None:
+                refuse_load(is_synthetic, warehouse)
+    except SyntheticData as error:
+        raise UsageError(str(error)) from None

@@ -106,6 +106,10 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
         not_yet, missing = _absent(snapshot, job, dataset, needed, ask)
         if ask and any(month not in {*not_yet, *missing} for month in needed):
             check_workspace(snapshot, job)
+        if ask:
+            for month in reasons:
+                if reasons[month] is not None and month not in not_yet and month not in missing:
+                    completeness.check_kind(job, dataset, month, warehouses)
     plan = Plan()
     for month, reason in reasons.items():
         if reason is None:
@@ -126,6 +130,8 @@ def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
         reason = completeness.reason(job, "zones", None, warehouses)
         if reason is None:
             return Plan([Entry("zones", None, COMPLETE)])
+        if ask:
+            completeness.check_kind(job, "zones", None, warehouses)
         if ask and completeness.lake_reason(job, "zones", None) is not None:
             if not _can_be_fetched(snapshot, job, "zones", [None]):
                 return Plan([Entry("zones", None, TO_DO, reason)])

@@ -20,7 +20,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import luigi
@@ -302,7 +302,8 @@ def restored() -> Iterator[None]:
         take_over(variables)
         for (section, name), value in values.items():
             if value is not None:
-                config.set(section, name, value)
+                with suppress(ValueError):  # a text with a single %, which was refused
+                    config.set(section, name, value)
             elif config.has_option(section, name):
                 config.remove_option(section, name)
 

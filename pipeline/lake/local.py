@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
-from ..checks import Check
+from ..checks import Check, cannot_be_made
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
 from ..waiting import Held, Wait, gave_up, lock_file
 from .staging import Staging
-from .store import Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
+from .store import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
 
 HIDDEN = ".store"
 
@@ -202,17 +202,26 @@ class LocalStore(Store):
                 raise self._explain(error, path) from error
             yield
 
+    def ensure(self) -> None:
+        try:
+            with self.staging("probe") as temporary:
+                temporary.touch()
+        except PipelineError as error:
+            if getattr(error.__cause__, "errno", None) in NO_ROOM:
+                raise
+            raise UsageError(str(error)) from None
+
     def check(self, create: bool = False) -> Iterable[Check]:
         if not os.path.exists(self.folder) and not create:
-            parent = next(folder for folder in self.folder.parents if os.path.exists(folder))
-            if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+            error = cannot_be_made(self.folder)
+            if error is None:
                 yield Check(self.url, True, "does not exist yet; it is made with the first file")
             else:
                 yield Check(
                     self.url,
                     False,
-                    f"does not exist, and {parent} may not be written to",
-                    f"give your user the right to write to {parent}, or choose another folder",
+                    f"does not exist and cannot be made: {error.strerror}",
+                    "give your user the right to make it, or choose another folder",
                 )
             return
         try:

@@ -161,9 +161,16 @@ class Store(abc.ABC):
         ``title`` is what people call the thing, if not by its address.
         """
 
+    def ensure(self) -> None:  # noqa: B027  a server has nothing to make
+        """Make the place if it is not there. Raises UsageError if it cannot be written to; asks no server."""
+
     @abc.abstractmethod
     def check(self, create: bool = False) -> Iterable[Check]:
         """Try what the pipeline will do here; with ``create`` make what is missing. Never raises."""
+
+
+#: What a disk says that is full.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explained(error: OSError, where: str) -> PipelineError:

@@ -23,7 +23,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 from .. import luigi_config, reach, settings
 from ..errors import PipelineError, UsageError
 from ..stages.base import JobTask
-from . import console, journal, logs, process, run
+from . import console, journal, logs, process, run, start
 from .rpc import Luigid
 from .run import MISTAKES, PLANNING_FAILED, STOPPED, USAGE, code_of
 from .worker import Worker
@@ -150,8 +150,11 @@ def _with_short_errors(build: Any) -> Any:
 
         def error(message: str) -> NoReturn:
             unknown = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
-            flags = _flags_of(root_task)
-            near = difflib.get_close_matches(unknown, flags, 1) if unknown not in flags else []
+            own, common = _flags_of(root_task)
+            near = difflib.get_close_matches(unknown, own, 1) or difflib.get_close_matches(
+                unknown, common, 1, settings.ALIKE
+            )
+            near = [] if unknown in own + common else near
             exit_with(UsageError(message + (f"; did you mean {near[0]}?" if near else "")))
 
         parser.error = error  # type: ignore[method-assign]
@@ -187,14 +190,15 @@ def _with_early_checks(exit_with_help: Any) -> Any:
     return possibly_exit_with_help
 
 
-def _flags_of(root_task: str | None) -> list[str]:
-    """The flags that are worth a hint: those of the task itself, of the settings and of Luigi, not of other tasks."""
+def _flags_of(root_task: str | None) -> tuple[list[str], list[str]]:
+    """The flags that are worth a hint: those of the task itself, and those of the settings and of Luigi."""
     ours = {section.get_task_family() for section in settings.SECTIONS}
-    names = []
+    own, common = [], []
     for family, is_without_section, name, _ in Register.get_all_params():
-        names += [name] if is_without_section or family == root_task else []
-        names += [f"{family}_{name}"] if family in ours else []
-    return [f"--{name.replace('_', '-')}" for name in names]
+        own += [name] if family == root_task else []
+        common += [name] if is_without_section else [f"{family}_{name}"] if family in ours else []
+    own, common = ([f"--{name.replace('_', '-')}" for name in names] for names in (own, common))
+    return own, common
 
 
 def _check_required(given: Namespace) -> None:
@@ -234,13 +238,16 @@ def _connect(self: Any, url: str) -> Luigid:
 def _with_first_question(create: Any) -> Any:
     """Ask the root task whether it is complete before Luigi does, which shows an error in the answer as a traceback.
 
-    If it is not, see that the publisher can be asked for what it needs.
+    If it is not, see that nothing of what it would do is refused in the end, and that the publisher can be asked.
     """
 
     def create_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
         for root in run.roots_of_command():
             with reach.planning():
-                if not root.complete() and isinstance(root, JobTask):
+                if root.complete():
+                    continue
+                start.check(root)
+                if isinstance(root, JobTask):
                     root.check_source()
         return create(self, *args, **kwargs)
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import luigi_config, planning, publishers, settings
+from .. import completeness, luigi_config, planning, publishers, settings
 from ..checks import Check
 from ..errors import MissingAtPublisher, PipelineError
 from ..reach import PATIENCE
-from . import logs, notify
+from . import logs, notify, status
 
 if TYPE_CHECKING:
     from ..lake import Store
@@ -123,6 +123,10 @@ class _Lake:
             checks.append(check)
             yield check
         self.works = all(check.ok or check.is_warning for check in checks)
+        if self.works:
+            with completeness.scheduling():
+                for name in settings.range().datasets.split(","):
+                    completeness.refuse_upload(status.current_job(), name)  # as a run does before its first task
 
     def location(self) -> str | None:
         return _open_store(settings.lake().url).location() if self.works else None
@@ -140,6 +144,8 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     for check in warehouse.check(create):
         works = works and (check.ok or check.is_warning)
         yield check
+    if works:
+        completeness.refuse_load(settings.open_publisher(settings.publisher_label()).is_synthetic, label)
     here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)
     if here and there:
         remedy = f"choose a bucket within {there}, or a dataset within {here}"

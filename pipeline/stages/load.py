@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from .. import datasets
-from ..completeness import look, refuse_mixture, warehouse_reason
+from ..completeness import refuse_load, warehouse_reason
 from ..errors import DamagedLakeFile, LakeTrouble, UsageError, WarehouseError
 from ..lake.lake import is_intact
 from ..operations import places
@@ -107,10 +107,7 @@ class Load(Stage):
         if manifest is None:  # forgotten, or being replaced by another run
             raise LakeTrouble(f"{lake.url} does not have the month any more; it is made again")
         warehouse = settings.open_warehouse(self.warehouse)
-        if manifest.is_synthetic and not warehouse.takes_synthetic:
-            refuse_mixture(True, [False], self.warehouse)
-        ledger = look().ledger(self.warehouse)
-        refuse_mixture(manifest.is_synthetic, [bool(row.is_synthetic) for row in ledger.values()], self.warehouse)
+        refuse_load(manifest.is_synthetic, self.warehouse)
         row = ledger_row(manifest, run_id())
         warehouse.on_job = progress.link
         note = rejects(manifest.rows_rejected)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import datasets
 from .._version import __version__
-from ..completeness import is_made_of, lake_reason, refuse_mixture
+from ..completeness import is_made_of, lake_reason, refuse_upload
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
 from ..lake.target import StoreTarget
@@ -56,11 +56,7 @@ class Upload(Stage):
         cleaned, written = scratch.need(ROWS), scratch.need(PARQUET)
         report = cleaned["report"]
         is_synthetic = self.job.publisher_object.is_synthetic
-        refuse_mixture(
-            is_synthetic,
-            [found.is_synthetic for name in (str(self.dataset), "zones") for found in lake.manifests(name).values()],
-            f"lake {self.lake}",
-        )
+        refuse_upload(self.job, self.dataset)
         with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
             with rejects.open("rb") as file:
                 rejects_sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -153,6 +153,9 @@ class Warehouse(abc.ABC):
         """Whether synthetic months may be loaded without an explicit setting. True for embedded warehouses only."""
         return False
 
+    def ensure(self) -> None:  # noqa: B027  a server has nothing to make
+        """Make the folder of a file if it is not there. Raises UsageError if that cannot be; asks no server."""
+
     @abc.abstractmethod
     def ledger(self) -> dict[Slice, LedgerRow]:
         """The newest ledger row of each slice, of any status. One query; {} where there is no warehouse yet."""

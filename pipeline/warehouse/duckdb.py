@@ -24,6 +24,7 @@ from pathlib import Path
 
 import duckdb
 
+from ..checks import cannot_be_made
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError
@@ -118,6 +119,7 @@ class DuckDB(Warehouse):
     ) -> LedgerRow:
         if dataset.is_monthly != (row.file_month is not None):
             raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
+        self.ensure()
         # The file first: a copy of a remote one may take minutes, in which nobody else should have to wait.
         with parquet.local() as path, self._transaction() as connection:
             self._set_up(connection, dataset)
@@ -126,9 +128,19 @@ class DuckDB(Warehouse):
         return stored
 
     def append(self, row: LedgerRow) -> LedgerRow:
+        self.ensure()
         with self._transaction() as connection:
             self._set_up(connection)
             return _append(connection, row)
+
+    def ensure(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except OSError as error:
+            why = f"{self.label}: {error.strerror}; make the folder {self.path.parent} writable, or correct the URL"
+            raise WarehouseError(why) from None
 
     def check(self, create: bool = False) -> Iterable[Check]:
         folder = self.path.parent
@@ -141,9 +153,14 @@ class DuckDB(Warehouse):
                 with self._open(read_only=False) as connection:
                     count = len(connection.execute("SELECT table_name FROM duckdb_tables()").fetchall())
                 yield Check(self.label, True, f"DuckDB {duckdb.__version__} can write it; {count} tables")
-            else:
+            elif folder.exists():
                 with tempfile.TemporaryFile(dir=folder):
                     yield Check(self.label, True, "not there yet; the first load makes it")
+            else:
+                if error := cannot_be_made(folder):
+                    raise error
+                yield Check(self.label, True, "not there yet; the first load makes it and its folder")
+                return
             free = shutil.disk_usage(folder).free
             yield Check(
                 f"{self.label} disk",

@@ -105,3 +105,82 @@ def test_settings_of_somebody_elses_program(project: Project, name: str, value: 
     assert last.startswith("pipeline.errors.UsageError: ") and says in last
     assert refused.stdout.count("Traceback") == 1 and "Error when parsing" not in refused.stdout
     assert {entry.name for entry in project.folder.iterdir()} == {"build.py"}
+
+
+#: What a run would refuse in the end, by settings; the doctor says the same.
+REFUSED = [
+    ({"PIPELINE_WORKSPACE_URL": "file:/proc/nope"}, "/proc/nope"),
+    ({"PIPELINE_LAKE_URL": "file:/proc/nope"}, "/proc/nope"),
+    ({"PIPELINE_LAKE_URL": "file:taken/lake"}, "taken"),
+    ({"PIPELINE_WAREHOUSE_URL": "duckdb:////proc/nope/w.duckdb"}, "/proc/nope"),
+    ({"PIPELINE_WAREHOUSE_URL": "duckdb:///taken/w.duckdb"}, "taken"),
+]
+
+
+@pytest.mark.parametrize(("environment", "says"), REFUSED)
+def test_place_that_cannot_be_made(project: Project, environment: dict[str, str], says: str) -> None:
+    (project.folder / "taken").write_text("a file where a folder should be")
+    project.environment |= environment
+    for task in (("MonthlyTrips", "--month", "2021-01"), ("RangeMonthly", "--stop", "2021-02")):
+        refused = project.luigi(*task)
+        assert refused.returncode == 2, refused.stdout
+        assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1 and says in refused.stdout
+    told = project.pipeline("doctor")
+    assert told.returncode != 0
+    assert any(line.startswith("FAIL") and says in line for line in told.stdout.splitlines()), told.stdout
+    assert not list(project.folder.glob("workspace/scratch/*"))
+
+
+def test_folder_that_can_be_made_is_made(project: Project) -> None:
+    project.environment |= {
+        "PIPELINE_WAREHOUSE_URL": "duckdb:///new/place/w.duckdb",
+        "PIPELINE_LAKE_URL": "file:another/lake",
+    }
+    told = project.pipeline("doctor")
+    assert told.returncode == 0, told.stdout
+    project.pipeline("status", "--start", "2021-01", "--stop", "2021-02")
+    assert not (project.folder / "new").exists() and not (project.folder / "another").exists()
+    done = project.luigi("MonthlyTrips", "--month", "2021-01")
+    assert done.returncode == 0, done.stdout
+    assert project.query("SELECT count(*) FROM etl_current", "new/place/w.duckdb")
+
+
+MONTH = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
+RANGE = ("RangeMonthly", "--dataset", "green", "--start", "2020-01", "--stop", "2020-03")
+
+
+def test_synthetic_months_are_refused_where_published_ones_are(folder_project: Project) -> None:
+    done = folder_project.luigi(*MONTH)
+    assert done.returncode == 0, done.stdout
+    sample = {"PIPELINE_PUBLISHER_NAME": "sample", "PIPELINE_PUBLISHER_URL": "sample:?rows=50&seed=1"}
+    published = dict(folder_project.environment)
+    for changes in ({"PIPELINE_WAREHOUSE_URL": "duckdb:///other.duckdb"}, {"PIPELINE_LAKE_URL": "file:other"}):
+        folder_project.environment = {**published, **sample, **changes}
+        for task in (MONTH, RANGE, ("TaxiZones",), ("AllTrips", "--month", "2020-01")):
+            refused = folder_project.luigi(*task)
+            assert refused.returncode == 2, refused.stdout
+            assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1
+            assert "published months only" in refused.stdout and "allow_synthetic" in refused.stdout
+        told = folder_project.pipeline("doctor")
+        assert told.returncode == 1 and "published months only" in told.stdout, told.stdout
+    assert not list(folder_project.folder.glob("workspace/scratch/*"))
+    folder_project.environment = published
+    again = folder_project.luigi(*MONTH)
+    assert again.returncode == 0 and "Nothing to do" in again.stdout
+
+
+def test_published_months_are_refused_where_synthetic_ones_are(folder_project: Project) -> None:
+    published = dict(folder_project.environment)
+    folder_project.environment |= {
+        "PIPELINE_PUBLISHER_NAME": "sample",
+        "PIPELINE_PUBLISHER_URL": "sample:?rows=50&seed=1",
+    }
+    done = folder_project.luigi(*MONTH)
+    assert done.returncode == 0, done.stdout
+    folder_project.environment = published
+    for task in (MONTH, RANGE):
+        refused = folder_project.luigi(*task)
+        assert refused.returncode == 2 and "holds synthetic months" in refused.stdout, refused.stdout
+    assert "holds synthetic months" in folder_project.pipeline("doctor").stdout
+    folder_project.environment["PIPELINE_PUBLISHER_ALLOW_SYNTHETIC"] = "true"
+    assert folder_project.luigi(*MONTH).returncode == 0

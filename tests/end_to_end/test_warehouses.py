@@ -152,8 +152,11 @@ def test_synthetic_months_are_refused_by_servers(warehouses: Warehouses) -> None
         "PIPELINE_PUBLISHER_URL": "sample:?rows=100&seed=1",
     }
     refused = project.luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
-    assert refused.returncode == 30
-    assert refused.stdout.count("allow_synthetic") >= 2 and "Traceback" not in refused.stdout
+    assert refused.returncode == 2
+    assert refused.stdout.count("allow_synthetic") == 1 and refused.stdout.count("\n") == 1
+    assert not list(project.folder.glob("workspace/scratch/*")), "before any work"
+    told = project.pipeline("doctor").stdout.splitlines()
+    assert sum(line.startswith("FAIL  warehouse") and "published months only" in line for line in told) == 2, told
     allowed = project.luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-01", "--publisher-allow-synthetic")
     assert allowed.returncode == 0, allowed.stdout
     assert {

@@ -538,12 +538,21 @@ def test_a_corrupt_database_is_one_line(warehouse: DuckDB) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
-    warehouse = DuckDB(f"duckdb:///{tmp_path}/typo/w.duckdb")
-    assert warehouse.ledger() == {}
-    with pytest.raises(WarehouseError, match=f"no folder {tmp_path}/typo"):
-        warehouse.append(ledger_row("toy", APRIL, 1))
+def test_a_missing_folder_is_made_by_who_writes_and_not_by_who_asks(tmp_path: Path) -> None:
+    warehouse = DuckDB(f"duckdb:///{tmp_path}/brand/new/w.duckdb")
+    assert warehouse.ledger() == {} and warehouse.history() == []
+    assert all(check.ok for check in warehouse.check())
     assert list(tmp_path.iterdir()) == []
+    warehouse.append(ledger_row("toy", APRIL, 1))
+    assert len(warehouse.ledger()) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    warehouse = DuckDB(f"duckdb:///{tmp_path}/file/w.duckdb")
+    with pytest.raises(WarehouseError, match=f"{tmp_path}/file writable, or correct the URL"):
+        warehouse.append(ledger_row("toy", APRIL, 1))
+    assert not all(check.ok for check in warehouse.check())
 
 
 def test_ctrl_c_while_a_statement_runs_is_no_failure_of_the_warehouse(warehouse: DuckDB) -> None:

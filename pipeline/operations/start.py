@@ -1,0 +1,53 @@
+"""What a run would refuse in the end is refused before its first task: mistakes in settings, with exit code 2.
+
+The stages check the same when their turn comes, because another run may have changed lake and warehouse meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import completeness, planning, settings
+from ..errors import UsageError, WarehouseError
+from ..lake import open_store
+from ..ranges import MonthlyTrips, RangeMonthly, TaxiZones
+from ..stages.base import JobTask
+from ..stages.load import Load
+from ..stages.upload import Upload
+
+#: Tasks that write into the lake, by themselves or by what they need.
+_INTO_LAKE = (Upload, Load, MonthlyTrips, TaxiZones)
+
+
+def check(root: Any) -> None:
+    """Raise UsageError if the places that a root task writes to cannot be written, or do not take its months.
+
+    The task is one of ours and not complete. Ranges ask about their months when they are planned.
+    """
+    plan = getattr(root, "plan", None)
+    if plan is not None and not plan.months(planning.TO_DO):
+        return
+    task = root._first if isinstance(root, RangeMonthly) else root
+    if not isinstance(task, JobTask):
+        return
+    _ensure("workspace", task.workspace)
+    if plan is not None or isinstance(task, _INTO_LAKE):
+        _ensure("lake", task.lake)
+    warehouses = [label for label in str(getattr(task, "warehouse", "")).split(",") if label]
+    for label in warehouses:
+        try:
+            settings.open_warehouse(label).ensure()
+        except WarehouseError as error:
+            raise UsageError(f"[warehouse] url: {error}") from None
+    with completeness.scheduling():
+        if isinstance(task, TaxiZones):
+            completeness.check_kind(planning.zones_job(task.job), "zones", None, warehouses)
+        elif plan is None and isinstance(task, Upload | Load | MonthlyTrips):
+            completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+
+
+def _ensure(section: str, url: str) -> None:
+    try:
+        open_store(url).ensure()
+    except UsageError as error:
+        raise UsageError(f"[{section}] url: {error}") from None
