@@ -12,12 +12,16 @@ from typing import NoReturn
 
 from . import reach, settings
 from .operations import console, logs, process
-from .operations.command_line import MISTAKES, STOPPED, code_of, exit_with
+from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with
 
 Verb = Callable[[argparse.Namespace], int]
 
 #: Verbs that somebody waits for: a server that does not answer is given up within seconds.
 WAITED_FOR = {"status", "plan", "verify", "doctor", "forget", "runs", "queue"}
+
+
+#: The end of the help of each verb.
+SETTINGS = "Any setting of luigi.cfg can be given too, as --section-name VALUE, such as --lake-url file:lake."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,20 +34,18 @@ def parser() -> argparse.ArgumentParser:
     from .operations import agent, arguments, doctor, forget, refresh, runs, status, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="verb", parser_class=_Parser)
+    verbs = top.add_subparsers(dest="verb", metavar="verb", parser_class=_Parser)
 
     def verb(name: str, work: Verb, help: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=help, description=help)
+        added = verbs.add_parser(name, help=help, description=help, epilog=SETTINGS)
         added.set_defaults(work=reach.somebody_waits()(work) if name in WAITED_FOR else work, validate=True)
-        group = added.add_argument_group("settings (as in luigi.cfg)")
-        for section, setting, parameter in settings.names():
+        for section, setting, _ in settings.names():
             if section != "RangeMonthly":
-                group.add_argument(
+                added.add_argument(
                     f"--{section}-{setting}".replace("_", "-"),
                     dest=settings.variable(section, setting),
                     default=argparse.SUPPRESS,
-                    metavar="VALUE",
-                    help=(parameter.description or "").replace("%", "%%"),
+                    help=argparse.SUPPRESS,  # all of them in one line: SETTINGS
                 )
         return added
 
@@ -163,7 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     process.open_standard_streams()
     try:
-        args = parser().parse_args(arguments)
+        top = parser()
+        args = top.parse_args(arguments)
+        if args.verb is None:
+            top.print_help(sys.stderr)
+            return USAGE
         flags = {settings.variable(section, name) for section, name, _ in settings.names()}
         os.environ.update({name: value for name, value in vars(args).items() if name in flags})
         settings.apply_environment()

@@ -87,3 +87,14 @@ def remedy(variable: str) -> str:
     if os.environ.get(variable):
         return f"see that the server that {variable} names is running, or unset that variable"
     return "see that this machine reaches it, or try again later"
+
+
+#: What opening a key file raises where Google's library finds something else than a file that it can read.
+NO_KEY_FILE = (IsADirectoryError, NotADirectoryError, PermissionError, FileNotFoundError)
+
+
+def unusable_key_file(error: OSError) -> str:
+    """What is wrong with the file that GOOGLE_APPLICATION_CREDENTIALS names, in one line with the remedy."""
+    path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or error.filename
+    why = "is a folder, not a key file" if os.path.isdir(str(path)) else f"cannot be read: {error.strerror}"
+    return f"environment variable GOOGLE_APPLICATION_CREDENTIALS: {path} {why}; name a service account's key file"

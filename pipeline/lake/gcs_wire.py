@@ -56,7 +56,10 @@ def client_of(process: int, emulator: str | None, project: str | None) -> storag
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": emulator},
         )
-    return storage.Client(project=project)
+    try:
+        return storage.Client(project=project)
+    except reach.NO_KEY_FILE as error:
+        raise LakeError(reach.unusable_key_file(error)) from None
 
 
 def patient(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

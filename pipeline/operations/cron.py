@@ -69,7 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOURS",
         help="longest wait for another task's run; default 12",
     )
-    parser.add_argument("task", nargs=argparse.REMAINDER, help="or a task as luigi takes it, with its flags: Refresh")
+    parser.add_argument(
+        "task",
+        nargs=argparse.REMAINDER,
+        metavar="TASK ...",
+        help="instead of --last: a task of luigi's with its flags, such as Refresh --since 2024-01",
+    )
 
 
 def cron(args: argparse.Namespace) -> int:

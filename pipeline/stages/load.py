@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from .. import datasets
-from ..completeness import refuse_load, warehouse_reason
+from ..completeness import look, refuse_load, warehouse_reason
 from ..errors import DamagedLakeFile, LakeTrouble, UsageError, WarehouseError
 from ..lake.lake import is_intact
 from ..operations import places

@@ -635,7 +635,10 @@ class BigQuery(Warehouse):
                     self.project, credentials=AnonymousCredentials(), client_options={"api_endpoint": emulator}
                 )
             else:
-                client = bigquery.Client(self.project)
+                try:
+                    client = bigquery.Client(self.project)
+                except reach.NO_KEY_FILE as error:
+                    raise WarehouseError(reach.unusable_key_file(error)) from None
             self._client = os.getpid(), client
         return self._client[1]
 

@@ -184,3 +184,23 @@ def test_published_months_are_refused_where_synthetic_ones_are(folder_project: P
     assert "holds synthetic months" in folder_project.pipeline("doctor").stdout
     folder_project.environment["PIPELINE_PUBLISHER_ALLOW_SYNTHETIC"] = "true"
     assert folder_project.luigi(*MONTH).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PIPELINE_LAKE_URL": "gs://my-lake/nyc"},
+        {"PIPELINE_WAREHOUSE_URL": "bigquery://my-project/trips"},
+    ],
+)
+def test_credentials_are_a_folder(project: Project, environment: dict[str, str]) -> None:
+    """Docker makes one where the file to mount is not there."""
+    key = project.folder / "key.json"
+    key.mkdir()
+    project.environment |= {**environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
+    failed = project.luigi("MonthlyTrips", "--month", "2021-01")
+    assert failed.returncode == 35, failed.stdout
+    assert failed.stdout.count("\n") == 1 and f"{key} is a folder, not a key file" in failed.stdout
+    told = project.pipeline("doctor")
+    assert told.returncode == 1 and f"{key} is a folder, not a key file" in told.stdout
+    assert "Traceback" not in told.stdout
