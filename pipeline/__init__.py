@@ -40,8 +40,8 @@ settings.apply_environment()
 command_line.install()
 
 
-def read(dataset: str, month: str) -> pandas.DataFrame:
-    """The month (``YYYY-MM``) of a dataset from the configured lake, for notebooks.
+def read(dataset: str, month: str | None = None) -> pandas.DataFrame:
+    """The month (``YYYY-MM``) of a dataset from the configured lake, or the table ``zones``, for notebooks.
 
     Whole numbers stay whole where values are missing (nullable dtypes); texts are strings, times ``datetime64[us]``.
     Raises ``FileNotFoundError`` if the lake has no complete month of that name.

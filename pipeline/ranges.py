@@ -19,7 +19,8 @@ from luigi.task_register import Register
 
 from . import completeness, datasets, planning, publishers, settings
 from .errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
-from .lake import open_store
+from .lake import layout, open_store
+from .lake.target import StoreTarget
 from .operations import journal, progress, worker
 from .planning import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from .stages import parameters
@@ -51,6 +52,10 @@ class MonthlyTrips(_Warehouses, MonthTask):
     def requires(self) -> list[luigi.Task]:
         return [self.sibling(Upload), *(self.sibling(Load, warehouse=label) for label in self.warehouses)]
 
+    def output(self) -> StoreTarget:
+        """The Parquet file in the lake, for tasks that require this one. It is not asked whether the month is done."""
+        return StoreTarget(self.job.lake_object.store, layout.data(self.dataset, self.month))
+
     def complete(self) -> bool:
         return completeness.reason(self.job, self.dataset, self.month, self.warehouses) is None
 
@@ -73,6 +78,10 @@ class TaxiZones(_Warehouses, JobTask):
 
     def requires(self) -> MonthlyTrips:
         return self.sibling(MonthlyTrips, dataset="zones", month=None, rules=NO_RULES, warehouse=self.warehouse)
+
+    def output(self) -> StoreTarget:
+        """The Parquet file in the lake, as that of a month."""
+        return StoreTarget(self.job.lake_object.store, layout.data("zones", None))
 
     def complete(self) -> bool:
         return completeness.reason(planning.zones_job(self.job), "zones", None, self.warehouses) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import luigi
@@ -16,6 +18,15 @@ class StoreTarget(luigi.Target):
     def __init__(self, store: Store, path: str) -> None:
         self.store = store
         self.path = path
+
+    @property
+    def uri(self) -> str:
+        """``file:`` or ``gs://``; percent-encoded."""
+        return self.store.uri(self.path)
+
+    def local(self) -> AbstractContextManager[Path]:
+        """The path of the file on this machine, within the context; a remote one is fetched for it."""
+        return self.store.local(self.path)
 
     def exists(self) -> bool:
         return self.store.stat(self.path) is not None

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -366,6 +367,8 @@ def test_zone_table_alone(project: Project) -> None:
     assert project.luigi("TaxiZones").returncode == 0
     assert project.query("SELECT count(*) FROM taxi_zones") == [(265,)]
     assert "Nothing to do" in project.luigi("TaxiZones").stdout
+    reads = "import pipeline; print(len(pipeline.read('zones')))"
+    assert project.run(sys.executable, "-c", reads).stdout == "265\n"
 
 
 def test_synthetic_months_are_kept_apart_from_published_ones(folder_project: Project) -> None:

@@ -39,8 +39,8 @@ class Report(luigi.Task):
     def output(self):
         return luigi.LocalTarget("report.txt")
     def run(self):
-        with self.output().open("w") as file:
-            file.write("done")
+        with self.input().local() as parquet, self.output().open("w") as file:
+            file.write(str(parquet))
 """
 
 BUILD = """
@@ -221,6 +221,9 @@ def test_same_outcomes_in_every_way(
     assert "green     2020-01" in good.stdout and "loaded" in good.stdout
     assert "Unfulfilled" not in good.stdout and "DEBUG" not in good.stdout and "Warning" not in good.stdout
     assert loaded(tmp_path) == expected
+    if name == "their task":
+        parquet = tmp_path / "lake" / "data" / "green" / "green_tripdata_2020-01.parquet"
+        assert (way.cwd / "report.txt").read_text() == str(parquet) and parquet.exists()
     left = {entry.name for entry in way.cwd.iterdir()} - {"luigi.cfg", "theirs.py", "report.txt", "__pycache__"}
     assert way.cwd == CHECKOUT or not left, "nothing is written where the command is started"
 
