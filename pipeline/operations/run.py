@@ -176,7 +176,8 @@ class Run:
             self._bars.stop()
             outcome = outcomes.of(journal.events()[0])
             # What ended the run is said where the error is caught.
-            console.show(outcome, self.roots, is_told=error is not None)
+            if not isinstance(error, UsageError):  # of a run that was refused there is no more to say
+                console.show(outcome, self.roots, is_told=error is not None)
             if self._is_first:
                 if not isinstance(error, KeyboardInterrupt):  # somebody at the keyboard knows
                     notify.tell(outcome)
