@@ -190,7 +190,8 @@ class Worker(luigi.worker.Worker):
     def add(self, task: luigi.Task, *args: Any, **kwargs: Any) -> bool:
         """As Luigi has it while a run is planned; later for a task that must be done again."""
         if self._has_begun:
-            self._given_up.discard(task.task_id)  # who marked it as done has looked after it
+            if task.task_id in self._given_up and self._counts_as_done(task.task_id):
+                self._given_up.discard(task.task_id)  # somebody marked it as done, and so has looked after it
             self._announce([task])
             return self.add_succeeded
         could_add_others = self.add_succeeded
@@ -343,6 +344,9 @@ class Worker(luigi.worker.Worker):
             if task_id in self._scheduled_tasks and task.get("re_enable_able"):
                 self._scheduler.re_enable_task(task_id=task_id)
                 self._scheduler.forgive_failures(task_id=task_id)
+
+    def _counts_as_done(self, task_id: str) -> bool:
+        return task_id in self._scheduler.task_search(task_str=task_id).get(DONE, {})
 
     def _known(self) -> dict[str, dict[str, Any]]:
         """What the scheduler knows of this run's tasks."""

@@ -127,6 +127,28 @@ def test_terminal_error_is_not_repeated_but_the_next_call_tries_again() -> None:
     assert (Fails.runs, Fails.done) == (2, True)
 
 
+class Asks(luigi.Task):
+    """Finds out while it runs that it needs the task that fails."""
+
+    number = luigi.IntParameter()
+
+    def complete(self) -> bool:
+        return False
+
+    def run(self) -> Any:
+        yield Fails("a")
+
+
+def test_terminal_error_is_not_repeated_for_each_task_that_asks_for_it() -> None:
+    Fails.errors = [WrongFormat("a page")] * 3
+    worker = make_worker(make_scheduler())
+    with worker:
+        for number in range(3):
+            worker.add(Asks(number))
+        finish(worker)
+    assert Fails.runs == 1
+
+
 def test_error_that_may_pass_is_repeated() -> None:
     Fails.errors = [Throttled("too many"), Throttled("too many")]
     run(make_scheduler())
