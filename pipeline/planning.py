@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import completeness, figures, publishers, reach, settings, waiting
 from .completeness import Job, Snapshot
-from .errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable
+from .errors import MissingAtPublisher, NoAnswer, PipelineError, Throttled, TransientError, Unreachable
 
 if TYPE_CHECKING:
     from .lake.manifest import Manifest
@@ -306,21 +307,26 @@ def observe(
 ) -> dict[dt.date | None, PipelineError]:
     """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month.
 
-    After the first month that took all tries in vain, the others get one try each. Raises ``Unreachable`` if the
-    publisher does not answer at all.
+    After the first month that took all tries in vain, the others get one try each, and after one without an answer
+    they are asked for as long as a plan waits. Raises ``Unreachable`` if the publisher does not answer at all.
     """
     if not months:
         return {}
     check_publisher(snapshot, job)
     failed: dict[dt.date | None, PipelineError] = {}
     patience = settings.retry_policy()
+    silence: NoAnswer | None = None
+    give_up = time.monotonic() + reach.for_server(reach.RUN_PATIENCE)
 
     def one(month: dt.date | None) -> publishers.Version | None:
-        nonlocal patience
+        nonlocal patience, silence
         try:
+            if silence is not None and time.monotonic() > give_up:
+                raise silence
             return publishers.look(job.publisher_object, dataset, month, policy=patience)
         except PipelineError as error:
             failed[month] = error
+            silence = error if isinstance(error, NoAnswer) else silence
             if isinstance(error, TransientError):
                 patience = replace(patience, attempts=1)
             return None

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import planning, reach
-from pipeline.completeness import Job
-from pipeline.errors import LakeTrouble, WarehouseTrouble
+from pipeline import planning, publishers, reach
+from pipeline.completeness import Job, Snapshot
+from pipeline.errors import LakeTrouble, NoAnswer, WarehouseTrouble
+from pipeline.publishers import Policy
 
 JANUARY = dt.date(2020, 1, 1)
 
@@ -50,6 +51,24 @@ def test_warehouse(address: str, label: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://{address}")
     with pytest.raises(WarehouseTrouble, match=r"no answer|refused|timeout expired"):
         planning.make(job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
+
+
+def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def look(publisher: object, dataset: str, month: dt.date, policy: Policy) -> None:
+        asked.append(month)
+        raise NoAnswer("silent")
+
+    monkeypatch.setattr(publishers, "look", look)
+    monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
+    monkeypatch.setattr(reach, "RUN_PATIENCE", -1.0)
+    monkeypatch.setattr(planning, "CONCURRENT", 1)
+    months = list(planning.months_between(JANUARY, dt.date(2024, 1, 1)))
+    failed = planning.observe(Snapshot(), job(tmp_path, publisher="dtc"), "green", months)
+    assert asked == months[:1] and list(failed) == months
 
 
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

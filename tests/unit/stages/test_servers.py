@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import reach
+from pipeline import reach, settings
 from pipeline.errors import (
     ConflictError,
     LakeTrouble,
@@ -98,6 +98,20 @@ def test_trouble_with_one_thing_is_not_the_servers(line: Line) -> None:
 def test_errors_that_tell_nothing_of_the_server(line: Line, error: TransientError) -> None:
     Server("x", (LakeTrouble, WarehouseTrouble), line).blame(error)
     assert line.asked == []
+
+
+def test_buckets_and_warehouses_are_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        def ledger(self) -> None:
+            raise WarehouseTrouble("the server is gone")
+
+    monkeypatch.setattr(reach, "RUN_PATIENCE", 0.1)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    monkeypatch.setattr(settings, "open_warehouse", lambda label: Dead())
+    with pytest.raises(Unreachable, match=r"no answer from http://127.0.0.1:9"):
+        servers.of_store("gs://some-bucket/lake").blame(LakeTrouble("x"))
+    with pytest.raises(Unreachable, match="the server is gone"):
+        servers.of_warehouse("bigquery://project/dataset").blame(WarehouseTrouble("x"))
 
 
 def test_what_an_earlier_run_of_the_same_id_found_does_not_count(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
