@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,3 +145,47 @@ def test_a_month_that_pandas_saved_again(tmp_path: Path) -> None:
     for path in (resaved, *damaged("pandas_resaved")):
         result = clean_file(path)
         assert result.report.rows_written == pq.read_metadata(path).num_rows and result.reasons == [], path
+
+
+def as_csv(trips: pd.DataFrame, **options: Any) -> bytes:
+    return trips.to_csv(**options).encode("utf-8-sig")
+
+
+def as_parquet(trips: pd.DataFrame, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    trips.to_parquet(sink, **options)
+    return sink.getvalue()
+
+
+def with_booleans(trips: pd.DataFrame) -> pd.DataFrame:
+    return trips.assign(store_and_fwd_flag=trips["store_and_fwd_flag"].map({"Y": True, "N": False}))
+
+
+REWRITTEN: dict[str, tuple[str, Callable[[pd.DataFrame], bytes]]] = {
+    "an index": ("csv", as_csv),
+    "an index, saved twice": ("csv", lambda trips: as_csv(trips.reset_index().rename(columns={"index": "Unnamed: 0"}))),
+    "NA and CR CR LF": ("csv", lambda trips: as_csv(trips, na_rep="NA", index=False, lineterminator="\r\r\n")),
+    "nan, quotes and CR": (
+        "csv",
+        lambda trips: as_csv(trips, na_rep="nan", quoting=csv.QUOTE_ALL, lineterminator="\r"),
+    ),
+    "American times": ("csv", lambda trips: as_csv(trips, index=False, date_format="%m/%d/%Y %H:%M:%S")),
+    "booleans": ("csv", lambda trips: as_csv(with_booleans(trips), index=False)),
+    "nullable booleans": ("parquet", lambda trips: as_parquet(with_booleans(trips).convert_dtypes())),
+    "three indexes": ("parquet", lambda trips: as_parquet(trips.reset_index().reset_index(), index=True)),
+    "milliseconds": ("parquet", lambda trips: as_parquet(trips, coerce_timestamps="ms")),
+    "INT96": ("parquet", lambda trips: as_parquet(trips, use_deprecated_int96_timestamps=True)),
+    "categories": ("parquet", lambda trips: as_parquet(trips.astype({"store_and_fwd_flag": "category"}))),
+    "texts": ("parquet", lambda trips: as_parquet(trips.astype(str))),
+}
+
+
+@pytest.mark.parametrize("tool", REWRITTEN)
+def test_a_published_file_that_a_tool_saved_again_has_the_same_rows(tool: str) -> None:
+    rows = pq.read_table(path_of("tlc", "2020-04")).slice(20_000, 5_000)
+    format, save = REWRITTEN[tool]
+    again = run(save(rows.to_pandas()), "green", format)
+    published = io.BytesIO()
+    pq.write_table(rows, published)
+    assert again.rows.equals(run(published.getvalue(), "green", "parquet").rows)
+    assert again.reasons == [] and again.report.unknown_columns == {}
