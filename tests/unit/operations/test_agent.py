@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import settings
-from pipeline.operations.agent import Agent
+from pipeline.operations.agent import Agent, code_version
 from pipeline.operations.queue import CANCELLED, DONE, RUNNING, Entry, Queue, Submission, now
 
 NAME = "a-run"
@@ -77,3 +79,12 @@ def test_run_that_was_ended_but_not_moved_is_moved(queue: Queue) -> None:
     assert agent._claim_one(ended) is None
     assert [one.submission.state for one in queue.ended()] == [DONE] and not queue.open()
     assert queue.cancel(NAME, "you@there") is None
+
+
+def test_version_of_the_code_is_known_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_installation(*args: object) -> None:
+        raise importlib.metadata.PackageNotFoundError("nyc-trips-pipeline")
+
+    monkeypatch.setattr(importlib.metadata, "version", no_installation)
+    monkeypatch.setattr(importlib.metadata.Distribution, "from_name", no_installation)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{12}", code_version.__wrapped__())
