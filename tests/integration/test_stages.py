@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import sample
-from pipeline.errors import DamagedScratch, LakeError, LakeTrouble
+from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, UnreadableFile, WarehouseBusy
 from pipeline.lake.lake import digest_of
 from pipeline.operations.progress import StageProgress
+from pipeline.operations.worker import NOT_AGAIN
 from pipeline.stages.base import Stage
 from pipeline.stages.clean import ROWS, Clean, ipc_file
 from pipeline.stages.download import RAW
@@ -26,6 +27,10 @@ from pipeline.stages.load import Load
 from pipeline.stages.scratch import Scratch
 from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import PARQUET, WriteParquet
+
+from ..servers.gcs import gcs_bucket, gcs_server
+
+__all__ = ["gcs_bucket", "gcs_server"]
 
 
 @pytest.fixture
@@ -83,6 +88,42 @@ def test_what_a_power_cut_left_of_the_scratch_counts_for_nothing(upload: Upload,
     with upload.scratch.store.local(upload.scratch.path(name)) as file:
         file.write_bytes(left)
     assert upload.scratch.record(RAW) is None
+
+
+@pytest.mark.parametrize("is_bucket", [False, True], ids=["folder", "bucket"])
+def test_what_was_made_of_a_damaged_file_is_not_kept(
+    upload: Upload, tmp_path: Path, is_bucket: bool, gcs_bucket: str
+) -> None:
+    task = upload.sibling(Clean, workspace=f"gs://{gcs_bucket}/workspace") if is_bucket else upload.sibling(Clean)
+    (tmp_path / RAW).write_bytes(b"PAR1" + b"x" * 100 + b"PAR1")
+    about = {"url": "https://example.org/a.parquet", "sha256": digest_of(tmp_path / RAW, RAW).sha256, "version": {}}
+    about |= {"length": 108, "format": "parquet", "fetched_at": "2021-01-01T00:00:00+00:00"}
+    task.scratch.keep(tmp_path / RAW, RAW, about)
+    assert task.requires().complete()
+    with pytest.raises(UnreadableFile):
+        task.run()
+    assert not task.scratch.store.list(task.scratch.prefix)
+    assert not task.requires().complete(), "the next run fetches it anew"
+
+
+@pytest.mark.parametrize(("failures", "is_for_good"), [(1, False), (2, False), (3, True)])
+def test_a_lock_that_is_never_free_ends_the_load_of_this_run(
+    upload: Upload, tmp_path: Path, failures: int, is_for_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_RUN_ID", "run")
+    monkeypatch.setenv("PIPELINE_WORKSPACE_URL", f"file:{tmp_path}/workspace")
+
+    def held(load: Load) -> bool:
+        raise WarehouseBusy("held")
+
+    monkeypatch.setattr(Load, "complete", held)
+    load = upload.sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
+    explained = []
+    for _ in range(failures):
+        with pytest.raises(WarehouseBusy) as caught:
+            load.run()
+        explained.append(load.on_failure(caught.value))
+    assert [text.endswith(NOT_AGAIN) for text in explained] == [False] * (failures - 1) + [is_for_good]
 
 
 # -- what the disk refuses -------------------------------------------------------------------------
