@@ -46,6 +46,9 @@ ELLIPSIS = "…"
 #: Addresses without user, password and query, of kinds that have no secret in their path.
 _HARMLESS = re.compile(r"(?:https?|file|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)://[^@?#]*")
 
+#: Flags, also of somebody else's programs, whose values may be secrets whatever they look like.
+_SECRET = re.compile(r"--notify-urls|pass(word|wd|phrase)|secret|token|credential|api.?key", re.IGNORECASE)
+
 #: Days for which journals are kept.
 KEEP = 90
 
@@ -192,9 +195,9 @@ def without_addresses(command: Sequence[str]) -> list[str]:
     found: list[str] = []
     for word in command:
         flag, is_flag, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        named = flag or (found[-1] if found else "")
-        is_secret = named == "--notify-urls" or ("://" in value and not _HARMLESS.fullmatch(value))
-        found.append(f"{flag}{is_flag}{ELLIPSIS}" if is_secret and value else word)
+        named = flag or (found[-1] if found and found[-1].startswith("-") else "")
+        is_secret = _SECRET.search(named) or ("://" in value and not _HARMLESS.fullmatch(value))
+        found.append(f"{flag}{is_flag}{ELLIPSIS}" if is_secret and value and not value.startswith("-") else word)
     return found
 
 

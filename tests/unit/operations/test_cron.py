@@ -118,3 +118,16 @@ def test_log_that_cannot_be_written_is_a_mistake(folder: Path) -> None:
 def test_urls_stay_out_of_journal_and_log() -> None:
     words = ["cron", "--warehouse-url", "postgresql+psycopg2://u:secret@h/db", "--lake-url=gs://b", json.dumps({})]
     assert journal.without_addresses(words) == ["cron", "--warehouse-url", "…", "--lake-url=gs://b", "{}"]
+    theirs = [
+        "report.py",
+        "--db-password",
+        "hush",
+        "--api-key=hush",
+        "--token",
+        "--scheduler-url",
+        "http://luigid:8082",
+    ]
+    hidden = ["report.py", "--db-password", "…", "--api-key=…", "--token", "--scheduler-url", "http://luigid:8082"]
+    assert journal.without_addresses(theirs) == hidden
+    urls = ["--notify-urls", "slack://a/b", "--publisher-url", "https://host/path?sig=hush", '--x={"u": "gs://a@b"}']
+    assert journal.without_addresses(urls) == ["--notify-urls", "…", "--publisher-url", "…", "--x=…"]
