@@ -39,7 +39,7 @@ LOADED, BY_ANOTHER, BEFORE = "loaded", "loaded by another run", "in the lake aga
 #: What a month that nobody began is called.
 NOT_DONE = "not done"
 
-KILLED = "its process was killed; out of memory?"
+KILLED = "its process was killed; maybe no memory was left"
 
 Events = Iterable[Mapping[str, Any]]
 

@@ -207,7 +207,7 @@ def test_build_and_tasks_of_others_are_told_of_as_the_command_is(folder_project:
 
 def test_ctrl_c_shows_what_was_done(project: Project) -> None:
     gate = project.gate("Clean", "started", month="2020-03")
-    process = project.start(project.luigi_command(*GREEN[:-1], "2020-07", "--workers", "2"), group=True)
+    process = project.start(project.luigi_command(*GREEN[:-1], "2020-07"), group=True)
     gate.wait(process)
     loaded = {"stage": "Load", "state": "done", "month": "2020-01"}
     wait_for(lambda: any(loaded.items() <= event.items() for run in journals(project) for event in run), process)
@@ -228,8 +228,8 @@ def test_killed_stage_is_told_as_such(project: Project, inbox: Inbox) -> None:
     assert process.returncode == 30, output
     (message,) = inbox.messages
     assert message["title"] == "NYC trips: 1 month failed"
-    assert "Failed: green 2020-01: Clean: its process died (killed; " in message["message"]
-    assert "green 2020-01: Clean: its process died (killed; " in output
+    assert "Failed: green 2020-01: Clean: its process was killed; " in message["message"]
+    assert "green 2020-01: Clean: its process was killed; " in output
 
 
 def test_two_runs_that_share_the_work_each_say_what_they_loaded(project: Project) -> None:
