@@ -152,13 +152,12 @@ def test_workspace_that_cannot_be_written_is_one_line(project: Project) -> None:
 
 def test_a_reader_who_goes_away_harms_no_run(project: Project) -> None:
     command = project.luigi_command("RangeMonthly")
-    run = subprocess.Popen(
-        command, cwd=project.folder, env=project.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert run.stdout is not None and run.stderr is not None
-    run.stdout.close()
-    log = run.stderr.read()
-    assert run.wait(PATIENCE) == 0, log
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=project.folder, env=project.env, text=True, **pipes) as run:
+        assert run.stdout is not None and run.stderr is not None
+        run.stdout.close()
+        log = run.stderr.read()
+    assert run.returncode == 0, log
     assert "Traceback" not in log and "BrokenPipe" not in log
     assert "Nothing to do: 3 months complete" in project.luigi("RangeMonthly").stdout
 
