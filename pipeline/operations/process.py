@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -85,6 +87,19 @@ class TaskContext:
             reporter._scheduler._rpc_retry_attempts = 1
             reporter._scheduler._rpc_log_retries = False
             reporter._scheduler._connect_timeout = REPORT_TIMEOUT
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Start worker processes that never hear Ctrl-C, not even before ``TaskContext``: it stops the main process, and
+    that stops them. A Ctrl-C that comes meanwhile is heard at the end.
+    """
+    multiprocessing.resource_tracker.ensure_running()  # at its own start it would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def die_with_parent() -> None:

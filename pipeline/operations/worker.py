@@ -34,6 +34,7 @@ from .. import completeness, settings
 from ..errors import PipelineError, TransientError, text_after
 from ..waiting import SAID_AFTER
 from . import journal
+from .process import without_interrupts
 from .progress import RunProgress
 from .rpc import Announcer
 
@@ -270,7 +271,9 @@ class Worker(luigi.worker.Worker):
     def _run_task(self, task_id: str) -> None:
         self._goes_on()
         self._failed_at.pop(task_id, None)
-        super()._run_task(task_id)
+        in_processes = self.worker_processes > 1 or self._config.force_multiprocessing
+        with without_interrupts() if in_processes else nullcontext():
+            super()._run_task(task_id)
 
     def _failed(self, task_id: str, explanation: str) -> None:
         self._failures[task_id] += 1

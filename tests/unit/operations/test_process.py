@@ -53,6 +53,38 @@ def test_child_ends_with_its_parent(tmp_path: Path, method: str, late: bool) -> 
     wait_for(lambda: has_ended(child))
 
 
+BORN = """
+import multiprocessing, os, signal
+from pipeline.operations.process import without_interrupts
+
+def interrupt_itself(heard):
+    os.kill(os.getpid(), signal.SIGINT)
+    heard.put("the child goes on")
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    heard = context.Queue()
+    try:
+        with without_interrupts():
+            child = context.Process(target=interrupt_itself, args=(heard,))
+            child.start()
+            os.kill(os.getpid(), signal.SIGINT)
+            print(heard.get())
+        print("the main process does not hear it")
+    except KeyboardInterrupt:
+        print("the main process hears it at the end")
+    child.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_child_is_deaf_to_ctrl_c_from_its_birth(tmp_path: Path, method: str) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(BORN.format(method=method))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stdout, done.stderr) == ("the child goes on\nthe main process hears it at the end\n", "")
+
+
 INTERRUPTED = """
 import os, signal, time
 from pipeline.operations.process import hear_every_interrupt
