@@ -587,7 +587,7 @@ def check_reachable(publisher: Publisher, policy: Policy) -> None:
 
     try:
         whom = f"publisher {publisher.name} at {_without_credentials(publisher.base_url)}"
-        waiting.answer_of(lambda: retrying(ask_all, policy), policy.patience, whom)
+        waiting.answer_of(lambda: retrying(ask_all, policy, say=lambda text: False), policy.patience, whom)
     except TimeoutError:
         raise unreachable(publisher, f"no answer within {policy.patience:g} s") from None
     except TransientError as error:

@@ -437,7 +437,8 @@ def judge(worker: Any, roots: list[luigi.Task], events: Events) -> dict[str, Any
     has_gaps = any(task.task_id in gaps for task in summary["failed"]) or bool(summary["still_pending_ext"])
     codes, failure = retcode(), ""
     if summary["scheduling_error"]:
-        code, result, failure = codes.scheduling_error, PLANNING_FAILED, "planning failed; the log says why"
+        failure = getattr(worker, "planning_error", "") or "planning failed; the log says why"
+        code, result = codes.scheduling_error, PLANNING_FAILED
     elif failed:
         code, result = codes.task_failed, FAILED
         others = sorted({task.task_family for task in failed if task.task_id not in told})

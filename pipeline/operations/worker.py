@@ -30,7 +30,7 @@ import luigi.worker
 from luigi.rpc import RemoteScheduler
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDED, UNKNOWN
 
-from .. import completeness, settings
+from .. import completeness, errors, settings
 from ..errors import PipelineError, TransientError, text_after
 from ..waiting import SAID_AFTER
 from . import journal
@@ -148,6 +148,9 @@ class Worker(luigi.worker.Worker):
     """One run's worker."""
 
     _scheduler: Any
+
+    #: Why a task could not be planned, if that is one of our errors.
+    planning_error = ""
     add_succeeded: bool
     _config: Any
 
@@ -201,6 +204,24 @@ class Worker(luigi.worker.Worker):
         self._roots[task.task_id] = task
         self.add_succeeded = self.add_succeeded and could_add_others
         return self.add_succeeded
+
+    def _log_complete_error(self, task: luigi.Task, tb: str) -> None:
+        """As Luigi has it, but what we foresaw is one line: mostly a server that does not answer."""
+        if not self._tell_planning_error(task, tb):
+            super()._log_complete_error(task, tb)
+
+    def _log_dependency_error(self, task: luigi.Task, tb: str) -> None:
+        if not self._tell_planning_error(task, tb):
+            super()._log_dependency_error(task, tb)
+
+    def _tell_planning_error(self, task: luigi.Task, tb: str) -> bool:
+        name, text = error_of(tb, title_of(task))
+        is_ours = isinstance(kind := getattr(errors, name, None), type) and issubclass(kind, PipelineError)
+        if is_ours:
+            if text != self.planning_error:
+                LOGGER.error("%s: %s", title_of(task), text)
+            self.planning_error = text
+        return is_ours
 
     @contextmanager
     def _announcer(self) -> Iterator[None]:

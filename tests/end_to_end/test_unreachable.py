@@ -217,3 +217,25 @@ def test_trouble_with_one_month_is_that_months(tmp_path: Path, site: HttpServer)
     assert "failed: PublisherTrouble" in done.stdout and "Unreachable" not in done.stdout
     assert site.asked("GET").count(month_path(2)) == 10, "all tries of the stage, as often as the scheduler repeats it"
     assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(3,)]
+
+
+def test_tasks_of_others_that_need_ours_are_told_in_one_line_too(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "import datetime as dt\n"
+        "import luigi, pipeline\n"
+        "months = [dt.date(2020, month, 1) for month in range(1, 5)]\n"
+        "class Months(luigi.Task):\n"
+        "    def requires(self):\n"
+        "        return [pipeline.MonthlyTrips(dataset='green', month=month) for month in months]\n"
+        "class Span(luigi.Task):\n"
+        "    def requires(self):\n"
+        "        return pipeline.RangeMonthly(of=pipeline.MonthlyTrips, start=months[0], stop=months[-1])\n"
+    )
+    project = project_at(tmp_path, closed, PYTHONPATH=str(tmp_path))
+    text = line(closed, "connection failed (Connection refused)").strip().removeprefix("error: ")
+    for name, code, who in (("Span", 35, "RangeMonthly"), ("Months", 30, "Download green 2020-01")):
+        command = project.luigi_command(name)
+        done = project.run(*(word if word != "pipeline" else "theirs" for word in command))
+        assert done.returncode == code and "Traceback" not in done.stdout, done.stdout
+        errors = [line.partition(" ERROR ")[2] for line in done.stdout.splitlines() if " ERROR " in line]
+        assert errors == [f"{who}: {text}"], done.stdout
