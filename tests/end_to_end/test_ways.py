@@ -25,7 +25,7 @@ import pytest
 from pipeline import sample
 
 from ..conftest import CHECKOUT
-from .conftest import PATIENCE
+from ..patience import PATIENCE
 
 SITE_PACKAGES = Path(luigi.__file__).parent.parent
 

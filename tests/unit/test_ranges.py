@@ -12,8 +12,6 @@ from luigi.configuration import LuigiConfigParser
 from pipeline import AllTrips, MonthlyTrips, RangeMonthly, luigi_config, planning, settings
 from pipeline.errors import UsageError
 
-NEWEST = planning.next_month(dt.date.today())
-
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> Iterator[LuigiConfigParser]:
@@ -75,7 +73,7 @@ def test_contradictions_in_luigi_cfg(config: LuigiConfigParser) -> None:
 
 
 def test_start_and_stop_belong_together(config: LuigiConfigParser, monkeypatch: pytest.MonkeyPatch) -> None:
-    newest = f"{NEWEST:%Y-%m}"
+    newest = f"{planning.next_month(dt.date.today()):%Y-%m}"
     assert span(by_flags()) == ("2021-01", "2021-04")
     assert span(by_flags("--start", "2022-01")) == ("2022-01", newest)
     assert span(by_flags("--RangeMonthly-start", "2022-01")) == ("2022-01", newest)
