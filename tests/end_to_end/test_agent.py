@@ -319,7 +319,7 @@ def test_file_that_is_no_submission_is_one_line_and_ends_no_agent(site: Site) ->
         ((), "submit takes a task"),
         (("RangeMonthly", "--start", "2021-13", "--stop", "2021-02"), "--start: '2021-13' is not a month"),
         (("RangeMonthly", "--of", "MonthlyTrip"), "--of: there is no task MonthlyTrip; did you mean MonthlyTrips?"),
-        (("MonthlyTrips", "--dataset", "green"), "requires the 'month' parameter"),
+        (("MonthlyTrips", "--dataset", "green"), "--month is missing: MonthlyTrips needs it"),
         (("",), "there is no task ''"),
         (("RangeMontly",), "did you mean RangeMonthly?"),
         (("RangeMonthly", "--warehouse-url", "postgresql+psycopg2://etl:tiger@db/x"), "a password does not belong"),
