@@ -407,6 +407,16 @@ def _check_luigis() -> None:
                 parameter.task_value(family, name)
             except Exception as error:
                 raise UsageError(f"luigi.cfg: [{family}] {name}: {error}") from None
+    for name, kind in (  # which Luigi reads by a way of its own, when it connects to luigid
+        ("rpc_retry_attempts", Whole(least=1)),
+        ("rpc_retry_wait", Whole(most=DAY)),
+        ("rpc_connect_timeout", Number(least=0.1, most=DAY)),
+    ):
+        text = get_config().get("core", name, "1")
+        try:
+            kind.parse(text)
+        except UsageError as error:
+            raise UsageError(f"luigi.cfg: [core] {name}: {error}") from None
     worker, core = luigi.worker.worker(), luigi.interface.core()
     if worker.task_limit is not None:
         # Luigi cuts the tree off below its root: the tasks that are left need those, and wait for them for ever.

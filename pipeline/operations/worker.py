@@ -446,7 +446,8 @@ class Worker(luigi.worker.Worker):
         return done
 
     def _note_given_up_elsewhere(self, task_id: str) -> None:
-        self._explanations[task_id] = _text_of(self._scheduler.fetch_error(task_id=task_id)["error"] or "")
+        told = _text_of(self._scheduler.fetch_error(task_id=task_id)["error"] or "")
+        self._explanations[task_id] = told or "the hosts that did it died"
         self._note_given_up(task_id)
 
     # -- waiting -----------------------------------------------------------------------------------

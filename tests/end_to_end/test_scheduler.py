@@ -157,6 +157,8 @@ def configured(project: Project, *lines: str) -> Project:
         (("[core]", "assistant = true"), "[core] assistant"),
         (("[core]", "no_lock = false", "lock_size = 0"), "[core] lock_size"),
         (("[worker]", "wait_interval = 0"), "[worker] wait_interval"),
+        (("[core]", "rpc_retry_attempts = many"), "[core] rpc_retry_attempts"),
+        (("[core]", "rpc_connect_timeout = 0"), "[core] rpc_connect_timeout"),
         (("[worker]", "wait_jitter = -1"), "wait_jitter"),
         (("[worker]", "ping_interval = 60"), "[worker] ping_interval"),
     ],
