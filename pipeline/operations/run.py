@@ -22,12 +22,13 @@ from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
 from luigi.rpc import RPCError
 from luigi.task_register import TaskClassException
+from luigi.task_status import PENDING
 
 from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..ranges import RangeMonthly
 from ..stages.base import JobTask
-from . import console, journal, logs, notify, outcomes
+from . import console, journal, logs, notify, outcomes, start
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -91,6 +92,7 @@ def scheduled(worker: Any) -> None:
     """Called by the worker before it runs the first task."""
     if _current is not None:
         _current.scheduled(worker)
+        start.check_scheduled(task for task, status, _ in worker._add_task_history if status == PENDING)
 
 
 def begin_if_ours(tasks: Iterable[Any]) -> None:

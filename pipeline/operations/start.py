@@ -5,6 +5,7 @@ The stages check the same when their turn comes, because another run may have ch
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import completeness, planning, settings
@@ -35,15 +36,39 @@ def check(root: Any) -> None:
         _ensure("lake", task.lake)
     warehouses = [label for label in str(getattr(task, "warehouse", "")).split(",") if label]
     for label in warehouses:
-        try:
-            settings.open_warehouse(label).ensure()
-        except WarehouseError as error:
-            raise UsageError(f"[warehouse] url: {error}") from None
+        _ensure_warehouse(label)
     with completeness.scheduling():
         if isinstance(task, TaxiZones):
             completeness.check_kind(planning.zones_job(task.job), "zones", None, warehouses)
         elif plan is None and isinstance(task, Upload | Load | MonthlyTrips):
             completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+
+
+def check_scheduled(tasks: Iterable[Any]) -> None:
+    """The same for tasks that are about to run, whoever's root task needs them; each place is tried once."""
+    tried: set[tuple[str, ...]] = set()
+
+    def once(what: Callable[..., None], *of: str) -> None:
+        if of not in tried:
+            tried.add(of)
+            what(*of)
+
+    with completeness.scheduling():
+        for task in tasks:
+            if isinstance(task, Upload | Load):
+                once(_ensure, "workspace", task.workspace)
+                once(_ensure, "lake", task.lake)
+                warehouses = [str(task.warehouse)] if isinstance(task, Load) else []
+                for label in warehouses:
+                    once(_ensure_warehouse, label)
+                completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+
+
+def _ensure_warehouse(label: str) -> None:
+    try:
+        settings.open_warehouse(label).ensure()
+    except WarehouseError as error:
+        raise UsageError(f"[warehouse] url: {error}") from None
 
 
 def _ensure(section: str, url: str) -> None:

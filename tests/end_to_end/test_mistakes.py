@@ -94,6 +94,8 @@ def test_flags(project: Project, arguments: tuple[str, ...], says: str) -> None:
         ("PIPELINE_LAKE_ULR", "file:x", "did you mean PIPELINE_LAKE_URL?"),
         ("PIPELINE_NOTIFY_URLS", "bogus://x", "[notify] urls"),
         ("PIPELINE_CLEAN_RULES", "nonsense", "nonsense"),
+        ("PIPELINE_LAKE_URL", "file:/proc/nope", "[lake] url: file:/proc/nope"),
+        ("PIPELINE_WAREHOUSE_URL", "duckdb:////proc/nope/w.duckdb", "[warehouse] url: duckdb:////proc/nope"),
     ],
 )
 def test_settings_of_somebody_elses_program(project: Project, name: str, value: str, says: str) -> None:
@@ -104,7 +106,7 @@ def test_settings_of_somebody_elses_program(project: Project, name: str, value: 
     last = refused.stdout.strip().splitlines()[-1]
     assert last.startswith("pipeline.errors.UsageError: ") and says in last
     assert refused.stdout.count("Traceback") == 1 and "Error when parsing" not in refused.stdout
-    assert {entry.name for entry in project.folder.iterdir()} == {"build.py"}
+    assert not (project.folder / "lake" / "data").exists() and not list(project.folder.glob("workspace/scratch/*"))
 
 
 #: What a run would refuse in the end, by settings; the doctor says the same.
@@ -167,6 +169,32 @@ def test_synthetic_months_are_refused_where_published_ones_are(folder_project: P
     folder_project.environment = published
     again = folder_project.luigi(*MONTH)
     assert again.returncode == 0 and "Nothing to do" in again.stdout
+
+
+THEIRS = """
+import luigi, pipeline
+
+class Report(luigi.Task):
+    def requires(self):
+        return pipeline.MonthlyTrips(dataset="green", month="2020-02")
+    def complete(self):
+        return False
+"""
+
+
+def test_task_of_somebody_else_that_needs_what_is_refused(folder_project: Project) -> None:
+    assert folder_project.luigi(*MONTH).returncode == 0
+    (folder_project.folder / "theirs.py").write_text(THEIRS)
+    folder_project.environment |= {
+        "PIPELINE_PUBLISHER_NAME": "sample",
+        "PIPELINE_PUBLISHER_URL": "sample:?rows=50&seed=1",
+        "PYTHONPATH": str(folder_project.folder),
+    }
+    command = [word.replace("pipeline", "theirs") for word in folder_project.luigi_command("Report")[1:]]
+    refused = folder_project.run(folder_project.luigi_command()[0], *command)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1, refused.stdout
+    assert "published months only" in refused.stdout
 
 
 def test_published_months_are_refused_where_synthetic_ones_are(folder_project: Project) -> None:
