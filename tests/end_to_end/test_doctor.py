@@ -110,6 +110,7 @@ def test_create_makes_folder_and_database(project: Project) -> None:
 
 
 def test_postgresql_role_and_missing_database(project: Project, postgres_server: PostgresServer) -> None:
+    project.environment["PIPELINE_PUBLISHER_ALLOW_SYNTHETIC"] = "true"
     with postgres_server.database() as database:
         fine = project.pipeline("doctor", "--warehouse-url", postgres_server.url(database))
         assert fine.returncode == 0, fine.stdout
@@ -148,6 +149,7 @@ def test_missing_bucket_is_reported_once_and_as_the_lakes(
     project: Project, gcs_server: GcsServer, bigquery_server: BigQueryServer
 ) -> None:
     project.environment |= {"STORAGE_EMULATOR_HOST": gcs_server.url, "BIGQUERY_EMULATOR_HOST": bigquery_server.url}
+    project.environment["PIPELINE_PUBLISHER_ALLOW_SYNTHETIC"] = "true"
     both = ("--warehouse-url", "duckdb:///one.duckdb,bigquery://my-project/trips")
     done = project.pipeline("doctor", "--lake-url", "gs://nobucket/x", *both)
     assert done.returncode == 1
@@ -162,6 +164,7 @@ def test_without_its_lake_a_dataset_is_not_made_somewhere(
 ) -> None:
     """Its place could not be changed any more, and might be one that cannot load from the lake."""
     project.environment |= {"STORAGE_EMULATOR_HOST": gcs_server.url, "BIGQUERY_EMULATOR_HOST": bigquery_server.url}
+    project.environment["PIPELINE_PUBLISHER_ALLOW_SYNTHETIC"] = "true"
     both = ("--warehouse-url", "duckdb:///made.duckdb,bigquery://my-project/trips")
     gcs_server.program("*", gcs.Fault(status=403, times=ALWAYS))
     try:
@@ -195,6 +198,7 @@ def test_bigquery_dataset_is_made_where_the_lake_is(
         "BIGQUERY_EMULATOR_HOST": bigquery_server.url,
         "PIPELINE_LAKE_URL": f"gs://{gcs_server.make_bucket(location='EU')}/lake",
         "PIPELINE_WAREHOUSE_URL": "bigquery://my-project/trips",
+        "PIPELINE_PUBLISHER_ALLOW_SYNTHETIC": "true",
     }
     refused = project.pipeline("doctor")
     assert refused.returncode == 1
