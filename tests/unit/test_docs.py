@@ -103,7 +103,9 @@ def test_every_setting_in_the_readme_exists() -> None:
 def commands() -> list[list[str]]:
     """The ``luigi`` commands of the README, each as its arguments."""
     text = README.replace("\\\n", " ")
-    lines = re.findall(r"`luigi (--module [^`]+)`", text) + re.findall(r"^    luigi (--module .+)$", text, re.M)
+    lines = re.findall(r"`luigi (--module pipeline [^`]+)`", text) + re.findall(
+        r"^    luigi (--module pipeline .+)$", text, re.M
+    )
     return [shlex.split(line.split("  #")[0]) for line in lines if "2021-13" not in line]
 
 
