@@ -170,6 +170,7 @@ def test_no_luigid_is_one_line_at_once(project: Project) -> None:
 
 def test_warehouse_that_does_not_answer_is_one_line(project: Project) -> None:
     project.environment["PIPELINE_WAREHOUSE_URL"] = "postgresql+psycopg2://etl:tiger@127.0.0.1:9/trips"
+    project.environment["PIPELINE_PUBLISHER_ALLOW_SYNTHETIC"] = "true"
     refused = project.luigi("RangeMonthly")
     assert refused.returncode == 35, refused.stdout
     assert refused.stdout.count("\n") == 1 and "127.0.0.1:9" in refused.stdout
