@@ -345,7 +345,7 @@ def test_host_that_is_cut_off(tmp_path: Path, network: Network, undisturbed: dic
     """Hosts with own addresses; one loses its link in the middle. The other does all, and the first ends well later."""
     with Luigid(tmp_path / "luigid", network.address, network.prefix(HUB)) as luigid:
         cluster = Cluster(tmp_path, luigid)
-        gate = cluster.gate("Clean", "started")
+        gate = cluster.gate("Clean", "left")
         lonely = cluster.start("run-a", *RANGE, prefix=network.prefix("a"), gate=gate)
         lonely.wait_at(gate)
         other = cluster.start("run-b", *RANGE, prefix=network.prefix("b"))

@@ -70,6 +70,17 @@ def stop(about: dict[str, Any], state: str, share: float) -> None:
         time.sleep(0.01)
 
 
+def watch_ends(module: Any) -> None:
+    run = module.Stage.run
+
+    def _run(self: Any) -> None:
+        run(self)
+        month = f"{self.month:%Y-%m}" if self.month else None
+        stop({"stage": self.task_family, "dataset": self.dataset, "month": month}, "left", 1)
+
+    module.Stage.run = _run
+
+
 def watch_worker(module: Any) -> None:
     phase_out = module.Worker._start_phasing_out
 
@@ -80,4 +91,8 @@ def watch_worker(module: Any) -> None:
     module.Worker._start_phasing_out = _phase_out
 
 
-sys.meta_path[:0] = [Finder("pipeline.operations.progress", watch_stages), Finder("luigi.worker", watch_worker)]
+sys.meta_path[:0] = [
+    Finder("pipeline.operations.progress", watch_stages),
+    Finder("pipeline.stages.base", watch_ends),
+    Finder("luigi.worker", watch_worker),
+]
