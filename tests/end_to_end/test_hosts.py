@@ -345,15 +345,15 @@ def test_host_that_is_cut_off(tmp_path: Path, network: Network, undisturbed: dic
     """Hosts with own addresses; one loses its link in the middle. The other does all, and the first ends well later."""
     with Luigid(tmp_path / "luigid", network.address, network.prefix(HUB)) as luigid:
         cluster = Cluster(tmp_path, luigid)
-        gate = cluster.gate("Clean", "left")
+        gate = cluster.gate("Clean", "left")  # it has finished what it was at, and cannot say so
         lonely = cluster.start("run-a", *RANGE, prefix=network.prefix("a"), gate=gate)
         lonely.wait_at(gate)
         other = cluster.start("run-b", *RANGE, prefix=network.prefix("b"))
         network.cut("a")
-        gate.open()  # it finishes what it was at, and cannot say so
         assert other.end() == 0, other.output.read_text()
         assert cluster.tables() == undisturbed
         network.mend("a")
+        gate.open()  # only now: a run waits for luigid no longer than some minutes
         assert lonely.end() == 0, lonely.output.read_text()
         assert "loaded by another run" in lonely.output.read_text()
     assert cluster.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(MONTHS,)]
