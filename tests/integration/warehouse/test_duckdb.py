@@ -607,7 +607,8 @@ def test_a_full_disk_is_one_line_and_changes_nothing(warehouse: DuckDB, tmp_path
 def test_check_before_after_and_with_create(tmp_path: Path) -> None:
     warehouse = DuckDB(f"duckdb:///{tmp_path}/new/w.duckdb")
     missing = list(warehouse.check())
-    assert [check.ok for check in missing] == [False] and "--create" in missing[0].remedy
+    assert [check.ok for check in missing] == [True] and "makes it and its folder" in missing[0].detail
+    assert not list(tmp_path.iterdir()), "looking makes nothing"
     assert all(check.ok for check in warehouse.check(create=True))
     assert all(check.ok for check in warehouse.check())
     assert set(dict(query(warehouse, "SELECT table_name, 1 FROM duckdb_tables()"))) == {
