@@ -165,7 +165,7 @@ def test_synthetic_months_are_refused_where_published_ones_are(folder_project: P
             assert "published months only" in refused.stdout and "allow_synthetic" in refused.stdout
         told = folder_project.pipeline("doctor")
         assert told.returncode == 1 and "published months only" in told.stdout, told.stdout
-    assert not list(folder_project.folder.glob("workspace/scratch/*"))
+    assert not [path for path in folder_project.folder.glob("workspace/scratch/**/*") if path.is_file()]
     folder_project.environment = published
     again = folder_project.luigi(*MONTH)
     assert again.returncode == 0 and "Nothing to do" in again.stdout
