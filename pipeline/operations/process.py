@@ -1,4 +1,4 @@
-"""What surrounds a task while it runs (named by ``[worker] task_process_context`` in luigi.cfg), and its run."""
+"""What surrounds a task while it runs, and its run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -72,12 +73,14 @@ class TaskContext:
         self._stack.enter_context(completeness.running())
         if getattr(self._task_process.task, "spans_months", False):  # it asks about all of them, and makes nothing
             self._stack.enter_context(completeness.scheduling())
+        if inner := getattr(self._task_process, "inner_context", None):  # [worker] task_process_context of luigi.cfg
+            self._stack.enter_context(pkgutil.resolve_name(inner)(self._task_process))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    ) -> bool:
+        return bool(self._stack.__exit__(kind, error, traceback))
 
     def _report_once(self) -> None:
         """Report progress without Luigi's patience: no stage waits for minutes because luigid is away."""

@@ -40,6 +40,9 @@ from .rpc import Announcer
 
 LOGGER = logging.getLogger("pipeline")
 
+#: What surrounds every task of our worker, whatever luigi.cfg says.
+CONTEXT = "pipeline.operations.process.TaskContext"
+
 #: The end of an explanation of an error that the same run would meet again.
 NOT_AGAIN = "(not tried again in this run)"
 
@@ -141,7 +144,9 @@ class _CheckedProcess(luigi.worker.TaskProcess):
 
 
 class TaskProcess(luigi.worker.ContextManagedTaskProcess, _CheckedProcess):
-    """``_CheckedProcess`` within ``[worker] task_process_context``."""
+    """``_CheckedProcess`` within ``CONTEXT``."""
+
+    inner_context: str | None = None
 
 
 class Worker(luigi.worker.Worker):
@@ -278,6 +283,8 @@ class Worker(luigi.worker.Worker):
     def _create_task_process(self, task: luigi.Task) -> Any:
         process = super()._create_task_process(task)
         process.__class__ = TaskProcess  # Luigi has no hook for its class
+        if process.context != CONTEXT:  # somebody else's goes into ours
+            process.context, process.inner_context = CONTEXT, process.context
         process.settings = settings.in_environment()  # as they are now: a fork server has those of its start
         self._starts[task.task_id] += 1
         process.may_ask = self._starts[task.task_id] <= STARTS

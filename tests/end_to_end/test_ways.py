@@ -26,6 +26,7 @@ from pipeline import sample
 
 from ..conftest import CHECKOUT
 from ..patience import PATIENCE
+from .conftest import Project
 
 SITE_PACKAGES = Path(luigi.__file__).parent.parent
 
@@ -290,3 +291,25 @@ def test_every_file_of_the_package_is_installed() -> None:
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert here == set(installed_files())
+
+
+def test_a_task_process_context_of_somebody_else_goes_into_ours(project: Project) -> None:
+    """The program's own context surrounds every task, and worker processes still end with their run."""
+    (project.folder / "theirs.py").write_text(
+        "import threading\n"
+        "class Context:\n"
+        "    def __init__(self, process): self.task = process.task\n"
+        "    def __enter__(self):\n"
+        "        threads = {thread.name for thread in threading.enumerate()}\n"
+        "        with open('seen', 'a') as seen:\n"
+        "            seen.write(f'{self.task.task_family} {\"die with parent\" in threads}\\n')\n"
+        "    def __exit__(self, *error): pass\n"
+    )
+    (project.folder / "luigi.cfg").write_text("[worker]\ntask_process_context = theirs.Context\n")
+    project.environment["LUIGI_CONFIG_PATH"] = "luigi.cfg"
+    project.environment["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), str(project.folder)])
+    done = project.luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-01", "--workers", "2")
+    assert done.returncode == 0, done.stdout
+    seen = (project.folder / "seen").read_text().splitlines()
+    stages = ["Clean", "Download", "Load", "MonthlyTrips", "Upload", "WriteParquet"]
+    assert sorted(seen) == [f"{stage} True" for stage in stages]

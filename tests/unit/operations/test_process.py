@@ -121,7 +121,9 @@ def test_only_tasks_over_many_months_look_once_for_all(tmp_path: Path, task: str
         "Refresh": {"since": MONTH},
     }.get(task, {"month": MONTH})
     job = {"publisher": "sample", "lake": f"file:{tmp_path}", "workspace": f"file:{tmp_path}"}
-    process = mock.Mock(task=getattr(pipeline, task)(**({} if task == "RangeMonthly" else job), **words))
+    process = mock.Mock(
+        inner_context=None, task=getattr(pipeline, task)(**({} if task == "RangeMonthly" else job), **words)
+    )
     with completeness.scheduling() as planned, TaskContext(process):
         assert completeness.look() is not planned, "what was true while the run was planned"
         assert isinstance(completeness.look(), completeness.Snapshot) == looks_once
