@@ -144,8 +144,9 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     for check in warehouse.check(create):
         works = works and (check.ok or check.is_warning)
         yield check
-    if works:
-        completeness.refuse_load(settings.open_publisher(settings.publisher_label()).is_synthetic, label)
+    is_synthetic = settings.open_publisher(settings.publisher_label()).is_synthetic
+    if works or (is_synthetic and not warehouse.takes_synthetic):
+        completeness.refuse_load(is_synthetic, label)
     here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)
     if here and there:
         remedy = f"choose a bucket within {there}, or a dataset within {here}"

@@ -98,11 +98,20 @@ def without_interrupts() -> Iterator[None]:
     that stops them. A Ctrl-C that comes meanwhile is heard at the end.
     """
     multiprocessing.resource_tracker.ensure_running()  # at its own start it would let interrupts through again
+    heard: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    # The mask is for the children. Another thread may still take the signal, and Python would raise its exception in
+    # this one: between the two halves of a message to the fork server.
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number)) if is_main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def die_with_parent() -> None:

@@ -422,7 +422,8 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(project: Project, worke
     output, _ = run.communicate(timeout=PATIENCE)
     gate.open()
     assert run.returncode == 130, output
-    assert "stopped; the same command goes on" in output and "Traceback" not in output
+    assert "Traceback" not in output, output
+    assert "stopped; the same command goes on" in output, output
     assert project.luigi(*wanted).returncode == 0
     assert project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(3,)]
 

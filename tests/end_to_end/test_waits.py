@@ -67,25 +67,33 @@ def waits(project: Project) -> list[str]:
 @pytest.mark.parametrize("kind", ["reader", "writer"])
 def test_an_open_shell_is_waited_for_up_to_the_limit_and_named(loaded: Project, kind: str) -> None:
     loaded.environment["PIPELINE_WAREHOUSE_LOCK_TIMEOUT"] = "6"
-    with shell(loaded, kind) as holder:
-        failed = loaded.luigi("MonthlyTrips", *MONTH)
-    assert failed.returncode == 30, failed.stdout
+    gate = loaded.gate("Download", "started")  # after planning, which needs the database too
+    with loaded.start(loaded.luigi_command("MonthlyTrips", *MONTH)) as run:
+        gate.wait(run)
+        with shell(loaded, kind) as holder:
+            gate.open()
+            output, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 30, output
     title = "Load green 2020-02 into warehouse.duckdb"
     who = f"(PID {holder.pid})"
-    said = [line.split(" ", 1)[1] for line in failed.stdout.splitlines() if " WARNING " in line or " ERROR " in line]
-    assert len(said) == 2, failed.stdout
+    said = [line.split(" ", 1)[1] for line in output.splitlines() if " WARNING " in line or " ERROR " in line]
+    assert len(said) == 2, output
     assert said[0].startswith(f"WARNING {title} waits for ") and said[0].endswith(
         f" {who}, which holds it, for at most 6 s"
     )
     assert said[1].startswith(f"ERROR {title}: held by ") and f"{who} for more than 6 s; close it there" in said[1]
-    assert "failed: WarehouseBusy" in failed.stdout and failed.stdout.count(who) == 3  # once below the table
+    assert "failed: WarehouseBusy" in output and output.count(who) == 3  # once below the table
     assert [bool(text) for text in waits(loaded)] == [True, False]
 
 
 def test_a_shell_that_closes_after_the_limit_fails_no_run(loaded: Project) -> None:
     loaded.environment["PIPELINE_WAREHOUSE_LOCK_TIMEOUT"] = "0.5"
     command = loaded.luigi_command("MonthlyTrips", *MONTH, "--scheduler-retry-count", "999")
-    with shell(loaded) as holder, loaded.start(command) as run:
+    gate = loaded.gate("Download", "started")
+    with loaded.start(command) as run, contextlib.ExitStack() as stack:
+        gate.wait(run)
+        holder = stack.enter_context(shell(loaded))
+        gate.open()
         read_until(run, f"(PID {holder.pid}) for more than 0.5 s")
         holder.kill()
         holder.wait(PATIENCE)

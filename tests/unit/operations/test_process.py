@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +15,7 @@ import pytest
 
 import pipeline
 from pipeline import completeness
-from pipeline.operations.process import TaskContext
+from pipeline.operations.process import TaskContext, without_interrupts
 from tests.patience import PATIENCE, has_ended, wait_for
 
 MONTH = dt.date(2020, 1, 1)
@@ -83,6 +85,24 @@ def test_child_is_deaf_to_ctrl_c_from_its_birth(tmp_path: Path, method: str) -> 
     script.write_text(BORN.format(method=method))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("the child goes on\nthe main process hears it at the end\n", "")
+
+
+def test_ctrl_c_that_another_thread_takes_is_also_heard_at_the_end() -> None:
+    ready = threading.Event()
+
+    def take() -> None:
+        ready.wait()
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    went_on = False
+    with pytest.raises(KeyboardInterrupt), without_interrupts():
+        ready.set()
+        taker.join()
+        went_on = True
+    assert went_on
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 INTERRUPTED = """
