@@ -140,9 +140,7 @@ class publisher(luigi.Config):
     max_age = Number(
         most=CENTURY, default=7.0, description="days after which a loaded month is asked about again at a web publisher"
     )
-    absent_max_age = Number(
-        most=CENTURY, default=6.0, description="hours for which 'not there' is believed without asking again"
-    )
+    absent_max_age = Number(most=CENTURY, default=6.0, description="hours for which a 'not published' answer is cached")
     timeout = Number(
         least=1, most=DAY, default=60.0, description="seconds without a byte until a request counts as lost"
     )
@@ -188,7 +186,7 @@ class range(luigi.Config):  # hides the built-in, in this module only
 
 class notify(luigi.Config):
     urls = luigi.Parameter(
-        default="", description="addresses that are told of runs, as Apprise writes them; one or several"
+        default="", description="addresses notified about runs, in the notation of Apprise; one or several"
     )
     on = Choices(
         "failed",
@@ -198,7 +196,7 @@ class notify(luigi.Config):
         "schema_drift",
         "nothing_new",
         default=("failed", "completed", "crashed", "republished", "schema_drift"),
-        description="what is told: failed, completed, crashed, republished, schema_drift, nothing_new",
+        description="events to notify: failed, completed, crashed, republished, schema_drift, nothing_new",
     )
     datasets = Choices("yellow", "green", "fhv", "fhvhv", "zones", description="datasets that are told of")
 

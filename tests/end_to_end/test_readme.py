@@ -48,3 +48,11 @@ def test_a_task_of_your_own(project: Project) -> None:
     done = project.run("luigi", "--module", "report", "Report", "--local-scheduler")
     assert done.returncode == 0, done.stdout
     assert (project.folder / "report.csv").read_text().startswith("PULocationID,")
+
+
+def test_a_script_without_the_command(project: Project) -> None:
+    with_commands(project)
+    (project.folder / "script.py").write_text(block("A script does the same without the command:"))
+    done = project.run("python", "script.py")
+    assert done.returncode == 0, done.stdout
+    assert project.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(3,)]
