@@ -64,6 +64,8 @@ def show(outcome: RunOutcome, roots: Iterable[Any], is_told: bool = False) -> No
         return
     for line in summary(outcome, list(roots), is_told):
         say(line)
+    if outcome.result == outcomes.STOPPED and not is_told:
+        say("told to stop; the same command goes on from here", error=True)
 
 
 def summary(outcome: RunOutcome, roots: list[Any], is_told: bool = False) -> Iterator[str]:
@@ -74,7 +76,7 @@ def summary(outcome: RunOutcome, roots: list[Any], is_told: bool = False) -> Ite
     elif outcome.touched:
         yield from table(outcome)
     yield from failures(outcome, is_told)
-    if outcome.complete_before and not is_idle:
+    if outcome.complete_before and not (is_idle and outcome.result == COMPLETE):
         yield f"{count(outcome.complete_before)} complete before this run."
     yield from _places(outcome, roots)
     seconds = None if outcome.start is None else (outcome.end or time.time()) - outcome.start
@@ -131,13 +133,20 @@ def table(outcome: RunOutcome, width: int | None = None) -> Iterator[str]:
         shown.add_section()
         total = MonthOutcome("total", None, rows_read=outcome.total("rows_read"), loaded=outcome.total("loaded"))
         total.rejected, total.seconds = outcome.rejected, sum(month.seconds for month in months)
-        number = sum(1 for month in months if month.month)
-        shown.add_row("total", count(number) if number else "", *_numbers(total, has_room), "")
+        shown.add_row("total", _done(months), *_numbers(total, has_room), "")
     printed = io.StringIO()
     Console(highlight=False, file=printed, force_terminal=is_terminal, width=width).print(shown)
     yield from printed.getvalue().rstrip("\n").split("\n")
     if outcome.rejected and not has_room:
         yield f"Rejected: {_reasons(outcome.rejected)}"
+
+
+def _done(months: Iterable[MonthOutcome]) -> str:
+    """``2 months``, or ``1 of 2 months`` if not all of them are done. The zone table is no month."""
+    statuses = [month.status for month in months if month.month]
+    done = statuses.count(DONE)
+    of = "" if done == len(statuses) else f"{done:,} of "
+    return f"{of}{count(len(statuses))}" if statuses else ""
 
 
 def _numbers(month: MonthOutcome, with_reasons: bool) -> tuple[str, str, str, str]:
@@ -166,11 +175,16 @@ def _places(outcome: RunOutcome, roots: list[Any]) -> Iterator[str]:
     labels = [label for label in getattr(task, "warehouse", "").split(",") if label]
     for label in labels:
         yield f"Warehouse  {places.shown(label)}"
-    loaded = {month.dataset for month in outcome.months if month.loaded is not None}
-    loaded = loaded or {month.dataset for month in outcome.having(COMPLETE, DONE)}
-    if loaded:
-        for line in places.queries(labels, loaded):
-            yield f"Query      {line}"
+    for line in places.queries(labels, _to_look_at(outcome)):
+        yield f"Query      {line}"
+
+
+def _to_look_at(outcome: RunOutcome) -> set[str]:
+    """The datasets to query: what this run loaded, or else what is there; months rather than the zone table."""
+    loaded = [month for month in outcome.months if month.loaded is not None]
+    there = outcome.having(COMPLETE, DONE)
+    choices = ([month for month in months if month.month] for months in (loaded, there))
+    return {month.dataset for month in next(filter(None, choices), loaded or there)}
 
 
 def _clock(seconds: float) -> str:

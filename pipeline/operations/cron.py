@@ -139,7 +139,7 @@ class _Run:
         journal.end()
         if outcome.result == planning.COMPLETE:
             return 0
-        reason = f": {outcome.failure}" if outcome.failure else ""
+        reason = f": {' '.join(why.split())}" if (why := outcome.why) else ""
         place = "" if self._args.log == "-" else f"; log {self._log_path}"
         console.say(f"error: {title}{reason}; run {journal.run_id()}{place}", error=True)
         return outcome.exit_code or NOT_RUN

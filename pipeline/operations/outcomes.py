@@ -134,6 +134,11 @@ class RunOutcome:
         return self.having(FAILED, *([AT_WORK] if is_broken else []))
 
     @property
+    def why(self) -> str:
+        """One line why the run is not well: as a whole, or the first months that failed or are missing."""
+        return self.failure or next(iter(by_reason(self.failures or self.having(MISSING))), "")
+
+    @property
     def complete_before(self) -> int:
         """Number of months, without the zone table."""
         return sum(1 for month in self.having(COMPLETE) if month.month)
@@ -376,7 +381,7 @@ def by_reason(failed: Iterable[MonthOutcome], most: int = 3) -> list[str]:
     """A line for each reason: those who failed for the same one, such as a dead server, share it."""
     groups: dict[str, list[str]] = {}
     for month in failed:
-        groups.setdefault(month.why, []).append(month.title)
+        groups.setdefault(month.why or month.state, []).append(month.title)
     others = {why: f" and {len(titles) - most:,} more" if len(titles) > most else "" for why, titles in groups.items()}
     return [f"{', '.join(titles[:most])}{others[why]}: {why}" for why, titles in groups.items()]
 

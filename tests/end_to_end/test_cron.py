@@ -100,7 +100,8 @@ def test_month_that_fails_is_one_line_one_message_and_the_exit_code(folder_proje
         failed = folder_project.pipeline("cron", *RANGE)
         assert failed.returncode == 30
         (line,) = failed.stdout.splitlines()
-        assert line.startswith("error: NYC trips: 1 month failed, 1 month and zones loaded; run 20")
+        assert line.startswith("error: NYC trips: 1 month failed, 1 month and zones loaded: green 2020-02: ")
+        assert ": Download: WrongFormat: " in line and "; run 20" in line
         path = str(folder_project.folder / "workspace" / "runs" / "cron.log")
         assert line.endswith(f"log {path}")
         (message,) = inbox.messages

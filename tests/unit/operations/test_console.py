@@ -17,7 +17,9 @@ from pipeline.operations import console, outcomes
 COUNTS = {"rows_read": 1234567, "rows": 1234560, "rows_rejected": {"zero_passengers": 6, "pickup_outside_month": 1}}
 
 
-def stage(name: str, state: str, month: str = "2020-01", dataset: str = "fhvhv", **details: Any) -> dict[str, Any]:
+def stage(
+    name: str, state: str, month: str | None = "2020-01", dataset: str = "fhvhv", **details: Any
+) -> dict[str, Any]:
     about = {"stage": name, "dataset": dataset, "month": month, "warehouse": None, "at": 100.0}
     return {"event": "stage", "state": state, **about, **details}
 
@@ -159,6 +161,49 @@ def test_what_was_complete_before_is_counted_with_a_noun() -> None:
     assert "1 month complete before this run." in lines_of(planned, *loaded("2020-01"))
     idle = {"event": "plan", "entries": [*entries[:2], ("green", "2030-01", "not yet published", "")]}
     assert lines_of(idle)[0] == "Nothing to do: 1 month complete, 1 month not yet published."
+
+
+def test_total_counts_the_months_that_are_done() -> None:
+    failed = stage("Clean", "failed", "2020-02", "green", error="WrongFormat", message="no")
+    entries = [("green", "2020-01", "to do", ""), ("green", "2020-02", "to do", ""), ("zones", None, "to do", "")]
+    planned = {"event": "plan", "entries": entries}
+    lines = lines_of(planned, *loaded("2020-01"), failed, code=30, result="failed")
+    (total,) = [line for line in lines if line.split()[:1] == ["total"]]
+    assert total.split()[1:5] == ["1", "of", "2", "months"]
+
+
+def test_what_was_complete_before_is_counted_beside_gaps() -> None:
+    entries = [("green", "2019-01", "complete", ""), ("green", "2019-02", "missing at the publisher", "")]
+    lines = lines_of({"event": "plan", "entries": entries}, code=20, result="missing")
+    assert "1 month complete before this run." in lines
+
+
+@pytest.mark.parametrize(
+    ("events", "datasets"),
+    [
+        ([*loaded("2020-01"), stage("Load", "done", None, "zones", rows=265)], {"green"}),
+        (
+            [
+                {"event": "plan", "entries": [("fhv", "2019-01", "complete", ""), ("zones", None, "to do", "")]},
+                stage("Load", "done", None, "zones", rows=265),
+            ],
+            {"fhv"},
+        ),
+        ([stage("Load", "done", None, "zones", rows=265)], {"zones"}),
+        ([{"event": "plan", "entries": [("zones", None, "complete", "")]}], {"zones"}),
+        ([], set()),
+    ],
+)
+def test_months_are_looked_at_rather_than_zones(events: list[dict[str, Any]], datasets: set[str]) -> None:
+    assert console._to_look_at(outcomes.of(events)) == datasets
+
+
+def test_run_that_was_told_to_stop_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = outcomes.of([{"event": "judged", "code": 25, "result": "stopped", "failure": ""}])
+    console.show(stopped, [])
+    assert capsys.readouterr().err == "told to stop; the same command goes on from here\n"
+    console.show(stopped, [], is_told=True)
+    assert capsys.readouterr().err == ""
 
 
 class Refusing(io.StringIO):

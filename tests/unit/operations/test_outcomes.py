@@ -159,3 +159,13 @@ def test_second_plan_of_a_run_does_not_call_complete_what_the_run_did() -> None:
 def test_a_task_that_has_no_month_is_a_failure_of_the_run() -> None:
     outcome = outcomes.of([BEGUN, given_up("Refresh"), ENDED])
     assert (outcome.failure, outcome.result) == ("Refresh: WarehouseBusy: held by a shell", "failed")
+
+
+def test_why_a_run_is_not_well_is_one_line() -> None:
+    failed = [stage("Clean", "failed", month="2020-02", error="WrongFormat", message="no Parquet file")]
+    assert outcomes.of([*failed, judged(30, "failed")]).why == "green 2020-02: Clean: WrongFormat: no Parquet file"
+    gap = plan(("green", "2020-02", "missing at the publisher", ""), ("green", "2020-01", "complete", ""))
+    assert outcomes.of([gap, judged(20, "missing")]).why == "green 2020-02: missing at the publisher"
+    refused = {**judged(35, "planning failed"), "failure": "no answer"}
+    assert outcomes.of([*failed, refused]).why == "no answer"
+    assert outcomes.of([judged(0, "complete")]).why == ""
