@@ -187,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `status | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # such as a full disk behind stdout; what concerns a file of ours has a line of its own
+        console.say(f"error: {error.filename or 'the output'} cannot be written: {error.strerror}", error=True)
+        return USAGE
 
 
 if __name__ == "__main__":

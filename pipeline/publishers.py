@@ -605,7 +605,7 @@ def _ask_witnesses(publisher: Publisher, policy: Policy) -> None:
                 cause = str(silence).removeprefix(f"{publisher.address(*witness)}: ").partition("; ")[0]
                 trouble = PublisherTrouble(cause)
                 continue
-            if not isinstance(error, TransientError) or answer.status_code == 403:
+            if not isinstance(error, TransientError) or answer.status_code in (403, 501):  # 501: it knows no HEAD
                 return
             trouble = PublisherTrouble(f"it answers {answer.status_code} to everything", error.retry_after)
     raise trouble

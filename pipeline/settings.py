@@ -33,6 +33,7 @@ from luigi.configuration import get_config
 from luigi.configuration.cfg_parser import InterpolationMissingEnvvarError
 from luigi.task_register import Register, TaskClassNotFoundException
 
+from . import luigi_config
 from .errors import UsageError
 
 ENVIRONMENT_PREFIX = "PIPELINE_"
@@ -263,7 +264,7 @@ def apply_environment() -> None:
     for section, name, _ in names():
         value = os.environ.get(variable(section, name))
         if value is not None:
-            config.set(section, name, value.replace("%", "%%"))
+            config.set(section, name, value.strip().replace("%", "%%"))  # env files leave line ends behind
 
 
 def hand_down() -> None:
@@ -459,10 +460,18 @@ def _check_names() -> None:
         raise UsageError(f"environment variable LUIGI_CONFIG_PATH: there is no file {path}")
     config = get_config()
     ours = {section.get_task_family() for section in SECTIONS}
+    known_sections = {*ours, *(section.get_task_family() for section in LUIGIS), "resources", "task_history"}
+    by_lower = {section.lower(): section for section in (*known_sections, "RangeMonthly")}
     for section in config.sections():
-        near = difflib.get_close_matches(section, ours, 1, ALIKE)
-        if near and section not in ours and section not in Register.task_names():
-            raise UsageError(f"luigi.cfg: [{section}] is no section; did you mean [{near[0]}]?")
+        near = difflib.get_close_matches(section.lower(), by_lower, 1, ALIKE)
+        if near and section not in by_lower.values() and section not in Register.task_names():
+            raise UsageError(f"luigi.cfg: [{section}] is no section; did you mean [{by_lower[near[0]]}]?")
+    for luigis in LUIGIS:
+        family, choices = luigis.get_task_family(), {name for name, _ in luigis.get_params()}
+        for name in _options(family):  # Luigi reads more than it declares, so only what looks misspelt is refused
+            near = difflib.get_close_matches(name.replace("-", "_"), choices, 1, ALIKE)
+            if near and name.replace("-", "_") not in {*choices, *luigi_config.DEFAULTS.get(family, {})}:
+                raise UsageError(f"luigi.cfg: [{family}] has no setting {name}; did you mean {near[0]}?")
     for section in ours:
         choices = {name for of, name, _ in names() if of == section}
         for name in _options(section):

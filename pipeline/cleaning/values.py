@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -195,7 +196,9 @@ def from_arrow(values: pa.Array, column: Column, repaired: Counter[str]) -> Conv
     if is_text(kind):
         return from_text(as_string(values, repaired), column, repaired)
     # Exact by way of the text: Arrow's own cast to a double is off in the last digit.
-    if pa.types.is_decimal(kind) or (pa.types.is_boolean(kind) and column.texts.keys() >= _BOOLEANS):
+    if pa.types.is_decimal(kind):
+        return from_text(_decimal_text(values), column, repaired)
+    if pa.types.is_boolean(kind) and column.texts.keys() >= _BOOLEANS:
         return from_text(values.cast(pa.string()), column, repaired)
     if pa.types.is_float16(kind):
         values = values.cast(pa.float32())
@@ -204,6 +207,13 @@ def from_arrow(values: pa.Array, column: Column, repaired: Counter[str]) -> Conv
     if column.type == "string":
         return from_text(_plain_text(values), column, repaired)
     return _time(values)
+
+
+def _decimal_text(values: pa.Array) -> pa.Array:
+    """Decimals as texts without an exponent: Arrow writes a zero of scale 18 as ``0E-18``."""
+    encoded = values.cast(pa.string()).dictionary_encode()
+    texts = [f"{Decimal(text):f}" if "E" in text else text for text in encoded.dictionary.to_pylist()]
+    return pa.DictionaryArray.from_arrays(encoded.indices, pa.array(texts, pa.string())).dictionary_decode()
 
 
 def is_utf8(texts: pa.Array) -> bool:

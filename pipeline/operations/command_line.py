@@ -176,14 +176,16 @@ def _with_early_checks(exit_with_help: Any) -> Any:
             settings.check_texts("retcode")
             for name, parameter in retcode.get_params():
                 try:
-                    if text := getattr(known, f"retcode_{name}"):
-                        parameter.parse(text)
+                    text = getattr(known, f"retcode_{name}")
+                    _check_exit_code(parameter.parse(text) if text else 0)
                 except ValueError:
-                    raise UsageError(f"--retcode-{name.replace('_', '-')}: {text!r} is not a number") from None
+                    raise UsageError(
+                        f"--retcode-{name.replace('_', '-')}: {text!r} is not a number from 0 to 255"
+                    ) from None
                 try:
-                    parameter.task_value("retcode", name)
+                    _check_exit_code(parameter.task_value("retcode", name))
                 except ValueError:
-                    raise UsageError(f"luigi.cfg: [retcode] {name} is not a number") from None
+                    raise UsageError(f"luigi.cfg: [retcode] {name} is not a number from 0 to 255") from None
         except UsageError as error:
             exit_with(error)
 
@@ -208,6 +210,12 @@ def _check_required(given: Namespace) -> None:
         if not getattr(given, name) and not parameter.has_task_value(task.get_task_family(), name):
             about = f" ({parameter.description})" if parameter.description else ""
             raise UsageError(f"--{name.replace('_', '-')} is missing: {given.root_task} needs it{about}")
+
+
+def _check_exit_code(code: int) -> None:
+    """Refuse what a shell cannot see: of 256 it would get 0."""
+    if not 0 <= code <= 255:
+        raise ValueError(code)
 
 
 def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:

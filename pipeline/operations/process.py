@@ -66,7 +66,10 @@ class TaskContext:
             if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
                 settings.take_over(variables)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as [worker] timeout wants it: at once
+            # A stage is finished though the whole process group is told to stop, as systemd does. Not ignored: a
+            # program that a task starts would ignore it too.
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # what programs would inherit
             if journal.BEGUN in os.environ:  # and not somebody else's tasks alone
                 logs.configure(to_file=True)
         self._report_once()
@@ -94,8 +97,8 @@ class TaskContext:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Start worker processes that never hear Ctrl-C, not even before ``TaskContext``: it stops the main process, and
-    that stops them. A Ctrl-C that comes meanwhile is heard at the end.
+    """Start worker processes that never hear Ctrl-C or SIGTERM, not even before ``TaskContext``: these stop the main
+    process, and that stops them. A Ctrl-C that comes meanwhile is heard at the end.
     """
     multiprocessing.resource_tracker.ensure_running()  # at its own start it would let interrupts through again
     heard: list[int] = []
@@ -103,7 +106,7 @@ def without_interrupts() -> Iterator[None]:
     # The mask is for the children. Another thread may still take the signal, and Python would raise its exception in
     # this one: between the two halves of a message to the fork server.
     handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number)) if is_main else None
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

@@ -148,6 +148,10 @@ class TaskProcess(luigi.worker.ContextManagedTaskProcess, _CheckedProcess):
 
     inner_context: str | None = None
 
+    def terminate(self) -> None:
+        """End it at once, as ``[worker] timeout`` wants it; SIGTERM it does not hear."""
+        self.kill()
+
 
 class Worker(luigi.worker.Worker):
     """One run's worker."""
@@ -161,6 +165,8 @@ class Worker(luigi.worker.Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.worker_processes < 1:
+            raise errors.UsageError(f"workers={self.worker_processes}: nothing would run; give at least 1")
         self._config = copy.copy(self._config)  # told to stop Luigi changes it, and all workers of a process share it
         self._task_completion_cache = None  # what was complete once may have been taken away
         self._pid = os.getpid()

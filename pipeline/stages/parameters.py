@@ -29,6 +29,8 @@ class Month(luigi.MonthParameter):
     def normalize(self, x: Any) -> dt.date | None:
         if isinstance(x, str):
             return self.parse(x)
+        if x is not None and not isinstance(x, dt.date):
+            raise UsageError(f"{x!r} is not a month; give a date or a text such as '2021-01'")
         return None if x is None else super().normalize(x)
 
 

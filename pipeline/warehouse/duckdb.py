@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -27,7 +27,7 @@ import duckdb
 from ..checks import cannot_be_made
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
-from ..errors import PipelineError, WarehouseBusy, WarehouseError
+from ..errors import PipelineError, UsageError, WarehouseBusy, WarehouseError
 from ..reach import at_most
 from ..waiting import Held, Wait, gave_up, lock_file
 from . import duckdb_path, label_of
@@ -66,6 +66,9 @@ def _quote(name: str) -> str:
 
 
 DIALECT = Dialect(quote=_quote, table=_quote, types=TYPES)
+
+#: How an SQLite file begins. DuckDB would open it with an extension that it downloads.
+_SQLITE = b"SQLite format 3\0"
 
 
 class DuckDB(Warehouse):
@@ -133,7 +136,21 @@ class DuckDB(Warehouse):
             self._set_up(connection)
             return _append(connection, row)
 
+    def _refuse_other_files(self) -> None:
+        """Raise UsageError for what DuckDB would wait for, take over, or name by an error about permissions."""
+        what = ""
+        if self.path.is_file():
+            with suppress(OSError), self.path.open("rb") as file:
+                what = "an SQLite database" if file.read(len(_SQLITE)) == _SQLITE else ""
+        elif self.path.exists():
+            what = "a folder" if self.path.is_dir() else "no regular file"
+        if what:
+            raise UsageError(
+                f"[warehouse] url: {self.path} is {what}; name a DuckDB file, or one that is not there yet"
+            )
+
     def ensure(self) -> None:
+        self._refuse_other_files()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path.parent):
@@ -208,6 +225,7 @@ class DuckDB(Warehouse):
         Raises WarehouseBusy if others hold the file for longer than ``Options.lock_timeout``. Readers share the file,
         so they queue only if a writer is in their way, and do not write a lock file where all is quiet.
         """
+        self._refuse_other_files()
         try:
             with ExitStack() as stack:
                 connection = self._try_to_connect(read_only) if read_only else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import sys
 
 import pytest
@@ -30,6 +32,11 @@ def test_luigi_cfg_that_does_not_parse(project: Project, verb: tuple[str, ...]) 
     ("text", "says"),
     [
         ("[retcode]\ntask_failed = x\n", "luigi.cfg: [retcode] task_failed is not a number"),
+        ("[retcode]\ntask_failed = 256\n", "luigi.cfg: [retcode] task_failed is not a number from 0 to 255"),
+        ("[Lake]\nurl = file:a\n", "[Lake] is no section; did you mean [lake]?"),
+        ("[resource]\nmemory = 1\n", "did you mean [resources]?"),
+        ("[RangeMontly]\nof = AllTrips\n", "did you mean [RangeMonthly]?"),
+        ("[worker]\nkeep_alve = true\n", "[worker] has no setting keep_alve; did you mean keep_alive?"),
         ("[retcode]\nnot_run = 100%\n", "luigi.cfg: [retcode] not_run: a percent sign"),
         ("[lake]\nurl = file:lake   ; my lake\n", "[lake] url (or PIPELINE_LAKE_URL): a blank and ;"),
         ("[warehouse]\nurl = postgresql://u:se%40cret@localhost/db\n", "written %%"),
@@ -109,6 +116,29 @@ def test_settings_of_somebody_elses_program(project: Project, name: str, value: 
     assert not (project.folder / "lake" / "data").exists() and not list(project.folder.glob("workspace/scratch/*"))
 
 
+def test_line_end_behind_a_variable_is_no_part_of_it(project: Project) -> None:
+    project.environment["PIPELINE_LAKE_URL"] = "file:own\n"
+    assert project.luigi("TaxiZones").returncode == 0
+    assert (project.folder / "own" / "data").is_dir()
+
+
+@pytest.mark.parametrize("code", ["MonthlyTrips(month=202101)]", "MonthlyTrips(month='2021-01')], workers=0"])
+def test_arguments_of_somebody_elses_program(project: Project, code: str) -> None:
+    refused = project.run(
+        sys.executable, "-c", f"import luigi, pipeline; luigi.build([pipeline.{code}, local_scheduler=True)"
+    )
+    assert refused.returncode == 1
+    assert refused.stdout.strip().splitlines()[-1].startswith("pipeline.errors.UsageError: "), refused.stdout
+
+
+def test_output_that_cannot_be_written(project: Project) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    done = project.run("sh", "-c", f"{sys.executable} -m pipeline status --dataset green --start 2025-01 >/dev/full")
+    assert (done.returncode, done.stdout.count("\n")) == (2, 1), done.stdout
+    assert done.stdout.startswith("error: the output cannot be written: ")
+
+
 #: What a run would refuse in the end, by settings; the doctor says the same.
 REFUSED = [
     ({"PIPELINE_WORKSPACE_URL": "file:/proc/nope"}, "/proc/nope"),
@@ -116,12 +146,18 @@ REFUSED = [
     ({"PIPELINE_LAKE_URL": "file:taken/lake"}, "taken"),
     ({"PIPELINE_WAREHOUSE_URL": "duckdb:////proc/nope/w.duckdb"}, "/proc/nope"),
     ({"PIPELINE_WAREHOUSE_URL": "duckdb:///taken/w.duckdb"}, "taken"),
+    ({"PIPELINE_WAREHOUSE_URL": "duckdb:///folder"}, "is a folder"),
+    ({"PIPELINE_WAREHOUSE_URL": "duckdb:///fifo"}, "is no regular file"),
+    ({"PIPELINE_WAREHOUSE_URL": "duckdb:///theirs.sqlite"}, "is an SQLite database"),
 ]
 
 
 @pytest.mark.parametrize(("environment", "says"), REFUSED)
 def test_place_that_cannot_be_made(project: Project, environment: dict[str, str], says: str) -> None:
     (project.folder / "taken").write_text("a file where a folder should be")
+    (project.folder / "folder").mkdir()
+    os.mkfifo(project.folder / "fifo")
+    sqlite3.connect(project.folder / "theirs.sqlite").execute("CREATE TABLE a (b)").connection.close()
     project.environment |= environment
     for task in (("MonthlyTrips", "--month", "2021-01"), ("RangeMonthly", "--stop", "2021-02")):
         refused = project.luigi(*task)

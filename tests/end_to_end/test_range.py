@@ -18,7 +18,7 @@ import pytest
 from pipeline import sample
 
 from ..conftest import CHECKOUT
-from ..patience import PATIENCE
+from ..patience import PATIENCE, wait_for
 from .conftest import Project
 
 GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
@@ -426,6 +426,21 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(project: Project, worke
     assert "stopped; the same command goes on" in output, output
     assert project.luigi(*wanted).returncode == 0
     assert project.query("SELECT count(*) FROM etl_loads WHERE dataset = 'green'") == [(3,)]
+
+
+def test_sigterm_to_the_whole_group_stops_gently(project: Project) -> None:
+    """As systemd and the shell's ``kill %1`` send it: worker processes finish their stages."""
+    wanted = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-04", "--workers", "2")
+    gate = project.gate("Clean", "started")
+    run = project.start(project.luigi_command(*wanted), group=True)
+    gate.wait(run)
+    os.killpg(run.pid, signal.SIGTERM)
+    wait_for(lambda: gate.is_told_to_stop, run)
+    gate.open()
+    output, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 25, output
+    assert "ERROR" not in output and "Traceback" not in output, output
+    assert project.luigi(*wanted).returncode == 0
 
 
 def test_two_runs_at_once_give_one_result(project: Project) -> None:

@@ -152,8 +152,11 @@ def test_no_connection_is_trouble_and_names_no_secret(host: str) -> None:
     assert error.value.__suppress_context__
 
 
-def test_a_server_without_head(tlc: HttpServer) -> None:
-    tlc.program(path("2026-01"), Fault(status=405, times=ALWAYS, methods=("HEAD",)))
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_server_without_head(tlc: HttpServer, status: int) -> None:
+    for place in (path("2026-01"), "/misc/taxi_zone_lookup.csv"):
+        tlc.program(place, Fault(status=status, times=ALWAYS, methods=("HEAD",)))
+    publishers.check_reachable(publishers.get("tlc", tlc.url), ONCE)
     version = publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=ONCE)
     assert version.length == len(path("2026-01")) - 1
     assert tlc.asked("GET") == [path("2026-01")]

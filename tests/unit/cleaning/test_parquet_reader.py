@@ -251,6 +251,15 @@ def test_decimals_are_exact_where_doubles_are_not() -> None:
     assert result.reasons == [("bad_value", "PUlocationID", 2)]
 
 
+@pytest.mark.parametrize("scale", [0, 6, 7, 9, 18])
+def test_zeros_and_small_decimals_of_any_scale(scale: int) -> None:
+    numbers = pa.array([0, None, 265]).cast(pa.decimal128(38, scale))
+    assert run(fhv(PUlocationID=numbers), "fhv", "parquet").column("PUlocationID") == [0, None, 265]
+    tiny = pa.array([Decimal(0), Decimal(1).scaleb(-scale), Decimal(-2)], pa.decimal128(38, scale))
+    values, bad = from_arrow(tiny, datasets.get("green").column("fare_amount"), Counter())
+    assert (values.to_pylist(), bad) == ([0.0, float(f"1e-{scale}"), -2.0], None)
+
+
 @pytest.mark.parametrize("zone", [None, "UTC"])
 @pytest.mark.parametrize(("unit", "per_second"), [("ms", 1_000), ("us", 1_000_000)])
 def test_times_at_the_limits_of_what_is_held(unit: str, per_second: int, zone: str | None) -> None:
