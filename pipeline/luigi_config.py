@@ -62,7 +62,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
     },
 }
 
-#: Those of the luigi command. A program that calls ``luigi.build`` has its logging as it or Luigi sets it up.
+#: Those of the luigi command. What a program that calls ``luigi.build`` logs is decided in operations/logs.py.
 COMMAND_DEFAULTS: dict[str, dict[str, str]] = {"core": {"no_configure_logging": "true"}}
 
 #: Where Luigi looks for settings; the later wins. ``LUIGI_CONFIG_PATH`` comes last.

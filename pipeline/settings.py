@@ -276,6 +276,12 @@ def hand_down() -> None:
     apply_environment()
 
 
+def given() -> dict[str, str]:
+    """The settings that the environment has, as variables."""
+    variables = (variable(section, name) for section, name, _ in names())
+    return {name: os.environ[name] for name in variables if name in os.environ}
+
+
 def in_environment() -> dict[str, str]:
     """All variables of ours in the environment: settings, and what the processes of a run know of it."""
     return {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}

@@ -83,8 +83,9 @@ def summary(outcome: RunOutcome, roots: list[Any], is_told: bool = False) -> Ite
     took = f", {_clock(seconds)}" if seconds is not None else ""
     log = f"; log {places.short(str(logs.path()))}" if logs.path().exists() else ""
     yield f"Run        {outcome.run or journal.run_id()}{took}{log}"
-    if outcome.result != COMPLETE and outcome.command:
-        yield f"Again      {shlex.join(outcome.command)}"
+    again = outcome.again or shlex.join(outcome.command)
+    if outcome.result != COMPLETE and again:
+        yield f"Again      {again}"
 
 
 def _counts(outcome: RunOutcome) -> str:
@@ -166,7 +167,8 @@ def _reasons(rejected: Mapping[str, int]) -> str:
 def _places(outcome: RunOutcome, roots: list[Any]) -> Iterator[str]:
     """Where everything is, and how to look at it."""
     tasks = [root if hasattr(root, "job") else getattr(root, "_first", None) for root in roots]
-    task = next((task for task in tasks if hasattr(task, "job")), None)
+    ours = [task for task in tasks if hasattr(task, "job")]
+    task = next((task for task in ours if hasattr(task, "warehouse")), next(iter(ours), None))
     if task is None:
         return
     if task.job.publisher_object.is_synthetic:

@@ -29,7 +29,7 @@ from typing import IO, NoReturn
 from .. import planning, settings
 from ..errors import PipelineError, UsageError
 from ..ranges import AllTrips, dataset_names, plan_range
-from . import arguments, console, journal, logs, notify, outcomes
+from . import arguments, console, journal, logs, notify, outcomes, run
 from .command_line import USAGE
 
 #: Exit codes, as luigi.cfg's [retcode] has them.
@@ -124,7 +124,7 @@ class _Run:
         self._last_words = ""
 
     def run(self) -> int:
-        journal.begin(["python", "-m", "pipeline", *sys.argv[1:]])
+        journal.begin(["python", "-m", "pipeline", *sys.argv[1:]], run.again(settings.given()))
         notify.tell_of_killed_runs()
         try:
             self._run()

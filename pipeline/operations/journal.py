@@ -134,12 +134,12 @@ def record_all_loaded(task: Any) -> None:
     record("all loaded", task=task.task_id, dataset=task.dataset, month=month, warehouses=task.warehouses)
 
 
-def begin(command: Sequence[str]) -> bool:
+def begin(command: Sequence[str], again: str = "") -> bool:
     """Write this run's first event, and hold its journal for as long as this process lives.
 
     False if this process belongs to a run that another process has begun. An id may be used again after its run ended:
     the journal goes on. Raises UsageError while another process runs under the same id, or if this user may not write
-    into the workspace.
+    into the workspace. ``again`` is what a person types to repeat the run, if that is more than the command.
     """
     global _mine, _held
     if os.environ.get(BEGUN) == run_id():
@@ -153,7 +153,8 @@ def begin(command: Sequence[str]) -> bool:
     os.environ[BEGUN] = run_id()
     _mine = True
     agent = os.environ.get(AGENT, "")
-    record("begun", run=run_id(), command=without_addresses(command), host=socket.gethostname(), agent=agent)
+    shown = without_addresses(command)
+    record("begun", run=run_id(), command=shown, again=again, host=socket.gethostname(), agent=agent)
     _remove_old()
     return True
 

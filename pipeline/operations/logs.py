@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 import luigi.configuration
+from luigi.setup_logging import InterfaceLogging
 
 from .. import settings
 from ..errors import PipelineError, text_after
@@ -131,12 +132,29 @@ def configure(to_file: bool = False) -> None:
     handlers = [Terminal(), *_files(to_file)]
     if to_file:
         _add_filter(handlers, Once())
+    _take_all(handlers)
+
+
+def _take_all(handlers: list[logging.Handler]) -> None:
+    """Let these handlers alone have our records and Luigi's."""
     _attach(handlers)
     for logger in (LOGGER, LUIGI):
         logger.propagate = False
     LOGGER.setLevel(settings.process().log_level)
     # Luigi's INFO is its protocol with the scheduler; what a person wants to know of it is in our own records.
     LUIGI.setLevel(LOGGER.level if LOGGER.level in (logging.DEBUG, logging.ERROR) else logging.WARNING)
+
+
+def are_configured() -> bool:
+    """Whether a program, or luigi.cfg for it, has decided what becomes of records."""
+    config = luigi.configuration.get_config()
+    in_file = any(config.has_option("core", name) for name in ("log_level", "logging_conf_file"))
+    return in_file or LOGGER.hasHandlers() or not all(map(_is_luigis, LUIGI.handlers))
+
+
+def _is_luigis(handler: logging.Handler) -> bool:
+    """Whether Luigi has added the handler because nobody else had."""
+    return handler.formatter is not None and handler.formatter._fmt == "%(levelname)s: %(message)s"
 
 
 class _Forward(logging.Handler):
@@ -147,25 +165,49 @@ class _Forward(logging.Handler):
 
 
 @contextmanager
-def beside_others() -> Iterator[None]:
-    """Keep the log file of a run that a program has started. What the program itself does with records stays.
+def of_program(has_logging: bool) -> Iterator[None]:
+    """Log a run that a program has started, in the log file of the run too.
 
-    Where it does nothing, warnings are shown on stderr, as Python has it.
+    What a program that ``has_logging`` does with records stays. Else they are shown as those of the command are.
     """
     files = _files(True)
+    try:
+        with _beside_others(files) if has_logging else _alone(files):
+            yield
+    finally:
+        for handler in files:
+            handler.close()
+
+
+@contextmanager
+def _alone(files: list[logging.Handler]) -> Iterator[None]:
+    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in (LOGGER, LUIGI)]
+    was_configured, InterfaceLogging._configured = InterfaceLogging._configured, True
+    for logger in (LOGGER, LUIGI):
+        logger.handlers.clear()  # Luigi's own, if it was there first
+    handlers = [Terminal(), *files]
+    _add_filter(handlers, Once())
+    _take_all(handlers)
+    try:
+        yield
+    finally:
+        for logger, level, propagate, kept in before:
+            logger.setLevel(level)
+            logger.propagate = propagate
+            logger.handlers[:] = kept
+        InterfaceLogging._configured = was_configured
+
+
+@contextmanager
+def _beside_others(files: list[logging.Handler]) -> Iterator[None]:
     for handler in files:
         handler.setLevel(settings.process().log_level)
         handler.addFilter(lambda record: record.name != LUIGI.name or record.levelno >= logging.WARNING)
-    if LOGGER.hasHandlers():
-        others: logging.Handler = _Forward(LOGGER.getEffectiveLevel())
-    else:
-        others = Terminal()
-        others.setLevel(logging.WARNING)
-    is_luigi_silent = luigi.configuration.get_config().getboolean("core", "no_configure_logging", False)
+    forward = _Forward(LOGGER.getEffectiveLevel())
     before = LOGGER.level, LOGGER.propagate
-    _add_filter([*files, others], Once())
+    _add_filter([*files, forward], Once())
     _attach(files)
-    _attach([others], (LOGGER, LUIGI) if is_luigi_silent and isinstance(others, Terminal) else (LOGGER,))
+    _attach([forward], (LOGGER,))
     LOGGER.propagate = False
     LOGGER.setLevel(settings.process().log_level)
     try:
@@ -173,11 +215,9 @@ def beside_others() -> Iterator[None]:
     finally:
         LOGGER.setLevel(before[0])
         LOGGER.propagate = before[1]
-        for handler in (*files, others):
+        for handler in (*files, forward):
             LOGGER.removeHandler(handler)
             LUIGI.removeHandler(handler)
-        for handler in files:
-            handler.close()
 
 
 def _files(to_file: bool) -> list[logging.Handler]:

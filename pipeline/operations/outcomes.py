@@ -109,6 +109,7 @@ class RunOutcome:
     failure: str = ""
     run: str = ""
     command: list[str] = field(default_factory=list)
+    again: str = ""
     host: str = ""
     start: float | None = None
     end: float | None = None
@@ -307,6 +308,7 @@ class Reader:
             failure=str(self._judged.get("failure") or self._failure),
             run=str(self._begun.get("run", "")),
             command=list(self._begun.get("command", ())),
+            again=str(self._begun.get("again", "")),
             host=str(self._begun.get("host", "")),
             start=self._begun.get("at"),
             end=self._end,

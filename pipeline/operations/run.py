@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shlex
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,7 @@ from typing import Any
 
 import luigi
 import luigi.worker
+from luigi.execution_summary import LuigiStatusCode
 from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
 from luigi.rpc import RPCError
@@ -28,7 +31,7 @@ from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..ranges import RangeMonthly
 from ..stages.base import JobTask
-from . import console, journal, logs, notify, outcomes, start
+from . import console, journal, logs, notify, outcomes, places, start
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -50,12 +53,16 @@ _current: Run | None = None
 #: Whether Luigi's command runs, which has the terminal and the logging to itself, and not somebody's program.
 _is_command = False
 
+#: The settings that its environment had when Luigi's command began, before it handed down its own.
+_variables: dict[str, str] = {}
+
 
 @contextmanager
 def as_command() -> Iterator[None]:
     """Within this context runs are those of Luigi's command, with bars, and with the settings that flags gave it."""
-    global _is_command
+    global _is_command, _variables
     before, _is_command = _is_command, True
+    _variables = settings.given()
     try:
         with settings.restored():
             yield
@@ -80,12 +87,20 @@ def with_report(schedule_and_run: Any) -> Any:
         is_in_task = multiprocessing.parent_process() is not None and journal.BEGUN in os.environ
         if is_in_task or (_current is not None and _current.is_begun):
             return schedule_and_run(tasks, *args, **kwargs)
-        with Run(list(tasks)) as run:
+        chosen = kwargs.get("override_defaults") or {}
+        has_logging = logs.are_configured() or not chosen.keys().isdisjoint(("log_level", "logging_conf_file"))
+        with Run(list(tasks), has_logging) as run:
             result = schedule_and_run(run.roots, *args, **kwargs)
             run.judge(result)
+        if _is_command and not run.is_begun and result.status == LuigiStatusCode.SUCCESS and not _has_run(result):
+            console.say("Nothing to do.")  # Luigi's own words are not shown; somebody's tasks that ran speak themselves
         return result
 
     return run_with_report
+
+
+def _has_run(result: Any) -> bool:
+    return any(response["task_id"] for response in result.worker._get_work_response_history)
 
 
 def scheduled(worker: Any) -> None:
@@ -108,12 +123,14 @@ def _is_ours(task: Any) -> bool:
 class Run:
     """Context around the scheduling and the work of some root tasks."""
 
-    def __init__(self, roots: list[luigi.Task]) -> None:
+    def __init__(self, roots: list[luigi.Task], has_logging: bool) -> None:
         self.roots = roots
+        self._has_logging = has_logging
         self.is_begun = False
         self._outer = _current
         self._is_command = _is_command and self._outer is None
         self._is_scheduled = False
+        self._worker: Any = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
         self._bars = console.Bars()
         self._stack = ExitStack()
@@ -134,12 +151,13 @@ class Run:
     def begin(self) -> None:
         if self.is_begun:
             return
+        variables = _variables if self._is_command else settings.given()
         if not self._is_command:
             self._stack.enter_context(settings.restored())
             settings.hand_down()
             journal.run_id()  # made here, so that all worker processes inherit the same
-            self._stack.enter_context(logs.beside_others())
-        self._is_first = journal.begin(command(self._is_command))
+            self._stack.enter_context(logs.of_program(self._has_logging))
+        self._is_first = journal.begin(command(self._is_command), again(variables, self._is_command))
         self.is_begun = True
         if self._is_first:
             notify.tell_of_killed_runs()
@@ -151,6 +169,7 @@ class Run:
         if self._is_scheduled:
             return
         self._is_scheduled = True
+        self._worker = worker
         begin_if_ours(worker._scheduled_tasks.values())
         if self.is_begun:
             for event in outcomes.plan_events(worker._add_task_history):
@@ -179,11 +198,17 @@ class Run:
             outcome = outcomes.of(journal.events()[0])
             # What ended the run is said where the error is caught.
             if not isinstance(error, UsageError):  # of a run that was refused there is no more to say
-                console.show(outcome, self.roots, is_told=error is not None)
+                console.show(outcome, self._tasks(), is_told=error is not None)
             if self._is_first:
                 if not isinstance(error, KeyboardInterrupt):  # somebody at the keyboard knows
                     notify.tell(outcome)
                 journal.end()
+
+    def _tasks(self) -> list[luigi.Task]:
+        """The root tasks if one of them is ours, or else those of ours that somebody's tasks need."""
+        if any(map(_is_ours, self.roots)) or self._worker is None:
+            return self.roots
+        return [task for task in self._worker._scheduled_tasks.values() if _is_ours(task)]
 
 
 def command(is_luigi: bool = False) -> list[str]:
@@ -195,6 +220,46 @@ def command(is_luigi: bool = False) -> list[str]:
         return ["luigi", *sys.argv[1:]]
     is_script = program.suffix == ".py" and "ipykernel" not in sys.modules
     return ["python", *sys.argv] if is_script else []
+
+
+def again(variables: Mapping[str, str], is_luigi: bool = False) -> str:
+    """What a person types in this folder to start the same: with the program as it was called, and the settings that
+    its environment had. What may be a secret is left out.
+    """
+    words = command(is_luigi)
+    if not words:
+        return ""
+    if words[0] == "luigi":
+        words[:1] = _luigi(sys.argv[0])
+    else:
+        words[0] = _python()
+    assignments = (
+        f"{name}={shlex.quote(shown)}"
+        for name, value in variables.items()
+        if name != settings.variable("notify", "urls")
+        for shown in journal.without_addresses([f"--{name}={value}"])[0].partition("=")[2:]
+    )
+    return " ".join([*assignments, shlex.join(journal.without_addresses(words))])
+
+
+def _luigi(program: str) -> list[str]:
+    if Path(program).name == "__main__.py":
+        return [_python(), "-m", "luigi"]
+    found = shutil.which("luigi")
+    if "/" not in program or (found and os.path.exists(program) and os.path.samefile(found, program)):
+        return ["luigi"]
+    short = places.short(program)
+    return [short if "/" in short else f"./{short}"]
+
+
+def _python() -> str:
+    """This Python by the name that PATH finds it by, or else by its path; a link may lead to another environment."""
+    here = os.path.dirname(sys.executable)
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found and os.path.samefile(found, sys.executable) and os.path.samefile(os.path.dirname(found) or ".", here):
+            return name
+    return places.short(sys.executable)
 
 
 def _verdict_of(error: BaseException) -> dict[str, Any]:

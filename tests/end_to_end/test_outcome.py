@@ -72,10 +72,14 @@ def test_failed_month_is_all_that_is_told(folder_project: Project, inbox: Inbox)
     log = message["message"].rpartition("log: ")[2]
     assert log.endswith(".log") and "failed: WrongFormat" not in log and Path(log).is_file()
     again = failed.stdout.rpartition("Again      ")[2].strip()
-    assert again.startswith('luigi --module pipeline RangeMonthly --of-params \'{"dataset": "green"}\' --start 2020-01')
+    named = set(re.findall(r"(PIPELINE_\w+)=", again.partition("luigi --module")[0]))
+    assert named == folder_project.environment.keys() - {"PIPELINE_NOTIFY_URLS"}
+    assert 'luigi --module pipeline RangeMonthly --of-params \'{"dataset": "green"}\' --start 2020-01' in again
 
     repair()
-    assert folder_project.luigi(*GREEN).returncode == 0
+    for name in [name for name in folder_project.environment if name != "PIPELINE_NOTIFY_URLS"]:
+        del folder_project.environment[name]
+    assert folder_project.run("sh", "-c", again).returncode == 0, "the line has all that it needs"
     assert inbox.messages[1]["title"] == "NYC trips: 1 month loaded"
 
 
@@ -186,12 +190,20 @@ BUILDS = """
 def test_build_and_tasks_of_others_are_told_of_as_the_command_is(folder_project: Project, inbox: Inbox) -> None:
     break_month(folder_project, "2020-02")
     (folder_project.folder / "theirs.py").write_text(textwrap.dedent(BUILDS))
+    (folder_project.folder / "empty.cfg").touch()
+    folder_project.environment["LUIGI_CONFIG_PATH"] = "empty.cfg"  # Luigi would set up its own logging
     done = folder_project.run(sys.executable, "theirs.py")
     assert done.returncode == 0, done.stdout
     said = [line for line in done.stdout.splitlines() if line.split()[:1] in (["alone"], ["theirs"], ["bad"], ["left"])]
     assert said == ["alone True", "theirs True", "bad False", "left set()"]
     assert rows(done.stdout) == {"green 2020-01": "loaded", "green 2020-02": "failed: WrongFormat"}
-    assert "Again      python theirs.py" in done.stdout
+    (again,) = [line for line in done.stdout.splitlines() if line.startswith("Again ")]
+    assert again.endswith("python theirs.py")
+    ours = done.stdout.partition("theirs True")
+    assert "Lake       " in ours[0] and "GROUP BY" in ours[0], "where somebody's task has its months from"
+    quiet = ours[2].partition("bad False")[0]
+    assert "INFO Download green 2020-02" in quiet or "ERROR Download green 2020-02: " in quiet
+    assert not any(word in quiet for word in ("Traceback", "DEBUG", "progress looks")), quiet
     titles = ["NYC trips: 1 month loaded", "NYC trips: 1 month failed"]
     assert [message["title"] for message in inbox.messages] == titles
     runs = journals(folder_project)
@@ -199,6 +211,9 @@ def test_build_and_tasks_of_others_are_told_of_as_the_command_is(folder_project:
     assert [[event["code"] for event in run if event["event"] == "judged"] for run in runs] == [[0], [30]]
 
     folder_project.environment["PYTHONPATH"] = str(folder_project.folder)
+    luigi = [*folder_project.luigi_command("Report")]
+    done = folder_project.run(*[word if word != "pipeline" else "theirs" for word in luigi])
+    assert (done.returncode, done.stdout) == (0, "Nothing to do.\n")
     (folder_project.folder / "report").unlink()
     luigi = folder_project.luigi_command("Report")
     done = folder_project.run(*[word if word != "pipeline" else "theirs" for word in luigi])
@@ -217,7 +232,7 @@ def test_ctrl_c_shows_what_was_done(project: Project) -> None:
     assert output.rstrip().endswith("stopped; the same command goes on from here")
     states = rows(output)
     assert states["green 2020-01"] == "loaded" and states["green 2020-03"] == "Clean not finished", output
-    assert "Again      luigi --module pipeline RangeMonthly" in output and "killed" not in output
+    assert re.search("^Again .*luigi --module pipeline RangeMonthly", output, re.MULTILINE) and "killed" not in output
 
 
 def test_killed_stage_is_told_as_such(project: Project, inbox: Inbox) -> None:

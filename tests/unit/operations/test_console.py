@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.operations import console, outcomes
+from pipeline.planning import MISSING
 
 COUNTS = {"rows_read": 1234567, "rows": 1234560, "rows_rejected": {"zero_passengers": 6, "pickup_outside_month": 1}}
 
@@ -173,7 +174,7 @@ def test_total_counts_the_months_that_are_done() -> None:
 
 
 def test_what_was_complete_before_is_counted_beside_gaps() -> None:
-    entries = [("green", "2019-01", "complete", ""), ("green", "2019-02", "missing at the publisher", "")]
+    entries = [("green", "2019-01", "complete", ""), ("green", "2019-02", MISSING, "")]
     lines = lines_of({"event": "plan", "entries": entries}, code=20, result="missing")
     assert "1 month complete before this run." in lines
 

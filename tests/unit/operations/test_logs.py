@@ -100,3 +100,27 @@ def test_a_warning_that_every_process_of_a_run_finds_is_written_once(
         lines = log.read_text().splitlines()
         assert sum("manifest is cut" in line for line in lines) == 1
         assert sum("file is cut" in line for line in lines) == 6
+
+
+def test_logging_of_a_program_stays_and_else_records_look_as_those_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(logs, "path", lambda: tmp_path / "runs" / "r1.log")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logs.LOGGER, "handlers", [])
+    luigis = logging.StreamHandler()
+    luigis.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    monkeypatch.setattr(logs.LUIGI, "handlers", [luigis])
+    assert not logs.are_configured(), "that is what Luigi does where nobody else has"
+    with logs.of_program(has_logging=False):
+        assert [type(handler) for handler in logs.LUIGI.handlers] == [logs.Terminal, logging.FileHandler]
+        assert logs.LUIGI.level == logging.WARNING and not logs.LUIGI.propagate
+    assert logs.LUIGI.handlers == [luigis] and logs.LUIGI.propagate
+
+    theirs = io.StringIO()
+    logging.getLogger().addHandler(logging.StreamHandler(theirs))
+    assert logs.are_configured()
+    with logs.of_program(has_logging=True):
+        logs.LOGGER.warning("seen")
+        assert luigis in logs.LUIGI.handlers
+    assert theirs.getvalue() == "seen\n" and not logs.LOGGER.handlers

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.operations import outcomes
+from pipeline.planning import MISSING
 
 COUNTS = {"rows_read": 10, "rows": 9, "rows_rejected": {"zero_passengers": 1}}
 BEGUN = {"event": "begun", "at": 100.0, "run": "r1", "command": ["luigi"], "host": "h"}
@@ -164,8 +165,8 @@ def test_a_task_that_has_no_month_is_a_failure_of_the_run() -> None:
 def test_why_a_run_is_not_well_is_one_line() -> None:
     failed = [stage("Clean", "failed", month="2020-02", error="WrongFormat", message="no Parquet file")]
     assert outcomes.of([*failed, judged(30, "failed")]).why == "green 2020-02: Clean: WrongFormat: no Parquet file"
-    gap = plan(("green", "2020-02", "missing at the publisher", ""), ("green", "2020-01", "complete", ""))
-    assert outcomes.of([gap, judged(20, "missing")]).why == "green 2020-02: missing at the publisher"
+    gap = plan(("green", "2020-02", MISSING, ""), ("green", "2020-01", "complete", ""))
+    assert outcomes.of([gap, judged(20, "missing")]).why == f"green 2020-02: {MISSING}"
     refused = {**judged(35, "planning failed"), "failure": "no answer"}
     assert outcomes.of([*failed, refused]).why == "no answer"
     assert outcomes.of([judged(0, "complete")]).why == ""
