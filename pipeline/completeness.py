@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Month = dt.date | None
 
+#: The reason of a month that the lake does not have.
+ABSENT = "not in the lake"
+
 #: The reason of a month whose file at the publisher is another one now.
 REPUBLISHED = "republished"
 
@@ -204,7 +207,7 @@ def lake_reason(job: Job, dataset: str, month: Month) -> str | None:
     """Why the lake does not have the month as asked for; None if it does."""
     manifest = look().manifest(job, dataset, month)
     if manifest is None:
-        return "not in the lake"
+        return ABSENT
     otherwise = _made_otherwise(job, manifest)
     if otherwise is not None:
         return otherwise

@@ -136,7 +136,7 @@ class DamagedScratch(LakeError):
 
 
 class DamagedLakeFile(TerminalError):
-    """A file in the lake is not the one of its manifest. The month is made incomplete: the next run does it again."""
+    """A file in the lake is not the one of its manifest. A load that finds it makes the month incomplete."""
 
 
 class WarehouseError(TerminalError):

@@ -74,6 +74,12 @@ def files() -> list[str]:
     return [path for path in (*PLACES, os.environ.get("LUIGI_CONFIG_PATH", "")) if path and os.path.isfile(path)]
 
 
+def names_luigid() -> bool:
+    """Whether [core] says where luigid is."""
+    config = luigi.configuration.get_config()
+    return any(config.has_option("core", f"default-scheduler-{name}") for name in ("host", "port", "url"))
+
+
 def complete(defaults: dict[str, dict[str, str]]) -> None:
     """Set what luigi.cfg leaves open."""
     config = luigi.configuration.get_config()

@@ -33,6 +33,9 @@ NOT_YET = "not yet published"
 MISSING = "missing at publisher"
 UNASKED = "could not be asked"
 
+#: The reason of a month that was forgotten, and so the status of its row in the ledger.
+FORGOTTEN = "forgotten"
+
 #: The reason of a month that has become available at the publisher.
 NEW = "new"
 
@@ -94,11 +97,15 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
     Raises ``Unreachable`` if something has to be fetched and the publisher does not answer.
     """
     with completeness.scheduling() as snapshot, reach.planning():
-        for warehouse in warehouses:
-            snapshot.ledger(warehouse)  # one that does not answer is found out now, not after hours of work
+        # A warehouse that does not answer is found out now, not after hours of work.
+        ledgers = [snapshot.ledger(warehouse) for warehouse in warehouses]
         if ask:
             _look_again(snapshot, job, dataset, months)
         reasons = {month: completeness.reason(job, dataset, month, warehouses) for month in months}
+        for month, reason in reasons.items():
+            found = [ledger.get((dataset, month)) for ledger in ledgers]
+            if reason == completeness.ABSENT and any(row and row.status == FORGOTTEN for row in found):
+                reasons[month] = FORGOTTEN
         needed = [
             month
             for month, reason in reasons.items()

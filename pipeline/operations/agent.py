@@ -152,7 +152,8 @@ def queue(args: argparse.Namespace) -> int:
 def _list_queues(only: str | None, as_json: bool) -> int:
     """Print each queue with its runs and the agents that serve it."""
     found = []
-    for name in [only] if only else names():
+    listed = [only] if only else names()
+    for name in listed:
         queue = Queue(name)
         states = [entry.submission.state for entry in queue.open()]
         waiting, running, agents = states.count(WAITING), states.count(RUNNING), queue.agents()
@@ -168,6 +169,8 @@ def _list_queues(only: str | None, as_json: bool) -> int:
             print(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
     if as_json:
         print(json.dumps(found, indent=1))
+    elif not listed:
+        print("no queues")
     return 0
 
 

@@ -281,7 +281,7 @@ def _lock(path: Path, patience: float, task: str) -> int:
                 continue
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another cron run"
             os.close(descriptor)
-            raise _Busy(f"{holder} is at work") from None
+            raise _Busy(f"{holder} is running already") from None
         about = f"{task} (run {journal.run_id()}, process {os.getpid()} on {socket.gethostname()}, since {_now()})"
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, about.encode(), 0)

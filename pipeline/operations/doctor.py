@@ -72,8 +72,9 @@ def _show(what: str, check: Check) -> None:
 
 def _settings() -> Iterator[Check]:
     settings.validate()
-    where = ", ".join(luigi_config.files()) or "the package's defaults, for there is no luigi.cfg here"
-    yield Check("", True, f"all {len(list(settings.names()))} are valid; read from {where}")
+    files = ", ".join(luigi_config.files())
+    origin = f"read from {files}" if files else "settings come from the package's defaults; there is no luigi.cfg here"
+    yield Check("", True, f"all {len(list(settings.names()))} are valid; {origin}")
 
 
 def _publisher() -> Iterator[Check]:
@@ -155,7 +156,6 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
 
 def _luigid() -> Iterator[Check]:
     import requests
-    from luigi.configuration import get_config
     from luigi.interface import core
 
     chosen = core()
@@ -168,8 +168,5 @@ def _luigid() -> Iterator[Check]:
         requests.head(url, timeout=PATIENCE, allow_redirects=False).close()
         yield Check(shown, True, "answers")
     except requests.RequestException:
-        is_chosen = any(
-            get_config().has_option("core", f"default-scheduler-{name}") for name in ("host", "port", "url")
-        )
         remedy = "start one with `python -m pipeline ui`, or run with --local-scheduler"
-        yield Check(shown, False, "no luigid answers", remedy, is_warning=not is_chosen)
+        yield Check(shown, False, "no luigid answers", remedy, is_warning=not luigi_config.names_luigid())

@@ -306,8 +306,8 @@ def _cancel(text: str) -> int:
         last = Queue(run.submission.queue).cancel(run.id, user())
         if last is None:
             return _not_cancelled(f"run {run.id} has ended")
-        when = _when(run.submission.cancelled_by)
-        agent = f"; agent {last.agent} hears of it within seconds and ends it {when}" if last.state == RUNNING else ""
+        when = "within a few seconds" if run.submission.cancelled_by else _when("")
+        agent = f"; its agent {last.agent} stops it {when}" if last.state == RUNNING else ""
         print(f"run {run.id} is cancelled{agent}")
         return 0
     if run.journal is None or not journal.is_held(run.journal):

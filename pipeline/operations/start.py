@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import completeness, planning, settings
+from .. import completeness, planning, reach, settings
 from ..errors import UsageError, WarehouseError
 from ..lake import open_store
 from ..ranges import MonthlyTrips, RangeMonthly, TaxiZones
 from ..stages.base import JobTask
+from ..stages.download import Download
 from ..stages.load import Load
 from ..stages.upload import Upload
 
@@ -45,23 +46,31 @@ def check(root: Any) -> None:
 
 
 def check_scheduled(tasks: Iterable[Any]) -> None:
-    """The same for tasks that are about to run, whoever's root task needs them; each place is tried once."""
+    """The same for tasks that are about to run, whoever's root task needs them; each place is tried once.
+
+    Raises Unreachable or RefusedByPublisher if there is something to download, and the publisher cannot be asked.
+    """
     tried: set[tuple[str, ...]] = set()
+    downloads: list[Download] = []
 
     def once(what: Callable[..., None], *of: str) -> None:
         if of not in tried:
             tried.add(of)
             what(*of)
 
-    with completeness.scheduling():
+    with completeness.scheduling() as snapshot, reach.planning():
         for task in tasks:
-            if isinstance(task, Upload | Load):
+            if isinstance(task, Download):
+                downloads.append(task)
+            elif isinstance(task, Upload | Load):
                 once(_ensure, "workspace", task.workspace)
                 once(_ensure, "lake", task.lake)
                 warehouses = [str(task.warehouse)] if isinstance(task, Load) else []
                 for label in warehouses:
                     once(_ensure_warehouse, label)
                 completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+        for download in downloads:
+            planning.check_publisher(snapshot, download.job)
 
 
 def _ensure_warehouse(label: str) -> None:

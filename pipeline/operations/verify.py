@@ -11,12 +11,13 @@ import argparse
 import datetime as dt
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from .. import datasets, figures, settings
+from .. import datasets, figures, luigi_config, settings
 from ..errors import PipelineError
 from ..lake import Lake, open_store
 from ..lake.layout import DATA, MANIFESTS, month_of
@@ -61,9 +62,10 @@ class Line:
         self.problems.append(problem)
         self._to_forget.add(forget)
 
-    def compare(self, what: str, rows: int, other: str, expected: int, forget: str) -> None:
-        if rows != expected:
-            self.disagrees(f"{what} {rows:,}, {other} {expected:,} ({rows - expected:+,})", forget)
+    def compare(self, what: str, found: int, other: str, expected: int, forget: str, unit: str = "") -> None:
+        if found != expected:
+            counted = f"{found:,} {unit}".rstrip()
+            self.disagrees(f"{what} {counted}, {other} {expected:,} ({found - expected:+,})", forget)
 
     @property
     def title(self) -> str:
@@ -71,19 +73,8 @@ class Line:
 
     @property
     def remedy(self) -> str:
-        """What to do about the problems, as commands; empty without any."""
-        if not self.problems:
-            return ""
-        month = f" --month {self.month:%Y-%m}" if self.month else ""
-        run = (
-            f"luigi --module pipeline MonthlyTrips --dataset {self.dataset}{month}"
-            if month
-            else ("luigi --module pipeline TaxiZones")
-        )
-        where = self._to_forget - {NOTHING}
-        places = [""] if EVERYWHERE in where else [f" --warehouse {name}" for name in sorted(where)]
-        forget = [f"python -m pipeline forget --dataset {self.dataset}{month}{place}" for place in places]
-        return ", then ".join([*forget, run])
+        """What to do about the problems, as one command line; empty without any."""
+        return commands(self.dataset, self.month, self._to_forget) if self.problems else ""
 
     def plain(self) -> dict[str, Any]:
         return {
@@ -101,6 +92,20 @@ class Line:
             "remedy": self.remedy or None,
             "notes": self.notes,
         }
+
+
+def commands(dataset: str, month: Month, to_forget: set[str]) -> str:
+    """The command line that forgets a month where it has to be forgotten, and then does it again."""
+    if month is None:
+        flags, task = f"--dataset {dataset}", "TaxiZones"
+    else:
+        flags = f"--dataset {dataset} --month {month:%Y-%m}"
+        task = f"MonthlyTrips {flags}"
+    where = to_forget - {NOTHING}
+    places = [""] if EVERYWHERE in where else [f" --warehouse {shlex.quote(name)}" for name in sorted(where)]
+    forget = [f"python -m pipeline forget {flags}{place}" for place in places]
+    scheduler = "" if luigi_config.names_luigid() else " --local-scheduler"
+    return " && ".join([*forget, f"luigi --module pipeline {task}{scheduler}"])
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -138,7 +143,7 @@ def verify(args: argparse.Namespace) -> int:
                 for column, characters in texts[short].get(line.month, {}).items():
                     if manifest and column in line.text:
                         what, expected = f"{short}: the text of {column} has", line.text[column]
-                        line.compare(what, characters, "characters, the Parquet file", expected, short)
+                        line.compare(what, characters, "the Parquet file", expected, short, "characters")
         lines += some
     _show(lines, list(labels), args.json)
     return 1 if any(line.problems for line in lines) else 0
@@ -279,7 +284,7 @@ def _show(lines: list[Line], warehouses: list[str], as_json: bool) -> None:
                 line.dataset,
                 f"{line.month:%Y-%m}" if line.month else "",
                 *("" if number is None else f"{number:,}" for number in numbers),
-                "; ".join([*words, *(f"({note})" for note in line.notes)]),
+                "; ".join(words) + "".join(f" ({note})" for note in line.notes),
             ]
         )
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]

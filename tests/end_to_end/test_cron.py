@@ -85,7 +85,7 @@ def test_twice_at_once(project: Project) -> None:
     second = project.pipeline("cron", *RANGE)
     assert second.returncode == 10
     assert second.stdout.count("\n") == 1 and f"process {first.pid} on" in second.stdout
-    assert second.stdout.endswith("is at work; nothing was started\n")
+    assert second.stdout.endswith("is running already; nothing was started\n")
     gate.open()
     output, _ = first.communicate(timeout=PATIENCE)
     assert (first.returncode, output) == (0, "")

@@ -11,8 +11,11 @@ import pytest
 
 from pipeline import planning, publishers, reach
 from pipeline.completeness import Job, Snapshot
-from pipeline.errors import LakeTrouble, NoAnswer, WarehouseTrouble
+from pipeline.errors import LakeTrouble, NoAnswer, Unreachable, WarehouseTrouble
+from pipeline.operations import start
 from pipeline.publishers import Policy
+from pipeline.stages.download import Download
+from pipeline.stages.upload import Upload
 
 JANUARY = dt.date(2020, 1, 1)
 
@@ -74,3 +77,31 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.completeness.lake_reason", lambda *args: None)
     planning.check_source(job(tmp_path, workspace="gs://nobody-asks"), "green", JANUARY)
+
+
+def test_scheduled_downloads_ask_each_publisher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: asked.append(publisher.label))
+    place = {"lake": f"file:{tmp_path}/lake", "workspace": f"file:{tmp_path}/ws"}
+    uploads = [
+        Upload(dataset="green", month=month, publisher=name, **place)
+        for name in ("tlc", "dtc")
+        for month in (JANUARY, JANUARY.replace(month=2))
+    ]
+    start.check_scheduled(uploads)
+    assert asked == [], "what is fetched needs no publisher"
+    downloads = [upload.sibling(Download) for upload in uploads]
+    start.check_scheduled([*uploads, *downloads])
+    assert sorted(asked) == ["dtc", "tlc"]
+
+
+def test_scheduled_downloads_of_a_publisher_that_is_away(tmp_path: Path, address: str) -> None:
+    download = Download(
+        dataset="green",
+        month=JANUARY,
+        publisher=f"tlc=http://{address}",
+        lake=f"file:{tmp_path}/lake",
+        workspace=f"file:{tmp_path}/ws",
+    )
+    with pytest.raises(Unreachable, match=f"publisher tlc cannot be reached at http://{address}: "):
+        start.check_scheduled([download])

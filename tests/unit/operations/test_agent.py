@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import settings
-from pipeline.operations.agent import Agent, code_version
+from pipeline.operations.agent import Agent, _list_queues, code_version
 from pipeline.operations.queue import CANCELLED, DONE, RUNNING, Entry, Queue, Submission, now
 
 NAME = "a-run"
@@ -88,3 +88,10 @@ def test_version_of_the_code_is_known_without_an_installation(monkeypatch: pytes
     monkeypatch.setattr(importlib.metadata, "version", no_installation)
     monkeypatch.setattr(importlib.metadata.Distribution, "from_name", no_installation)
     assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{12}", code_version.__wrapped__())
+
+
+def test_list_of_no_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}")
+    for as_json, says in ((False, "no queues\n"), (True, "[]\n")):
+        assert _list_queues(None, as_json) == 0
+        assert capsys.readouterr().out == says

@@ -82,14 +82,17 @@ def test_same_task_is_refused_at_once_by_name(folder: Path, capsys: pytest.Captu
     other = hold(folder / "cron.Refresh.lock", "Refresh (run x, process 7 on moon)")
     args = arguments("--wait", "1", "Refresh")
     assert args.work(args) == cron.ALREADY_RUNNING
-    assert capsys.readouterr().out == "Refresh (run x, process 7 on moon) is at work; nothing was started\n"
+    assert capsys.readouterr().out == "Refresh (run x, process 7 on moon) is running already; nothing was started\n"
     os.close(other)
 
 
 def test_another_task_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cron, "INTERVAL", 0.01)
     other = hold(folder / "cron.lock", "Refresh (run x)")
-    with pytest.raises(cron._Busy, match=r"Refresh \(run x\) is at work"), cron._one_at_a_time("RangeMonthly", 0.1):
+    with (
+        pytest.raises(cron._Busy, match=r"Refresh \(run x\) is running already"),
+        cron._one_at_a_time("RangeMonthly", 0.1),
+    ):
         pass
     monkeypatch.setattr(cron.time, "sleep", lambda seconds: os.close(other))
     with cron._one_at_a_time("RangeMonthly", 60) as locks:
