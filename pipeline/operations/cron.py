@@ -288,13 +288,17 @@ def _lock(path: Path, patience: float, task: str) -> int:
         return descriptor
 
 
+class _Rotated(logs.SaysOnce, logging.handlers.RotatingFileHandler):
+    """The log in a file that is rotated when it is full."""
+
+
 class _Stdout(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         console.say(self.format(record))
 
 
 def _open_log(path: str) -> logging.Logger:
-    """The logger of the run: plain lines, in a file that is turned over when it is full."""
+    """The logger of the run: plain lines, on stdout or in a rotated file."""
     log = logging.getLogger("pipeline.cron")
     log.propagate = False
     log.setLevel(logging.INFO)
@@ -302,7 +306,7 @@ def _open_log(path: str) -> logging.Logger:
         handler = (
             _Stdout()
             if path == "stdout"
-            else logging.handlers.RotatingFileHandler(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT)
+            else _Rotated(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT, encoding="utf-8")
         )
     except OSError as error:
         raise UsageError(f"--log {path}: {error.strerror}; name a file that can be written, or -") from None

@@ -90,6 +90,19 @@ class Terminal(logging.StreamHandler[TextIO]):
             journal.record("log", text=self.format(record))
 
 
+class SaysOnce(logging.FileHandler):
+    """A file on a disk that is full, or gone, is one line on stderr, not a traceback for each record."""
+
+    _is_said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._is_said and sys.stderr is not None:
+            self._is_said = True
+            why = getattr(sys.exception(), "strerror", None) or "an error"
+            with suppress(OSError, ValueError):
+                print(f"warning: the log {self.baseFilename} cannot be written: {why}", file=sys.stderr, flush=True)
+
+
 class Once(logging.Filter):
     """Lets a warning pass once in a run, whichever of its processes finds the same again. Errors always pass."""
 
@@ -224,7 +237,7 @@ def _files(to_file: bool) -> list[logging.Handler]:
     with suppress(OSError):  # a log that cannot be written never harms the run
         if to_file:
             path().parent.mkdir(parents=True, exist_ok=True)
-            return [logging.FileHandler(path(), encoding="utf-8")]
+            return [SaysOnce(path(), encoding="utf-8")]
     return []
 
 

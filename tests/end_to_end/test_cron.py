@@ -225,6 +225,15 @@ def test_output_goes_where_it_is_wanted(folder_project: Project) -> None:
     assert refused.returncode == 2 and refused.stdout.startswith("error: --log nowhere/cron.log")
 
 
+def test_log_on_a_full_disk_is_one_line(folder_project: Project) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = folder_project.pipeline("cron", "--log", "/dev/full", "TaxiZones")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("warning: the log /dev/full cannot be written: "), done.stdout
+    assert done.stdout.count("\n") == 1, done.stdout
+
+
 def test_nightly_refresh(folder_project: Project) -> None:
     assert folder_project.pipeline("cron", *RANGE).returncode == 0
     quiet = folder_project.pipeline("cron", "Refresh", "--since", "2020-01", "--dataset", "green")

@@ -113,7 +113,7 @@ def test_logging_of_a_program_stays_and_else_records_look_as_those_of_the_comman
     monkeypatch.setattr(logs.LUIGI, "handlers", [luigis])
     assert not logs.are_configured(), "that is what Luigi does where nobody else has"
     with logs.of_program(has_logging=False):
-        assert [type(handler) for handler in logs.LUIGI.handlers] == [logs.Terminal, logging.FileHandler]
+        assert [type(handler) for handler in logs.LUIGI.handlers] == [logs.Terminal, logs.SaysOnce]
         assert logs.LUIGI.level == logging.WARNING and not logs.LUIGI.propagate
     assert logs.LUIGI.handlers == [luigis] and logs.LUIGI.propagate
 
