@@ -134,7 +134,7 @@ def table(outcome: RunOutcome, width: int | None = None) -> Iterator[str]:
         shown.add_section()
         total = MonthOutcome("total", None, rows_read=outcome.total("rows_read"), loaded=outcome.total("loaded"))
         total.rejected, total.seconds = outcome.rejected, sum(month.seconds for month in months)
-        shown.add_row("total", _done(months), *_numbers(total, has_room), "")
+        shown.add_row("total", _done(months, has_room), *_numbers(total, has_room), "")
     printed = io.StringIO()
     Console(highlight=False, file=printed, force_terminal=is_terminal, width=width).print(shown)
     yield from printed.getvalue().rstrip("\n").split("\n")
@@ -142,12 +142,13 @@ def table(outcome: RunOutcome, width: int | None = None) -> Iterator[str]:
         yield f"Rejected: {_reasons(outcome.rejected)}"
 
 
-def _done(months: Iterable[MonthOutcome]) -> str:
+def _done(months: Iterable[MonthOutcome], has_room: bool) -> str:
     """``2 months``, or ``1 of 2 months`` if not all of them are done. The zone table is no month."""
     statuses = [month.status for month in months if month.month]
     done = statuses.count(DONE)
-    of = "" if done == len(statuses) else f"{done:,} of "
-    return f"{of}{count(len(statuses))}" if statuses else ""
+    if done == len(statuses):
+        return count(done) if done else ""
+    return f"{done:,} of {count(len(statuses)) if has_room else len(statuses)}"
 
 
 def _numbers(month: MonthOutcome, with_reasons: bool) -> tuple[str, str, str, str]:

@@ -171,6 +171,10 @@ def test_total_counts_the_months_that_are_done() -> None:
     lines = lines_of(planned, *loaded("2020-01"), failed, code=30, result="failed")
     (total,) = [line for line in lines if line.split()[:1] == ["total"]]
     assert total.split()[1:5] == ["1", "of", "2", "months"]
+    outcome = outcomes.of([planned, *loaded("2020-01"), stage("Clean", "started", "2020-02", "green")], is_alive=False)
+    narrow = list(console.table(outcome, width=80))
+    assert any(re.search(r"total +1 of 2  ", line) for line in narrow)
+    assert any(line.rstrip().endswith("Clean not finished") for line in narrow), "the row has its state in one line"
 
 
 def test_what_was_complete_before_is_counted_beside_gaps() -> None:
