@@ -208,8 +208,8 @@ def test_running_run_is_stopped_by_its_agent_which_goes_on_with_the_next(site: S
     agent = site.agent()
     gate.wait(agent)
     cancelled = site.project.pipeline("runs", "cancel", name)
-    assert cancelled.returncode == 0 and f"run {name} is cancelled; agent " in cancelled.stdout
-    assert "ends it after the stages that are running" in cancelled.stdout
+    assert cancelled.returncode == 0 and f"run {name} is cancelled; its agent " in cancelled.stdout
+    assert "stops it after the stages that are running" in cancelled.stdout
     wait_for(lambda: gate.is_told_to_stop, agent)
     gate.open()
     wait_for(lambda: site.run(other)["state"] == "complete")
