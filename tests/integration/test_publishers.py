@@ -154,9 +154,11 @@ def test_no_connection_is_trouble_and_names_no_secret(host: str) -> None:
 
 @pytest.mark.parametrize("status", [405, 501])
 def test_a_server_without_head(tlc: HttpServer, status: int) -> None:
-    for place in (path("2026-01"), "/misc/taxi_zone_lookup.csv"):
+    publisher = publishers.get("tlc", tlc.url)
+    witnesses = [f"/{publisher.file_path(*witness)}" for witness in publishers.WITNESSES]
+    for place in (path("2026-01"), *witnesses):
         tlc.program(place, Fault(status=status, times=ALWAYS, methods=("HEAD",)))
-    publishers.check_reachable(publishers.get("tlc", tlc.url), ONCE)
+    publishers.check_reachable(publisher, ONCE)
     version = publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=ONCE)
     assert version.length == len(path("2026-01")) - 1
     assert tlc.asked("GET") == [path("2026-01")]
