@@ -5,13 +5,15 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 PUBLISHER ?= sample
 PORT ?= 8082
+HOURS ?= 4
+SEED ?= 1
 VENV := .venv
 STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test format bench bench-full clean
+.PHONY: help run ui test format bench bench-full endurance clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,5 +60,8 @@ bench: $(BENCH_STAMP) ## speed beside pandas, DuckDB, dlt and others, minutes; C
 bench-full: $(BENCH_STAMP) ## the same with months of 24 million rows and slow peers, an hour
 	@$(BENCH_VENV)/bin/python -m benchmarks --full $(CASE) $(if $(SAVE),--save)
 
+endurance: $(STAMP) ## hours of kills, cut connections and hostile files, each checked; HOURS=0.5, SEED=7, CASE=kills
+	@$(VENV)/bin/python -m endurance $(CASE) --hours $(HOURS) --seed $(SEED)
+
 clean: ## remove the demo, the environments and the inputs of the benchmarks
-	rm -rf demo .bench $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo .bench .endurance $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

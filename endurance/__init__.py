@@ -1,0 +1,1 @@
+"""Long, seeded attacks on the pipeline: ``python -m endurance``. See README.md in this folder."""
