@@ -13,6 +13,7 @@ from typing import NoReturn
 from . import reach, settings
 from .operations import console, logs, process
 from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with
+from .plain import one_line
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.work(args)
         return code
     except MISTAKES as error:
-        console.say(f"error: {' '.join(str(error).split())}", error=True)
+        console.say(f"error: {one_line(error)}", error=True)
         return code_of(error)
     except KeyboardInterrupt:
         console.say("stopped", error=True)

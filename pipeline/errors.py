@@ -12,6 +12,8 @@ The text of each is one line that names the setting, file or row and says what t
 
 from __future__ import annotations
 
+from .plain import one_line
+
 
 class PipelineError(Exception):
     """Base of all errors whose text is meant for the user: one line, shown without a traceback.
@@ -20,6 +22,9 @@ class PipelineError(Exception):
     """
 
     is_repeated = False
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 def text_after(title: str, error: BaseException) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
+from pipeline.plain import plain
 from pipeline.sample_layouts import AIRPORTS, FIRST_MONTHS, MONEY, TIMES, ZONES, Column, CsvStyle, Layout, layout_of
 
 if TYPE_CHECKING:
@@ -146,9 +147,9 @@ def main(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
     for path in paths:
-        print(f"{path}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
+        print(f"{plain(str(path))}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
     url = shlex.quote(f"file:{quote(args.to)}")
-    print(f"Load them with the flags --publisher-name {args.layout} --publisher-url {url}")
+    print(f"Load them with the flags --publisher-name {args.layout} --publisher-url {plain(url)}")
     return 0
 
 

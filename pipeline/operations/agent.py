@@ -32,6 +32,7 @@ from .. import settings
 from .._version import __version__
 from ..errors import ConflictError, PipelineError, TransientError, UsageError
 from . import journal, outcomes, process
+from .console import answer, say
 from .queue import (
     CANCELLED,
     DONE,
@@ -115,7 +116,7 @@ def submit(args: argparse.Namespace) -> int:
             submitted_at=now(),
         )
     )
-    print(f"{journal.run_id()} waits in queue {args.queue}", flush=True)
+    answer(f"{journal.run_id()} waits in queue {args.queue}")
     with contextlib.suppress(PipelineError):  # the run is handed over, whatever is found out about agents
         _warn_unless_served(args.queue)
     return 0
@@ -125,11 +126,11 @@ def _warn_unless_served(queue: str) -> None:
     serves = {name: any(agent.is_alive for agent in Queue(name).agents()) for name in {queue, *names()}}
     if not serves.pop(queue):
         others = ", ".join(name for name, is_served in sorted(serves.items()) if is_served)
-        print(
+        say(
             f"warning: no agent serves queue {queue} now"
             + (f"; queues with agents: {others}" if others else "")
             + f"; start one with: python -m pipeline agent --queue {queue}",
-            file=sys.stderr,
+            error=True,
         )
 
 
@@ -140,12 +141,12 @@ def queue(args: argparse.Namespace) -> int:
     name = args.name or "default"
     if name not in (known := names()):
         known_ones = f"; queues: {', '.join(known)}" if known else ""
-        print(f"warning: queue {name} has no run and no agent{known_ones}", file=sys.stderr, flush=True)
+        say(f"warning: queue {name} has no run and no agent{known_ones}", error=True)
     if args.action == "pause":
         Queue(name).pause()
     else:
         Queue(name).resume()
-    print(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
+    answer(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
     return 0
 
 
@@ -162,15 +163,15 @@ def _list_queues(only: str | None, as_json: bool) -> int:
             about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running, "agents": served}
             found.append(about)
             continue
-        print(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
+        answer(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
         for agent in agents:
-            print(f"    {_described(agent)}")
+            answer(f"    {_described(agent)}")
         if not any(agent.is_alive for agent in agents):
-            print(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
+            answer(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
     if as_json:
-        print(json.dumps(found, indent=1))
+        answer(json.dumps(found, indent=1), keep="\n")
     elif not listed:
-        print("no queues")
+        answer("no queues")
     return 0
 
 
@@ -413,6 +414,6 @@ class Agent:
     def _copy(self, output: IO[str]) -> None:
         with output:
             for line in output:
-                print(line, end="", flush=True)
+                say(line.rstrip("\n"), keep="\t")
                 if line.startswith("error: ") or " ERROR " in line:
                     self._last_words = line.strip().removeprefix("error: ")[:300]

@@ -22,6 +22,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from .. import luigi_config, reach, settings
 from ..errors import PipelineError, UsageError
+from ..plain import one_line
 from ..stages.base import JobTask
 from . import console, journal, logs, process, run, start
 from .rpc import Luigid
@@ -52,7 +53,7 @@ def install() -> None:
 
 def exit_with(error: BaseException) -> NoReturn:
     """Say what is wrong in one line and end, with the code of ``code_of``."""
-    console.say(f"error: {' '.join(str(error).split())}", error=True)
+    console.say(f"error: {one_line(error)}", error=True)
     sys.exit(code_of(error))
 
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..plain import one_line, plain
 from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
 from . import journal, logs, outcomes, places
 from .outcomes import AT_WORK, DONE, FAILED, MonthOutcome, RunOutcome, count
@@ -40,19 +41,36 @@ ROOM = 120
 BAR, LEAST_BAR = 24, 6
 
 
-def say(text: str = "", error: bool = False) -> None:
-    """Print a line. A stream that is closed, broken or full is let go: the work is done, whoever reads of it."""
+class Drawn(str):
+    """A line that was drawn here: its control characters are colours of ours."""
+
+
+def say(text: str = "", error: bool = False, keep: str = "") -> None:
+    """Print a line, without control characters other than those of ``keep``.
+
+    A stream that is closed, broken or full is let go: the work is done, whoever reads of it.
+    """
     stream: TextIO | None = sys.stderr if error else sys.stdout
     if stream is None:
         return
+    try:
+        _print(text if isinstance(text, Drawn) else plain(text, keep), stream)
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # what is left in the stream's buffer would end Python with an error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def answer(text: str = "", keep: str = "") -> None:
+    """Print a line that a verb was asked for, as ``say`` does. Raises OSError if nobody can read it."""
+    _print(plain(text, keep), sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
     try:
         print(text, file=stream, flush=True)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
         print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):  # what is left in the stream's buffer would end Python with an error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # -- the end of a run ------------------------------------------------------------------------------
@@ -129,15 +147,17 @@ def table(outcome: RunOutcome, width: int | None = None) -> Iterator[str]:
         shown.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_whole)
     months = outcome.touched
     for month in months:
-        shown.add_row(month.dataset, month.month or "", *_numbers(month, has_room), month.state)
+        cells = month.dataset, month.month or "", *_numbers(month, has_room), month.state
+        shown.add_row(*map(one_line, cells))
     if len(months) > 1:
         shown.add_section()
         total = MonthOutcome("total", None, rows_read=outcome.total("rows_read"), loaded=outcome.total("loaded"))
         total.rejected, total.seconds = outcome.rejected, sum(month.seconds for month in months)
-        shown.add_row("total", _done(months, has_room), *_numbers(total, has_room), "")
+        shown.add_row("total", _done(months, has_room), *map(one_line, _numbers(total, has_room)), "")
     printed = io.StringIO()
-    Console(highlight=False, file=printed, force_terminal=is_terminal, width=width).print(shown)
-    yield from printed.getvalue().rstrip("\n").split("\n")
+    target = Console(file=printed, force_terminal=is_terminal, width=width, markup=False, emoji=False, highlight=False)
+    target.print(shown)
+    yield from map(Drawn, printed.getvalue().rstrip("\n").split("\n"))
     if outcome.rejected and not has_room:
         yield f"Rejected: {_reasons(outcome.rejected)}"
 
@@ -251,10 +271,10 @@ class Picture:
         """The bars, each at most ``width`` wide: dataset and month are never cut, the text after the bar is."""
         rows = [
             (
-                " ".join(str(part) for part in key[:3] if part),
+                one_line(" ".join(str(part) for part in key[:3] if part)),
                 stage.done,
                 stage.total,
-                stage.waiting or stage.text,
+                one_line(stage.waiting or stage.text),
                 f"{_clock(max(0.0, now - stage.began))}",
             )
             for key, stage in self._stages.items()
@@ -278,7 +298,8 @@ class Picture:
             parts.append(f"{done * 60 / elapsed:.1f} a minute")
             if left:
                 parts.append(f"{_clock(left * elapsed / done)} to go")
-        return "all", done + failed, len(wanted), outcome.waiting or ", ".join(parts), _clock(max(0.0, elapsed))
+        text = one_line(outcome.waiting or ", ".join(parts))
+        return "all", done + failed, len(wanted), text, _clock(max(0.0, elapsed))
 
 
 def _line(row: tuple[str, int, int, str, str], names: int, width: int, color: bool) -> Text:
@@ -322,7 +343,7 @@ class Bars:
         from rich.console import Console, Group
         from rich.live import Live
 
-        console, picture, position = Console(stderr=True), Picture(), 0
+        console, picture, position = Console(stderr=True, markup=False, emoji=False, highlight=False), Picture(), 0
         color = console.color_system is not None and not console.no_color
 
         def drawn() -> Group:
@@ -339,7 +360,7 @@ class Bars:
                 events, position = journal.events(position)
                 for event in events:
                     if event["event"] == "log":
-                        console.print(event["text"], markup=False, highlight=False, soft_wrap=True)
+                        console.print(plain(event["text"], keep="\n\t"), soft_wrap=True)
                     else:
                         picture.read(event)
                 live.update(drawn(), refresh=True)

@@ -28,6 +28,7 @@ from typing import IO, NoReturn
 
 from .. import planning, settings
 from ..errors import PipelineError, UsageError
+from ..plain import plain
 from ..ranges import AllTrips, dataset_names, plan_range
 from . import arguments, console, journal, logs, notify, outcomes, run
 from .command_line import USAGE
@@ -207,7 +208,7 @@ class _Run:
 
     def _copy(self, output: IO[str]) -> None:
         for line in output:
-            text = line.rstrip()
+            text = plain(line.rstrip(), keep="\t")  # of somebody else's task it may hold anything
             self._log.info("%s", text)
             if text.startswith("error: ") or " ERROR " in text:
                 self._last_words = text.removeprefix("error: ")[:300]
@@ -294,7 +295,7 @@ class _Rotated(logs.SaysOnce, logging.handlers.RotatingFileHandler):
 
 class _Stdout(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        console.say(self.format(record))
+        console.say(self.format(record), keep="\t")
 
 
 def _open_log(path: str) -> logging.Logger:

@@ -15,6 +15,7 @@ from ..ranges import check_span
 from ..stages.scratch import Scratch, months_of
 from ..warehouse import LedgerRow, Slice, Warehouse
 from . import journal
+from .console import answer
 from .status import current_job
 
 Month = dt.date | None
@@ -36,11 +37,11 @@ def forget(args: argparse.Namespace) -> int:
             title = f"{name} {month:%Y-%m}" if month else name
             if forgetting.forget(name, month):
                 forgotten += 1
-                print(f"{title} is forgotten; the next run does it again.", flush=True)
+                answer(f"{title} is forgotten; the next run does it again.")
             elif args.month or month is None:
-                print(f"{title} was not there; nothing to forget.")
+                answer(f"{title} was not there; nothing to forget.")
     if args.start or args.stop:
-        print(f"{forgotten:,} month{'' if forgotten == 1 else 's'} forgotten." if forgotten else "Nothing to forget.")
+        answer(f"{forgotten:,} month{'' if forgotten == 1 else 's'} forgotten." if forgotten else "Nothing to forget.")
     return 0
 
 

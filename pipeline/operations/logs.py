@@ -13,13 +13,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import luigi.configuration
 from luigi.setup_logging import InterfaceLogging
 
 from .. import settings
 from ..errors import PipelineError, text_after
+from ..plain import plain
 from . import journal
 
 #: Set in the environment while a terminal shows bars: records that it shall show go through the journal.
@@ -45,11 +46,16 @@ def _is_about_luigid(record: logging.LogRecord) -> bool:
 
 
 def _text(record: logging.LogRecord) -> str:
+    """What a record says, on one line."""
+    return plain(_raw_text(record))
+
+
+def _raw_text(record: logging.LogRecord) -> str:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, PipelineError):
         subject = record.args[-1] if isinstance(record.args, tuple) and record.args else None
         title = getattr(subject, "title", None)
-        return f"{title}: {text_after(title, error)}" if title else str(error)
+        return f"{title}: {text_after(title, error)}" if isinstance(title, str) else str(error)
     return "luigid does not answer; trying again" if _is_about_luigid(record) else record.getMessage()
 
 
@@ -60,6 +66,12 @@ class OneLine(logging.Formatter):
         if _is_foreseen(record):
             return f"{self.formatTime(record, self.datefmt)} {record.levelname} {_text(record)}"
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return plain(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return plain(super().formatException(ei), keep="\n\t")
 
 
 class JsonLine(logging.Formatter):
@@ -74,7 +86,7 @@ class JsonLine(logging.Formatter):
         }
         if record.exc_info and not _is_foreseen(record):
             shown["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(shown, ensure_ascii=False)
+        return plain(json.dumps(shown, ensure_ascii=False))
 
 
 class Terminal(logging.StreamHandler[TextIO]):
@@ -100,7 +112,8 @@ class SaysOnce(logging.FileHandler):
             self._is_said = True
             why = getattr(sys.exception(), "strerror", None) or "an error"
             with suppress(OSError, ValueError):
-                print(f"warning: the log {self.baseFilename} cannot be written: {why}", file=sys.stderr, flush=True)
+                text = plain(f"warning: the log {self.baseFilename} cannot be written: {why}")
+                print(text, file=sys.stderr, flush=True)
 
 
 class Once(logging.Filter):
@@ -127,7 +140,7 @@ def _is_logged(text: str) -> bool:
         logged = path().read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return f" WARNING {text}\n" in logged or f"{json.dumps(text, ensure_ascii=False)}}}\n" in logged
+    return f" WARNING {text}\n" in logged or f"{plain(json.dumps(text, ensure_ascii=False))}}}\n" in logged
 
 
 def path() -> Path:

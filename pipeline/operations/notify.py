@@ -25,6 +25,7 @@ from .. import settings
 from ..checks import Check
 from ..completeness import REPUBLISHED
 from ..errors import UsageError
+from ..plain import one_line
 from ..planning import COMPLETE, MISSING, NOT_YET, UNASKED
 from . import journal, outcomes
 from .outcomes import MonthOutcome, RunOutcome, count
@@ -61,6 +62,12 @@ class Message:
     body: str
     happened: frozenset[str]
     datasets: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, title: str, lines: Iterable[str], happened: Iterable[str], datasets: Iterable[str] = ()) -> Message:
+        """A message whose lines are one line each, whatever a column or an error is called."""
+        body = "\n".join(map(one_line, lines))
+        return cls(one_line(title), body, frozenset(happened), frozenset(datasets))
 
     @property
     def kind(self) -> str:
@@ -100,16 +107,14 @@ def message_of_run(outcome: RunOutcome, where: str = "") -> Message | None:
     about = {month.dataset for month in (*failed, *_gaps(outcome), *new)}
     is_about_months = is_well or bool(failed or _gaps(outcome))
     headlines = ", ".join(_headlines(outcome, failed, new, republished, drift))
-    return Message(
+    return Message.of(
         title=f"NYC trips: {headlines or 'nothing new'}",
-        body="\n".join(
-            [
-                *_details(outcome, failed, new, republished, drift),
-                _whereabouts(outcome.run or journal.run_id(), outcome.host or socket.gethostname(), where),
-            ]
-        ),
-        happened=frozenset(word for word, did in happened.items() if did),
-        datasets=frozenset(about if is_about_months else ()),
+        lines=[
+            *_details(outcome, failed, new, republished, drift),
+            _whereabouts(outcome.run or journal.run_id(), outcome.host or socket.gethostname(), where),
+        ],
+        happened=(word for word, did in happened.items() if did),
+        datasets=about if is_about_months else (),
     )
 
 
@@ -206,11 +211,11 @@ def message_of_killed(events: Events) -> Message:
         "What was done is safe; the same command goes on where it stopped. Was the host out of memory, or shut down?",
         _whereabouts(outcome.run, outcome.host, ""),
     ]
-    return Message(
+    return Message.of(
         title=f"NYC trips: a run was killed on {outcome.host or 'an unknown host'}",
-        body="\n".join(lines),
-        happened=frozenset([CRASHED]),
-        datasets=frozenset(month.dataset for month in at_work),
+        lines=lines,
+        happened=[CRASHED],
+        datasets=(month.dataset for month in at_work),
     )
 
 
@@ -355,10 +360,10 @@ def send_test() -> Iterator[Check]:
     if not settings.notify().urls.strip():
         yield Check("notify", False, "no address in [notify] urls", "set PIPELINE_NOTIFY_URLS")
         return
-    message = Message(
+    message = Message.of(
         title="NYC trips: test message",
-        body=f"Sent by `python -m pipeline doctor --notify` on {socket.gethostname()}, process {os.getpid()}.",
-        happened=frozenset([NOTHING_NEW]),
+        lines=[f"Sent by `python -m pipeline doctor --notify` on {socket.gethostname()}, process {os.getpid()}."],
+        happened=[NOTHING_NEW],
     )
     try:
         problems = _send(message)

@@ -13,6 +13,7 @@ import requests
 from luigi.rpc import RemoteScheduler, RequestsFetcher
 from tenacity import RetryCallState, Retrying
 
+from ..plain import shown_by_luigid
 from ..waiting import SAID_AFTER
 from .progress import RunProgress
 
@@ -66,6 +67,9 @@ class Luigid(RemoteScheduler):
             where = self._url.rpartition("@")[2].removeprefix("http://").removeprefix("https://")
             limit = self._rpc_retry_attempts * self._rpc_retry_wait
             RunProgress().waiting(f"waits for luigid at {where}, which does not answer, for about {limit:,} s at most")
+
+    def _request(self, url: str, data: Any, attempts: int = 3, allow_null: bool = True) -> Any:
+        return super()._request(url, shown_by_luigid(data), attempts, allow_null)
 
     def _fetch(self, url_suffix: str, body: Any) -> str:
         if url_suffix == "/api/ping":

@@ -15,7 +15,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,9 @@ from typing import Any
 
 from .. import settings
 from ..errors import UsageError
+from ..plain import one_line, plain
 from . import journal, outcomes
+from .console import answer, say
 from .outcomes import RunOutcome
 from .queue import CANCELLED, DONE, OPEN, RUNNING, WAITING, Queue, Submission, names, seconds_since, user
 
@@ -54,13 +55,13 @@ def runs(args: argparse.Namespace) -> int:
         known = [run for run in known if run.state not in NOT_FAILED]
         found = known[-args.last :]
     if args.json:
-        print(json.dumps([run.as_json() for run in found], indent=1))
+        answer(json.dumps([run.as_json() for run in found], indent=1), keep="\n")
         return 0
     for run in found:
-        print("\n    ".join(run.lines()))
+        answer("\n    ".join(map(plain, run.lines())), keep="\n")
     counted = f"{len(found):,} of {len(known):,}" if len(found) < len(known) else f"{len(known):,}"
     what = ("failed " if args.failed else "") + ("run" if len(known) == 1 else "runs")
-    print("; ".join([f"{counted} {what}", *_remarks(len(known) - len(found))]))
+    answer("; ".join([f"{counted} {what}", *_remarks(len(known) - len(found))]))
     return 0
 
 
@@ -232,9 +233,9 @@ class Run:
             yield f"{by} has told it to stop"
         if self.outcome and self.state not in NOT_FAILED:
             if self.outcome.failure:
-                yield _one_line(self.outcome.failure)
+                yield one_line(self.outcome.failure)
             failed = self.outcome.failures
-            yield from (f"{month.title}: {_one_line(month.why)}" for month in failed[:REASONS])
+            yield from (f"{month.title}: {one_line(month.why)}" for month in failed[:REASONS])
             if len(failed) > REASONS:
                 yield f"... and {len(failed) - REASONS:,} more"
         if self.log and self.state not in (WAITING, outcomes.COMPLETE):
@@ -244,17 +245,17 @@ class Run:
         submitted = _local(_seconds(one.submitted_at))
         yield f"submitted by {one.submitter} {submitted}{f', agent {one.agent}' if one.agent else ''}".rstrip()
         if one.message:
-            yield _one_line(one.message)
+            yield one_line(one.message)
         if one.state == RUNNING and one.cancelled_by:
             yield f"{one.cancelled_by} has told its agent to stop it"
         if one.state == WAITING:
-            yield from (f"refused by {host}: {_one_line(why)}" for host, why in one.refusals.items())
+            yield from (f"refused by {host}: {one_line(why)}" for host, why in one.refusals.items())
 
 
 def summary(outcome: RunOutcome) -> str:
     """What came of a run, or has so far, in one line: ``2 months loaded, 1 failed, 1,234 rows``."""
     is_alive = outcome.result == outcomes.RUNNING
-    parts = [_one_line(outcome.waiting)] if is_alive and outcome.waiting else []
+    parts = [one_line(outcome.waiting)] if is_alive and outcome.waiting else []
     if months := sum(1 for one in outcome.new if one.month):
         parts.append(f"{outcomes.count(months)} loaded")
     parts += [f"{one.title} loaded" for one in outcome.new if not one.month]
@@ -308,7 +309,7 @@ def _cancel(text: str) -> int:
             return _not_cancelled(f"run {run.id} has ended")
         when = "within a few seconds" if run.submission.cancelled_by else _when("")
         agent = f"; its agent {last.agent} stops it {when}" if last.state == RUNNING else ""
-        print(f"run {run.id} is cancelled{agent}")
+        answer(f"run {run.id} is cancelled{agent}")
         return 0
     if run.journal is None or not journal.is_held(run.journal):
         return _not_cancelled(f"run {run.id} has ended")
@@ -327,7 +328,7 @@ def _cancel(text: str) -> int:
         return _not_cancelled(f"run {run.id} is process {pid} of another user, who alone may stop it")
     except ProcessLookupError:
         return _not_cancelled(f"run {run.id} has ended")
-    print(f"run {run.id} is cancelled; process {pid} ends {_when(run.cancelled_by)}")
+    answer(f"run {run.id} is cancelled; process {pid} ends {_when(run.cancelled_by)}")
     return 0
 
 
@@ -336,7 +337,7 @@ def _when(cancelled_by: str) -> str:
 
 
 def _not_cancelled(why: str) -> int:
-    print(f"error: {why}", file=sys.stderr)
+    say(f"error: {why}", error=True)
     return 1
 
 
@@ -393,7 +394,3 @@ def _utc(seconds: float | None) -> str | None:
         return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

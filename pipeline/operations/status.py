@@ -13,6 +13,7 @@ from ..planning import Entry, Plan
 from ..ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dataset_names
 from ..stages.base import JobTask
 from . import outcomes
+from .console import answer
 
 #: Tasks of which a range can be planned, by name.
 PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
@@ -62,12 +63,12 @@ def _names(args: argparse.Namespace) -> list[str]:
 
 def _show(plan: Plan, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_plain(entry) for entry in plan.entries], indent=1))
+        answer(json.dumps([_plain(entry) for entry in plan.entries], indent=1), keep="\n")
         return
     for entry in plan.entries:
         month = f"{entry.month:%Y-%m}" if entry.month else ""
-        print(f"{entry.dataset:7} {month:8} {entry.state:21} {entry.reason}".rstrip())
-    print(outcomes.describe(plan) or "no months")
+        answer(f"{entry.dataset:7} {month:8} {entry.state:21} {entry.reason}".rstrip())
+    answer(outcomes.describe(plan) or "no months")
 
 
 def _plain(entry: Entry) -> dict[str, str | None]:

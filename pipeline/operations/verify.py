@@ -24,6 +24,7 @@ from ..lake.layout import DATA, MANIFESTS, month_of
 from ..lake.manifest import Digest, Manifest
 from ..ranges import check_span
 from ..warehouse.base import LedgerRow
+from .console import answer
 
 Month = dt.date | None
 
@@ -270,7 +271,7 @@ def _short(labels: list[str]) -> dict[str, str]:
 
 def _show(lines: list[Line], warehouses: list[str], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([line.plain() for line in lines], indent=1))
+        answer(json.dumps([line.plain() for line in lines], indent=1), keep="\n")
         return
     table = [
         ["dataset", "month", "published", "read", "in lake", "rejected", *(f"in {name}" for name in warehouses), ""]
@@ -291,9 +292,9 @@ def _show(lines: list[Line], warehouses: list[str], as_json: bool) -> None:
     for row in table:
         left = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
         right = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
-        print("  ".join([*left, *right, row[-1]]).rstrip())
+        answer("  ".join([*left, *right, row[-1]]).rstrip())
     for line in lines:
         if line.remedy:
-            print(f"{line.title}: {line.remedy}")
+            answer(f"{line.title}: {line.remedy}")
     disagreeing = sum(bool(line.problems) for line in lines)
-    print(f"{len(lines):,} looked at, {len(lines) - disagreeing:,} agree, {disagreeing:,} do not.")
+    answer(f"{len(lines):,} looked at, {len(lines) - disagreeing:,} agree, {disagreeing:,} do not.")

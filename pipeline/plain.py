@@ -1,0 +1,54 @@
+"""Text from outside made harmless, before it reaches a terminal, a log, a notification or luigid.
+
+A column, a file name, a server's answer or a queue's file may hold anything: sequences that command a terminal,
+characters that reverse the order of a line, line ends behind which a text looks like a line of ours.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+#: Categories of Unicode that nobody sees, or that a terminal obeys: controls, formats such as the bidirectional ones,
+#: halves of pairs, ends of lines and paragraphs.
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+#: Signs that look like those of HTML and are none.
+_NO_HTML = str.maketrans({"<": "\u2039", ">": "\u203a"})
+
+
+def plain(text: str, keep: str = "") -> str:
+    """The text with every character that nobody sees written as its number, such as ``\\u001b``.
+
+    ``keep`` are characters that stay, such as the line end. What is JSON stays the same JSON.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        f"\\u{ord(char):04x}" if unicodedata.category(char) in _UNSEEN and char not in keep else char for char in text
+    )
+
+
+def one_line(text: object) -> str:
+    """The same on one line: line ends and tabs become blanks."""
+    return plain(re.sub(r" *[\r\n\t]+ *", " ", str(text)).strip())
+
+
+def shown_by_luigid(value: Any) -> Any:
+    """What luigid gets, with all its texts made harmless: its page takes some of them for HTML, and one for a link."""
+    if isinstance(value, str):
+        return plain(value.translate(_NO_HTML), keep="\n\t")
+    if isinstance(value, dict):
+        return {
+            shown_by_luigid(name): "" if name == "tracking_url" and not _is_link(one) else shown_by_luigid(one)
+            for name, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [shown_by_luigid(one) for one in value]
+    return value
+
+
+def _is_link(url: Any) -> bool:
+    """Whether a browser opens it as a page, and does not run it as a script."""
+    return isinstance(url, str) and re.match(r"(https?|file|gs):", url, re.IGNORECASE) is not None
