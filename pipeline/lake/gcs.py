@@ -119,7 +119,7 @@ class GcsStore(Store):
             blobs = self._client.list_blobs(
                 self.bucket_name,
                 prefix=f"{name}/" if name else None,
-                fields="items(name,size,generation,metadata),nextPageToken",
+                fields="items(name,size,generation,metadata,updated),nextPageToken",
                 page_size=PAGE,
                 timeout=_waited(TIMEOUT),
                 retry=self._retry,
@@ -285,7 +285,8 @@ class GcsStore(Store):
 
     def _object(self, blob: storage.Blob) -> StoredObject:
         path = blob.name.removeprefix(f"{self.prefix}/") if self.prefix else blob.name
-        return StoredObject(path, int(blob.size or 0), str(blob.generation), dict(blob.metadata or {}))
+        modified = blob.updated.timestamp() if blob.updated else 0.0
+        return StoredObject(path, int(blob.size or 0), str(blob.generation), dict(blob.metadata or {}), modified)
 
     def _find(self, path: str) -> storage.Blob | None:
         with self._explained(path, "storage.objects.get"):

@@ -3,6 +3,11 @@
 A file is written under a temporary name in the hidden folder ``.store``, flushed to the disk and renamed. The hidden
 folder lies in the store itself, because a rename is atomic only within one filesystem. Permissions follow the umask, as
 those of any file a user makes.
+
+The folder itself may be a symbolic link, to another disk for example. Below it a link is followed by who reads. Nothing
+is ever deleted through one: a link is removed instead of what it leads to, and a folder reached through one is refused.
+Folders are opened one inside the other for that, so that a folder which somebody replaces by a link meanwhile changes
+nothing. Writing follows links to folders, which a user may have made in a lake; not where ``follows_links`` is False.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import filecmp
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,10 +29,16 @@ from urllib.parse import quote, unquote
 from ..checks import Check, cannot_be_made
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
 from ..waiting import Held, Wait, gave_up, lock_file
-from .staging import Staging
+from .staging import Staging, refuse_link
 from .store import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
 
 HIDDEN = ".store"
+
+#: Most folders inside each other that ``delete_tree`` removes. The pipeline makes five.
+DEEPEST = 50
+
+#: How often a file's folders are made again that somebody else removes, because they are empty, at the same time.
+RACES = 10
 
 #: Free space below which ``doctor`` warns: a month of fhvhv needs about this much in the workspace and in the lake.
 ROOM = 5 * 1024**3
@@ -55,21 +67,26 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "") -> dict[str, StoredObject]:
         found: dict[str, StoredObject] = {}
+        follows = self.options.follows_links
 
-        def walk(folder: Path, path: str) -> None:
+        def walk(folder: Path, path: str, above: frozenset[tuple[int, int]]) -> None:
             with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                status = os.stat(folder)
+                here = above | {(status.st_dev, status.st_ino)}
+                if here == above:
+                    return  # a link that leads back to a folder above it
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if entry.name.startswith("."):
                         continue
                     inner = f"{path}/{entry.name}" if path else entry.name
-                    if entry.is_dir():
-                        walk(folder / entry.name, inner)
-                    else:
-                        with suppress(FileNotFoundError):  # removed while we look, or a link to nowhere
-                            found[inner] = _object(inner, entry.stat())
+                    with suppress(FileNotFoundError):  # removed while we look, or a link to nowhere
+                        if entry.is_dir(follow_symlinks=follows):
+                            walk(folder / entry.name, inner, here)
+                        else:
+                            found[inner] = _object(inner, entry.stat(follow_symlinks=follows))
 
         try:
-            walk(self._place(prefix), prefix)
+            walk(self._place(prefix), prefix, frozenset())
         except OSError as error:
             raise self._explain(error, prefix) from error
         return found
@@ -141,6 +158,7 @@ class LocalStore(Store):
     def staging(self, path: str, key: str | None = None) -> Iterator[Path]:
         with ExitStack() as stack:
             try:
+                refuse_link(self.folder / HIDDEN)
                 temporary = stack.enter_context(self._staging.open(checked(path).rsplit("/", 1)[-1], key))
             except OSError as error:
                 raise self._explain(error, path) from error
@@ -165,22 +183,57 @@ class LocalStore(Store):
 
     def delete(self, path: str) -> None:
         try:
-            self._place(path).unlink(missing_ok=True)
-        except NotADirectoryError:
+            with self._folder_of(path) as (folder, name):
+                os.unlink(name, dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
             raise self._explain(error, path) from error
 
     def delete_tree(self, prefix: str) -> None:
-        for path in self.list(prefix):
-            self.delete(path)
-        for folder, _, _ in os.walk(self._place(prefix), topdown=False):
-            with suppress(OSError):  # holds something new, or hidden files such as staging
-                if Path(folder) != self.folder:
-                    os.rmdir(folder)
+        try:
+            if prefix:
+                with self._folder_of(prefix) as (folder, name):
+                    self._remove(folder, name, prefix)
+            else:
+                with self._opened_root() as root:
+                    self._empty(root, "", 0)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise self._explain(error, prefix) from error
+
+    def _remove(self, folder: int, name: str, path: str, depth: int = 0) -> None:
+        """Remove an entry of an open folder: a folder with all that is in it, anything else by itself."""
+        try:
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except OSError:  # no folder, but a file or a link; or a folder that we may not open
+            if _is_folder(folder, name):
+                raise
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            return
+        try:
+            self._empty(inner, path, depth)
+        finally:
+            os.close(inner)
+        with suppress(OSError):  # holds something new
+            os.rmdir(name, dir_fd=folder)
+
+    def _empty(self, folder: int, path: str, depth: int) -> None:
+        if depth > DEEPEST:
+            raise LakeError(f"{self.uri(path)} has more than {DEEPEST} folders inside each other; remove it yourself")
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            if path or name != HIDDEN:
+                self._remove(folder, name, f"{path}/{name}" if path else name, depth + 1)
 
     def sweep(self, older_than: float = 24 * 3600) -> int:
         try:
+            refuse_link(self.folder / HIDDEN)
             return self._staging.sweep(older_than)
         except OSError as error:
             raise self._explain(error, "") from error
@@ -193,10 +246,13 @@ class LocalStore(Store):
         with ExitStack() as stack:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
+                for hidden in (file.parent.parent, file.parent, file):
+                    refuse_link(hidden)
                 with Wait(limit, what) as wait:
                     stack.enter_context(lock_file(file, wait, mode=0o666))
             except Held as error:
-                gave_up(what, str(error))
+                if limit:
+                    gave_up(what, str(error))
                 raise LakeTrouble(f"{error} is still working on {what} after {limit:g} s; try again later") from None
             except OSError as error:
                 raise self._explain(error, path) from error
@@ -240,25 +296,66 @@ class LocalStore(Store):
     def _place(self, path: str) -> Path:
         return self.folder / checked(path) if path else self.folder
 
+    @contextmanager
+    def _opened_root(self) -> Iterator[int]:
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _folder_of(self, path: str, make: bool = False, follow: bool = False) -> Iterator[tuple[int, str]]:
+        """The folder of a file, open, and the file's name in it. LakeError for a link on the way, unless we follow."""
+        *folders, name = checked(path).split("/")
+        flags = os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW)
+        with ExitStack() as stack:
+            descriptor = stack.enter_context(self._opened_root())
+            for depth, folder in enumerate(folders, 1):
+                try:
+                    inner = self._make_folder(descriptor, folder, flags) if make else _open(descriptor, folder, flags)
+                except OSError as error:
+                    if not follow and _is_link(descriptor, folder):
+                        link = self.folder.joinpath(*folders[:depth])
+                        raise LakeError(
+                            f"{link} is a symbolic link, and nothing is deleted or replaced behind one; put a folder "
+                            f"in its place. {self.folder} itself may be a link"
+                        ) from error
+                    error.filename = str(self.folder.joinpath(*folders[:depth]))
+                    raise
+                stack.callback(os.close, inner)
+                descriptor = inner
+            yield descriptor, name
+
+    def _make_folder(self, above: int, name: str, flags: int) -> int:
+        """Open a folder, which is made if it is not there; a new one survives a power cut."""
+        for _ in range(RACES):  # somebody may remove it again, because it is empty
+            with suppress(FileNotFoundError):
+                return _open(above, name, flags)
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=above)
+                if self.options.survives_power_cut:
+                    os.fsync(above)
+        return _open(above, name, flags)
+
     def _publish(self, temporary: Path, path: str, if_version: str | None, touch: bool = True) -> StoredObject:
         """Rename a finished temporary file to its place; under a lock, so that versions can be compared."""
-        place = self._place(path)
         try:
             if self.options.survives_power_cut:
                 _fsync(temporary)
-            _make_folders(place.parent)
-            with self._publishing():
-                old = self.stat(path)
-                if if_version is not None and (old.version if old else "") != if_version:
-                    raise ConflictError(f"{self.uri(path)} was changed by another process meanwhile; try again")
-                if touch:
-                    # The kernel's clock may tick more slowly than files are replaced: a version must never come back.
-                    moment = max(time.time_ns(), int(old.version) + 1 if old else 0)
-                    os.utime(temporary, ns=(moment, moment))
-                os.replace(temporary, place)
-                stored = _object(path, place.stat())
-            if self.options.survives_power_cut:
-                _fsync(place.parent)
+            with self._folder_of(path, make=True, follow=self.options.follows_links) as (folder, name):
+                with self._publishing():
+                    old = self.stat(path)
+                    if if_version is not None and (old.version if old else "") != if_version:
+                        raise ConflictError(f"{self.uri(path)} was changed by another process meanwhile; try again")
+                    if touch:
+                        # The kernel's clock may tick more slowly than files are replaced: a version must never return.
+                        moment = max(time.time_ns(), int(old.version) + 1 if old else 0)
+                        os.utime(temporary, ns=(moment, moment))
+                    os.replace(temporary, name, dst_dir_fd=folder)
+                    stored = _object(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+                if self.options.survives_power_cut:
+                    os.fsync(folder)
         except OSError as error:
             raise self._explain(error, path) from error
         return stored
@@ -266,9 +363,13 @@ class LocalStore(Store):
     @contextmanager
     def _publishing(self) -> Iterator[None]:
         """Held for the length of a rename, so waiting needs no bound; the kernel releases it when a process dies."""
-        with open(self.folder / HIDDEN / "publishing", "a") as lock:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+        lock = os.open(self.folder / HIDDEN / "publishing", flags, 0o666)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
     def _explain(self, error: OSError, path: str) -> PipelineError:
         where = self.uri(path) if path else self.url
@@ -279,7 +380,7 @@ class LocalStore(Store):
                 return LakeError(f"{where} lies on another filesystem than {self.folder}; a store must lie on one")
             case errno.ENOENT if error.filename and not self._staging.owns(Path(os.fsdecode(error.filename))):
                 return LakeError(f"{where} cannot be written: {os.fsdecode(error.filename)} does not exist")
-            case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENAMETOOLONG:
+            case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENAMETOOLONG | errno.ELOOP:
                 return LakeError(f"{where} cannot be used: {error.strerror}; remove or rename what is in the way")
             case _:
                 return explained(error, where)
@@ -301,7 +402,7 @@ def path_of(url: str) -> Path:
 
 
 def _object(path: str, status: os.stat_result) -> StoredObject:
-    return StoredObject(path, status.st_size, str(status.st_mtime_ns))
+    return StoredObject(path, status.st_size, str(status.st_mtime_ns), modified=status.st_mtime)
 
 
 def _fsync(path: Path) -> None:
@@ -312,9 +413,20 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _make_folders(folder: Path) -> None:
-    """``mkdir -p`` whose new entries survive a power cut."""
-    if not folder.is_dir():
-        _make_folders(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _fsync(folder.parent)
+def _open(folder: int, name: str, flags: int) -> int:
+    return os.open(name, flags, dir_fd=folder)
+
+
+def _is_link(folder: int, name: str) -> bool:
+    return _has_kind(folder, name, stat.S_ISLNK)
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    return _has_kind(folder, name, stat.S_ISDIR)
+
+
+def _has_kind(folder: int, name: str, is_kind: Callable[[int], bool]) -> bool:
+    try:
+        return is_kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False

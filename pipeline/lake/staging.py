@@ -2,6 +2,8 @@
 
 Every entry is a folder of its own with a lock file. The lock is held for as long as the entry is in use, and the kernel
 lets go of it when the process ends, however it ends; so an entry whose lock can be taken belongs to nobody.
+
+What somebody else put there is no entry: it is neither used nor removed, least of all what a symbolic link leads to.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 import uuid
@@ -16,8 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import LakeTrouble
+from ..errors import LakeError, LakeTrouble
 from ..waiting import Wait, holder, sign
+
+#: The names of entries.
+_ENTRY = re.compile(r"(k-)?[0-9a-f]{32}")
+
+
+def refuse_link(folder: Path) -> None:
+    """Raise LakeError if a folder of ours, in which files are made and removed, is a symbolic link."""
+    if folder.is_symlink():
+        raise LakeError(f"{folder} is a symbolic link, and it must be a folder of the pipeline's own; remove the link")
 
 
 class Staging:
@@ -46,9 +58,12 @@ class Staging:
 
     def sweep(self, older_than: float) -> int:
         """Remove the entries that no process holds and nobody wrote to for ``older_than`` seconds; returns how many."""
+        refuse_link(self.folder)
         swept = 0
         for entry in self.folder.iterdir() if self.folder.is_dir() else ():
-            with suppress(FileNotFoundError):
+            if not _ENTRY.fullmatch(entry.name) or entry.is_symlink():
+                continue
+            with suppress(FileNotFoundError, NotADirectoryError):
                 newest = max(path.stat().st_mtime for path in (entry, *entry.iterdir()))
                 if time.time() - newest < older_than:
                     continue
@@ -60,9 +75,11 @@ class Staging:
         return swept
 
     def _lock(self, entry: Path, what: str) -> int:
+        refuse_link(self.folder)
         with Wait(self.lock_timeout, what) as wait:
             while True:
                 entry.mkdir(parents=True, exist_ok=True)
+                refuse_link(entry)
                 with suppress(FileNotFoundError):  # swept between mkdir and lock
                     lock = _try_lock(entry)
                     if lock is not None:
@@ -78,7 +95,7 @@ class Staging:
 
 def _try_lock(entry: Path) -> int | None:
     """The open lock file of an entry, locked; None if another process holds it or the entry went away meanwhile."""
-    lock = os.open(entry / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    lock = os.open(entry / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), os.stat(entry / "lock")):

@@ -39,7 +39,8 @@ class StoreOptions:
     server that fails or does not answer is given up; fewer while somebody waits. ``chunk_size``: bytes of the first
     request of an upload, a multiple of 256 KiB; the next ones grow to ``largest_chunk`` while the line is fast.
     ``project`` and ``location``: of a bucket to create. ``survives_power_cut``: a folder waits until the disk has what
-    is put into it.
+    is put into it. ``follows_links``: whether a file may be put behind a symbolic link to a folder; nothing is ever
+    deleted behind one.
     """
 
     lock_timeout: float = 60.0
@@ -49,16 +50,21 @@ class StoreOptions:
     project: str | None = None
     location: str = "US"
     survives_power_cut: bool = True
+    follows_links: bool = True
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object of a store. ``version`` changes whenever the object is replaced. ``metadata`` is {} in a folder."""
+    """An object of a store. ``version`` changes whenever the object is replaced. ``metadata`` is {} in a folder.
+
+    ``modified``: when it was put there, in seconds since 1970, by the clock of whoever keeps it.
+    """
 
     path: str
     size: int
     version: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    modified: float = 0.0
 
 
 class Store(abc.ABC):

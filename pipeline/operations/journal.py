@@ -160,7 +160,9 @@ def begin(command: Sequence[str], again: str = "") -> bool:
 
 
 def _remove_old() -> None:
-    """Remove journals and logs of runs that ended ``KEEP`` days ago."""
+    """Remove journals and logs of runs that ended ``KEEP`` days ago; none behind a symbolic link to another folder."""
+    if folder().is_symlink():
+        return
     oldest = time.time() - KEEP * 86400
     for file in files():
         with suppress(OSError):  # another run removes them too

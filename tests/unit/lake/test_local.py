@@ -304,6 +304,164 @@ def test_sweep_spares_the_living_and_the_young(store: Store) -> None:
     assert store.sweep(0) == 0
 
 
+# -- symbolic links --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder outside of the store, which has to stay as it is."""
+    (tmp_path / "victim" / "docs").mkdir(parents=True)
+    (tmp_path / "victim" / "docs" / "thesis.txt").write_text("precious")
+    (tmp_path / "victim" / "raw").write_text("precious")
+    return tmp_path / "victim"
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+BEFORE = {"docs/thesis.txt": "precious", "raw": "precious"}
+
+
+@pytest.fixture
+def strict(store: Store) -> Store:
+    """The store as scratch has it."""
+    return open_store(store.url, StoreOptions(lock_timeout=0.2, follows_links=False))
+
+
+@pytest.mark.parametrize("place", ["a/b", "a/b/c", "a/b/c/.hidden", "a"])
+@pytest.mark.parametrize("target", ["victim", "victim/raw", "nowhere"])
+def test_a_link_in_a_tree_is_removed_and_not_what_it_leads_to(
+    store: Store, victim: Path, place: str, target: str
+) -> None:
+    link = store.folder / place  # type: ignore[attr-defined]
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(victim.parent / target)
+    store.delete_tree("a")
+    assert content(victim) == BEFORE
+    assert not os.path.lexists(store.folder / "a")  # type: ignore[attr-defined]
+
+
+def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(
+    store: Store, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("a/b/thesis.txt", b"ours")
+    inner, scandir = store.folder / "a" / "b", os.scandir  # type: ignore[attr-defined]
+
+    def swap_after(folder: int | Path) -> object:
+        entries = scandir(folder)
+        if (
+            isinstance(folder, int)
+            and not inner.is_symlink()
+            and os.path.samestat(os.fstat(folder), inner.parent.stat())
+        ):
+            inner.rename(inner.with_name("moved"))
+            inner.symlink_to(victim / "docs")
+        return entries
+
+    monkeypatch.setattr(local.os, "scandir", swap_after)
+    store.delete_tree("a")
+    assert content(victim) == BEFORE and not inner.is_symlink()
+
+
+def test_nothing_is_deleted_behind_a_link(store: Store, victim: Path) -> None:
+    store.write("data/x", b"")
+    (store.folder / "data" / "green").symlink_to(victim)  # type: ignore[attr-defined]
+    for call in (store.delete, store.delete_tree):
+        for path in ("data/green/raw", "data/green/docs/thesis.txt", "data/green/docs"):
+            with pytest.raises(LakeError, match="data/green is a symbolic link, and nothing is deleted"):
+                call(path)
+    store.delete_tree("")
+    assert content(victim) == BEFORE and store.list() == {}
+
+
+def test_a_lake_is_read_and_written_through_a_link_that_its_owner_made(store: Store, victim: Path) -> None:
+    store.write("data/x", b"")
+    (store.folder / "data" / "green").symlink_to(victim)  # type: ignore[attr-defined]
+    assert store.read("data/green/raw") == b"precious"
+    assert set(store.list("data")) == {"data/x", "data/green/raw", "data/green/docs/thesis.txt"}
+    store.write("data/green/new", b"month")
+    assert (victim / "new").read_text() == "month"
+
+
+def test_scratch_is_not_written_through_a_link(strict: Store, victim: Path) -> None:
+    strict.write("scratch/x", b"")
+    (strict.folder / "scratch" / "green").symlink_to(victim)  # type: ignore[attr-defined]
+    for path in ("scratch/green/raw", "scratch/green/new/raw"):
+        with pytest.raises(LakeError, match="scratch/green is a symbolic link"):
+            strict.write(path, b"replaced")
+    assert content(victim) == BEFORE
+    assert list(strict.list("scratch")) == ["scratch/green", "scratch/x"], "the link itself, and not what is behind it"
+
+
+def test_a_link_in_place_of_a_file_is_replaced(store: Store, victim: Path) -> None:
+    store.write("a/x", b"")
+    (store.folder / "a" / "raw").symlink_to(victim / "raw")  # type: ignore[attr-defined]
+    store.write("a/raw", b"new")
+    assert store.read("a/raw") == b"new" and content(victim) == BEFORE
+
+
+def test_the_store_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "lake").symlink_to(tmp_path / "disk")
+    linked = open_store(f"file:{tmp_path}/lake", StoreOptions(follows_links=False))
+    linked.write("a/b", b"x")
+    linked.write("c/d", b"x")
+    linked.delete("a/b")
+    linked.delete_tree("c")
+    with linked.lock("a"), linked.staging("a", key="a"):
+        pass
+    assert linked.list() == {} and linked.sweep(0) == 0 and (tmp_path / "lake").is_symlink()
+
+
+def test_links_that_lead_in_circles_end(store: Store) -> None:
+    store.write("a/b/c", b"x")
+    for name in ("one", "two", "three"):
+        (store.folder / "a" / name).symlink_to(store.folder / "a")  # type: ignore[attr-defined]
+    assert "a/b/c" in store.list()
+
+
+@pytest.mark.parametrize("hidden", [".store", ".store/staging", ".store/locks"])
+def test_the_folders_of_temporary_files_are_no_links(store: Store, victim: Path, hidden: str) -> None:
+    link = store.folder / hidden  # type: ignore[attr-defined]
+    link.parent.mkdir(parents=True)
+    link.symlink_to(victim)
+    for old in (victim, victim / "docs"):
+        os.utime(old, (0, 0))
+    with pytest.raises(LakeError, match=f"{hidden} is a symbolic link"):
+        with store.lock("a"), store.staging("a"):
+            pass
+        store.sweep(0)
+    assert content(victim) == BEFORE
+
+
+def test_sweep_touches_nothing_but_entries(store: Store, victim: Path) -> None:
+    with store.staging("a"):
+        pass
+    staging = store.folder / ".store" / "staging"  # type: ignore[attr-defined]
+    (staging / ("0" * 32)).symlink_to(victim / "docs")
+    (staging / f"k-{'0' * 32}").symlink_to(victim)
+    (staging / "file").write_text("")
+    (staging / "folder").mkdir()
+    assert store.sweep(0) == 0
+    assert content(victim) == BEFORE and len(list(staging.iterdir())) == 4
+
+
+def test_a_resumed_file_is_not_written_behind_a_link(store: Store, victim: Path) -> None:
+    with store.staging("a", key="a") as path:
+        entry = path.parent
+    entry.symlink_to(victim)
+    with pytest.raises(LakeError, match="is a symbolic link"), store.staging("a", key="a"):
+        pass
+    assert content(victim) == BEFORE
+
+
+def test_a_tree_too_deep_to_be_ours_is_left_to_its_owner(store: Store) -> None:
+    store.write("/".join("a" * 60), b"x")
+    with pytest.raises(LakeError, match="remove it yourself"):
+        store.delete_tree("a")
+
+
 # -- what the disk refuses -------------------------------------------------------------------------------------------
 
 
@@ -344,7 +502,7 @@ for call in (lambda: store.write("a", bytes(200_000)), lambda: store.put(Path({s
 def test_what_the_disk_says_becomes_one_line(
     store: Store, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception], says: str
 ) -> None:
-    def refuse(source: object, target: object) -> None:
+    def refuse(source: object, target: object, **folders: object) -> None:
         raise OSError(code, os.strerror(code), str(source), None, str(target))
 
     monkeypatch.setattr(os, "replace", refuse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,16 @@ def test_second_run_that_was_killed_is_told_of_though_the_first_one_ended(monkey
 def test_lines_that_are_no_events_are_passed_over() -> None:
     journal.path().write_text('{"event": "log", "text": "x"}\n[]\n5\n{"event": null}\n{}\n\x00\n{"event": "ended"}\n')
     assert [event["event"] for event in journal.events()[0]] == ["log", "ended"]
+
+
+def test_old_journals_are_removed_and_nothing_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old.jsonl"
+    for is_link in (True, False):
+        old.write_text("{}")
+        os.utime(old, (0, 0))
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(tmp_path)
+        monkeypatch.setattr(journal, "folder", lambda is_link=is_link: tmp_path / "link" if is_link else tmp_path)
+        assert journal.begin(["luigi"])
+        journal.end()
+        assert old.exists() == is_link
