@@ -168,6 +168,9 @@ class warehouse(luigi.Config):
         description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
     )
     lock_timeout = Number(most=DAY, default=60.0, description="seconds that a load waits for others' locks, in all")
+    statement_timeout = Number(
+        least=1, most=DAY, default=300.0, description="seconds of a statement of PostgreSQL; more for many rows"
+    )
     memory_limit = Memory(default="160MB", description="memory of the embedded engine")
     location = luigi.Parameter(default="US", description="place of a BigQuery dataset that has to be made")
     maximum_bytes_billed = Whole(least=1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes")
@@ -557,6 +560,7 @@ def open_warehouse(label: str) -> Any:
     settings = warehouse()
     options = Options(
         lock_timeout=settings.lock_timeout,
+        statement_timeout=settings.statement_timeout,
         memory_limit=settings.memory_limit,
         location=settings.location,
         maximum_bytes_billed=settings.maximum_bytes_billed,

@@ -116,13 +116,15 @@ def no_progress(done: int, total: int) -> None:
 class Options:
     """What a warehouse needs from the settings; passed in, because a warehouse does not know the settings.
 
-    ``lock_timeout``: seconds to wait for someone else's lock. ``memory_limit`` and ``threads``: of an embedded engine
+    ``lock_timeout``: seconds to wait for someone else's lock. ``statement_timeout``: seconds that PostgreSQL may take
+    for a statement; more for one that goes through many rows. ``memory_limit`` and ``threads``: of an embedded engine
     (160MB: 24 million rows load within 370 MB for the whole process).
     ``maximum_bytes_billed``: per BigQuery query. ``location``: of a BigQuery dataset to create. ``patience``: seconds
     for which a request to BigQuery that fails in passing is repeated; fewer while somebody waits.
     """
 
     lock_timeout: float = 60.0
+    statement_timeout: float = 300.0
     memory_limit: str = "160MB"
     maximum_bytes_billed: int = 10 * 1024**3
     location: str = "US"

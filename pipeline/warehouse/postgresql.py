@@ -29,7 +29,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -42,7 +42,7 @@ from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
 from ..reach import at_most, for_server
-from ..waiting import SAID_AFTER, Wait, for_answer, gave_up, remaining
+from ..waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
 from . import label_of
 from .base import (
     LEDGER_COLUMNS,
@@ -56,7 +56,7 @@ from .base import (
     no_progress,
 )
 from .postgresql_copy import copy, open_parquet
-from .postgresql_session import BLOCKERS, TYPES, Relation, Session, quote, sessions_text, text_of
+from .postgresql_session import BLOCKERS, TYPES, Relation, Session, Statement, quote, sessions_text, text_of
 from .tables import literal, missing_columns, next_row, texts_found, texts_query
 from .views import COMMENTS, comment, not_made, views
 
@@ -67,6 +67,13 @@ OLDEST_SERVER = 12
 
 #: Seconds that a change of a table may make new readers wait, and the pause in which they get through.
 ALTER_TIMEOUT, ALTER_PAUSE = 0.5, 0.5
+
+#: Seconds for a connection to one address, and those of silence after which a server counts as gone, if new connections
+#: get no answer either.
+CONNECT_TIMEOUT, SILENCE = 10.0, 60.0
+
+#: Rows a second that the slowest server gets through.
+ROWS_PER_SECOND = 5_000
 
 
 class PostgreSQL(Warehouse):
@@ -95,10 +102,10 @@ class PostgreSQL(Warehouse):
             raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
         with parquet.local() as path, open_parquet(path, parquet.uri, dataset, row) as file, self._session() as session:
             self._prepare(session, dataset)
-            with self._locked(session, row.slice):
+            with self._locked(session, row.slice, session.rows_of(dataset.table) + row.row_count):
                 stored = next_row(row, session.newest(row.slice))
-                place = _Place(session, dataset, row.file_month)
-                place.fill(file, row.row_count, progress)
+                place = _Place(session, dataset, row.file_month, row.row_count)
+                place.fill(file, progress)
                 session.insert_ledger(stored)
                 place.put()
             place.tidy()
@@ -116,18 +123,22 @@ class PostgreSQL(Warehouse):
         with self._session() as session:
             if dataset.table not in session.relations([dataset.table]):
                 return {}
-            if not dataset.is_monthly:
-                return {None: session.run(f"SELECT count(*) FROM {session.table(dataset.table)}")[0][0]}
-            month = quote(FILE_MONTH.name)
-            return dict(
-                session.run(f"SELECT {month}, count(*) FROM {session.table(dataset.table)} GROUP BY 1 ORDER BY 1")
-            )
+            with session.transaction(rows=session.rows_of(dataset.table)):
+                if not dataset.is_monthly:
+                    return {None: session.run(f"SELECT count(*) FROM {session.table(dataset.table)}")[0][0]}
+                month = quote(FILE_MONTH.name)
+                return dict(
+                    session.run(f"SELECT {month}, count(*) FROM {session.table(dataset.table)} GROUP BY 1 ORDER BY 1")
+                )
 
     def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
         with self._session() as session:
             table = session.relations([dataset.table]).get(dataset.table)
-            columns, query = texts_query(session.dialect, dataset, table.columns if table else ())
-            return texts_found(columns, session.run(query) if table else [])
+            if not table:
+                return {}
+            columns, query = texts_query(session.dialect, dataset, table.columns)
+            with session.transaction(rows=session.rows_of(dataset.table)):
+                return texts_found(columns, session.run(query))
 
     def check(self, create: bool = False) -> Iterable[Check]:
         subject = self.label
@@ -171,7 +182,8 @@ class PostgreSQL(Warehouse):
                 session = Session(
                     connection,
                     self._schema_of_url(),
-                    limit=partial(remaining, self.options.lock_timeout, self.label),
+                    lock_limit=partial(remaining, self.options.lock_timeout, self.label),
+                    limit=self._limit,
                     watched=self._watched,
                 )
                 if session.schema is None:
@@ -188,46 +200,93 @@ class PostgreSQL(Warehouse):
         except psycopg2.Error as error:
             raise self._error(error) from error
 
-    @contextlib.contextmanager
-    def _watched(self, pid: int) -> Iterator[None]:
-        """Tell whom the server process ``pid`` waits for, if a statement takes long because somebody has a lock.
+    def _limit(self, rows: int) -> float:
+        """Seconds that a statement may take which goes through so many rows."""
+        seconds = self.options.statement_timeout
+        return seconds + rows / ROWS_PER_SECOND if rows else for_server(seconds)
 
-        It cannot be asked itself meanwhile, so a second connection asks, and only after some seconds.
+    @contextlib.contextmanager
+    def _watched(self, statement: Statement) -> Iterator[None]:
+        """Tell whom a statement waits for that takes long, and give it up in time: WarehouseTrouble.
+
+        libpq waits for an answer as long as it takes, and a server that was stopped, or a network that lost a
+        connection, do not break it off.
         """
-        done = threading.Event()
+        done, changing = threading.Event(), threading.Lock()
+
+        def give_up(seconds: float) -> None:
+            with changing:
+                if not done.is_set():
+                    statement.give_up(seconds)
 
         def watch() -> None:
-            if done.wait(SAID_AFTER):
+            if done.wait(min(SAID_AFTER, statement.limit)):
                 return
-            with (
-                contextlib.suppress(psycopg2.Error, PipelineError),
-                contextlib.closing(self._connect(self._url)) as connection,
-                connection.cursor() as cursor,
-            ):
-                connection.autocommit = True
-                while not done.is_set():
-                    cursor.execute(BLOCKERS, [pid])
-                    holders = sessions_text(cursor.fetchall())
-                    if holders and not done.is_set():
-                        wait.left(holders)
-                    done.wait(SAID_AFTER)
+            asking = partial(self._ask_about, statement, done, wait, give_up)
+            threading.Thread(target=asking, name="lock watch", daemon=True).start()
+            while not done.wait(max(0.0, statement.left())):
+                if statement.left() <= 0:
+                    return give_up(statement.limit)
 
         with Wait(self.options.lock_timeout, self.label) as wait:
-            threading.Thread(target=watch, name="lock watch", daemon=True).start()
+            threading.Thread(target=watch, name="statement watch", daemon=True).start()
             try:
                 yield
+            except psycopg2.Error as error:
+                if statement.given_up_after is None:
+                    raise
+                raise WarehouseTrouble(
+                    f"{self.label}: no answer within {statement.given_up_after:.0f} s; "
+                    f"check that the server runs and may be reached"
+                ) from error
             finally:
-                done.set()
+                with changing:
+                    done.set()
+
+    def _ask_about(
+        self, statement: Statement, done: threading.Event, wait: Wait, give_up: Callable[[float], None]
+    ) -> None:
+        """Ask again and again, on other connections, whom a statement waits for; give it up if nobody answers."""
+        began = heard = time.monotonic()
+
+        def ask() -> str:
+            with contextlib.closing(self._open(self._url)) as connection, connection.cursor() as cursor:
+                cursor.execute(BLOCKERS, [statement.pid])
+                return sessions_text(cursor.fetchall())
+
+        while not done.is_set():
+            try:
+                holders = answer_of(ask, for_server(SILENCE), self.label)
+                heard = time.monotonic()
+                if holders and not done.is_set():
+                    wait.left(holders)
+            except (psycopg2.Error, TimeoutError) as error:
+                if isinstance(error, psycopg2.Error) and "timeout expired" not in str(error):
+                    heard = time.monotonic()  # a server that refuses us is there
+            if time.monotonic() - heard >= for_server(SILENCE) - SAID_AFTER:
+                return give_up(time.monotonic() - began + SAID_AFTER)
+            done.wait(SAID_AFTER)
 
     @cached_property
     def _url(self) -> sqlalchemy.URL:
         return sqlalchemy.make_url(self.url)
 
     def _connect(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
+        """A connection, or why there is none. libpq's own time-out counts for each address, and not for names."""
+        seconds = for_server(SILENCE)
+        try:
+            return answer_of(partial(self._open, url), seconds, self.label)
+        except TimeoutError:
+            raise WarehouseTrouble(
+                f"{self.label}: no answer within {seconds:g} s; check that the server runs and may be reached"
+            ) from None
+        except psycopg2.Error as error:
+            raise self._connect_error(error) from error
+
+    def _open(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
         """A connection as SQLAlchemy's dialect would open it, without the questions that an engine asks at first."""
         defaults: dict[str, Any] = {
-            "connect_timeout": max(2, int(for_server(10.0))),  # seconds, for each address; libpq takes no fewer
-            "client_encoding": "UTF8",
+            "connect_timeout": max(2, int(for_server(CONNECT_TIMEOUT))),  # seconds; libpq takes no fewer
             "application_name": f"pipeline {socket.gethostname()[:40]} {os.getpid()}",
             # Notice a peer that vanished within a minute, not after the two hours of the system.
             "keepalives_idle": 30,
@@ -235,15 +294,11 @@ class PostgreSQL(Warehouse):
             "keepalives_count": 3,
         }
         positional, named = url.get_dialect()().create_connect_args(url)
-        try:
-            with for_answer(self.label):
-                connection = psycopg2.connect(*positional, **{**defaults, **named})
-            connection.set_session(isolation_level="READ COMMITTED")
-            # Whatever the URL, the role or the database say: it is UTF-8 that we send.
-            connection.set_client_encoding("UTF8")
-            return connection
-        except psycopg2.Error as error:
-            raise self._connect_error(error) from error
+        connection = psycopg2.connect(*positional, **{**defaults, **named, "client_encoding": "UTF8"})
+        connection.set_session(isolation_level="READ COMMITTED")
+        # Whatever the URL, the role or the database say: it is UTF-8 that we send.
+        connection.set_client_encoding("UTF8")
+        return connection
 
     def _schema_of_url(self) -> str | None:
         """The first schema of the search_path that the URL sets; None if it sets none."""
@@ -256,11 +311,14 @@ class PostgreSQL(Warehouse):
     # -- locks -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _locked(self, session: Session, slice: Slice) -> Iterator[None]:
-        """The transaction that loads a slice, alone with it. WarehouseBusy names who has it for too long."""
+    def _locked(self, session: Session, slice: Slice, rows: int = 0) -> Iterator[None]:
+        """The transaction that loads a slice, alone with it. WarehouseBusy names who has it for too long.
+
+        ``rows``: how many a statement of it goes through at most.
+        """
         key = session.lock_key(*slice)
         try:
-            with session.transaction():
+            with session.transaction(rows=rows):
                 session.run("SELECT pg_advisory_xact_lock(%s)", key)
                 yield
         except psycopg2.errors.LockNotAvailable as error:
@@ -340,6 +398,9 @@ class PostgreSQL(Warehouse):
     def _error(self, error: psycopg2.Error) -> PipelineError:
         """An error of an open connection, by its SQLSTATE."""
         text, code = f"{self.label}: {self._without_password(text_of(error))}", error.pgcode or ""
+        for pattern, remedy in _PARTICULAR.items():
+            if re.search(pattern, text):
+                return (WarehouseTrouble if code.startswith(_TRANSIENT) else WarehouseError)(f"{text}; {remedy}")
         if code in _REMEDIES:
             return WarehouseError(f"{text}; {_REMEDIES[code]}")
         if not code or code.startswith(_TRANSIENT):  # a broken connection has no SQLSTATE
@@ -371,7 +432,8 @@ class PostgreSQL(Warehouse):
             try:
                 with contextlib.closing(self._connect(url.set(database="postgres", query={}))) as connection:
                     connection.autocommit = True
-                    with connection.cursor() as cursor:
+                    statement = Statement(connection, self.options.statement_timeout)
+                    with self._watched(statement), connection.cursor() as cursor:
                         cursor.execute(f"CREATE DATABASE {quote(str(url.database))} ENCODING 'UTF8' TEMPLATE template0")
             except psycopg2.Error as refused:
                 raise self._error(refused) from refused
@@ -418,8 +480,8 @@ class PostgreSQL(Warehouse):
 class _Place:
     """Where the rows of a slice are copied to within the transaction of a load, and how they get into the table."""
 
-    def __init__(self, session: Session, dataset: Dataset, month: dt.date | None) -> None:
-        self.session, self.dataset, self.month = session, dataset, month
+    def __init__(self, session: Session, dataset: Dataset, month: dt.date | None, rows: int) -> None:
+        self.session, self.dataset, self.month, self.rows = session, dataset, month, rows
         self.parent = session.table(dataset.table)
         #: The table whose rows are replaced; None if the month is new.
         self.occupied = session.partition(dataset.table, month) if month else self.parent
@@ -427,21 +489,33 @@ class _Place:
             self.table = session.table(f"{dataset.table}_{month:%Y_%m}")
         else:
             self.table = session.table(f"etl_staging_{dataset.table}" + (f"_{month:%Y_%m}" if month else ""))
+        for kind, name, table in session.rules_on({self.parent, self.occupied or self.parent}):
+            raise WarehouseError(
+                f"{table} has the {kind} {name} of your own, which would change, skip or miss rows of a load; "
+                f"drop or disable it, then run again (a trigger on {LEDGER_TABLE} sees every load)"
+            )
 
-    def fill(self, file: pq.ParquetFile, rows: int, progress: Progress) -> None:
+    def fill(self, file: pq.ParquetFile, progress: Progress) -> None:
         """Create the table and copy the file into it; WarehouseError unless it brings exactly ``rows`` rows."""
-        columns = self.session.relations([self.dataset.table])[self.dataset.table].columns
-        definition = [f"{quote(name)} {type_}" for name, type_ in columns.items()]
-        if self.month:
-            definition.append(f"CHECK ({quote(FILE_MONTH.name)} = DATE '{self.month}')")
-        # Spelled out and not LIKE, which would keep a lock on the parent while the file is copied. A table that only
-        # carries rows over to another one needs no write-ahead log.
+        own = [column.name for column in self.dataset.table_columns]
+        self.names = ", ".join(map(quote, own))
+        table = self.session.relations([self.dataset.table])[self.dataset.table]
+        # A table that only carries rows over to another one needs no write-ahead log, and no columns but ours: the
+        # other one makes the values of its owner's. A new month makes them as the parent would.
         kind = "UNLOGGED TABLE" if self.occupied else "TABLE"
+        definition = [
+            f"{quote(name)} {type_}" + ("" if name in own else table.values.get(name, ""))
+            for name, type_ in table.columns.items()
+            if name in own or not self.occupied
+        ]
+        if self.month:
+            definition.append(f"CONSTRAINT {_MONTH_CHECK} CHECK ({quote(FILE_MONTH.name)} = DATE '{self.month}')")
+        if not self.occupied:
+            definition += self.session.checks(self.parent)
+        # Spelled out and not LIKE, which would keep a lock on the parent while the file is copied.
         self.session.run(f"CREATE {kind} {self.table} ({', '.join(definition)})")
-        self.names = ", ".join(quote(name) for name in file.schema_arrow.names)
-        copied = copy(self.session, f"{self.table} ({self.names})", file, progress)
-        if copied != rows:
-            raise WarehouseError(f"{self.table}: {copied} rows were copied, and {rows} should be; load the month again")
+        names = ", ".join(quote(name) for name in file.schema_arrow.names)
+        self._ensure_all(copy(self.session, f"{self.table} ({names})", file, progress))
         if not self.occupied:
             if index := _index(self.dataset, self.table):
                 self.session.run(index)
@@ -451,19 +525,25 @@ class _Place:
         """Last step before the commit, because only from here on the parent is locked against other loads."""
         if self.occupied:
             self.session.run(f"DELETE FROM {self.occupied}")
-            self.session.run(f"INSERT INTO {self.occupied} ({self.names}) SELECT {self.names} FROM {self.table}")
+            self._ensure_all(
+                self.session.change(f"INSERT INTO {self.occupied} ({self.names}) SELECT {self.names} FROM {self.table}")
+            )
             self.session.run(f"DROP TABLE {self.table}")
         else:
             self.session.run(f"ALTER TABLE {self.parent} ATTACH PARTITION {self.table} FOR VALUES IN ('{self.month}')")
+
+    def _ensure_all(self, arrived: int) -> None:
+        if arrived != self.rows:
+            raise WarehouseError(f"{self.table}: {arrived} rows of {self.rows} arrived; load the month again")
 
     def tidy(self) -> None:
         """After the commit: make the room of replaced rows usable again. Autovacuum does it where this fails."""
         if not self.occupied:
             return
         try:
-            self.session.connection.autocommit = True
+            self.session.begin_alone(self.rows)
             self.session.run(f"VACUUM (ANALYZE, SKIP_LOCKED) {self.occupied}")
-        except psycopg2.Error as error:
+        except (psycopg2.Error, PipelineError) as error:
             logger.warning("%s is loaded, but was not vacuumed: %s", self.table, text_of(error))
 
 
@@ -505,6 +585,17 @@ def _table_changes(
         # Unlike elsewhere, names that differ by case are two columns here.
         same = {column.name: existing.types[column.name] for column in columns if column.name in existing.types}
         missing = missing_columns(name, columns, same, TYPES)
+        for column in columns:
+            if kind := existing.computed.get(column.name):
+                raise WarehouseError(
+                    f"table {name}: column {column.name} is {kind} column, which takes no values of a file; "
+                    f"make it a plain one or rename the table, then run again"
+                )
+        if monthly and (identities := [own for own, kind in existing.computed.items() if kind == "an identity"]):
+            raise WarehouseError(
+                f"table {name}: column {identities[0]} of your own is an identity column, which a new month cannot "
+                f"fill; drop its identity and give it a DEFAULT of a sequence, then run again"
+            )
         statements += [f"ALTER TABLE {table} ADD COLUMN {session.dialect.definition(column)}" for column in missing]
     if existing.comment != title:
         statements.append(f"COMMENT ON TABLE {table} IS {literal(title)}")
@@ -521,6 +612,9 @@ def _index(dataset: Dataset, table: str) -> str | None:
 
 # -- errors --------------------------------------------------------------------------------------
 
+#: The name of the CHECK that lets a month be attached without a look at its rows.
+_MONTH_CHECK = "etl_file_month"
+
 _USE_UTF8 = "use a database made with ENCODING 'UTF8' TEMPLATE template0"
 
 #: SQLSTATEs, or their beginnings, of which the same call may succeed later.
@@ -533,14 +627,27 @@ _TRANSIENT = (
     "25P03",  # idle in a transaction for too long
 )
 
+#: What some messages say -> what to do about it; before the SQLSTATE is asked.
+_PARTICULAR = {
+    f'violates check constraint "{_MONTH_CHECK}"': "the file has rows of another month; write it again",
+    "statement timeout": "see what keeps the server busy, or raise [warehouse] statement_timeout",
+    "row-level security": "drop the policy, or make the role of the URL the owner of the table, or one with BYPASSRLS",
+}
+
 #: SQLSTATE -> what to do about it; terminal, even where the class as a whole is not.
 _REMEDIES = {
     "22P05": f"the encoding of the database cannot hold it: {_USE_UTF8}",
     "22021": "PostgreSQL text cannot hold this character; clean it out of the column",
-    "23514": "the file has rows of another month; write it again",
+    "23502": "the pipeline fills only its own columns, and those with null where the file has none: give the column a "
+    "DEFAULT, or drop its NOT NULL",
+    "23503": "make the foreign key DEFERRABLE INITIALLY DEFERRED, or drop it: the table is emptied and filled again",
+    "23505": "drop the unique index or constraint: published files repeat rows",
+    "23514": "drop the constraint, or reject such rows by a rule of [clean] rules",
+    "428C9": "drop the column, or make it a plain one",
     "25006": "name the primary server in the URL",
     "3F000": "python -m pipeline doctor --create makes the schema",
     "42501": "grant the role CREATE on the schema and make it the owner of the tables",
+    "42703": "a table of that name with other columns is in the way; rename it",
     "42P07": "a table of that name is in the way; rename it",
     "53100": "free disk space on the server",
 }

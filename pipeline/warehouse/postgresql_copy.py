@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psycopg2
@@ -59,8 +59,8 @@ def open_parquet(path: Path, uri: str, dataset: Dataset, row: LedgerRow) -> Iter
 def copy(session: Session, target: str, file: pq.ParquetFile, progress: Progress) -> int:
     """COPY the file into ``target``; the number of rows that arrived."""
     kind, encode = ("csv", _csv) if pgpq is None else ("binary", _binary)
-    chunks = _Chunks(encode(file.schema_arrow, _batches(file, progress)))
-    with session.connection.cursor() as cursor:
+    with session.statement() as statement, session.connection.cursor() as cursor:
+        chunks = _Chunks(encode(file.schema_arrow, _batches(file, progress)), statement.goes_on)
         try:
             cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT {kind})", chunks, size=1 << 18)
         except psycopg2.Error:
@@ -101,14 +101,18 @@ def _csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes
 
 
 class _Chunks:
-    """Encoded batches as a file for ``copy_expert``; ``error`` is what reading them raised."""
+    """Encoded batches as a file for ``copy_expert``; ``error`` is what reading them raised.
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
+    ``asked`` is called whenever more is asked for: then the server has taken what it was sent before.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], asked: Callable[[], None]) -> None:
+        self._chunks, self._asked = chunks, asked
         self._rest = memoryview(b"")
         self.error: BaseException | None = None
 
     def read(self, size: int) -> bytes:
+        self._asked()
         try:
             while not self._rest:
                 chunk = next(self._chunks, None)
