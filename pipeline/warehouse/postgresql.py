@@ -648,6 +648,7 @@ _REMEDIES = {
     "3F000": "python -m pipeline doctor --create makes the schema",
     "42501": "grant the role CREATE on the schema and make it the owner of the tables",
     "42703": "a table of that name with other columns is in the way; rename it",
+    "42710": "a type of that name is in the way; rename it",
     "42P07": "a table of that name is in the way; rename it",
     "53100": "free disk space on the server",
 }

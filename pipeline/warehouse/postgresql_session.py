@@ -365,5 +365,6 @@ def text_of(error: BaseException | None) -> str:
     """The message in one line, with table, line and column of a COPY."""
     if isinstance(error, psycopg2.Error) and error.diag.message_primary:
         context = error.diag.context or ""
-        return error.diag.message_primary + (f" ({context.splitlines()[0]})" if context.startswith("COPY") else "")
+        text = error.diag.message_primary + (f" ({context.splitlines()[0]})" if context.startswith("COPY") else "")
+        return " ".join(text.split())
     return " ".join(str(error).split())

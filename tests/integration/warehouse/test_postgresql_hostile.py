@@ -1,0 +1,488 @@
+"""PostgreSQL of somebody who has his own ideas of our tables, of the settings of a session, or of answering at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg2
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import reach
+from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from pipeline.warehouse import Warehouse, postgresql, postgresql_session
+from tests.patience import PATIENCE, wait_for
+from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
+
+from .test_postgresql import FEBRUARY, GREEN, JANUARY, ZONES, LocalFile, Place, ledger_row, locked_table
+
+
+@pytest.fixture
+def place(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
+    with postgres_server.database() as name:
+        yield Place(postgres_server, name, tmp_path)
+
+
+def state(place: Place) -> tuple[object, object]:
+    return place.content(), place.warehouse().history()
+
+
+# -- what the owner adds to our tables -------------------------------------------------------------
+
+
+NOTHING = "CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+
+
+@pytest.mark.parametrize(
+    "own, named",
+    [
+        ("CREATE TRIGGER t BEFORE INSERT ON green_trips FOR EACH ROW EXECUTE FUNCTION mine()", "trigger t"),
+        ("CREATE TRIGGER t BEFORE INSERT ON green_trips_2021_01 FOR EACH ROW EXECUTE FUNCTION mine()", "trigger t"),
+        ("CREATE TRIGGER t BEFORE DELETE ON green_trips_2021_01 FOR EACH ROW EXECUTE FUNCTION mine()", "trigger t"),
+        ("CREATE TRIGGER t AFTER INSERT ON green_trips EXECUTE FUNCTION mine()", "trigger t"),
+        ("CREATE RULE r AS ON INSERT TO green_trips_2021_01 DO INSTEAD NOTHING", "rule r"),
+        ("CREATE RULE r AS ON DELETE TO green_trips_2021_01 DO INSTEAD NOTHING", "rule r"),
+    ],
+)
+def test_what_would_change_or_skip_rows_is_refused_by_name(place: Place, own: str, named: str) -> None:
+    place.load("A")
+    before = state(place)
+    place.run(NOTHING + own)
+    with pytest.raises(WarehouseError, match=rf"green_trips\S* has the {named} of your own.*; drop or disable it"):
+        place.load("B")
+    assert state(place) == before
+    assert place.leftovers() == []
+
+
+def test_a_trigger_that_is_off_or_of_other_events_is_harmless(place: Place) -> None:
+    place.load("A")
+    place.run(
+        f"{NOTHING} CREATE TRIGGER off BEFORE INSERT ON green_trips_2021_01 FOR EACH ROW EXECUTE FUNCTION mine();"
+        "ALTER TABLE green_trips_2021_01 DISABLE TRIGGER off;"
+        "CREATE TRIGGER other BEFORE UPDATE ON green_trips FOR EACH ROW EXECUTE FUNCTION mine()"
+    )
+    place.load("B", rows=300)
+    assert place.warehouse().counts(GREEN) == {JANUARY: 300}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "CREATE TRIGGER t BEFORE INSERT ON etl_loads FOR EACH ROW EXECUTE FUNCTION mine()",
+        "CREATE RULE r AS ON INSERT TO etl_loads DO INSTEAD NOTHING",
+        "CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.row_count = 7; RETURN NEW; END $$;"
+        "CREATE TRIGGER t BEFORE INSERT ON etl_loads FOR EACH ROW EXECUTE FUNCTION other()",
+    ],
+    ids=["trigger", "rule", "change"],
+)
+@pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
+def test_a_ledger_that_does_not_keep_what_it_is_given_is_an_error(place: Place, own: str, month: object) -> None:
+    place.load("A")
+    before = state(place)
+    place.run(NOTHING + own)
+    with pytest.raises(WarehouseError, match="in place of the one that was put there; drop the triggers and rules"):
+        place.load("B", month)  # type: ignore[arg-type]
+    with pytest.raises(WarehouseError, match="in place of the one"):
+        place.warehouse().append(ledger_row("A", JANUARY, 500))
+    assert state(place) == before
+
+
+def test_a_trigger_on_the_ledger_sees_every_load(place: Place) -> None:
+    place.load("A")
+    place.run(
+        "CREATE TABLE seen (month date); CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO public.seen VALUES (NEW.file_month); RETURN NULL; END $$;"
+        "CREATE TRIGGER tell AFTER INSERT ON etl_loads FOR EACH ROW EXECUTE FUNCTION tell()"
+    )
+    place.load("A", FEBRUARY)
+    place.load("B")
+    assert place.run("SELECT month FROM seen") == [(FEBRUARY,), (JANUARY,)]
+
+
+@pytest.mark.parametrize("rls", ["ENABLE", "FORCE"])
+def test_rows_that_a_policy_would_hide_are_an_error_and_not_missing(place: Place, rls: str) -> None:
+    place.load("A")
+    table = "green_trips_2021_01" if rls == "FORCE" else "etl_loads"
+    place.run(
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
+        f"CREATE POLICY p ON {table} USING (false)"
+    )
+    with pytest.raises(WarehouseError, match=r"row-level security policy.*; drop the policy"):
+        place.load("B")
+
+
+def test_values_that_the_owner_adds_are_the_same_in_new_and_in_replaced_months(place: Place) -> None:
+    place.load("A", JANUARY, rows=300)
+    place.run(
+        "CREATE SEQUENCE numbers;"
+        "ALTER TABLE green_trips ADD COLUMN note text NOT NULL DEFAULT 'mine' CHECK (note <> ''),"
+        " ADD COLUMN number bigint DEFAULT nextval('numbers'), ADD COLUMN kind text COLLATE \"C\" DEFAULT 'k',"
+        " ADD COLUMN tip_share double precision GENERATED ALWAYS AS (tip_amount / 2) STORED,"
+        " ADD CONSTRAINT sound CHECK (fare_amount > -1e9) NOT VALID;"
+        "ALTER TABLE green_trips ALTER COLUMN congestion_surcharge SET DEFAULT 7"
+    )
+    place.load("B", JANUARY, rows=200)
+    place.load("A", FEBRUARY, rows=100)
+    assert place.run(
+        "SELECT file_month, count(*), min(note), max(note), count(DISTINCT number), min(kind), "
+        "count(*) FILTER (WHERE tip_share = tip_amount / 2) FROM green_trips GROUP BY 1 ORDER BY 1"
+    ) == [(JANUARY, 200, "mine", "mine", 200, "k", 200), (FEBRUARY, 100, "mine", "mine", 100, "k", 100)]
+    place.load("B", FEBRUARY, rows=50)
+    assert place.warehouse().counts(GREEN) == {JANUARY: 200, FEBRUARY: 50}
+
+
+def test_a_default_of_a_column_of_ours_fills_nothing(place: Place) -> None:
+    """What a file does not have is null, in a new month and in a replaced one."""
+    place.load("A", JANUARY)
+    place.run("ALTER TABLE green_trips ALTER COLUMN congestion_surcharge SET DEFAULT 7")
+    for month in (JANUARY, FEBRUARY):
+        table = pq.read_table(place.file("C", month).path).drop_columns(["congestion_surcharge"])
+        pq.write_table(table, place.folder / f"without_{month}.parquet")
+        file = LocalFile(place.folder / f"without_{month}.parquet")
+        place.warehouse().load(GREEN, file, ledger_row("C", month, 500))
+    assert place.run("SELECT count(*), count(congestion_surcharge) FROM green_trips") == [(1000, 0)]
+
+
+@pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
+@pytest.mark.parametrize(
+    "own, text",
+    [
+        (
+            "ADD CONSTRAINT cheap CHECK (fare_amount < 70) NOT VALID",
+            '"cheap".*; drop the constraint, or reject such rows',
+        ),
+        ("ALTER COLUMN store_and_fwd_flag SET NOT NULL", "store_and_fwd_flag.*give the column a DEFAULT, or drop"),
+        ("ADD CONSTRAINT one UNIQUE (file_month, trip_type)", "drop the unique index or constraint"),
+        (
+            "DROP COLUMN tip_amount CASCADE, ADD COLUMN tip_amount float8 GENERATED ALWAYS AS (fare_amount) STORED",
+            "column tip_amount is a generated column, which takes no values of a file; make it a plain one",
+        ),
+    ],
+    ids=["check", "not null", "unique", "generated"],
+)
+def test_rules_that_published_rows_break_are_one_line(place: Place, own: str, text: str, month: object) -> None:
+    place.load("A")
+    if "SET NOT NULL" in own:
+        place.run("UPDATE green_trips SET store_and_fwd_flag = 'N'")
+    if "UNIQUE" in own:
+        place.run("DELETE FROM green_trips WHERE trip_type > 0")
+    place.run(f"ALTER TABLE green_trips {own}")
+    before = state(place)
+    if "UNIQUE" in own:
+        place.load("A0", month, rows=10)  # rows that differ are welcome
+        before = state(place)
+        table = pq.read_table(place.file("B", month, rows=10).path)  # type: ignore[arg-type]
+        pq.write_table(pa.concat_tables([table, table]), place.folder / "twice.parquet")
+        with pytest.raises(WarehouseError, match=text) as caught:
+            row = ledger_row("B", month, 20)  # type: ignore[arg-type]
+            place.warehouse().load(GREEN, LocalFile(place.folder / "twice.parquet"), row)
+    else:
+        with pytest.raises(WarehouseError, match=text) as caught:
+            place.load("B", month)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert state(place) == before
+    assert place.leftovers() == []
+
+
+def test_foreign_keys_to_the_zones(place: Place) -> None:
+    """Emptying and filling the table again neither deletes rows of others nor needs their consent."""
+    place.load("A", None, rows=20, dataset=ZONES)
+    place.run('ALTER TABLE taxi_zones ADD UNIQUE ("LocationID"); CREATE TABLE favourites (zone bigint)')
+    key = 'ALTER TABLE favourites ADD CONSTRAINT f FOREIGN KEY (zone) REFERENCES taxi_zones ("LocationID")'
+    place.run(f"INSERT INTO favourites VALUES (3); {key} ON DELETE CASCADE")
+    with pytest.raises(WarehouseError, match="favourites has the foreign key f of your own"):
+        place.load("B", None, rows=20, dataset=ZONES)
+    place.run(f"ALTER TABLE favourites DROP CONSTRAINT f; {key}")
+    with pytest.raises(WarehouseError, match="make the foreign key DEFERRABLE INITIALLY DEFERRED"):
+        place.load("B", None, rows=20, dataset=ZONES)
+    place.run(f"ALTER TABLE favourites DROP CONSTRAINT f; {key} DEFERRABLE INITIALLY DEFERRED")
+    place.load("B", None, rows=20, dataset=ZONES)
+    with pytest.raises(WarehouseError, match="make the foreign key DEFERRABLE"):  # and the commit is checked too
+        place.load("C", None, rows=2, dataset=ZONES)
+    assert place.run("SELECT count(*), (SELECT count(*) FROM taxi_zones) FROM favourites") == [(1, 20)]
+
+
+@pytest.mark.parametrize(
+    "own, text",
+    [
+        ("CREATE TABLE etl_loads (a int)", "a table of that name with other columns is in the way; rename it"),
+        ("CREATE VIEW etl_loads AS SELECT 1 AS a", "other columns is in the way|is not a plain table; rename it"),
+        ("CREATE TABLE taxi_zones (a int) PARTITION BY LIST (a)", "taxi_zones exists and is not a plain table"),
+        ("CREATE VIEW green_trips AS SELECT 1 AS a", "green_trips exists and is not a table partitioned"),
+        ("CREATE TABLE green_trips_2021_01 (a int)", "a table of that name is in the way; rename it"),
+        ("CREATE TYPE green_trips AS (a int)", "green_trips exists and is not a table partitioned"),
+        ("CREATE DOMAIN taxi_zones AS int", "already exists.*; a type of that name is in the way; rename it"),
+    ],
+)
+def test_other_things_under_our_names_are_one_line(place: Place, own: str, text: str) -> None:
+    place.run(own)
+    with pytest.raises(WarehouseError, match=text) as caught:
+        place.warehouse().ledger()
+        place.load("A")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ledger_of_other_types_is_one_line_for_who_asks(place: Place) -> None:
+    place.load("A")
+    place.run("DROP VIEW etl_current; ALTER TABLE etl_loads ALTER COLUMN loaded_at TYPE text")
+    for ask in (place.warehouse().ledger, place.warehouse().history, lambda: place.load("B")):
+        with pytest.raises(WarehouseError, match="etl_loads: column loaded_at is"):
+            ask()
+
+
+def test_names_with_quotes_commas_and_capitals(place: Place) -> None:
+    name = 'My "own" schema, 1'
+    place.run(f'CREATE SCHEMA "{name.replace(chr(34), chr(34) * 2)}"')
+    url = f"{place.url}?options=-csearch_path%3D%22My%5C%20%22%22own%22%22%5C%20schema%2C%5C%201%22"
+    warehouse = place.warehouse(url)
+    with contextlib.suppress(PipelineError):  # libpq has rules of its own; what counts is that nothing goes elsewhere
+        place.load("A", warehouse=warehouse)
+        place.load("B", warehouse=warehouse)
+        assert warehouse.counts(GREEN) == {JANUARY: 500}
+    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
+
+
+# -- what the owner sets for our sessions ----------------------------------------------------------
+
+
+SEEN = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "row_security",
+    "search_path",
+    "client_encoding",
+    "standard_conforming_strings",
+    "transaction_isolation",
+)
+
+
+@pytest.mark.parametrize("where", ["role", "environment", "url"])
+def test_the_settings_of_a_session_are_ours_whatever_others_say(
+    place: Place, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.load("A")
+    place.run(
+        "CREATE TABLE seen (name text, value text); CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO public.seen SELECT name, current_setting(name) FROM unnest(ARRAY["
+        f"{', '.join(map(repr, SEEN))}]) AS name; RETURN NULL; END $$;"
+        "CREATE TRIGGER tell AFTER INSERT ON etl_loads EXECUTE FUNCTION tell()"
+    )
+    theirs = {
+        "statement_timeout": "0",
+        "lock_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "row_security": "on",
+        "client_encoding": "LATIN1",
+        "standard_conforming_strings": "off",
+        "default_transaction_isolation": "serializable",
+        "DateStyle": "German",
+    }
+    url = place.url
+    options = " ".join(f"-c {name}={value}" for name, value in theirs.items())
+    if where == "role":
+        for name, value in theirs.items():
+            place.run(f"ALTER ROLE etl IN DATABASE {place.name} SET {name} = '{value}'", admin=True)
+    elif where == "environment":
+        monkeypatch.setenv("PGOPTIONS", options)
+    else:
+        url += "?options=" + options.replace(" ", "%20").replace("=", "%3D")
+    place.load("B", warehouse=place.warehouse(url, lock_timeout=50, statement_timeout=200))
+    seen = dict(place.run("SELECT name, value FROM seen"))
+    assert int(re.sub(r"\D", "", seen.pop("statement_timeout"))) >= 200
+    assert seen == {
+        "lock_timeout": "50s",
+        "idle_in_transaction_session_timeout": "200s",
+        "row_security": "off",
+        "search_path": "pg_catalog, pg_temp",
+        "client_encoding": "UTF8",
+        "standard_conforming_strings": "on",
+        "transaction_isolation": "read committed",
+    }
+
+
+def test_functions_and_operators_of_others_are_not_called(place: Place) -> None:
+    """As anybody may put there who can create something in a schema of the search_path."""
+    place.load("A")
+    trap = "LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped'; END $$"
+    place.run(
+        f"CREATE SCHEMA evil; CREATE FUNCTION evil.trap(name, text) RETURNS boolean {trap};"
+        f"CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = text, FUNCTION = evil.trap);"
+        f"CREATE FUNCTION evil.obj_description(oid, text) RETURNS text {trap};"
+        f"CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text {trap};"
+        f"CREATE FUNCTION evil.current_schema() RETURNS name {trap};"
+        f"CREATE FUNCTION evil.count(bigint) RETURNS bigint {trap};"
+        f"CREATE FUNCTION evil.to_regnamespace(text) RETURNS regnamespace {trap};"
+        f"CREATE FUNCTION evil.format_type(oid, integer) RETURNS text {trap};"
+    )
+    place.run(f"ALTER ROLE etl IN DATABASE {place.name} SET search_path = public, evil, pg_catalog", admin=True)
+    warehouse = place.warehouse()
+    place.load("B", warehouse=warehouse)
+    place.load("A", FEBRUARY, warehouse=warehouse)
+    assert warehouse.counts(GREEN) == {JANUARY: 500, FEBRUARY: 500}
+    assert all(check.ok for check in warehouse.check())
+
+
+def test_an_event_trigger_that_refuses_is_one_line(place: Place) -> None:
+    place.load("A")
+    before = state(place)
+    place.run(
+        "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'frozen\nzone'; END $$;"
+        "CREATE EVENT TRIGGER no ON ddl_command_end EXECUTE FUNCTION no()",
+        admin=True,
+    )
+    with pytest.raises(WarehouseError, match="frozen zone") as caught:
+        place.load("A", FEBRUARY)
+    assert "\n" not in str(caught.value)
+    place.run("DROP EVENT TRIGGER no", admin=True)
+    assert state(place) == before
+
+
+# -- what takes too long ---------------------------------------------------------------------------
+
+
+READERS: list[Callable[[Warehouse], object]] = [
+    lambda it: it.ledger(),
+    lambda it: it.history(),
+    lambda it: it.counts(GREEN),
+    lambda it: it.texts(GREEN),
+]
+
+
+@pytest.mark.parametrize("ask", READERS, ids=["ledger", "history", "counts", "texts"])
+def test_a_locked_table_is_waited_for_up_to_the_limit_by_who_asks(
+    place: Place, ask: Callable[[Warehouse], object]
+) -> None:
+    place.load("A")
+    table = "green_trips" if READERS.index(ask) > 1 else "etl_loads"
+    with locked_table(place, table) as pid, pytest.raises(WarehouseBusy, match=f"is held by pid {pid}"):
+        ask(place.warehouse(lock_timeout=0.2))
+
+
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(place: Place) -> None:
+    place.load("A")
+    place.run(
+        "ALTER TABLE etl_loads RENAME TO loads;CREATE VIEW etl_loads AS SELECT * FROM loads WHERE pg_sleep(600) IS NULL"
+    )
+    with pytest.raises(WarehouseTrouble, match=r"statement timeout; .*raise \[warehouse\] statement_timeout"):
+        place.warehouse(lock_timeout=0, statement_timeout=0.5).ledger()
+
+
+def test_whoever_waits_is_answered_sooner(place: Place) -> None:
+    warehouse = place.warehouse(lock_timeout=60, statement_timeout=300)
+    assert isinstance(warehouse, postgresql.PostgreSQL)
+    with reach.somebody_waits(), warehouse._session() as session:
+        assert session.run("SHOW lock_timeout") == [("15s",)]
+        assert session.run("SHOW statement_timeout") == [("17s",)]
+        with session.transaction(rows=10_000):  # to count a table takes as long as it takes, if the server is there
+            assert session.run("SHOW statement_timeout") == [("302s",)]
+    with reach.planning(), warehouse._session() as session:
+        assert session.run("SHOW statement_timeout") == [("62s",)]
+
+
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+class Impatience:
+    """Makes statements of a warehouse be given up at once, from a moment on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.began = threading.Event()
+        monkeypatch.setattr(postgresql, "SAID_AFTER", 0.05)
+        # 0.1 until it begins: the watch looks again soon, and gives nothing up.
+        monkeypatch.setattr(postgresql_session.Statement, "left", lambda statement: -1 if self.began.is_set() else 0.1)
+
+
+@pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
+def test_a_server_process_that_stops_in_the_middle_of_a_copy(
+    place: Place, month: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.load("A", JANUARY)
+    before = state(place)
+    impatience = Impatience(monkeypatch)
+    with contextlib.ExitStack() as stack:
+
+        def stop(done: int, total: int) -> None:
+            if not impatience.began.is_set():
+                (pid,) = place.run("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY%'", admin=True)[0]
+                stack.enter_context(contextlib.contextmanager(frozen)(pid))
+                impatience.began.set()
+
+        with pytest.raises(WarehouseTrouble, match=r"no answer within .* check that the server runs"):
+            place.load("B", month, rows=200_000, progress=stop)  # type: ignore[arg-type]
+    impatience.began.clear()
+    place.wait_for_silence()
+    assert state(place) == before
+    assert place.leftovers() == []
+
+
+def test_a_server_process_that_stops_before_the_commit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it was done nobody knows then; the same call again makes it good."""
+    place.load("A", JANUARY)
+    impatience = Impatience(monkeypatch)
+    warehouse = place.warehouse()
+    assert isinstance(warehouse, postgresql.PostgreSQL)
+    with warehouse._session() as session:
+        with pytest.raises(WarehouseTrouble, match="no answer within"), session.transaction():
+            session.run("CREATE TABLE public.half (a int)")
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(contextlib.contextmanager(frozen)(session.connection.info.backend_pid))
+                impatience.began.set()
+                session.run("SELECT 1")
+        impatience.began.clear()
+    place.wait_for_silence()
+    assert place.leftovers() == []
+
+
+@contextlib.contextmanager
+def gone() -> Iterator[str]:
+    """An address that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_an_address_that_never_answers_is_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gone() as address, reach.somebody_waits(1.0):
+        for more in ("", "?connect_timeout=0"):
+            warehouse = place.warehouse(f"postgresql+psycopg2://etl:pw@{address}/trips{more}")
+            with pytest.raises(WarehouseTrouble, match="check that the server runs and may be reached"):
+                warehouse.ledger()
+            (check,) = warehouse.check()
+            assert not check.ok and check.remedy
+
+
+def test_who_asks_in_vain_for_the_blockers_gives_up_the_statement(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server from which nothing is heard on new connections either has stopped as a whole."""
+    place.load("A")
+    monkeypatch.setattr(postgresql, "SAID_AFTER", 0.05)
+    monkeypatch.setattr(postgresql, "SILENCE", 0.1)
+    warehouse = place.warehouse(statement_timeout=PATIENCE)
+    assert isinstance(warehouse, postgresql.PostgreSQL)
+    with warehouse._session() as session:
+
+        def timeout(url: object) -> None:
+            raise psycopg2.OperationalError("timeout expired")
+
+        monkeypatch.setattr(warehouse, "_open", timeout)
+        with pytest.raises(WarehouseTrouble, match="no answer within"):
+            session.run(f"SELECT pg_sleep({PATIENCE})")
+    wait_for(
+        lambda: (
+            not place.run("SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()")
+        )
+    )
