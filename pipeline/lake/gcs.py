@@ -15,7 +15,6 @@ import logging
 import mimetypes
 import os
 import re
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ from google.cloud.storage.exceptions import DataCorruption
 
 from ..checks import Check
 from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
+from ..files import private_folder
 from ..reach import emulator, for_server
 from .gcs_wire import (
     CLIENT_ERRORS,
@@ -270,11 +270,7 @@ class GcsStore(Store):
 
     @property
     def _staging(self) -> Staging:
-        folder = Path(tempfile.gettempdir()) / f"nyc-trips-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise LakeError(f"{folder} belongs to another user; remove it, or set TMPDIR to a folder of your own")
-        return Staging(folder, self.options.lock_timeout)
+        return Staging(private_folder("nyc-trips"), self.options.lock_timeout)
 
     @property
     def _retry(self) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -28,6 +28,7 @@ from urllib.parse import quote, unquote
 
 from ..checks import Check, cannot_be_made
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
+from ..files import open_plain
 from ..waiting import Held, Wait, gave_up, lock_file
 from .staging import Staging, refuse_link
 from .store import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
@@ -243,6 +244,8 @@ class LocalStore(Store):
         limit, what = self.options.lock_timeout if timeout is None else timeout, title or self.uri(path)
         digest = hashlib.sha256(checked(path).encode()).hexdigest()[:16]
         file = self.folder / HIDDEN / "locks" / f"{path.rsplit('/', 1)[-1][:100]}.{digest}"
+        for folder in (self.folder / HIDDEN, file.parent):
+            refuse_link(folder)
         with ExitStack() as stack:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -363,8 +366,7 @@ class LocalStore(Store):
     @contextmanager
     def _publishing(self) -> Iterator[None]:
         """Held for the length of a rename, so waiting needs no bound; the kernel releases it when a process dies."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
-        lock = os.open(self.folder / HIDDEN / "publishing", flags, 0o666)
+        lock = open_plain(self.folder / HIDDEN / "publishing", os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -380,7 +382,7 @@ class LocalStore(Store):
                 return LakeError(f"{where} lies on another filesystem than {self.folder}; a store must lie on one")
             case errno.ENOENT if error.filename and not self._staging.owns(Path(os.fsdecode(error.filename))):
                 return LakeError(f"{where} cannot be written: {os.fsdecode(error.filename)} does not exist")
-            case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENAMETOOLONG | errno.ELOOP:
+            case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENAMETOOLONG | errno.ELOOP | errno.ENXIO:
                 return LakeError(f"{where} cannot be used: {error.strerror}; remove or rename what is in the way")
             case _:
                 return explained(error, where)

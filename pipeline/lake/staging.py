@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import LakeError, LakeTrouble
+from ..files import open_plain
 from ..waiting import Wait, holder, sign
 
 #: The names of entries.
@@ -95,7 +96,7 @@ class Staging:
 
 def _try_lock(entry: Path) -> int | None:
     """The open lock file of an entry, locked; None if another process holds it or the entry went away meanwhile."""
-    lock = os.open(entry / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    lock = open_plain(entry / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), os.stat(entry / "lock")):

@@ -241,6 +241,10 @@ class Picture:
 
     def read(self, event: Mapping[str, Any]) -> None:
         self._reader.read(event)
+        with suppress(KeyError, TypeError):  # of another version of the pipeline, or of somebody else
+            self._read(event)
+
+    def _read(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "given up":
             self._stages.pop(self._key(event, "family"), None)
         if event["event"] != "stage":
@@ -359,7 +363,7 @@ class Bars:
                 stopping = self._stop.wait(INTERVAL)
                 events, position = journal.events(position)
                 for event in events:
-                    if event["event"] == "log":
+                    if event["event"] == "log" and event.get("text"):
                         console.print(plain(event["text"], keep="\n\t"), soft_wrap=True)
                     else:
                         picture.read(event)

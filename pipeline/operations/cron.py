@@ -13,6 +13,7 @@ import json
 import logging
 import logging.handlers
 import os
+import re
 import shlex
 import signal
 import socket
@@ -261,8 +262,9 @@ def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
     with ExitStack() as stack:
         held = []
         try:
-            journal.folder().mkdir(parents=True, exist_ok=True)
-            for name, wait in ((f"cron.{task}", 0.0), ("cron", patience)):
+            journal.ensure_folder()
+            own = re.sub(r"\W", "-", task)[:100]  # whatever the word is, the lock stays in this folder
+            for name, wait in ((f"cron.{own}", 0.0), ("cron", patience)):
                 held.append(_lock(journal.folder() / f"{name}.lock", wait, task))
                 stack.callback(os.close, held[-1])
         except OSError as error:
@@ -271,7 +273,7 @@ def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
 
 
 def _lock(path: Path, patience: float, task: str) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = journal.open_file(path, os.O_RDWR | os.O_CREAT)
     give_up = time.monotonic() + patience
     while True:
         try:
@@ -310,6 +312,8 @@ def _open_log(path: str) -> logging.Logger:
             else _Rotated(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT, encoding="utf-8")
         )
     except OSError as error:
+        if error.errno in journal.PLANTED and Path(path).parent == journal.folder():
+            raise journal.not_writable(error) from None
         raise UsageError(f"--log {path}: {error.strerror}; name a file that can be written, or -") from None
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers = [handler]

@@ -15,16 +15,18 @@ import os
 import re
 import secrets
 import socket
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from .. import settings
 from ..errors import UsageError
+from ..files import make_folder, modes, open_plain, private_folder
+from . import names
 
 RUN_ID = "PIPELINE_RUN_ID"
 
@@ -39,6 +41,9 @@ HELD_WAIT = 2.0
 
 #: What the system says of a place where this user can never write, unlike a full disk.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+#: What it says of a link, a pipe or a folder in place of a file of ours.
+PLANTED = (errno.ELOOP, errno.ENXIO, errno.EISDIR)
 
 #: Stands in a command for an address that may hold a secret.
 ELLIPSIS = "…"
@@ -61,8 +66,16 @@ _TAIL = 1 << 16
 #: How the line begins with which a run begins.
 _BEGUN = b'{"event": "begun"'
 
-#: Bytes of the longest command that is looked at.
-_LINE = 1 << 20
+#: Bytes of the longest line that is looked at, and of the largest journal. A run of months stays far below.
+_LINE, LARGEST = 1 << 22, 1 << 30
+
+#: Most events of a killed run that are looked at.
+_MOST = 10_000_000
+
+#: The latest time of an event, in seconds since 1970: some year that every calendar has.
+_LATEST = 1e11
+
+_PLANTED = {errno.ELOOP: "a link", errno.ENXIO: "a pipe or a device", errno.EISDIR: "a folder"}
 
 _mine = False
 _held: int | None = None
@@ -82,17 +95,12 @@ def run_id() -> str:
 def check_run_id() -> None:
     """Refuse an id in the environment that cannot name files in every store."""
     given = os.environ.get(RUN_ID)
-    if given and not is_run_id(given):
+    if given and not names.is_run_id(given):
         shown = given if len(given) <= 40 else f"{given[:40]}..."
         raise UsageError(
             f"environment variable {RUN_ID}: {shown!r} cannot be the id of a run; use at most 100 letters, digits, "
             "dots, dashes and underscores, no dot first, or unset it"
         )
-
-
-def is_run_id(text: str) -> bool:
-    """Whether a text can be the id of a run: it names files, queue objects and rows of the ledger."""
-    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", text) is not None
 
 
 def folder() -> Path:
@@ -102,7 +110,22 @@ def folder() -> Path:
         from ..lake.local import path_of
 
         return path_of(url) / "runs"
-    return Path(tempfile.gettempdir()) / "nyc-trips-runs"
+    return private_folder("nyc-trips-runs")
+
+
+def ensure_folder() -> Path:
+    """The folder of the journals, made if it is not there. Raises OSError."""
+    found = folder()
+    make_folder(found, modes(found.parent)[1])
+    return found
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open a file of that folder, new ones for their owner or for the group that shares the workspace.
+
+    Raises OSError for a link or a pipe in its place.
+    """
+    return open_plain(path, flags, modes(path.parent.parent)[0])
 
 
 def path() -> Path:
@@ -111,15 +134,16 @@ def path() -> Path:
 
 def record(event: str, **details: Any) -> None:
     """Append one event to the journal of this run. A journal that cannot be written never harms the run."""
-    append(path(), event, **details)
+    with suppress(UsageError):  # said when the run began
+        append(path(), event, **details)
 
 
 def append(target: Path, event: str, **details: Any) -> None:
     """Append one event to a journal, as far as it can be written."""
     line = json.dumps({"event": event, "at": time.time(), "pid": os.getpid(), **details}, default=str) + "\n"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        make_folder(target.parent, modes(target.parent.parent)[1])
+        descriptor = open_file(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(descriptor, line.encode())  # one write of one line: lines of several processes never mix
         finally:
@@ -145,10 +169,10 @@ def begin(command: Sequence[str], again: str = "") -> bool:
     if os.environ.get(BEGUN) == run_id():
         return False
     try:
-        path().parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder()
         _held = _hold(path())  # before the event: what has begun and is not held is dead
     except OSError as error:
-        if error.errno in REFUSED and settings.workspace_url().startswith("file:"):
+        if error.errno in PLANTED or (error.errno in REFUSED and settings.workspace_url().startswith("file:")):
             raise not_writable(error) from None
     os.environ[BEGUN] = run_id()
     _mine = True
@@ -173,7 +197,7 @@ def _remove_old() -> None:
 
 def _hold(journal: Path) -> int:
     """Open and lock a journal. Raises UsageError if another process has it."""
-    descriptor = os.open(journal, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_file(journal, os.O_RDWR | os.O_CREAT)
     give_up = time.monotonic() + HELD_WAIT
     while True:
         try:
@@ -206,6 +230,8 @@ def without_addresses(command: Sequence[str]) -> list[str]:
 
 def not_writable(error: OSError) -> UsageError:
     """The error of a folder of journals that cannot be used, as one line."""
+    if error.errno in PLANTED:
+        return UsageError(f"{error.filename} is {_PLANTED[error.errno]}, not a file of a run; remove it")
     return UsageError(
         f"[workspace] url: {folder()} cannot be written to: {error.strerror}; give your user the right to, "
         "or name another folder"
@@ -256,15 +282,15 @@ def killed() -> Iterator[Killed]:
         try:
             if file.stat().st_mtime < oldest or file == path():
                 continue
-            with file.open("r+b") as journal:
+            with _opened(file, os.O_RDWR) as journal:
                 fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 journal.seek(max(0, os.fstat(journal.fileno()).st_size - _TAIL))
                 tail = last_attempt(list(_parsed(journal.read())))
                 if any(event["event"] in ("ended", "reported", "cancelled") for event in tail):
                     continue
-                journal.seek(0)
-                found = last_attempt(list(_parsed(journal.read())))
+                found = _newest(islice(_events_of(journal, is_whole=True), _MOST))
                 if found and found[0]["event"] == "begun":
+                    journal.seek(0, os.SEEK_END)
                     yield Killed(found, journal)
         except OSError:
             continue  # held by a living run, removed by another, or on a file system without locks
@@ -273,7 +299,7 @@ def killed() -> Iterator[Killed]:
 def events(position: int = 0) -> tuple[list[dict[str, Any]], int]:
     """Events written since byte ``position``, and the position after them."""
     try:
-        with path().open("rb") as file:
+        with _opened(path()) as file:
             file.seek(position)
             data = file.read()
     except OSError:
@@ -286,39 +312,72 @@ def events(position: int = 0) -> tuple[list[dict[str, Any]], int]:
 
 
 def files() -> list[Path]:
-    """The journals that lie here, each named by the id of its run."""
-    return sorted(path for path in folder().glob("*.jsonl") if path.is_file())
+    """The journals that lie here, each named by the id of its run. Nothing else is looked at, and no link followed."""
+    found = (path for path in folder().glob("*.jsonl") if names.is_run_id(path.stem))
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def is_held(journal: Path) -> bool:
     """Whether a process is at work on the run; also if nobody can tell, on a file system without locks."""
     try:
-        with journal.open("rb") as file:
+        with _opened(journal) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno not in (*PLANTED, errno.EFBIG)
 
 
 def begun(journal: Path) -> dict[str, Any]:
-    """The event with which a run was last begun; empty if there is none that makes sense."""
-    with journal.open("rb") as file:
+    """The event with which a run was last begun; empty if there is none that makes sense. Raises OSError."""
+    with _opened(journal) as file:
         file.seek(_last_begun(file))
         event = next(_parsed(file.readline(_LINE)), {})
-    at, command = event.get("at"), event.get("command")
-    is_right = event.get("event") == "begun" and isinstance(at, int | float) and isinstance(command, list)
+    is_right = event.get("event") == "begun" and event.get("at") is not None and event.get("command") is not None
     return event if is_right else {}
 
 
 def read(journal: Path) -> Iterator[dict[str, Any]]:
     """The events since the run was last begun, line by line, without those that only say how far a stage is."""
-    with journal.open("rb") as file:
-        file.seek(_last_begun(file))
-        for line in file:
-            if not line.startswith(b'{"event": "log"') and b'"state": "running"' not in line:
-                yield from _parsed(line)
+    with _opened(journal) as file:
+        yield from _events_of(file)
+
+
+def _opened(journal: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """Open a journal that is there. Raises OSError for a link or a pipe, and for one that no run has written."""
+    file = os.fdopen(open_plain(journal, flags), "rb" if flags == os.O_RDONLY else "r+b")
+    if os.fstat(file.fileno()).st_size > LARGEST:
+        file.close()
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(journal))
+    return file
+
+
+def _newest(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events, and of those that only say how far a stage is the newest of each stage."""
+    found: list[dict[str, Any]] = []
+    running: dict[str, int] = {}  # where in the list, by task
+    for event in events:
+        task = event.get("task") or ""
+        if event.get("state") != "running":
+            running.pop(task, None)
+        elif task in running:
+            found[running[task]] = event
+            continue
+        else:
+            running[task] = len(found)
+        found.append(event)
+    return found
+
+
+def _events_of(file: BinaryIO, is_whole: bool = False) -> Iterator[dict[str, Any]]:
+    file.seek(_last_begun(file))
+    while line := file.readline(_LINE):
+        if len(line) == _LINE and not line.endswith(b"\n"):  # none of ours
+            while (rest := file.readline(_LINE)) and not rest.endswith(b"\n"):
+                pass
+        elif is_whole or (not line.startswith(b'{"event": "log"') and b'"state": "running"' not in line):
+            yield from _parsed(line)
 
 
 def _last_begun(file: BinaryIO) -> int:
@@ -341,5 +400,40 @@ def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
             event = json.loads(line)
         except (ValueError, RecursionError):
             continue  # torn by a full disk
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
+        if isinstance(event, dict) and isinstance(event.get("event"), str) and _is_right(event):
             yield event
+
+
+#: Types of what events have, by name. Others are not looked at.
+_TEXTS = {
+    *("run", "again", "host", "agent", "by", "task", "stage", "family", "goal", "state", "error", "message", "note"),
+    *("unit", "text", "what", "whom", "label", "outcome", "result", "failure", "dataset", "month", "warehouse"),
+}
+_NUMBERS = {"at", "since", "seconds", "done", "total", "rows", "rows_read", "code"}
+_LISTS = {"command", "months", "warehouses", "unknown_columns"}
+
+
+def _is_right(event: dict[str, Any]) -> bool:
+    """Whether the fields of an event that we know have the right types. Anybody may have written it."""
+    return all(value is None or _is_of_type(name, value) for name, value in event.items())
+
+
+def _is_of_type(name: str, value: Any) -> bool:
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name in _NUMBERS:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LATEST
+        return is_number and (name != "code" or isinstance(value, int)) and (name != "at" or value >= 0)
+    if name in _LISTS:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if name == "rows_rejected":
+        return isinstance(value, dict) and all(isinstance(number, int) for number in value.values())
+    if name == "entries":
+        return isinstance(value, list) and all(_is_entry(one) for one in value)
+    return True
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is the plan of one month: dataset, month, state, reason."""
+    is_right = isinstance(entry, list) and len(entry) == 4 and all(isinstance(one, str) for one in entry[::2])
+    return is_right and all(one is None or isinstance(one, str) for one in entry[1::2])

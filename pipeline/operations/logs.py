@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -106,6 +107,14 @@ class SaysOnce(logging.FileHandler):
     """A file on a disk that is full, or gone, is one line on stderr, not a traceback for each record."""
 
     _is_said = False
+
+    def _open(self) -> Any:
+        """In the folder of the journals others may have put a link or a pipe in place of the file: OSError."""
+        path = Path(self.baseFilename)
+        if path.parent != journal.folder():
+            return super()._open()
+        descriptor = journal.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return os.fdopen(descriptor, self.mode, encoding=self.encoding, errors=self.errors)
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not self._is_said and sys.stderr is not None:
@@ -247,11 +256,15 @@ def _beside_others(files: list[logging.Handler]) -> Iterator[None]:
 
 
 def _files(to_file: bool) -> list[logging.Handler]:
-    with suppress(OSError):  # a log that cannot be written never harms the run
-        if to_file:
-            path().parent.mkdir(parents=True, exist_ok=True)
-            return [SaysOnce(path(), encoding="utf-8")]
-    return []
+    if not to_file:
+        return []
+    try:
+        journal.ensure_folder()
+        return [SaysOnce(path(), encoding="utf-8")]
+    except OSError as error:  # a log that cannot be written never harms the run
+        if error.errno in journal.PLANTED and multiprocessing.parent_process() is None:
+            print(f"warning: no log is written: {journal.not_writable(error)}", file=sys.stderr, flush=True)
+        return []
 
 
 def _add_filter(handlers: Iterable[logging.Handler], once: Once) -> None:

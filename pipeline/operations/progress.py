@@ -74,12 +74,15 @@ class StageProgress(waiting.Listener):
         journal.record("waited in vain", what=what, whom=whom, task=self._task.task_id)
 
     def has_given_up(self, what: str, whom: str) -> bool:
-        return any(whom == event["whom"] or event["task"] == self._task.task_id for event in _waited_in_vain(what))
+        return any(
+            whom == event.get("whom") or event.get("task") == self._task.task_id for event in _waited_in_vain(what)
+        )
 
     def times_failed(self, error: BaseException) -> int:
         """How often the stage has failed in this run by an error of this class."""
         return sum(
-            event["state"] == "failed" and (event["task"], event["error"]) == (self._task.task_id, type(error).__name__)
+            (event.get("state"), event.get("task"), event.get("error"))
+            == ("failed", self._task.task_id, type(error).__name__)
             for event in _events("stage")
         )
 
@@ -131,14 +134,14 @@ class RunProgress(waiting.Listener):
             journal.record("waited in vain", what=what, whom=whom, task=None)
 
     def has_given_up(self, what: str, whom: str) -> bool:
-        return journal.is_mine() and any(whom == event["whom"] for event in _waited_in_vain(what))
+        return journal.is_mine() and any(whom == event.get("whom") for event in _waited_in_vain(what))
 
 
 waiting.listen(RunProgress())
 
 
 def _waited_in_vain(what: str) -> list[dict[str, Any]]:
-    return [event for event in _events("waited in vain") if event["what"] == what]
+    return [event for event in _events("waited in vain") if event.get("what") == what]
 
 
 def _events(kind: str) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from .. import settings
 from ..errors import ConflictError, UsageError
 from ..lake import Store, open_store
 from . import journal
+from . import names as file_names
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -91,7 +92,7 @@ class Submission:
     def from_json(cls, data: bytes) -> Submission:
         """Raises ValueError for what is no submission."""
         found = _from_json(cls, data)
-        if not (found.command and journal.is_run_id(found.id) and found.state in (*OPEN, DONE, FAILED, CANCELLED)):
+        if not (found.command and file_names.is_run_id(found.id) and found.state in (*OPEN, DONE, FAILED, CANCELLED)):
             raise ValueError("no submission")
         for moment in (found.submitted_at, found.started_at, found.renewed_at, found.ended_at):
             seconds_since(moment)

@@ -45,7 +45,7 @@ class Server:
         last = _last(self.label)
         if last is None or last["event"] == REACHABLE:
             return
-        if time.time() - last["at"] < ASK_AGAIN:
+        if time.time() - last.get("at", 0.0) < ASK_AGAIN and last.get("message"):
             raise Unreachable(last["message"], is_repeated=True)
         with reach.somebody_waits(GLANCE):
             self.ask()

@@ -255,7 +255,7 @@ def test_workspace_in_a_bucket(tmp_path: Path, gcs_server: GcsServer) -> None:
         (second, "queue default", "complete"),
     ]
     assert (found[2]["how"], found[2]["state"]) == ("by hand", "complete")
-    shutil.rmtree(tmp_path / "nyc-trips-runs")  # another host
+    shutil.rmtree(tmp_path / f"nyc-trips-runs-{os.getuid()}")  # another host
     cancelled, done = runs(project)
     assert (cancelled["state"], done["state"]) == ("cancelled", "complete")
     assert done["summary"] == "zones loaded, 265 rows" and done["seconds"] is not None and done["started_at"]

@@ -134,3 +134,35 @@ def test_urls_stay_out_of_journal_and_log() -> None:
     assert journal.without_addresses(theirs) == hidden
     urls = ["--notify-urls", "slack://a/b", "--publisher-url", "https://host/path?sig=hush", '--x={"u": "gs://a@b"}']
     assert journal.without_addresses(urls) == ["--notify-urls", "…", "--publisher-url", "…", "--x=…"]
+
+
+@pytest.mark.parametrize("name", ["cron.lock", "cron.Refresh.lock"])
+def test_link_in_place_of_a_lock_is_one_line_and_stays_as_it_is(folder: Path, name: str) -> None:
+    victim = folder / "victim"
+    victim.write_text("precious")
+    (folder / name).symlink_to(victim)
+    with (
+        pytest.raises(UsageError, match=rf"{name} is a link, not a file of a run; remove it"),
+        cron._one_at_a_time("Refresh", 60),
+    ):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_link_in_place_of_the_log_is_one_line(folder: Path) -> None:
+    victim = folder / "victim"
+    victim.write_text("precious")
+    (folder / "cron.log").symlink_to(victim)
+    with pytest.raises(UsageError, match=r"cron.log is a link, not a file of a run; remove it"):
+        cron._open_log(str(folder / "cron.log"))
+    (folder / "logs").mkdir()
+    (folder / "logs" / "mine.log").symlink_to(victim)  # the user's own, in a folder of the user's choice
+    cron._open_log(str(folder / "logs" / "mine.log")).handlers[0].close()
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("task", ["../../x", "a/b", "--module", "x" * 300])
+def test_lock_of_any_word_stays_in_its_folder(folder: Path, task: str) -> None:
+    with cron._one_at_a_time(task, 60):
+        assert len(list(folder.iterdir())) == 2
+        assert all(path.suffix == ".lock" for path in folder.iterdir())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import settings
 from pipeline.errors import UsageError
-from pipeline.operations import journal
+from pipeline.operations import journal, names
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,7 @@ def test_ids_that_cannot_name_a_file_are_refused_before_any_work(name: str, monk
 
 def test_empty_id_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(journal.RUN_ID, "")
-    assert journal.is_run_id(journal.run_id())
+    assert names.is_run_id(journal.run_id())
 
 
 def test_id_of_an_ended_run_may_be_used_again_and_only_the_last_run_is_told_of() -> None:
@@ -90,3 +92,100 @@ def test_old_journals_are_removed_and_nothing_behind_a_link(tmp_path: Path, monk
         assert journal.begin(["luigi"])
         journal.end()
         assert old.exists() == is_link
+
+
+def plant(path: Path, kind: str, victim: Path) -> None:
+    """What somebody else who may write into the workspace puts in place of a file of ours."""
+    victim.write_text("precious")
+    if kind == "link":
+        path.symlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize(("kind", "says"), [("link", "a link"), ("pipe", "a pipe"), ("folder", "a folder")])
+def test_what_is_planted_in_place_of_a_journal_ends_the_run_in_one_line(tmp_path: Path, kind: str, says: str) -> None:
+    victim = tmp_path / "victim"
+    plant(journal.path(), kind, victim)
+    journal.record("stage")  # a journal that cannot be written never harms a run that is under way
+    with pytest.raises(UsageError, match=f"a-run.jsonl is {says}.*, not a file of a run; remove it"):
+        journal.begin(["luigi"])
+    assert victim.read_text() == "precious" and journal.files() == []
+    assert not journal.is_mine()
+
+
+def test_journal_is_its_owners_or_the_groups_that_shares_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, mode, expected in (("own", 0o755, 0o600), ("shared", 0o2775, 0o660)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+        monkeypatch.setattr(journal, "folder", lambda name=name: tmp_path / name / "runs")
+        assert journal.begin(["luigi"])
+        journal.end()
+        assert journal.path().stat().st_mode & 0o777 == expected
+        assert journal.folder().stat().st_mode & 0o777 == expected | (expected & 0o440) >> 2
+
+
+GOOD = {"event": "stage", "at": 5.0, "task": "Load_1", "stage": "Load", "state": "done", "dataset": "green", "rows": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"at": float("nan")},
+        {"at": float("inf")},
+        {"at": -1e300},
+        {"at": "now"},
+        {"at": True},
+        {"seconds": "x"},
+        {"rows": []},
+        {"rows": 10**4000},
+        {"dataset": {"a": 1}},
+        {"stage": 5},
+        {"month": ["2020-01"]},
+        {"error": {}},
+        {"warehouses": "duckdb"},
+        {"command": [1]},
+        {"unknown_columns": [None]},
+        {"rows_rejected": {"x": "y"}},
+        {"entries": 5},
+        {"entries": [["green", "2020-01", "to do"]]},
+        {"code": 1.5},
+        {"event": ["stage"]},
+    ],
+)
+def test_event_with_a_field_of_another_type_is_passed_over(changes: dict[str, Any]) -> None:
+    written = [{"event": "begun", "at": 1.0, "command": ["luigi"]}, {**GOOD, **changes}, {"event": "ended", "at": 9.0}]
+    journal.path().write_text("".join(json.dumps(event) + "\n" for event in written))
+    assert [event["event"] for event in journal.read(journal.path())] == ["begun", "ended"]
+
+
+def test_journal_without_line_ends_and_one_without_an_end_take_no_room(tmp_path: Path) -> None:
+    path = journal.path()
+    path.write_bytes(b'{"event": "begun", "at": 1, "command": []}\n')
+    with path.open("ab") as file:
+        file.truncate(200 << 20)  # zeros, which no disk has to hold
+    tracemalloc.start()
+    assert [event["event"] for event in journal.read(path)] == ["begun"]
+    assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    tracemalloc.stop()
+    with path.open("ab") as file:
+        file.truncate(journal.LARGEST + 1)
+    with pytest.raises(OSError, match="too large"):
+        journal.begun(path)
+    assert list(journal.killed()) == []
+
+
+def test_only_journals_are_looked_at(tmp_path: Path) -> None:
+    good = tmp_path / "good.jsonl"
+    good.touch()
+    for name in ("a b", ".hidden", "\x1b[31m", "ü"):
+        (tmp_path / f"{name}.jsonl").touch()
+    (tmp_path / "link.jsonl").symlink_to(good)
+    (tmp_path / "folder.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / os.fsdecode(b"\xff.jsonl")).touch()
+    assert journal.files() == [good]

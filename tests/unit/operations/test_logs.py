@@ -105,7 +105,8 @@ def test_a_warning_that_every_process_of_a_run_finds_is_written_once(
 def test_logging_of_a_program_stays_and_else_records_look_as_those_of_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(logs, "path", lambda: tmp_path / "runs" / "r1.log")
+    monkeypatch.setattr(journal, "folder", lambda: tmp_path / "runs")
+    monkeypatch.setenv(journal.RUN_ID, "r1")
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(logs.LOGGER, "handlers", [])
     luigis = logging.StreamHandler()

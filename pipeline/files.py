@@ -1,0 +1,83 @@
+"""Files in folders that others may write to: links, pipes and strangers' folders are refused, never followed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import UsageError
+
+#: Permissions of a file that a group shares.
+SHARED = 0o660
+
+
+def open_plain(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
+    """Open a regular file, as ``os.open`` does. Raises OSError for a link (``ELOOP``), and for a
+    pipe, a device (``ENXIO``) or a folder, without waiting.
+
+    A file that is made here can be read by its owner only, unless ``mode`` says otherwise; see ``modes``.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno == errno.EMLINK:  # what FreeBSD says of a link
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), str(path))
+    if flags & os.O_CREAT and mode == SHARED and os.fstat(descriptor).st_uid == os.getuid():
+        os.fchmod(descriptor, mode)  # whatever the umask
+    return descriptor
+
+
+def modes(root: Path) -> tuple[int, int]:
+    """Permissions of new files and folders below ``root`` that are nobody else's business: its owner's alone.
+
+    A root that is writable for its group and has the set-group-ID bit (``chmod g+ws``) is shared by that group.
+    """
+    try:
+        found = root.stat().st_mode
+    except OSError:
+        found = 0
+    return (SHARED, 0o2770) if found & stat.S_ISGID and found & stat.S_IWGRP else (0o600, 0o700)
+
+
+def make_folder(folder: Path, mode: int) -> None:
+    """``mkdir -p``; the folder itself, if it is made here, has the permissions of ``modes``."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        if mode != 0o700:
+            folder.chmod(mode)
+
+
+def private_folder(name: str) -> Path:
+    """A folder of this user, and of nobody else, among the temporary files of this machine; made if it is not there.
+
+    Its path is predictable, and anybody may have made it first. Raises UsageError if somebody else can write to it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}; set TMPDIR to a folder of your own") from None
+    if not stat.S_ISDIR(found.st_mode):
+        what = "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
+    elif found.st_uid != os.getuid():
+        what = "belongs to another user"
+    elif found.st_mode & 0o022:
+        what = "can be written to by other users"
+    else:
+        return folder
+    raise UsageError(f"{folder} {what}; remove it, or set TMPDIR to a folder of your own")
