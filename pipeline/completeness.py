@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import datasets, publishers, settings, waiting
+from . import datasets, publishers, reach, settings, waiting
 from .errors import PipelineError, SyntheticData, UsageError
 
 if TYPE_CHECKING:
@@ -91,13 +91,14 @@ class Snapshot(Look):
     """Answers for thousands of tasks: one look at each lake, one query per warehouse, made when first asked.
 
     ``publishers`` holds those that were asked whether they answer at all, by label, with the error of those that do
-    not; ``workspaces`` those that do.
+    not; ``workspaces`` those that do. ``spent`` is what the plan has waited for publishers so far.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.publishers: dict[str, PipelineError | None] = {}
         self.workspaces: set[str] = set()
+        self.spent = reach.Spent()
         self._listings: dict[str, Listing] = {}
         self._months: dict[tuple[str, str], dict[Month, Manifest]] = {}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import completeness, figures, publishers, reach, settings, waiting
 from .completeness import Job, Snapshot
-from .errors import MissingAtPublisher, NoAnswer, PipelineError, Throttled, TransientError, Unreachable
+from .errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable
 
 if TYPE_CHECKING:
     from .lake.manifest import Manifest
@@ -96,7 +95,7 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
     older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
     Raises ``Unreachable`` if something has to be fetched and the publisher does not answer.
     """
-    with completeness.scheduling() as snapshot, reach.planning():
+    with completeness.scheduling() as snapshot, reach.planning(snapshot.spent):
         # A warehouse that does not answer is found out now, not after hours of work.
         ledgers = [snapshot.ledger(warehouse) for warehouse in warehouses]
         if ask:
@@ -134,7 +133,7 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
 def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
     """Plan the zone table. Where the publisher has none it is left out with a warning: it never fails a month."""
     job = zones_job(job)
-    with completeness.scheduling() as snapshot, reach.planning():
+    with completeness.scheduling() as snapshot, reach.planning(snapshot.spent):
         reason = completeness.reason(job, "zones", None, warehouses)
         if reason is None:
             return Plan([Entry("zones", None, COMPLETE)])
@@ -155,7 +154,7 @@ def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
 
 def check_source(job: Job, dataset: str, month: dt.date | None) -> None:
     """Raise what a plan would, if the month has to be fetched, and its publisher is not there or has nothing at all."""
-    with completeness.scheduling() as snapshot, reach.planning():
+    with completeness.scheduling() as snapshot, reach.planning(snapshot.spent):
         if completeness.lake_reason(job, dataset, month) is None:
             return
         check_workspace(snapshot, job)
@@ -178,7 +177,7 @@ def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses
     are left as they are: that is for a range. A month that cannot be asked about is ``UNASKED`` and left too. Raises
     ``Unreachable`` if the publisher does not answer.
     """
-    with completeness.scheduling() as snapshot, reach.planning():
+    with completeness.scheduling() as snapshot, reach.planning(snapshot.spent):
         manifests = {month: snapshot.manifest(job, dataset, month) for month in months}
         loaded = [month for month, found in manifests.items() if found and found.publisher == job.publisher]
         failed = observe(snapshot, job, dataset, loaded)
@@ -314,26 +313,21 @@ def observe(
 ) -> dict[dt.date | None, PipelineError]:
     """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month.
 
-    After the first month that took all tries in vain, the others get one try each, and after one without an answer
-    they are asked for as long as a plan waits. Raises ``Unreachable`` if the publisher does not answer at all.
+    After the first month that took all tries in vain, the others get one try each, as long as the plan has patience
+    left. Raises ``Unreachable`` if the publisher does not answer at all.
     """
     if not months:
         return {}
     check_publisher(snapshot, job)
     failed: dict[dt.date | None, PipelineError] = {}
     patience = settings.retry_policy()
-    silence: NoAnswer | None = None
-    give_up = time.monotonic() + reach.for_server(reach.RUN_PATIENCE)
 
     def one(month: dt.date | None) -> publishers.Version | None:
-        nonlocal patience, silence
+        nonlocal patience
         try:
-            if silence is not None and time.monotonic() > give_up:
-                raise silence
             return publishers.look(job.publisher_object, dataset, month, policy=patience)
         except PipelineError as error:
             failed[month] = error
-            silence = error if isinstance(error, NoAnswer) else silence
             if isinstance(error, TransientError):
                 patience = replace(patience, attempts=1)
             return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
-from . import datasets, waiting
+from . import datasets, reach, waiting
 from .errors import (
     MissingAtPublisher,
     NeverOffered,
@@ -33,7 +33,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    import requests
+    from .web import Answer
 
 T = TypeVar("T")
 Month = dt.date
@@ -73,6 +73,12 @@ WITNESSES: tuple[tuple[str, Month | None], ...] = (("zones", None), ("yellow", D
 
 #: What to do about a file that is not there: the end of messages.
 LEAVE_OUT = "leave it out, or use another [publisher] name or url"
+
+#: Seconds of a ``Retry-After`` that are told of: a year says as much as any more digits would.
+LONGEST_ASKED = 365 * 86_400.0
+
+#: Seconds for an answer, above which it counts against the patience although it came.
+SLOW = 2.0
 
 USER_AGENT = "nyc-trips-pipeline (Luigi pipeline for the NYC TLC trip records)"
 
@@ -367,7 +373,7 @@ class Version:
             length = ""  # of what is on the wire, not of the file
         return cls(
             etag=headers.get("ETag", "").strip() or None,
-            length=int(length) if length.isdecimal() else None,
+            length=int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None,
             last_modified=headers.get("Last-Modified"),
         )
 
@@ -384,9 +390,11 @@ class Version:
 class Policy:
     """How long to wait and how often to try. Times in seconds.
 
-    ``timeout`` is the longest silence on a connection. Between two tries lies a random time up to ``backoff`` doubled
-    with each try (full jitter), after the time that the other side asked for; both together at most ``max_backoff``.
-    No try begins later than ``patience`` after the first one.
+    ``timeout`` is the time for one question, redirects included, and the longest silence within a body. A body that
+    brings fewer than ``min_rate`` bytes per second over such a time is broken off; 0 allows any. Between two tries lies
+    a random time up to ``backoff`` doubled with each try (full jitter), after the time that the other side asked for;
+    both together at most ``max_backoff``. All questions that share ``spent`` may wait in vain for ``patience`` seconds
+    together; then they fail at once.
     """
 
     timeout: float = 60
@@ -394,6 +402,12 @@ class Policy:
     backoff: float = 2
     max_backoff: float = 120
     patience: float = float("inf")
+    min_rate: float = 1000
+    spent: reach.Spent = field(default_factory=reach.Spent, compare=False)
+
+    def left(self) -> float:
+        """Seconds of the patience that are left."""
+        return max(0.0, self.patience - self.spent.seconds)
 
 
 def retrying(
@@ -421,14 +435,21 @@ def retrying(
         if state.upcoming_sleep >= waiting.SAID_AFTER and not has_said and state.outcome:
             has_said = say(f"waits {state.upcoming_sleep:.0f} s before it tries again: {state.outcome.exception()}")
 
+    is_enough = tenacity.stop_any(
+        tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.patience)
+    )
+
+    def rest(seconds: float) -> None:
+        begun = time.monotonic()
+        sleep(seconds)
+        policy.spent.add(begun, time.monotonic())
+
     retry: tenacity.Retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransientError) and error.at_once),
-        stop=tenacity.stop_any(
-            tenacity.stop_after_attempt(policy.attempts), tenacity.stop_before_delay(policy.patience)
-        ),
+        stop=lambda state: is_enough(state) or state.upcoming_sleep >= policy.left(),
         wait=lambda state: min(asked_for(state) + jitter(state), policy.max_backoff),
         before_sleep=tell,
-        sleep=sleep,
+        sleep=rest,
         reraise=True,
     )
     try:
@@ -443,68 +464,72 @@ def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None
     from email.utils import parsedate_to_datetime
 
     value = headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
+    if re.fullmatch(r"[0-9]+", value):
+        return min(float(value), LONGEST_ASKED)
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+        until = until if until.tzinfo else until.replace(tzinfo=dt.UTC)
+        return min(max(0.0, (until - (now or dt.datetime.now(dt.UTC))).total_seconds()), LONGEST_ASKED)
+    except (ValueError, OverflowError, TypeError):
         return None
-    until = until if until.tzinfo else until.replace(tzinfo=dt.UTC)
-    return max(0.0, (until - (now or dt.datetime.now(dt.UTC))).total_seconds())
 
 
 # -- answers ---------------------------------------------------------------------------------------
 
 
-def web_session() -> requests.Session:
-    """A session for one job: made, used and closed in the same process. Proxies and certificates as in ``requests``."""
-    import requests
-
-    session = requests.Session()
-    # Identity: lengths and bytes are those of the file, never of a compression on the way.
-    session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
-    return session
-
-
 def ask(
-    session: requests.Session,
     method: str,
     publisher: Publisher,
     dataset: str,
     month: Month | None,
     policy: Policy,
     headers: Mapping[str, str] | None = None,
-) -> requests.Response:
-    """One request, whatever its status; the body is not read yet. The caller closes the response.
+    *,
+    is_told: bool = True,
+) -> Answer:
+    """One request, whatever its status; the body is not read yet. The caller closes the answer.
 
-    Raises ``NoAnswer`` where none comes, ``RefusedByPublisher`` where none can come, never with the text of the
-    library, which repeats the address with its credentials.
+    A long wait is said if ``is_told``. Proxies and certificates as in ``requests``. Raises ``NoAnswer`` where none
+    comes in time, ``RefusedByPublisher`` where none can come, never with the text of the library, which repeats the
+    address with its credentials.
     """
     import requests
+    import urllib3
+
+    from . import web
 
     place = publisher.address(dataset, month)
+    limit = round(min(policy.timeout, policy.left()), 2)
+    if limit <= 0:
+        raise NoAnswer(f"{place}: no answer within {policy.patience:g} s; try again later")
+    # Identity: lengths and bytes are those of the file, never of a compression on the way.
+    sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
+    begun = time.monotonic()
+    has_failed = True
     try:
-        return session.request(
-            method,
-            publisher.url(dataset, month),
-            headers=dict(headers or {}),
-            timeout=(min(policy.timeout, 30), policy.timeout),
-            stream=True,
-            allow_redirects=True,
-        )
-    except requests.Timeout:
-        raise NoAnswer(f"{place}: no answer within {policy.timeout:g} s; try again later") from None
-    except requests.TooManyRedirects:
-        raise RefusedByPublisher(f"{place} redirects in a circle; check [publisher] url") from None
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError):
+        answer = web.ask(method, publisher.url(dataset, month), sent, limit, _whom(publisher) if is_told else "")
+        has_failed = False
+        return answer
+    except (TimeoutError, requests.Timeout):
+        raise NoAnswer(f"{place}: no answer within {limit:g} s; try again later") from None
+    except web.WrongRedirect as error:
+        raise RefusedByPublisher(f"{place} {error}; check [publisher] url") from None
+    except (
+        requests.exceptions.InvalidURL,
+        requests.exceptions.InvalidSchema,
+        urllib3.exceptions.LocationValueError,
+        UnicodeError,
+    ):
         raise UsageError(f"{place} is no address that can be asked; check [publisher] url") from None
     except requests.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             text = "its certificate cannot be verified; name the authority's file in REQUESTS_CA_BUNDLE"
             raise RefusedByPublisher(f"{place}: {text}") from None
         raise NoAnswer(f"{place}: the TLS connection failed; try again later") from None
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise NoAnswer(f"{place}: {_root_cause(error)}; check the network, or try again later") from None
+    finally:
+        policy.spent.add(begun + (0.0 if has_failed else SLOW), time.monotonic())
 
 
 def _root_cause(error: BaseException) -> str:
@@ -541,7 +566,6 @@ def refusal(
 
 
 def refused_or_absent(
-    session: requests.Session,
     publisher: Publisher,
     dataset: str,
     month: Month | None,
@@ -558,7 +582,7 @@ def refused_or_absent(
     known: list[Month | None] = [item for item in (probe, None) if item != month]
     statuses = []
     for witness in known:
-        with ask(session, "HEAD", publisher, dataset if witness else "zones", witness, policy) as answer:
+        with ask("HEAD", publisher, dataset if witness else "zones", witness, policy) as answer:
             error = refusal(publisher, dataset if witness else "zones", witness, answer.status_code, answer.headers)
         if error is None:
             return MissingAtPublisher(f"{place}, though other files are served: it is not there; {LEAVE_OUT}")
@@ -581,34 +605,32 @@ def check_reachable(publisher: Publisher, policy: Policy) -> None:
     if publisher.is_local:
         return
     policy = replace(policy, timeout=min(policy.timeout, policy.patience / len(WITNESSES)))
-
-    def ask_all() -> None:
-        _ask_witnesses(publisher, policy)
-
     try:
-        whom = f"publisher {publisher.name} at {_without_credentials(publisher.base_url)}"
-        waiting.answer_of(lambda: retrying(ask_all, policy, say=lambda text: False), policy.patience, whom)
-    except TimeoutError:
-        raise unreachable(publisher, f"no answer within {policy.patience:g} s") from None
+        with waiting.for_answer(_whom(publisher), policy.patience):
+            retrying(lambda: _ask_witnesses(publisher, policy), policy, say=lambda text: False)
     except TransientError as error:
         raise unreachable(publisher, str(error)) from None
 
 
 def _ask_witnesses(publisher: Publisher, policy: Policy) -> None:
     """Return if the publisher answers for one of the files; else raise ``PublisherTrouble`` with the cause alone."""
-    with web_session() as session:
-        for witness in WITNESSES:
-            try:
-                with ask(session, "HEAD", publisher, *witness, policy) as answer:
-                    error = refusal(publisher, *witness, answer.status_code, answer.headers)
-            except NoAnswer as silence:
-                cause = str(silence).removeprefix(f"{publisher.address(*witness)}: ").partition("; ")[0]
-                trouble = PublisherTrouble(cause)
-                continue
-            if not isinstance(error, TransientError) or answer.status_code in (403, 501):  # 501: it knows no HEAD
-                return
-            trouble = PublisherTrouble(f"it answers {answer.status_code} to everything", error.retry_after)
+    for witness in WITNESSES:
+        try:
+            with ask("HEAD", publisher, *witness, policy, is_told=False) as answer:
+                error = refusal(publisher, *witness, answer.status_code, answer.headers)
+        except NoAnswer as silence:
+            cause = str(silence).removeprefix(f"{publisher.address(*witness)}: ").partition("; ")[0]
+            trouble = PublisherTrouble(cause)
+            continue
+        if not isinstance(error, TransientError) or answer.status_code in (403, 501):  # 501: it knows no HEAD
+            return
+        trouble = PublisherTrouble(f"it answers {answer.status_code} to everything", error.retry_after)
     raise trouble
+
+
+def _whom(publisher: Publisher) -> str:
+    """How a wait names a publisher."""
+    return f"publisher {publisher.name} at {_without_credentials(publisher.base_url)}"
 
 
 def unreachable(publisher: Publisher, cause: str) -> Unreachable:
@@ -647,8 +669,7 @@ def look(
         return Version(etag=sample.version(dataset, month, **publisher.sample_options))
     if publisher.scheme == "file":
         return _look_at_file(publisher, dataset, month)
-    with web_session() as session:
-        version = _look_at_web(session, publisher, dataset, [month], probe, policy or Policy())[month]
+    version = _look_at_web(publisher, dataset, [month], probe, policy or Policy())[month]
     if isinstance(version, TransientError):
         raise version
     if version is None:
@@ -691,7 +712,6 @@ def _check_months_folders(publisher: Publisher) -> None:
 
 
 def _look_at_web(
-    session: requests.Session,
     publisher: Publisher,
     dataset: str,
     months: Sequence[Month | None],
@@ -706,11 +726,11 @@ def _look_at_web(
 
     def head(month: Month | None) -> tuple[int, Mapping[str, str]] | NoAnswer:
         try:
-            with ask(session, "HEAD", publisher, dataset, month, policy) as answer:
+            with ask("HEAD", publisher, dataset, month, policy) as answer:
                 if answer.status_code not in (405, 501):
                     return answer.status_code, answer.headers
             # A server that knows no HEAD: begin a GET, and read nothing of the body.
-            with ask(session, "GET", publisher, dataset, month, policy) as answer:
+            with ask("GET", publisher, dataset, month, policy) as answer:
                 return answer.status_code, answer.headers
         except NoAnswer as error:
             return error
@@ -730,7 +750,7 @@ def _look_at_web(
             error = refusal(publisher, dataset, month, status, headers)
             if status == 403 and publisher.hides_absence:
                 # The probe comes after all of them: if it passes now, none of them was throttled.
-                ambiguous = ambiguous or refused_or_absent(session, publisher, dataset, month, probe, policy)
+                ambiguous = ambiguous or refused_or_absent(publisher, dataset, month, probe, policy)
                 error = ambiguous
             if isinstance(error, TransientError) and error is not ambiguous:
                 found[month] = error
@@ -813,28 +833,27 @@ def survey(
         return _sorted_out(asked, set(), {}, last, today)
     presumed = max((m for m in (newest_known if publisher.is_own_address else None, probe) if m), default=None)
     newest_possible = min(today.replace(day=1), last or dt.date.max)
-    with web_session() as session:
 
-        def seen(wanted: Sequence[Month]) -> dict[Month, Version | TransientError | None]:
-            if not wanted:
-                return {}
-            found = _look_at_web(session, publisher, dataset, wanted, probe or presumed, policy or Policy())
-            return {month: version for month, version in found.items() if month is not None}
+    def seen(wanted: Sequence[Month]) -> dict[Month, Version | TransientError | None]:
+        if not wanted:
+            return {}
+        found = _look_at_web(publisher, dataset, wanted, probe or presumed, policy or Policy())
+        return {month: version for month, version in found.items() if month is not None}
 
-        found: dict[Month, Version | TransientError | None] = {}
-        for window in _windows([each for each in reversed(asked) if presumed is None or each > presumed]):
-            found |= seen(window)
-            if any(found.values()):
-                break
-        if asked and asked[-1] in found and found[asked[-1]] is None and can_still_appear(asked[-1], today):
-            ahead = [_plus(asked[-1], step) for step in range(1, LOOK_AHEAD + 1)]
-            found |= seen([month for month in ahead if month <= newest_possible])
-        if found and presumed is None and not any(found.values()):
-            # Nothing so far. A wrong address must not pass for "not yet published", so something has to be there.
-            with_zones = _look_at_web(session, publisher, "zones", [None], None, policy or Policy())[None]
-            found |= {} if with_zones else seen([_plus(asked[0], -step) for step in range(1, LOOK_BACK + 1)])
-            if not with_zones and not any(found.values()):
-                raise nothing_there(publisher, f"{dataset} months around {asked[0]:%Y-%m}")
+    found: dict[Month, Version | TransientError | None] = {}
+    for window in _windows([each for each in reversed(asked) if presumed is None or each > presumed]):
+        found |= seen(window)
+        if any(found.values()):
+            break
+    if asked and asked[-1] in found and found[asked[-1]] is None and can_still_appear(asked[-1], today):
+        ahead = [_plus(asked[-1], step) for step in range(1, LOOK_AHEAD + 1)]
+        found |= seen([month for month in ahead if month <= newest_possible])
+    if found and presumed is None and not any(found.values()):
+        # Nothing so far. A wrong address must not pass for "not yet published", so something has to be there.
+        with_zones = _look_at_web(publisher, "zones", [None], None, policy or Policy())[None]
+        found |= {} if with_zones else seen([_plus(asked[0], -step) for step in range(1, LOOK_BACK + 1)])
+        if not with_zones and not any(found.values()):
+            raise nothing_there(publisher, f"{dataset} months around {asked[0]:%Y-%m}")
     versions = {month: version for month, version in found.items() if isinstance(version, Version)}
     absent = {month for month, version in found.items() if version is None}
     seen_last = max([*versions, *([presumed] if presumed else [])], default=None)
@@ -851,13 +870,12 @@ def check_zones(publisher: Publisher, policy: Policy) -> None:
     if publisher.is_local or publisher.is_own_address:
         return
     statuses = set()
-    with web_session() as session:
-        for name in ("zones", *datasets.MONTHLY):
-            try:
-                with ask(session, "HEAD", publisher, name, None if name == "zones" else DTC_LAST, policy) as answer:
-                    statuses.add(answer.status_code)
-            except NoAnswer:
-                return  # about this file: the publisher was reached before
+    for name in ("zones", *datasets.MONTHLY):
+        try:
+            with ask("HEAD", publisher, name, None if name == "zones" else DTC_LAST, policy) as answer:
+                statuses.add(answer.status_code)
+        except NoAnswer:
+            return  # about this file: the publisher was reached before
     if 404 in statuses and statuses <= {403, 404}:
         raise nothing_there(publisher, f"months of {DTC_LAST:%Y-%m}")
 

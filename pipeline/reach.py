@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -22,33 +23,56 @@ PATIENCE = 15.0
 #: one that all the others need too: within a minute a person knows.
 RUN_PATIENCE = 30.0
 
+
+class Spent:
+    """Seconds for which a server was waited for in vain, by one or by several at once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._until = float("-inf")
+        self._changing = threading.Lock()
+
+    def add(self, begun: float, ended: float) -> None:
+        """Add a wait, by the monotonic clock. What several spent at the same time counts once."""
+        with self._changing:
+            self.seconds += max(0.0, ended - max(begun, self._until))
+            self._until = max(self._until, ended)
+
+
 _limit = float("inf")
 _server_limit = float("inf")
+_spent: Spent | None = None
 
 
 @contextmanager
 def somebody_waits(seconds: float = PATIENCE) -> Iterator[None]:
-    """Within this context no server is waited for longer than ``seconds``."""
-    global _limit
-    before, _limit = _limit, min(seconds, _limit)
+    """Within this context no server is waited for longer than ``seconds``, nor a publisher for all its questions."""
+    global _limit, _spent
+    before, _limit, _spent = (_limit, _spent), min(seconds, _limit), Spent()
     try:
         yield
     finally:
-        _limit = before
+        _limit, _spent = before
 
 
 @contextmanager
-def planning() -> Iterator[None]:
+def planning(spent: Spent | None = None) -> Iterator[None]:
     """Within this context, before a run does anything, no server is waited for longer than ``RUN_PATIENCE``.
 
-    Locks are: others work under them, and their limit is a setting.
+    Locks are: others work under them, and their limit is a setting. ``spent`` goes on with the waits of an earlier
+    context for the same plan; those of a surrounding context count in any case.
     """
-    global _server_limit
-    before, _server_limit = _server_limit, RUN_PATIENCE
+    global _server_limit, _spent
+    before, _server_limit, _spent = (_server_limit, _spent), RUN_PATIENCE, _spent or spent or Spent()
     try:
         yield
     finally:
-        _server_limit = before
+        _server_limit, _spent = before
+
+
+def spent() -> Spent:
+    """The waits that count for a question that is asked now."""
+    return _spent or Spent()
 
 
 def at_most(seconds: float) -> float:

@@ -143,7 +143,10 @@ class publisher(luigi.Config):
     )
     absent_max_age = Number(most=CENTURY, default=6.0, description="hours for which a 'not published' answer is cached")
     timeout = Number(
-        least=1, most=DAY, default=60.0, description="seconds without a byte until a request counts as lost"
+        least=1, most=DAY, default=60.0, description="seconds for an answer, and without a byte until a body is lost"
+    )
+    min_rate = Number(
+        most=1e6, default=1000.0, description="bytes per second that a body brings at least, over timeout; 0: any"
     )
     attempts = Whole(least=1, default=5, description="tries of one request or transfer before the stage fails")
     backoff = Number(most=DAY, default=2.0, description="seconds before the second try; doubles, with jitter")
@@ -576,7 +579,7 @@ def open_warehouse(label: str) -> Any:
 def retry_policy() -> Any:
     """The waits and tries of ``[publisher]``, cut short while somebody waits or a run is planned."""
     from .publishers import Policy
-    from .reach import for_server
+    from .reach import for_server, spent
 
     settings = publisher()
     return Policy(
@@ -585,4 +588,6 @@ def retry_policy() -> Any:
         backoff=settings.backoff,
         max_backoff=settings.max_backoff,
         patience=for_server(float("inf")),
+        min_rate=settings.min_rate,
+        spent=spent(),
     )

@@ -43,12 +43,11 @@ from .publishers import (
     refusal,
     refused_or_absent,
     retrying,
-    web_session,
 )
 from .signatures import mismatch
 
 if TYPE_CHECKING:
-    import requests
+    from .web import Answer
 
 Progress = Callable[[int, int | None], None]
 
@@ -60,6 +59,8 @@ BEHIND = 8
 PROGRESS = 8 << 20
 #: Bytes at the beginning of a file that are looked at, and quoted from, to tell its format.
 HEAD = 512
+#: Bytes above which a file is none of the publisher's, by its format. The largest month has 611 MB, the zones 12 KB.
+MOST_BYTES = {"parquet": 8 << 30, "csv.gz": 8 << 30, "csv": 4 << 20}
 #: Seconds to wait for another process that fetches the same file.
 LOCK_WAIT = 3600.0
 
@@ -179,19 +180,18 @@ class _Transfer:
 
     def download(self) -> Fetched:
         """One try from the web; it goes on by itself as long as it gets ahead."""
-        with web_session() as session:
-            while True:
-                before = self._there_already()
-                try:
-                    return self._request(session)
-                except (PublisherTrouble, TruncatedFile):
-                    if not self.version.is_strong:
-                        self._discard()
-                    if self._there_already() - before < PROGRESS:
-                        raise
-                except PipelineError:
-                    self._remove_parts()
+        while True:
+            before = self._there_already()
+            try:
+                return self._request()
+            except (PublisherTrouble, TruncatedFile):
+                if not self.version.is_strong:
+                    self._discard()
+                if self._there_already() - before < PROGRESS:
                     raise
+            except PipelineError:
+                self._remove_parts()
+                raise
 
     def copy(self) -> Fetched:
         """One try from a folder of this machine."""
@@ -232,19 +232,19 @@ class _Transfer:
 
     # -- the web -----------------------------------------------------------------------------------
 
-    def _request(self, session: requests.Session) -> Fetched:
+    def _request(self) -> Fetched:
         offset = self._there_already()
         headers = {"Range": f"bytes={offset}-", "If-Range": self.version.etag or ""} if offset else {}
-        with ask(session, "GET", self.publisher, self.dataset, self.month, self.policy, headers) as answer:
+        with ask("GET", self.publisher, self.dataset, self.month, self.policy, headers) as answer:
             if answer.status_code == 416:
                 if answer.headers.get("Content-Range") == f"bytes */{offset}":
                     return self._receive(lambda: b"", offset)  # all is there: it ended just before the renaming
                 self._discard()
                 raise TruncatedFile(f"{self.place}: it is shorter than what was fetched before; starting over")
-            self._check_status(session, answer)
+            self._check_status(answer)
             version = Version.from_headers(answer.headers)
             if answer.status_code == 206:
-                if version.etag != self.version.etag or not _begins_at(answer, offset):
+                if not self._is_rest(version, answer, offset):
                     self._discard()
                     raise TruncatedFile(f"{self.place}: not the part that was asked for; starting over")
                 self.version = version
@@ -254,7 +254,16 @@ class _Transfer:
                 self._check_expected()
                 return self._receive(lambda: self._read(answer), 0)
         # The answer told which version is there now, and an earlier process left a part of just that.
-        return self._request(session)
+        return self._request()
+
+    def _is_rest(self, version: Version, answer: Answer, offset: int) -> bool:
+        """Whether a 206 is what follows our first ``offset`` bytes, of the same version."""
+        return (
+            version.etag == self.version.etag
+            and version.length is not None
+            and version.length == (self.version.length or version.length)
+            and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+        )
 
     def _there_already(self) -> int:
         """Bytes of this version in the partial file; 0 where they must not be used."""
@@ -262,10 +271,10 @@ class _Transfer:
             return self.part.stat().st_size
         return 0
 
-    def _check_status(self, session: requests.Session, answer: requests.Response) -> None:
+    def _check_status(self, answer: Answer) -> None:
         error = refusal(self.publisher, self.dataset, self.month, answer.status_code, answer.headers)
         if answer.status_code == 403 and self.publisher.hides_absence:
-            error = refused_or_absent(session, self.publisher, self.dataset, self.month, self.probe, self.policy)
+            error = refused_or_absent(self.publisher, self.dataset, self.month, self.probe, self.policy)
         if error is not None:
             raise error
 
@@ -274,14 +283,21 @@ class _Transfer:
         if before.is_strong and before.etag == now.etag and not before.same_as(now):
             raise TruncatedFile(f"{self.place}: under this ETag it had {before.length} bytes before; try again later")
 
-    def _read(self, answer: requests.Response) -> bytes:
+    def _read(self, answer: Answer) -> bytes:
         import urllib3
 
+        from . import web
+
         try:
-            return answer.raw.read1(CHUNK, decode_content=False)
-        except urllib3.exceptions.ReadTimeoutError:
+            return answer.read(CHUNK, self.policy.min_rate)
+        except web.Silent:
             raise NoAnswer(f"{self.place}: silent for {self.policy.timeout:g} s; try again later") from None
-        except (urllib3.exceptions.HTTPError, OSError):
+        except web.TooSlow as error:
+            raise PublisherTrouble(
+                f"{self.place}: it comes at {error.rate:.0f} bytes per second, less than the {self.policy.min_rate:g} "
+                "of [publisher] min_rate; try again later, or set that lower"
+            ) from None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
             raise TruncatedFile(f"{self.place}: the connection broke before the end; try again later") from None
 
     # -- the file ----------------------------------------------------------------------------------
@@ -290,16 +306,21 @@ class _Transfer:
         """Bring the rest of the file behind the first ``offset`` bytes, check the whole, and give it its name."""
         self._remove_parts(keep=self.part.name)
         total = self.version.length
+        self._check_size(total or 0)
         self._check_room((total or 0) - offset)
         try:
             with _Intake(self.part, self.publisher.file_format(self.dataset), offset) as intake:
                 while data := read():
                     intake.write(data)
+                    if total is None:
+                        self._check_size(intake.length)
+                    elif intake.length > total:
+                        break
                     self.progress(intake.length, total)
-                if total is not None and intake.length < total:
-                    raise TruncatedFile(f"{self.place}: {intake.length} of {total} bytes arrived; try again later")
                 if check:
                     check()
+                if total is not None and intake.length != total:
+                    raise self._wrong_length(intake.length, total)
                 sha256 = intake.finish()
         except _Damage as damage:
             self._discard()
@@ -322,6 +343,20 @@ class _Transfer:
             return TruncatedFile(f"{self.place}: {damage}: the transfer broke off; try again later")
         return WrongFormat(f"{self.place}: {damage}; it is damaged at the publisher: leave it out until it is mended")
 
+    def _wrong_length(self, arrived: int, total: int) -> TruncatedFile:
+        if arrived > total:
+            self._discard()
+        return TruncatedFile(f"{self.place}: {arrived} of {total} bytes arrived; try again later")
+
+    def _check_size(self, length: int) -> None:
+        """Raise WrongFormat for more bytes than a file of this kind can have: a body without an end is none."""
+        most = MOST_BYTES[self.publisher.file_format(self.dataset)]
+        if length > most:
+            self._discard()
+            raise WrongFormat(
+                f"{self.place}: it has more than {most} bytes, which no file of this kind has; check [publisher] url"
+            )
+
     def _check_room(self, needed: int) -> None:
         with _writing(self.target.parent):
             free = shutil.disk_usage(self.target.parent).free
@@ -341,10 +376,6 @@ class _Transfer:
     def _discard(self) -> None:
         with suppress(OSError):
             self.part.unlink(missing_ok=True)
-
-
-def _begins_at(answer: requests.Response, offset: int) -> bool:
-    return answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
 
 
 # -- intake ----------------------------------------------------------------------------------------

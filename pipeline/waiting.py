@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -184,7 +184,7 @@ def say(text: str) -> bool:
 @contextmanager
 def for_answer(whom: str, limit: float = float("inf")) -> Iterator[None]:
     """Tell of the wait within this context for a server to answer, if it takes longer than ``SAID_AFTER`` seconds."""
-    at_most_so_long = "" if limit == float("inf") else f", for at most {limit:g} s"
+    at_most_so_long = "" if limit == float("inf") else f", for at most {round(limit, 1):g} s"
     is_over, is_told, changing = False, False, threading.Lock()
 
     def tell() -> None:
@@ -208,8 +208,9 @@ def for_answer(whom: str, limit: float = float("inf")) -> Iterator[None]:
 def answer_of(function: Callable[[], T], limit: float, whom: str) -> T:
     """What ``function`` returns, which asks a server; ``TimeoutError`` if that takes longer than ``limit`` seconds.
 
-    Time-outs of requests are not enough for that: they count for each address that a name has, and not at all while
-    the name is looked up. Who is given up goes on in a thread of its own, which ends with the process.
+    A long wait is said if ``whom`` is named. Time-outs of requests are not enough for that: they count for each address
+    that a name has, and not at all while the name is looked up. Who is given up goes on in a thread of its own, which
+    ends with the process.
     """
     answer: futures.Future[T] = futures.Future()
 
@@ -219,8 +220,8 @@ def answer_of(function: Callable[[], T], limit: float, whom: str) -> T:
         except BaseException as error:
             answer.set_exception(error)
 
-    with for_answer(whom, limit):
-        threading.Thread(target=run, name=f"ask {whom}", daemon=True).start()
+    with for_answer(whom, limit) if whom else nullcontext():
+        threading.Thread(target=run, name=f"ask {whom}".strip(), daemon=True).start()
         futures.wait([answer], min(limit, threading.TIMEOUT_MAX))
     if not answer.done():
         raise TimeoutError

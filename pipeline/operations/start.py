@@ -58,7 +58,7 @@ def check_scheduled(tasks: Iterable[Any]) -> None:
             tried.add(of)
             what(*of)
 
-    with completeness.scheduling() as snapshot, reach.planning():
+    with completeness.scheduling() as snapshot, reach.planning(snapshot.spent):
         for task in tasks:
             if isinstance(task, Download):
                 downloads.append(task)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import planning, publishers, reach
+from pipeline import completeness, planning, publishers, reach
 from pipeline.completeness import Job, Snapshot
 from pipeline.errors import LakeTrouble, NoAnswer, Unreachable, WarehouseTrouble
 from pipeline.operations import start
 from pipeline.publishers import Policy
 from pipeline.stages.download import Download
 from pipeline.stages.upload import Upload
+from tests.servers.raw import RawServer
 
 JANUARY = dt.date(2020, 1, 1)
 
@@ -63,15 +64,37 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
 
     def look(publisher: object, dataset: str, month: dt.date, policy: Policy) -> None:
         asked.append(month)
+        assert policy.attempts == (1 if len(asked) > 1 else 5)
         raise NoAnswer("silent")
 
     monkeypatch.setattr(publishers, "look", look)
     monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
-    monkeypatch.setattr(reach, "RUN_PATIENCE", -1.0)
     monkeypatch.setattr(planning, "CONCURRENT", 1)
     months = list(planning.months_between(JANUARY, dt.date(2024, 1, 1)))
     failed = planning.observe(Snapshot(), job(tmp_path, publisher="dtc"), "green", months)
-    assert asked == months[:1] and list(failed) == months
+    assert asked == list(failed) == months
+
+
+def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers the first question, and no other."""
+
+    def one_answer(request: bytes, connection: socket.socket) -> None:
+        if len(server.requests) > 1:
+            server.released.wait()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    monkeypatch.setattr(reach, "RUN_PATIENCE", 0.5)
+    months = list(planning.months_between(JANUARY, dt.date(2024, 1, 1)))
+    with RawServer(one_answer) as server:
+        one = job(tmp_path, publisher=f"dtc={server.url}")
+        with completeness.scheduling() as snapshot:
+            for dataset in ("green", "yellow", "fhv"):
+                with reach.planning(snapshot.spent):
+                    failed = planning.observe(snapshot, one, dataset, months)
+                    assert failed.keys() == set(months) and all("no answer within" in str(e) for e in failed.values())
+        assert len(server.requests) <= 1 + planning.CONCURRENT
 
 
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ import pytest
 from pipeline import publishers
 from pipeline.errors import MissingAtPublisher, PublisherTrouble, RefusedByPublisher, Throttled, Unreachable
 from pipeline.publishers import Policy, Publisher, Survey, Version
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_for
 from tests.servers.http import ALWAYS, Fault, HttpServer
+from tests.servers.raw import Behaviour, RawServer
 
 ONCE = Policy(timeout=PATIENCE, attempts=1)
 QUICK = Policy(timeout=PATIENCE, attempts=4, backoff=0.01, max_backoff=0.02)
@@ -233,12 +234,139 @@ def test_no_answer_is_one_error_by_the_publishers_address(tlc: HttpServer, kind:
 def test_patience_ends_even_where_a_request_does_not(tlc: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name may take minutes to look up, and has as many time-outs as addresses."""
     never = threading.Event()
-    monkeypatch.setattr(publishers, "web_session", lambda: never.wait(600))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: never.wait(600))
     try:
-        with pytest.raises(Unreachable, match=r"no answer within 0\.1 s"):
+        with pytest.raises(Unreachable, match=r"no answer within 0\.05 s"):
             publishers.check_reachable(publishers.get("tlc", tlc.url), Policy(patience=0.1))
     finally:
         never.set()
+
+
+def drip(head: bytes) -> Behaviour:
+    """Send the bytes one by one, each within any time-out of a single read."""
+
+    def behave(request: bytes, connection: socket.socket) -> None:
+        while True:
+            for number in range(len(head)):
+                connection.sendall(head[number : number + 1])
+                threading.Event().wait(0.001)
+
+    return behave
+
+
+def flood(head: bytes, body: bytes) -> Behaviour:
+    """Send ``head`` and then ``body`` without an end."""
+
+    def behave(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(head)
+        while True:
+            connection.sendall(body)
+
+    return behave
+
+
+CIRCLE = b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        drip(b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 4000),
+        drip(b"HTTP/1.1 100 Continue\r\n\r\n"),
+        flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    ],
+    ids=["a header that drips", "statuses that drip", "statuses without an end"],
+)
+def test_one_limit_counts_for_a_whole_question(behaviour: Behaviour) -> None:
+    """And what asked is ended, in whichever thread it was."""
+    with RawServer(behaviour) as server:
+        with pytest.raises(PublisherTrouble, match=r"no answer within 0\.3 s"):
+            publishers.look(publishers.get("tlc", server.url), "green", month("2026-01"), policy=SHORT)
+        wait_for(lambda: not any(thread.name.startswith("ask ") for thread in threading.enumerate()))
+
+
+SHORT = Policy(timeout=0.3, attempts=1)
+
+
+def redirect(to: str) -> Behaviour:
+    """With a body that nobody may read: it has no end."""
+    return flood(f"HTTP/1.1 302 Found\r\nLocation: {to}\r\n\r\n".encode("latin-1"), b"a" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("/again", "redirects in a circle"),
+        ("//127.0.0.1:{port}/again", "redirects in a circle"),
+        ("file:///etc/passwd", "redirects to what is no web address"),
+        ("ftp://u:s3cret@host/x", "redirects to what is no web address"),
+        ("data:text/csv,a", "redirects to what is no web address"),
+        ("http://" + "a" * 64 + ".x/s3cret", "redirects to what is no address"),
+        ("http://a..b/?s3cret", "redirects to what is no address"),
+        ("http://[::1/s3cret", "redirects to what is no address"),
+        ("http://127.0.0.1:s3cret/", "redirects to what is no address"),
+        ("http://u:s3cret@/x", "redirects to what is no address"),
+        ("http://\xff\xfe/s3cret", "redirects to what is no address"),
+    ],
+)
+def test_a_redirect_that_leads_nowhere_is_one_line_without_its_address(to: str, says: str) -> None:
+    with RawServer(
+        lambda request, connection: redirect(to.format(port=server.url[17:]))(request, connection)
+    ) as server:
+        with pytest.raises(RefusedByPublisher) as caught:
+            publishers.look(publishers.get("tlc", server.url), "green", month("2026-01"), policy=ONCE)
+        assert str(caught.value) == f"{server.url}{path('2026-01')} {says}; check [publisher] url"
+        assert len(server.requests) <= 11
+
+
+def test_a_redirect_to_another_server_gets_no_login_and_one_to_the_same_does(tlc: HttpServer) -> None:
+    with RawServer(lambda request, connection: redirect(tlc.url + path("2026-01"))(request, connection)) as first:
+        url = first.url.replace("http://", "http://ann:pa55word@")
+        assert publishers.look(publishers.get("tlc", url), "green", month("2026-01"), policy=ONCE).length
+    assert b"Authorization: Basic" in first.requests[0] and "Authorization" not in tlc.requests[0].headers
+
+
+def test_a_redirect_within_one_server_keeps_the_login() -> None:
+    def behave(request: bytes, connection: socket.socket) -> None:
+        if b"/there" in request:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+        else:
+            there = f"{server.url}/there" if len(server.requests) == 1 else "/there"
+            redirect(there)(request, connection)
+
+    with RawServer(behave) as server:
+        publisher = publishers.get("tlc", server.url.replace("http://", "http://ann:pa55word@"))
+        for _ in range(2):
+            assert publishers.look(publisher, "green", month("2026-01"), policy=ONCE).length == 7
+            server.requests.append(b"")
+    assert all(b"Authorization: Basic" in request for request in server.requests if request)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: " + b"9" * 6000,
+        b"Content-Length: -5",
+        b"Content-Length: 5\r\nContent-Length: 7",
+        b"Retry-After: " + b"9" * 6000,
+        b"Set-Cookie: " + b"a=b; " * 900,
+        b"ETag: \xff\xfe\x00",
+        b"Last-Modified: \xb2",
+        b"no colon here",
+    ],
+)
+@pytest.mark.parametrize("status", [b"200 OK", b"503 Busy"])
+def test_odd_headers_are_an_answer_or_one_line(head: bytes, status: bytes) -> None:
+    def behave(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\n" + head + b"\r\nConnection: close\r\n\r\n")
+
+    with RawServer(behave) as server:
+        publisher = publishers.get("tlc", server.url)
+        try:
+            version = publishers.look(publisher, "green", month("2026-01"), policy=ONCE)
+            assert status == b"200 OK" and (version.length or 0) >= 0
+        except PublisherTrouble as error:
+            assert "\n" not in str(error) and len(str(error)) < 300
 
 
 # -- surveys ---------------------------------------------------------------------------------------

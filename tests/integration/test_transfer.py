@@ -8,8 +8,10 @@ import gzip
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +40,7 @@ from pipeline.publishers import Policy, Version
 from pipeline.transfer import Fetched
 from tests.patience import PATIENCE, Clock, wait_for
 from tests.servers.http import ALWAYS, Fault, HttpServer, error_page
+from tests.servers.raw import Behaviour, RawServer
 
 MONTH = dt.date(2020, 3, 1)
 CSV = "/green/green_tripdata_2020-03.csv.gz"
@@ -291,6 +294,95 @@ def test_a_slow_line_is_fine(server: HttpServer, site: Path, inbox: Path, monkey
     server.program(CSV, Fault(pause=0.001, chunk=20_000))
     fetched = fetch(server.url, CSV, inbox, ONCE, progress=lambda done, total: clock.sleep(PATIENCE))
     assert is_whole(fetched, site / CSV[1:], inbox) and len(clock.slept) > 1
+
+
+def drip(data: bytes, piece: int, pause: float, chunked: bool = False) -> Behaviour:
+    """Send the body piece by piece, none of them later than a time-out of a single read."""
+
+    def behave(request: bytes, connection: socket.socket) -> None:
+        start = int(found[1]) if (found := re.search(rb"Range: bytes=(\d+)-", request)) else 0
+        status = f"206 Part\r\nContent-Range: bytes {start}-{len(data) - 1}/{len(data)}" if start else "200 OK"
+        size = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(data) - start}"
+        connection.sendall(f'HTTP/1.1 {status}\r\nETag: "1"\r\n{size}\r\n\r\n'.encode())
+        for at in range(start, len(data), piece):
+            threading.Event().wait(pause)
+            connection.sendall(b"0" if chunked else data[at : at + piece])
+
+    return behave
+
+
+def test_a_drip_is_broken_off_and_goes_on_from_there(site: Path, inbox: Path) -> None:
+    data = (site / CSV[1:]).read_bytes()
+    slow = Policy(timeout=0.3, attempts=3, backoff=0.01, max_backoff=0.02, min_rate=1e6)
+    with RawServer(drip(data, 10, 0.01)) as server:
+        with pytest.raises(PublisherTrouble, match=r"less than the 1e\+06 of \[publisher\] min_rate") as caught:
+            fetch(server.url, CSV, inbox, slow)
+        assert "\n" not in str(caught.value) and len(server.requests) == 3
+        assert b"Range: bytes=" in server.requests[-1]
+        arrived = parts(inbox)[0].read_bytes()
+        assert arrived and data.startswith(arrived)
+        server.behaviour = drip(data, 1 << 20, 0)
+        assert is_whole(fetch(server.url, CSV, inbox, slow), site / CSV[1:], inbox)
+
+
+def test_a_rate_of_zero_is_any(site: Path, inbox: Path) -> None:
+    with RawServer(drip((site / CSV[1:]).read_bytes(), 30_000, 0.1)) as server:
+        assert is_whole(fetch(server.url, CSV, inbox, Policy(timeout=0.3, min_rate=0)), site / CSV[1:], inbox)
+
+
+def test_a_chunk_whose_length_drips_is_silence(site: Path, inbox: Path) -> None:
+    """No byte of the body ever comes, though bytes come all the time."""
+    with (
+        RawServer(drip(bytes(100_000), 1, 0.01, chunked=True)) as server,
+        pytest.raises(PublisherTrouble, match=r"silent for 0\.3 s"),
+    ):
+        fetch(server.url, CSV, inbox, Policy(timeout=0.3, attempts=1))
+
+
+@pytest.mark.parametrize("size", ["Transfer-Encoding: chunked", "Connection: close", "Content-Length: 99999999999999"])
+@pytest.mark.parametrize("path", [CSV, PARQUET, ZONES])
+def test_a_body_without_an_end_is_refused(inbox: Path, path: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "MOST_BYTES", dict.fromkeys(transfer.MOST_BYTES, 3_000_000))
+    heads = {CSV: gzip.compress(b"x", mtime=0), PARQUET: b"PAR1", ZONES: b"LocationID,Borough,Zone,service_zone\r\n"}
+
+    def behave(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{size}\r\n\r\n".encode())
+        more = b"1,EWR,Newark Airport,EWR\r\n" * 4000 if path == ZONES else bytes(100_000)
+        piece = heads[path] + more
+        while True:
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if "chunked" in size else piece)
+            piece = more
+
+    with RawServer(behave) as server:
+        with pytest.raises(WrongFormat, match="more than 3000000 bytes, which no file of this kind has"):
+            fetch(server.url, path, inbox)
+        assert len(server.requests) == 1 and os.listdir(inbox) == []
+
+
+@pytest.mark.parametrize(
+    "part", ["bytes {0}-{2}/{1}", "bytes 0-{2}/{1}", "bytes {0}-{2}/*", "bytes {0}-5/{3}", "", "x"]
+)
+@pytest.mark.parametrize("more", [0, 50])
+def test_a_part_that_is_not_the_rest_is_never_put_behind_the_rest(
+    site: Path, inbox: Path, part: str, more: int
+) -> None:
+    """Content-Range of another part or of another length, or more bytes than it says."""
+    data = (site / PARQUET[1:]).read_bytes()
+    seen: list[bytes] = []
+
+    def behave(request: bytes, connection: socket.socket) -> None:
+        seen.append(request)
+        if b"Range: " in request:
+            span = part.format(1000, len(data), len(data) - 1, len(data) + 9)
+            head = f"206 Part\r\nContent-Range: {span}\r\nTransfer-Encoding: chunked"
+            body = data[: 1000 if more else 0] + data[1000:]
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        else:
+            head, body = f"200 OK\r\nContent-Length: {len(data)}", data if len(seen) > 2 else data[:1000]
+        connection.sendall(f'HTTP/1.1 {head}\r\nETag: "1"\r\nConnection: close\r\n\r\n'.encode() + body)
+
+    with RawServer(behave) as server:
+        assert is_whole(fetch(server.url, PARQUET, inbox), site / PARQUET[1:], inbox)
 
 
 @pytest.mark.parametrize("path", [CSV, PARQUET])

@@ -321,6 +321,16 @@ def test_patience_ends_before_a_wait_that_is_longer_than_it() -> None:
         ("soon", None),
         ("", None),
         ("-5", None),
+        ("NaN", None),
+        ("1e9", None),
+        ("²", None),
+        ("9" * 6000, publishers.LONGEST_ASKED),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", publishers.LONGEST_ASKED),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", publishers.LONGEST_ASKED),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
+        ("Sat, 21 Nov 2026 10:00:30 +99999999999999", None),
+        ("Sat, 99 Nov 2026 10:00:30 GMT", None),
     ],
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
