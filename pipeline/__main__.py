@@ -106,6 +106,14 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--address", type=arguments.text, default="127.0.0.1", help="default 127.0.0.1: luigid knows no passwords"
     )
+    added.add_argument(
+        "--allowed-host",
+        type=arguments.host_name,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which luigid is reached besides this machine's own, such as a proxy's; may be repeated",
+    )
     added.add_argument("--folder", type=arguments.text, help="for state and history; default: as luigi.cfg has it")
     added.add_argument(
         "--keep-days",

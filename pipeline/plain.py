@@ -41,7 +41,7 @@ def shown_by_luigid(value: Any) -> Any:
         return plain(value.translate(_NO_HTML), keep="\n\t")
     if isinstance(value, dict):
         return {
-            shown_by_luigid(name): "" if name == "tracking_url" and not _is_link(one) else shown_by_luigid(one)
+            shown_by_luigid(name): None if name == "tracking_url" and not _is_link(one) else shown_by_luigid(one)
             for name, one in value.items()
         }
     if isinstance(value, list | tuple):

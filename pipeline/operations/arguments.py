@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -46,6 +47,12 @@ def check_luigid_url(url: str) -> str:
         shown = url.rpartition("@")[2]
         raise UsageError(f"{shown!r} is not the address of a luigid; write it as http://host:8082")
     return url
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?", text):
+        raise UsageError(f"{text!r} is not the name of a host; write it without scheme and port, such as luigid")
+    return text
 
 
 def _month(text: str) -> dt.date:
@@ -96,6 +103,7 @@ all_or_some_datasets = kind(lambda text: ",".join(datasets.MONTHLY) if text == "
 any_datasets = kind(_any_datasets)
 json_object = kind(_json_object)
 queue_name = kind(queue.check_name)
+host_name = kind(_host_name)
 
 #: Of flags that several verbs have.
 MONTH: dict[str, Any] = {"type": kind(_month), "metavar": "YYYY-MM"}

@@ -13,6 +13,7 @@ import sys
 import warnings
 from argparse import ArgumentParser, Namespace
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
@@ -239,6 +240,9 @@ def _connect(self: Any, url: str) -> Luigid:
         raise UsageError(f"no luigid answers at {shown}; {start}, or run with --local-scheduler") from None
     if code in (401, 403):
         raise UsageError(f"luigid at {shown} refuses user and password; give them as http://user:password@host:8082")
+    if code == 421:
+        name = urlsplit(url).hostname
+        raise UsageError(f"luigid at {shown} does not know that name; start it with --allowed-host {name}")
     if code >= 400:
         raise UsageError(f"what answers at {shown} is no luigid (HTTP {code}); {start}")
     return Luigid(url)

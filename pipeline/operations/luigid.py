@@ -1,17 +1,21 @@
 """``python -m pipeline ui``: luigid as it should run for a year, with state, history and metrics.
 
-Four things differ from Luigi's own ``luigid``, all of them here. The history works with SQLAlchemy 2 and forgets what
-is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. The
-time for which luigid was away counts against no worker. And a question for work does not count thousands of tasks.
+Six things differ from Luigi's own ``luigid``, five of them here. The history works with SQLAlchemy 2 and forgets what
+is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. State
+and history are their owner's alone, because the state is code for whoever reads it. The time for which luigid was away
+counts against no worker. A question for work does not count thousands of tasks. And not everybody is answered: see
+luigid_guard.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import glob
 import logging
 import os
 import pickle
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ from luigi.task_history import StoredTask
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from ..errors import UsageError
+from . import logs, luigid_guard
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -144,6 +149,8 @@ class Scheduler(luigi.scheduler.Scheduler):
         return counts
 
     def load(self) -> None:
+        """Raises UsageError if somebody else may have written the state: to read it is to run what it says."""
+        _ensure_ours(Path(self._config.state_path))
         super().load()
         for worker in self._state.get_active_workers():
             worker.last_active = time.time()  # while luigid was away nobody could report
@@ -156,7 +163,9 @@ class Scheduler(luigi.scheduler.Scheduler):
         path = Path(self._config.state_path)
         new = path.with_name(f"{path.name}.new")
         try:
-            new.write_bytes(state)
+            new.unlink(missing_ok=True)  # a link in its place is not followed
+            with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(state)
             os.replace(new, path)
             self._saved = state
         except OSError as error:
@@ -164,7 +173,8 @@ class Scheduler(luigi.scheduler.Scheduler):
 
 
 def ui(args: argparse.Namespace) -> int:
-    """Serve until somebody ends it. Raises UsageError where folder, database or port cannot be used."""
+    """Serve until somebody ends it. Raises UsageError where folder, database, state or port cannot be used."""
+    hosts = luigid_guard.Hosts(args.address, args.allowed_host)
     history = "[task_history] db_connection"
     if args.folder:
         history = f"--folder {args.folder}"
@@ -172,11 +182,14 @@ def ui(args: argparse.Namespace) -> int:
         config = luigi.configuration.get_config()
         config.set("scheduler", "state_path", f"{args.folder}/state.pickle".replace("%", "%%"))
         config.set("task_history", "db_connection", f"sqlite:///{args.folder}/history.db".replace("%", "%%"))
-    logging.getLogger("luigi").setLevel(logging.WARNING)
-    logging.getLogger("luigi").addHandler(logging.StreamHandler())
-    scheduler = Scheduler(_open_history(history))
+    _log_lines_of("luigi", "tornado")
     state = Path(luigi.scheduler.scheduler().state_path).absolute()
     _make(state.parent, f"[scheduler] state_path: {state.parent}")
+    _ensure_ours(state)
+    os.umask(0o077)  # from here on only state and history are written
+    scheduler = Scheduler(_open_history(history))
+    application = luigi.server.app
+    luigi.server.app = lambda scheduler: luigid_guard.guard(application(scheduler), hosts)
 
     def forget() -> None:
         removed = scheduler.task_history.forget(dt.datetime.now() - dt.timedelta(days=args.keep_days))
@@ -196,9 +209,47 @@ def ui(args: argparse.Namespace) -> int:
     return 0
 
 
+def _log_lines_of(*names: str) -> None:
+    """Show warnings of these libraries as lines of ours."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logs.OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).propagate = False
+
+
+def _ensure_ours(state: Path) -> None:
+    """Raise UsageError if somebody else may have written a file, or can put another one in its place."""
+    for path in (state, state.parent):
+        try:
+            about = path.lstat() if path == state else path.stat()
+        except OSError:
+            continue  # none was written yet
+        is_shared = about.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX)
+        why = (
+            "is a link"
+            if stat.S_ISLNK(about.st_mode)
+            else "is no regular file"
+            if path == state and not stat.S_ISREG(about.st_mode)
+            else "belongs to another user"
+            if about.st_uid not in (os.geteuid(), 0)
+            else "can be written by every user"
+            if is_shared
+            else ""
+        )
+        if why:
+            raise UsageError(
+                f"{path} {why}, and luigid would run what is in {'it' if path == state else state.name}; "
+                "remove it, or name a folder of your own with --folder"
+            )
+
+
 def _make(folder: Path, what: str) -> None:
+    """Make a folder that only its owner can look into, if there is none."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{what} cannot be made: {error.strerror}; choose another") from None
 
@@ -208,7 +259,11 @@ def _open_history(what: str) -> History:
     try:
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+            database = Path(parsed.database).absolute()
+            _make(database.parent, what)
+            for file in database.parent.glob(f"{glob.escape(database.name)}*"):  # of a luigid that let others read it
+                if file.is_file() and not file.is_symlink() and file.stat().st_uid == os.geteuid():
+                    file.chmod(0o600)
         return History(url)
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise UsageError(f"{what} cannot be used for the history ({type(error).__name__}); choose another") from None

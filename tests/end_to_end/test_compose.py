@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from ..conftest import CHECKOUT
 from ..patience import PATIENCE, wait_for
 from ..servers.gcs import GcsServer, gcs_server
 from ..servers.ports import free_port
+from ..servers.postgres import PostgresServer, postgres_server
 from ..unit.test_deploy import SERVICES
 from .conftest import Project
 
-__all__ = ["gcs_server"]
+__all__ = ["gcs_server", "postgres_server"]
 
 
 def command(service: str, **replaced: str) -> list[str]:
@@ -76,6 +80,36 @@ def test_luigid_and_four_workers_share_the_range(project: Project) -> None:
         assert [worker.returncode for worker in workers] == [0] * 4, outputs
         assert project.query("SELECT count(*) FROM etl_loads", "data/warehouse.duckdb") == [(4,)], "nothing twice"
     assert (project.folder / "data" / "luigid" / "state.pickle").is_file()
+
+
+def test_postgresql_s_role_is_ordinary_and_owns_its_database(postgres_server: PostgresServer) -> None:
+    """The script of the image's first start, with the superuser that the image has made."""
+    if shutil.which("psql") is None:
+        pytest.skip("no psql on this machine")
+    environment = {
+        "PATH": os.environ["PATH"],
+        **{"PGHOST": postgres_server.host, "PGPORT": str(postgres_server.port)},
+        **{"POSTGRES_USER": "boss", "PGPASSWORD": "b"},
+        **{"ETL_ROLE": "of_compose", "ETL_PASSWORD": "it's \"p%w", "ETL_DATABASE": "of_compose"},
+    }
+    postgres_server.run("CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'b'")
+    try:
+        script = CHECKOUT / "deploy" / "postgres" / "etl.sh"
+        done = subprocess.run([str(script)], env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        ordinary = postgres_server.run(
+            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles "
+            "WHERE rolname = 'of_compose'"
+        )
+        assert ordinary == [(False,) * 5]
+        assert postgres_server.run("SELECT rolpassword FROM pg_authid WHERE rolname = 'boss'") == [(None,)]
+        owner = replace(postgres_server, role="of_compose", password=environment["ETL_PASSWORD"])
+        owner.run("CREATE SCHEMA works", "of_compose", admin=False)
+        assert owner.run("SHOW server_encoding", "of_compose", admin=False) == [("UTF8",)]
+    finally:
+        postgres_server.run("DROP DATABASE IF EXISTS of_compose WITH (FORCE)")
+        postgres_server.run("DROP ROLE IF EXISTS of_compose")
+        postgres_server.run("DROP ROLE boss")
 
 
 def test_local_cloud(project: Project, tmp_path: Path, gcs_server: GcsServer) -> None:

@@ -25,6 +25,8 @@ PATIENT = 3600
 class Luigid:
     """Runs in ``folder`` until the ``with`` block ends. ``prefix`` is put before the command, such as ip netns exec.
 
+    ``arguments`` are put behind it.
+
     A host that is not heard of for ``disconnect_delay`` seconds is dead; by default as many as luigi.cfg says.
     """
 
@@ -34,8 +36,9 @@ class Luigid:
         address: str = "127.0.0.1",
         prefix: tuple[str, ...] = (),
         disconnect_delay: int | None = None,
+        arguments: tuple[str, ...] = (),
     ) -> None:
-        self.folder, self.address, self.prefix = folder, address, prefix
+        self.folder, self.address, self.prefix, self.arguments = folder, address, prefix, arguments
         self.config = CHECKOUT / "luigi.cfg"
         if disconnect_delay is not None:
             text, count = re.subn(
@@ -75,6 +78,7 @@ class Luigid:
                 [
                     *(*self.prefix, sys.executable, "-m", "pipeline", "ui"),
                     *("--address", self.address, "--port", str(self.port)),
+                    *self.arguments,
                 ],
                 cwd=self.folder,
                 env={**env, "LUIGI_CONFIG_PATH": str(self.config)},

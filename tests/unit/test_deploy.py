@@ -389,8 +389,34 @@ def test_kubernetes_runs_what_cron_runs() -> None:
 def test_pgadmin_knows_the_server_of_the_compose_file() -> None:
     server = json.loads((DEPLOY / "pgadmin" / "servers.json").read_text())["Servers"]["1"]
     assert server["Host"] in SERVICES
-    assert server["Username"] == SERVICES["postgres"]["environment"]["POSTGRES_USER"]
-    assert server["MaintenanceDB"] == SERVICES["postgres"]["environment"]["POSTGRES_DB"]
+    assert server["Username"] == SERVICES["postgres"]["environment"]["ETL_ROLE"]
+    assert server["MaintenanceDB"] == SERVICES["postgres"]["environment"]["ETL_DATABASE"]
+
+
+def test_nobody_but_luigid_can_write_its_state() -> None:
+    """It is unpickled: whoever writes it runs code in luigid."""
+    used = {name: {volume.split(":")[0] for volume in service.get("volumes", [])} for name, service in SERVICES.items()}
+    assert used["luigid"] == {"luigid"}
+    assert [name for name, volumes in used.items() if "luigid" in volumes] == ["luigid"]
+    claims = {name: {one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"]} for name, pod in pods()}
+    assert claims["Deployment luigid"] == {"luigid"}
+    assert [name for name, claimed in claims.items() if "luigid" in claimed] == ["Deployment luigid"]
+
+
+def test_luigid_knows_the_name_by_which_workers_call_it() -> None:
+    for words in (SERVICES["luigid"]["command"], COMMANDS["Deployment luigid"]):
+        assert parser().parse_args(words[3:]).allowed_host == ["luigid"]
+    callers = [" ".join(words) for where, words in COMMANDS.items() if "scheduler-url" in " ".join(words)]
+    assert len(callers) >= 4
+    names = {name for words in callers for name in re.findall(r"--scheduler-url[ =]http://(?:\S+@)?([\w.]+):", words)}
+    assert names == {"luigid"}
+
+
+def test_postgresql_s_role_is_none_that_the_image_makes_a_superuser() -> None:
+    environment = SERVICES["postgres"]["environment"]
+    assert environment["ETL_ROLE"] != environment.get("POSTGRES_USER", "postgres")
+    assert "./deploy/postgres:/docker-entrypoint-initdb.d:ro" in SERVICES["postgres"]["volumes"]
+    assert os.access(DEPLOY / "postgres" / "etl.sh", os.X_OK)
 
 
 def test_proxy_asks_for_a_password() -> None:

@@ -115,7 +115,7 @@ def test_luigid(monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler.add_task(
         worker="w", task_id="T_1", family="T", params={"a": EVIL}, expl=EVIL, tracking_url="javascript:x"
     )
-    assert sent["params"]["a"].startswith("\\u001b]0;owned") and sent["tracking_url"] == ""
+    assert sent["params"]["a"].startswith("\\u001b]0;owned") and sent["tracking_url"] is None
     assert "<" not in sent["expl"] and is_clean(sent["expl"].replace("\n", ""))
     scheduler.set_task_status_message("T_1", f"<img src=x onerror=alert(1)>{EVIL}")
     assert "<" not in sent["status_message"] and sent["status_message"].startswith("\u2039img")

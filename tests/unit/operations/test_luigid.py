@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import pickle
 from pathlib import Path
 
@@ -85,6 +86,38 @@ def test_state_that_cannot_be_written_does_not_stop_luigid(
     (tmp_path / "state.pickle.new").mkdir()
     scheduler.dump()
     assert "state of luigid cannot be saved" in caplog.text
+
+
+def test_state_that_somebody_else_may_have_written_is_not_read(scheduler: luigid.Scheduler, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    state = tmp_path / "state.pickle"
+    scheduler.dump()
+    assert state.stat().st_mode & 0o777 == 0o600
+    state.chmod(0o644)  # as a version before has left it
+    scheduler.load()
+    for path, mode, says in (
+        (state, 0o666, "state.pickle can be written by every user"),
+        (tmp_path, 0o777, f"{tmp_path.name} can be written by every user"),
+    ):
+        path.chmod(mode)
+        with pytest.raises(UsageError, match=says):
+            scheduler.load()
+        path.chmod(0o700)
+    tmp_path.chmod(0o1777)  # in a folder such as /tmp nobody can replace another's file
+    scheduler.load()
+    if os.geteuid() == 0:
+        os.chown(state, 65534, 65534)
+        with pytest.raises(UsageError, match=r"state.pickle belongs to another user"):
+            scheduler.load()
+    state.rename(tmp_path / "elsewhere")
+    state.symlink_to("elsewhere")
+    with pytest.raises(UsageError, match=r"state.pickle is a link"):
+        scheduler.load()
+    scheduler.dump()  # does not follow it
+    state.unlink()
+    os.mkfifo(state)
+    with pytest.raises(UsageError, match=r"state.pickle is no regular file"):
+        scheduler.load()
 
 
 def test_history_that_cannot_be_opened_is_a_mistake_in_what_names_it(tmp_path: Path) -> None:

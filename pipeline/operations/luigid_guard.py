@@ -1,0 +1,167 @@
+"""Who may talk to luigid, and what its pages may do in a browser.
+
+luigid obeys whoever reaches it. A browser reaches it for every page that it shows, also for one of a stranger: through
+a request from that page, or through a name of the stranger's that leads to this machine (DNS rebinding). So requests
+must name luigid as somebody here calls it, come from its own pages or from a program, and change nothing by GET.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import luigi.server
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application, ErrorHandler, RequestHandler
+
+from ..plain import shown_by_luigid
+
+#: Addresses on which a server answers under every address of its machine.
+EVERYWHERE = ("", "0.0.0.0", "::")
+
+#: Calls that change nothing, as Luigi's page and scripts make them by GET.
+_READING = {
+    "count_pending",
+    "dep_graph",
+    "fetch_error",
+    "get_running_task_resources",
+    "get_scheduler_message_response",
+    "get_task_progress_percentage",
+    "get_task_status_message",
+    "graph",
+    "has_task_history",
+    "inverse_dep_graph",
+    "is_pause_enabled",
+    "is_paused",
+    "resource_list",
+    "task_list",
+    "task_search",
+    "worker_list",
+}
+
+#: A name or an address, and a port.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?")
+
+#: A text in which there may be something that must not be shown as it is.
+_ODD = re.compile(r"[<>]|\\u|tracking_url|[^ -~]")
+
+
+class Hosts:
+    """The names under which luigid answers: of this machine, of the address it listens on, and those that are given."""
+
+    def __init__(self, address: str, names: Iterable[str] = ()) -> None:
+        self.given = {name.lower().rstrip(".") for name in names}
+        host = socket.gethostname().lower()
+        self._names = {"localhost", host, host.partition(".")[0], address.lower(), *self.given}
+        self._is_everywhere = address in EVERYWHERE
+
+    def __contains__(self, host: str) -> bool:
+        """Whether this, the header ``Host``, means us. No stranger can make an address his own, as he can a name."""
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match[1].strip("[]").lower().rstrip(".")
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._names
+        return address.is_loopback or self._is_everywhere or name in self._names
+
+    def is_own(self, origin: str, host: str) -> bool:
+        """Whether a page of luigid itself makes the request, or one of a site that luigi.cfg lets in by [cors]."""
+        cors = luigi.server.cors()
+        if cors.enabled and (cors.allow_any_origin or origin in cors.allowed_origins):
+            return True
+        if origin == "null":
+            return bool(cors.enabled and cors.allow_null_origin)
+        scheme, _, place = origin.lower().partition("://")
+        if scheme not in ("http", "https") or _HOST.fullmatch(place) is None:
+            return False
+        # A proxy may take the port away, but only the names that are given are a proxy's.
+        return place == host.lower() or place.partition(":")[0] in self.given
+
+
+def guard(application: Application, hosts: Hosts) -> Application:
+    """Put the checks before every handler of Luigi's application, and the headers into every answer."""
+    for rule in application.wildcard_router.rules:
+        rule.target = _guarded(rule.target, hosts)
+    application.settings |= {
+        "default_handler_class": _guarded(ErrorHandler, hosts),
+        "default_handler_args": {"status_code": 404},
+    }
+    return application
+
+
+def refusal(request: HTTPServerRequest, hosts: Hosts) -> tuple[int, str] | None:
+    """Why a request is not answered, as an HTTP status and a line; None if it is."""
+    host = request.headers.get("Host", "localhost")  # programs of HTTP/1.0 have none
+    if host not in hosts:
+        return 421, "luigid is not called so; start it with --allowed-host and this name if it is"
+    origin = request.headers.get("Origin")
+    if origin is not None and not hosts.is_own(origin, host):
+        return 403, "the request comes from a page of another site"
+    call = request.path.removeprefix("/api/")
+    is_from_page = request.headers.get("X-Requested-With") == "XMLHttpRequest"  # no page of another site can set it
+    if request.path != call and request.method == "GET" and call not in _READING and not is_from_page:
+        return 405, "what changes something is asked for by POST"
+    return None
+
+
+def _guarded(handler: type[RequestHandler], hosts: Hosts) -> type[RequestHandler]:
+    class Guarded(handler):  # type: ignore[valid-type, misc]
+        def set_default_headers(self) -> None:
+            super().set_default_headers()
+            for name, value in HEADERS.items():
+                self.set_header(name, value)
+
+        def prepare(self) -> Any:
+            if found := refusal(self.request, hosts):
+                status, why = found
+                self.set_status(status)
+                self.set_header("Content-Type", "text/plain")
+                self.finish(f"{why}\n")
+                return None
+            return super().prepare()
+
+        def get_argument(self, name: str, *args: Any, **kwargs: Any) -> Any:
+            value = super().get_argument(name, *args, **kwargs)
+            is_odd = name == "data" and isinstance(value, str) and _ODD.search(value)
+            return json.dumps(shown_by_luigid(json.loads(value))) if is_odd else value
+
+    return Guarded
+
+
+def _headers() -> dict[str, str]:
+    """What is in every answer: scripts of Luigi's own alone, no other site's frame, and nothing of here for others."""
+    page = Path(luigi.server.__file__).with_name("static") / "visualiser" / "index.html"
+    scripts = re.findall(r"<script>(.*?)</script>", page.read_text(encoding="utf-8"), re.DOTALL)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    )
+    policy = {
+        "default-src": "'self'",
+        "script-src": f"'self' {hashes}".strip(),
+        "style-src": "'self' 'unsafe-inline'",  # widths of bars
+        "img-src": "'self' data:",
+        "object-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }
+    return {
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+
+HEADERS = _headers()
