@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from . import reach, settings
-from .operations import console, logs, process
+from .operations import console, logs, streams
 from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with
 from .plain import one_line
 
@@ -20,6 +20,9 @@ Verb = Callable[[argparse.Namespace], int]
 #: Verbs that somebody waits for: a server that does not answer is given up within seconds.
 WAITED_FOR = {"status", "plan", "verify", "doctor", "forget", "runs", "queue"}
 
+
+#: Verbs whose only work is to print: if their output is lost, they have failed.
+ONLY_PRINT = {"status", "plan", "verify", "doctor", "runs", "queue"}
 
 #: The end of the help of each verb.
 SETTINGS = "Any setting of luigi.cfg can be given too, as --section-name VALUE, such as --lake-url file:lake."
@@ -172,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     publisher, lake or warehouse that it needs cannot be reached or used."""
     import os
 
-    process.open_standard_streams()
+    streams.protect()
     try:
         top = parser()
         args = top.parse_args(arguments)
@@ -186,19 +189,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings.validate()
             logs.configure()
         code: int = args.work(args)
-        return code
+        return _with_output(args, code)
     except MISTAKES as error:
         console.say(f"error: {one_line(error)}", error=True)
         return code_of(error)
     except KeyboardInterrupt:
         console.say("stopped", error=True)
         return STOPPED
-    except BrokenPipeError:  # `status | head`
-        sys.stderr.close()
-        return 0
-    except OSError as error:  # such as a full disk behind stdout; what concerns a file of ours has a line of its own
-        console.say(f"error: {error.filename or 'the output'} cannot be written: {error.strerror}", error=True)
+    except OSError as error:  # what concerns a file of ours has a line of its own
+        console.say(f"error: {error.filename or 'a file'} cannot be used: {error.strerror}", error=True)
         return USAGE
+
+
+def _with_output(args: argparse.Namespace, code: int) -> int:
+    """The exit code of a verb whose output may have got lost. What was done counts as done."""
+    error = streams.error_of_stdout()
+    if error is None:
+        return code
+    console.say(f"error: the output cannot be written: {error.strerror}", error=True)
+    only_prints = args.verb in ONLY_PRINT and getattr(args, "action", None) in (None, "list")
+    return code or USAGE if only_prints else code
 
 
 if __name__ == "__main__":

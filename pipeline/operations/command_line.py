@@ -25,7 +25,7 @@ from .. import luigi_config, reach, settings
 from ..errors import PipelineError, UsageError
 from ..plain import one_line
 from ..stages.base import JobTask
-from . import console, journal, logs, process, run, start
+from . import console, journal, logs, process, run, start, streams
 from .rpc import Luigid
 from .run import MISTAKES, PLANNING_FAILED, STOPPED, USAGE, code_of
 from .worker import Worker
@@ -62,7 +62,7 @@ def _with_exit_code(luigi_run: Any) -> Any:
     """Let Luigi's command end with the code of the run's outcome, and say mistakes in one line."""
 
     def run_with_exit_code(*args: Any, **kwargs: Any) -> Any:
-        process.open_standard_streams()
+        streams.protect()
         process.hear_every_interrupt()
         try:
             with run.as_command():

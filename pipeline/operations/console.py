@@ -13,13 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from ..plain import one_line, plain
 from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
-from . import journal, logs, outcomes, places
+from . import journal, logs, outcomes, places, streams
 from .outcomes import AT_WORK, DONE, FAILED, MonthOutcome, RunOutcome, count
 
 if TYPE_CHECKING:
@@ -48,29 +47,15 @@ class Drawn(str):
 def say(text: str = "", error: bool = False, keep: str = "") -> None:
     """Print a line, without control characters other than those of ``keep``.
 
-    A stream that is closed, broken or full is let go: the work is done, whoever reads of it.
+    Where it cannot be written it is dropped: the work is done, whoever reads of it.
     """
-    stream: TextIO | None = sys.stderr if error else sys.stdout
-    if stream is None:
-        return
-    try:
-        _print(text if isinstance(text, Drawn) else plain(text, keep), stream)
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):  # what is left in the stream's buffer would end Python with an error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    line = text if isinstance(text, Drawn) else plain(text, keep)
+    streams.write_line(line, sys.stderr if error else sys.stdout)
 
 
 def answer(text: str = "", keep: str = "") -> None:
-    """Print a line that a verb was asked for, as ``say`` does. Raises OSError if nobody can read it."""
-    _print(plain(text, keep), sys.stdout)
-
-
-def _print(text: str, stream: TextIO) -> None:
-    try:
-        print(text, file=stream, flush=True)
-    except UnicodeEncodeError:
-        encoding = stream.encoding or "ascii"
-        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+    """Print a line that a verb was asked for, as ``say`` does. ``python -m pipeline`` notices if it got lost."""
+    say(text, keep=keep)
 
 
 # -- the end of a run ------------------------------------------------------------------------------

@@ -20,10 +20,14 @@ from luigi.rpc import RemoteScheduler
 
 from .. import completeness, settings
 from ..lake import open_store
-from . import journal, logs
+from . import journal, logs, streams
 
 #: In the environment of a process that must not outlive its parent: the parent's process id.
 PARENT = "PIPELINE_PARENT_PID"
+
+#: Signals that tell a run to finish its running tasks and take no more: of systemd and others, and of a terminal that
+#: goes away.
+STOPS = (signal.SIGTERM, signal.SIGHUP)
 
 #: Seconds between two looks at the parent.
 WATCH_EVERY = 0.5
@@ -63,13 +67,15 @@ class TaskContext:
     def __enter__(self) -> TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
             die_with_parent()
+            streams.protect()
             if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
                 settings.take_over(variables)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
-            # A stage is finished though the whole process group is told to stop, as systemd does. Not ignored: a
-            # program that a task starts would ignore it too.
-            signal.signal(signal.SIGTERM, lambda number, frame: None)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # what programs would inherit
+            # A stage is finished though the whole process group is told to stop, as systemd does, or its terminal goes
+            # away. Not ignored: a program that a task starts would ignore it too.
+            for number in STOPS:
+                signal.signal(number, lambda number, frame: None)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOPS})  # what programs would inherit
             if journal.BEGUN in os.environ:  # and not somebody else's tasks alone
                 logs.configure(to_file=True)
         self._report_once()
@@ -97,16 +103,17 @@ class TaskContext:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Start worker processes that never hear Ctrl-C or SIGTERM, not even before ``TaskContext``: these stop the main
+    """Start worker processes that never hear Ctrl-C or ``STOPS``, not even before ``TaskContext``: these stop the main
     process, and that stops them. A Ctrl-C that comes meanwhile is heard at the end.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     multiprocessing.resource_tracker.ensure_running()  # at its own start it would let interrupts through again
     heard: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
     # The mask is for the children. Another thread may still take the signal, and Python would raise its exception in
     # this one: between the two halves of a message to the fork server.
     handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number)) if is_main else None
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOPS})
     try:
         yield
     finally:
@@ -138,20 +145,6 @@ def end_with(pid: int) -> None:
 def _end_after(main: Any) -> None:
     main.join()  # returns at once if it ended before we asked
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def open_standard_streams() -> None:
-    """Open those of stdin, stdout and stderr that were closed: files opened later would take their places."""
-    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != descriptor:  # not in the order of their numbers
-                os.dup2(opened, descriptor)
-                os.close(opened)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115 - as long as the process
 
 
 def hear_every_interrupt() -> None:

@@ -31,7 +31,7 @@ from .. import completeness, settings
 from ..errors import PipelineError, UsageError
 from ..ranges import RangeMonthly
 from ..stages.base import JobTask
-from . import console, journal, logs, notify, outcomes, places, start
+from . import console, journal, logs, notify, outcomes, places, start, streams
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -156,6 +156,7 @@ class Run:
             self._stack.enter_context(settings.restored())
             settings.hand_down()
             journal.run_id()  # made here, so that all worker processes inherit the same
+            self._stack.enter_context(streams.protected())
             self._stack.enter_context(logs.of_program(self._has_logging))
         self._is_first = journal.begin(command(self._is_command), again(variables, self._is_command))
         self.is_begun = True

@@ -34,8 +34,9 @@ from .. import completeness, errors, settings
 from ..errors import PipelineError, TransientError, text_after
 from ..waiting import SAID_AFTER
 from . import journal
-from .process import without_interrupts
+from .process import STOPS, without_interrupts
 from .progress import RunProgress
+from .results import Results
 from .rpc import Announcer
 
 LOGGER = logging.getLogger("pipeline")
@@ -162,6 +163,7 @@ class Worker(luigi.worker.Worker):
     planning_error = ""
     add_succeeded: bool
     _config: Any
+    _task_result_queue: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -169,6 +171,8 @@ class Worker(luigi.worker.Worker):
             raise errors.UsageError(f"workers={self.worker_processes}: nothing would run; give at least 1")
         self._config = copy.copy(self._config)  # told to stop Luigi changes it, and all workers of a process share it
         self._task_completion_cache = None  # what was complete once may have been taken away
+        self._task_result_queue.close()
+        self._task_result_queue = Results()
         self._pid = os.getpid()
         self._roots: dict[str, luigi.Task] = {}
         self._has_begun = False
@@ -183,22 +187,25 @@ class Worker(luigi.worker.Worker):
         self._next_look = 0.0
         self._idle_since_when: float | None = None
         self._waits_for = ""  # the kind of what was said last
-        self._handler_before: Any = None
+        self._handlers_before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self._handler_before = signal.signal(signal.SIGTERM, self._stop_gently)
+            for number in STOPS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                    self._handlers_before[number] = signal.signal(number, self._stop_gently)
 
     def __exit__(self, *error: Any) -> Any:
-        if self._handler_before is not None and signal.getsignal(signal.SIGTERM) == self._stop_gently:
-            signal.signal(signal.SIGTERM, self._handler_before)  # this may be a part of somebody else's program
+        for number, handler in self._handlers_before.items():
+            if signal.getsignal(number) == self._stop_gently:
+                signal.signal(number, handler)  # this may be a part of somebody else's program
         return super().__exit__(*error)
 
     def _stop_gently(self, number: int, frame: FrameType | None) -> None:
         """Finish the running tasks and take no more; told so twice, end at once. Child processes end at once."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
         if os.getpid() == self._pid:
             self._start_phasing_out()
         else:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     # -- telling the scheduler of tasks ------------------------------------------------------------
 
@@ -292,6 +299,8 @@ class Worker(luigi.worker.Worker):
         if process.context != CONTEXT:  # somebody else's goes into ours
             process.context, process.inner_context = CONTEXT, process.context
         process.settings = settings.in_environment()  # as they are now: a fork server has those of its start
+        if process.use_multiprocessing:
+            process.result_queue = self._task_result_queue.sender(task.task_id)
         self._starts[task.task_id] += 1
         process.may_ask = self._starts[task.task_id] <= STARTS
         return process
@@ -306,8 +315,27 @@ class Worker(luigi.worker.Worker):
         self._goes_on()
         self._failed_at.pop(task_id, None)
         in_processes = self.worker_processes > 1 or self._config.force_multiprocessing
-        with without_interrupts() if in_processes else nullcontext():
-            super()._run_task(task_id)
+        try:
+            with without_interrupts() if in_processes else nullcontext():
+                super()._run_task(task_id)
+        except (OSError, EOFError) as error:  # the fork server was killed at this moment, or there is no room for more
+            process = self._running_tasks.get(task_id)
+            if process is None or not process.use_multiprocessing or process.pid is not None:
+                raise
+            text = f"{self._name(task_id)}: its process cannot be started: {error or type(error).__name__}"
+            self._task_result_queue.put((task_id, FAILED, text, [], []))
+        finally:
+            process = self._running_tasks.get(task_id)
+            if process is not None and process.use_multiprocessing:
+                process.result_queue.close()  # the process has its own
+
+    def _purge_children(self) -> None:
+        """As Luigi has it; and a process that has ended well, and has not said what became of its task, is dead too."""
+        super()._purge_children()
+        for task_id, process in self._running_tasks.items():
+            if process.use_multiprocessing and process.exitcode == 0:
+                text = f"Task {task_id} died unexpectedly with exit code 0"
+                self._task_result_queue.put((task_id, FAILED, text, [], []))
 
     def _failed(self, task_id: str, explanation: str) -> None:
         self._failures[task_id] += 1

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import io
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -209,28 +205,3 @@ def test_run_that_was_told_to_stop_says_so(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "told to stop; the same command goes on from here\n"
     console.show(stopped, [], is_told=True)
     assert capsys.readouterr().err == ""
-
-
-class Refusing(io.StringIO):
-    """A stream whose file takes nothing more."""
-
-    def __init__(self, number: int, descriptor: int) -> None:
-        super().__init__()
-        self.number, self.descriptor = number, descriptor
-
-    def write(self, text: str) -> int:
-        raise OSError(self.number, os.strerror(self.number))
-
-    def fileno(self) -> int:
-        return self.descriptor
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE, errno.EIO])
-def test_a_stream_that_takes_nothing_is_let_go(number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with (tmp_path / "file").open("w") as file:
-        monkeypatch.setattr(sys, "stdout", Refusing(number, file.fileno()))
-        console.say("a line")
-        os.write(file.fileno(), b"what was left in its buffer")
-    assert (tmp_path / "file").read_bytes() == b""
-    monkeypatch.setattr(sys, "stdout", None)
-    console.say("nobody reads it")
