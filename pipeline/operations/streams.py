@@ -32,7 +32,7 @@ class _Descriptor(io.RawIOBase):
         self.mode = "wb"
         self.error: OSError | None = None
         self._descriptor = descriptor
-        self._is_stalled = False
+        self._patience = STALLED
 
     def close(self) -> None:
         """Nothing: the descriptor belongs to the process, and several streams may share it."""
@@ -49,14 +49,12 @@ class _Descriptor(io.RawIOBase):
     def write(self, data: bytes) -> int:  # type: ignore[override]
         left = memoryview(data).cast("B")
         size = len(left)
-        give_up = time.monotonic() + (0 if self._is_stalled else STALLED)
         while len(left) and not self._is_gone:
             try:
                 left = left[os.write(self._descriptor, left) :]
-                self._is_stalled, give_up = False, time.monotonic() + STALLED
             except BlockingIOError as error:
-                if not self._is_ready(give_up - time.monotonic()):
-                    self._is_stalled, self.error = True, self.error or error
+                if not self._is_read():
+                    self.error = self.error or error
                     break
             except OSError as error:
                 self.error = self.error or error
@@ -68,10 +66,16 @@ class _Descriptor(io.RawIOBase):
         """Whether nobody will ever read it; a disk may have room again."""
         return self.error is not None and self.error.errno in (errno.EPIPE, errno.EBADF, errno.EIO)
 
-    def _is_ready(self, seconds: float) -> bool:
+    def _is_read(self) -> bool:
+        """Whether a pipe that does not wait by itself has room again, after a while. A reader has one such while."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
-        return bool(poll.poll(max(0.0, seconds) * 1000))
+        began = time.monotonic()
+        if poll.poll(self._patience * 1000):
+            self._patience = STALLED
+            return True
+        self._patience = max(0.0, self._patience - (time.monotonic() - began))
+        return False
 
 
 class _Stream(io.TextIOWrapper):
