@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.say("stopped", error=True)
         return STOPPED
     except OSError as error:  # what concerns a file of ours has a line of its own
-        console.say(f"error: {error.filename or 'a file'} cannot be used: {error.strerror}", error=True)
+        console.say(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}", error=True)
         return USAGE
 
 
