@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -71,12 +72,22 @@ DIALECT = Dialect(quote=_quote, table=_quote, types=TYPES)
 _SQLITE = b"SQLite format 3\0"
 
 
+#: What DuckDB raises, and says, where the file is damaged.
+_CORRUPT = (duckdb.InternalException, duckdb.SerializationException, duckdb.FatalException)
+_SIGNS_OF_DAMAGE = ("not a valid DuckDB database", "Corrupt", "enough bytes", "deserialize")
+
+
 class DuckDB(Warehouse):
     """The warehouse in the DuckDB file that the URL names."""
 
     def __init__(self, url: str, options: Options | None = None) -> None:
         super().__init__(url, options)
-        self.path = Path(duckdb_path(url))
+        self._named = Path(duckdb_path(url))
+
+    @property
+    def path(self) -> Path:
+        """The file itself, behind any links: beside it are its log, its lock and what is renamed to it."""
+        return Path(os.path.realpath(self._named))
 
     @property
     def label(self) -> str:
@@ -94,13 +105,13 @@ class DuckDB(Warehouse):
         return newest
 
     def history(self) -> list[LedgerRow]:
-        if not self.path.exists():
+        if not self._exists():
             return []
         with self._open(read_only=True) as connection:
             return _ledger_rows(connection) if _columns(connection, LEDGER_TABLE) else []
 
     def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
-        if not self.path.exists():
+        if not self._exists():
             return {}
         month = _quote(FILE_MONTH.name) if dataset.is_monthly else "CAST(NULL AS DATE)"
         with self._open(read_only=True) as connection:
@@ -110,7 +121,7 @@ class DuckDB(Warehouse):
             return dict(connection.execute(query).fetchall())
 
     def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
-        if not self.path.exists():
+        if not self._exists():
             return {}
         with self._open(read_only=True) as connection:
             there = _columns(connection, dataset.table)
@@ -136,21 +147,34 @@ class DuckDB(Warehouse):
             self._set_up(connection)
             return _append(connection, row)
 
-    def _refuse_other_files(self) -> None:
-        """Raise UsageError for what DuckDB would wait for, take over, or name by an error about permissions."""
-        what = ""
-        if self.path.is_file():
-            with suppress(OSError), self.path.open("rb") as file:
-                what = "an SQLite database" if file.read(len(_SQLITE)) == _SQLITE else ""
-        elif self.path.exists():
-            what = "a folder" if self.path.is_dir() else "no regular file"
+    def _exists(self) -> bool:
+        """Whether there is a database. Raises UsageError for what DuckDB would wait for, take over or misread."""
+        try:
+            for place in (self._named, *self._named.parents):
+                if place.is_symlink() and not place.exists():
+                    raise UsageError(
+                        f"[warehouse] url: {place} is a link to {os.readlink(place)}, which is not there; "
+                        f"mount the disk that has it, or remove the link"
+                    )
+            mode = os.stat(self.path).st_mode
+            what = "" if stat.S_ISREG(mode) else "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            if stat.S_ISREG(mode):
+                with suppress(OSError), self.path.open("rb") as file:
+                    what = "an SQLite database" if file.read(len(_SQLITE)) == _SQLITE else ""
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise UsageError(
+                f"[warehouse] url: {self._named}: {error.strerror}; correct the URL, or the permissions of its folders"
+            ) from None
         if what:
             raise UsageError(
-                f"[warehouse] url: {self.path} is {what}; name a DuckDB file, or one that is not there yet"
+                f"[warehouse] url: {self._named} is {what}; name a DuckDB file, or one that is not there yet"
             )
+        return True
 
     def ensure(self) -> None:
-        self._refuse_other_files()
+        self._exists()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path.parent):
@@ -162,11 +186,12 @@ class DuckDB(Warehouse):
     def check(self, create: bool = False) -> Iterable[Check]:
         folder = self.path.parent
         try:
+            is_there = self._exists()
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
                 with self._transaction() as connection:
                     self._set_up(connection)
-            if self.path.exists():
+            if is_there or create:
                 with self._open(read_only=False) as connection:
                     count = len(connection.execute("SELECT table_name FROM duckdb_tables()").fetchall())
                 yield Check(self.label, True, f"DuckDB {duckdb.__version__} can write it; {count} tables")
@@ -225,7 +250,7 @@ class DuckDB(Warehouse):
         Raises WarehouseBusy if others hold the file for longer than ``Options.lock_timeout``. Readers share the file,
         so they queue only if a writer is in their way, and do not write a lock file where all is quiet.
         """
-        self._refuse_other_files()
+        self._exists()
         try:
             with ExitStack() as stack:
                 connection = self._try_to_connect(read_only) if read_only else None
@@ -313,8 +338,14 @@ class DuckDB(Warehouse):
         text = " ".join(str(error).split("\n\n")[0].split()).rstrip(".!")
         if isinstance(error, duckdb.OutOfMemoryException) and "disk" not in text.lower():
             remedy = f"raise [warehouse] memory_limit, which is {self.options.memory_limit}"
-        elif "not a valid DuckDB database" in text or "Corrupt" in text or "enough bytes" in text:
+        elif isinstance(error, _CORRUPT) or any(sign in text for sign in _SIGNS_OF_DAMAGE):
             remedy = "name another file in [warehouse] url, or move this one away and load again from the lake"
+        elif "version number" in text:
+            remedy = f"DuckDB {duckdb.__version__} is older than the file: install a newer one, or name another file"
+        elif isinstance(error, duckdb.ConstraintException | duckdb.DependencyException):
+            remedy = "drop what you added to the table (a constraint, an index, a view), then run again"
+        elif "generated column" in text:
+            remedy = "the pipeline fills the columns that it declares: make it a plain one"
         elif "replaying WAL" in text:
             remedy = f"{self.path}.wal belongs to another database: put that one back, or remove the file"
         elif isinstance(error, duckdb.CatalogException):
@@ -335,8 +366,11 @@ class DuckDB(Warehouse):
         # The months are compared with a literal of our own making: it cannot be anything but a date or NULL.
         month = f"DATE '{row.file_month}'" if row.file_month else "NULL"
         in_slice = f"{_quote(FILE_MONTH.name)} IS NOT DISTINCT FROM {month}" if dataset.is_monthly else "TRUE"
-        source = f"read_parquet({literal(_as_glob(path))}, hive_partitioning = false)"
-        names = ", ".join(_quote(name) for name in _file_columns(connection, dataset, path, source))
+        source = f"system.main.read_parquet({literal(_as_glob(path))}, hive_partitioning = false)"
+        there = _file_columns(connection, dataset, path, source)
+        absent = [c.name for c in dataset.table_columns if c.name.lower() not in map(str.lower, there)]
+        # A column that the file lacks is null, whatever DEFAULT somebody gave it.
+        names = ", ".join([*map(_quote, there), *(f"NULL AS {_quote(name)}" for name in absent)])
         connection.execute(f"DELETE FROM {table} WHERE {in_slice}")
         _insert(connection, f"INSERT INTO {table} BY NAME SELECT {names} FROM {source}", total, progress)
         count = _value(connection, f"SELECT count(*) FROM {table} WHERE {in_slice}")

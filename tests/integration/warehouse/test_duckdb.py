@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import pytest
 
 from pipeline.datasets import DATASETS, get
 from pipeline.datasets.schema import Column, Dataset
-from pipeline.errors import WarehouseBusy, WarehouseError
+from pipeline.errors import UsageError, WarehouseBusy, WarehouseError
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
 from pipeline.warehouse.duckdb import DuckDB
 from tests.patience import PATIENCE, wait_for
@@ -626,3 +626,156 @@ def test_check_of_a_broken_file_has_a_remedy(warehouse: DuckDB) -> None:
     warehouse.path.write_text("no database")
     (check,) = warehouse.check()
     assert not check.ok and check.remedy and "\n" not in check.detail
+
+
+# -- links, and what is no file ---------------------------------------------------------------------
+
+
+def every_use(warehouse: DuckDB) -> list[Callable[[], object]]:
+    return [
+        warehouse.ledger,
+        warehouse.history,
+        warehouse.ensure,
+        lambda: warehouse.counts(TOY),
+        lambda: warehouse.texts(TOY),
+        lambda: warehouse.append(ledger_row("toy", APRIL, 1)),
+    ]
+
+
+def opened(path: Path) -> DuckDB:
+    warehouse = open_warehouse(f"duckdb:///{path}", Options(lock_timeout=PATIENCE))
+    assert isinstance(warehouse, DuckDB)
+    return warehouse
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "loop"])
+def test_a_link_to_what_is_not_there_is_refused_and_stays(kind: str, tmp_path: Path) -> None:
+    """A disk that is not mounted just now: a new database in its place would hide the one that is full."""
+    link, disk = tmp_path / "link", tmp_path / "disk"
+    link.symlink_to(link if kind == "loop" else disk / "w.duckdb" if kind == "file" else disk)
+    warehouse = opened(link / "w.duckdb" if kind == "folder" else link)
+    file = toy_file(tmp_path / "april.parquet", APRIL, [1.0])
+    for use in (*every_use(warehouse), lambda: warehouse.load(TOY, file, ledger_row("toy", APRIL, 1))):
+        with pytest.raises(UsageError, match=r"link is a link to .*, which is not there; mount the disk"):
+            use()
+    for create in (False, True):
+        (check,) = warehouse.check(create)
+        assert not check.ok and "which is not there" in check.detail and "mount the disk" in check.remedy
+    assert set(tmp_path.iterdir()) == {link, file.path} and link.is_symlink()
+
+
+@pytest.mark.parametrize("links", ["file", "folder", "both"])
+def test_a_link_is_followed_and_all_lies_beside_the_file(links: str, tmp_path: Path) -> None:
+    disk, here = tmp_path / "disk", tmp_path / "here"
+    disk.mkdir()
+    if links == "file":
+        here.mkdir()
+    else:
+        here.symlink_to(disk, target_is_directory=True)
+    load(opened(disk / "real.duckdb"), APRIL, [1.0])
+    name = here / ("real.duckdb" if links == "folder" else "w.duckdb")
+    if links != "folder":
+        name.symlink_to(disk / "real.duckdb")
+    linked = opened(name)
+    assert linked.counts(TOY) == {APRIL: 1}
+    load(linked, MAY, [1.0, 2.0], "b")
+    assert opened(disk / "real.duckdb").counts(TOY) == {APRIL: 1, MAY: 2}
+    assert links == "folder" or name.is_symlink()
+    assert links != "file" or list(here.iterdir()) == [name]
+    assert str(name) in linked.label
+
+
+def test_what_a_killed_shell_did_by_a_link_is_there(tmp_path: Path) -> None:
+    """DuckDB itself keeps the log beside the file, not beside the link."""
+    (tmp_path / "disk").mkdir()
+    real, link = tmp_path / "disk" / "w.duckdb", tmp_path / "w.duckdb"
+    load(opened(real), APRIL, [1.0])
+    link.symlink_to(real)
+    code = """
+        import duckdb, os, signal, sys
+        duckdb.connect(sys.argv[1]).execute("INSERT INTO toy_trips SELECT * FROM toy_trips")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    start(code, link).communicate(timeout=PATIENCE)
+    assert opened(link).counts(TOY) == {APRIL: 2}
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "below a file", "long"])
+def test_what_is_no_file_is_one_line_at_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300 if kind == "long" else "it")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/null")
+    elif kind == "below a file":
+        path.write_text("text")
+        path /= "w.duckdb"
+    warehouse = opened(path)
+    for use in (warehouse.ensure, lambda: warehouse.append(ledger_row("toy", APRIL, 1))):
+        with pytest.raises((UsageError, WarehouseError)) as caught:
+            use()
+        assert str(path) in str(caught.value) and "; " in str(caught.value) and "\n" not in str(caught.value)
+    if kind != "below a file":
+        with pytest.raises(UsageError):
+            warehouse.ledger()
+    assert not [check.ok for check in warehouse.check() if check.ok and not check.is_warning]
+
+
+# -- what the owner adds to our tables -------------------------------------------------------------
+
+
+def own(warehouse: DuckDB, *statements: str) -> None:
+    with contextlib.closing(duckdb.connect(str(warehouse.path))) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_defaults_and_types_and_functions_of_the_owner_are_harmless(warehouse: DuckDB, tmp_path: Path) -> None:
+    load(warehouse, APRIL, [1.0])
+    own(
+        warehouse,
+        "ALTER TABLE toy_trips ADD COLUMN note VARCHAR DEFAULT 'mine'",
+        "ALTER TABLE toy_trips ALTER COLUMN fare SET DEFAULT 7",
+        "CREATE TYPE green_trips AS ENUM ('a')",
+        "CREATE SCHEMA toy_trips",
+        "CREATE INDEX mine ON toy_trips (fare)",
+        "CREATE MACRO read_parquet(x, hive_partitioning := 1) AS TABLE SELECT 1 AS evil",
+        "CREATE MACRO count(x) AS 7",
+        "CREATE MACRO coalesce(x, y) AS 'evil'",
+    )
+    load(warehouse, APRIL, [2.0, 3.0], "b")
+    load(warehouse, MAY, [4.0], "b")
+    pq.write_table(pa.table({"VendorID": [1], "file_month": pa.array([JUNE])}), tmp_path / "june.parquet")
+    warehouse.load(TOY, Local(tmp_path / "june.parquet"), ledger_row("toy", JUNE, 1))
+    assert query(warehouse, "SELECT file_month, fare, note FROM main.toy_trips ORDER BY ALL") == [
+        (APRIL, 2.0, "mine"),
+        (APRIL, 3.0, "mine"),
+        (MAY, 4.0, "mine"),
+        (JUNE, None, "mine"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "CREATE UNIQUE INDEX mine ON toy_trips (fare)",
+        "ALTER TABLE toy_trips ALTER COLUMN fare SET NOT NULL",
+        "CREATE TABLE copy AS FROM toy_trips; DROP TABLE toy_trips; CREATE TABLE toy_trips("
+        '"VendorID" BIGINT, fare DOUBLE CHECK (fare < 5), file_month DATE); INSERT INTO toy_trips FROM copy',
+        "CREATE TABLE copy AS FROM toy_trips; DROP TABLE toy_trips; CREATE TABLE toy_trips("
+        '"VendorID" BIGINT, file_month DATE, fare DOUBLE GENERATED ALWAYS AS ("VendorID" / 2))',
+    ],
+    ids=["unique", "not null", "check", "generated"],
+)
+def test_rules_that_published_rows_break_are_one_line(warehouse: DuckDB, rule: str, tmp_path: Path) -> None:
+    load(warehouse, APRIL, [1.0])
+    own(warehouse, rule)
+    before = query(warehouse, "SELECT * FROM toy_trips"), warehouse.history()
+    values = {"VendorID": [1, 2], "fare": [9.0, None if "NULL" in rule else 9.0], "file_month": pa.array([APRIL] * 2)}
+    pq.write_table(pa.table(values), tmp_path / "rows.parquet")
+    with pytest.raises(WarehouseError, match=r"drop what you added to the table|make it a plain one") as caught:
+        warehouse.load(TOY, Local(tmp_path / "rows.parquet"), ledger_row("toy", APRIL, 2, "b"))
+    assert "\n" not in str(caught.value)
+    assert (query(warehouse, "SELECT * FROM toy_trips"), warehouse.history()) == before
