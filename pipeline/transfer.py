@@ -1,13 +1,15 @@
 """Fetches one file from a publisher: the whole file, checked, under its name, or nothing under that name.
 
 Bytes arrive in a hidden partial file beside the target. On their way they are hashed and checked, gzip down to its
-CRC; a Parquet file must have a readable footer. Only then is the file synced and renamed. A transfer from the web that
+CRC; a Parquet file must have a readable footer. The zone table, which has nothing of the kind, must hold all zones that
+are known and come twice the same. Only then is the file synced and renamed. A transfer from the web that
 broke off, in this process or in one that was killed, goes on where it stopped, as long as the publisher's ETag promises
 the same bytes. One process at a time works on a name; see ``alone``.
 """
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import os
@@ -23,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .datasets.zones import KNOWN_IDS
 from .errors import (
     LakeError,
     NoAnswer,
@@ -306,10 +309,11 @@ class _Transfer:
         """Bring the rest of the file behind the first ``offset`` bytes, check the whole, and give it its name."""
         self._remove_parts(keep=self.part.name)
         total = self.version.length
+        csv_check = _CsvCheck if self.publisher.is_local else _ZonesCheck
         self._check_size(total or 0)
         self._check_room((total or 0) - offset)
         try:
-            with _Intake(self.part, self.publisher.file_format(self.dataset), offset) as intake:
+            with _Intake(self.part, self.publisher.file_format(self.dataset), offset, csv_check) as intake:
                 while data := read():
                     intake.write(data)
                     if total is None:
@@ -322,6 +326,8 @@ class _Transfer:
                 if total is not None and intake.length != total:
                     raise self._wrong_length(intake.length, total)
                 sha256 = intake.finish()
+            if self._is_unproven:
+                self._ask_twice(sha256)
         except _Damage as damage:
             self._discard()
             raise self._meaning(damage, offset) from None
@@ -342,6 +348,25 @@ class _Transfer:
         if damage.is_cut and self.version.length is None:
             return TruncatedFile(f"{self.place}: {damage}: the transfer broke off; try again later")
         return WrongFormat(f"{self.place}: {damage}; it is damaged at the publisher: leave it out until it is mended")
+
+    @property
+    def _is_unproven(self) -> bool:
+        """Whether neither the format nor the disk it lies on tells that the bytes are the publisher's."""
+        return not self.publisher.is_local and self.publisher.file_format(self.dataset) == "csv"
+
+    def _ask_twice(self, sha256: str) -> None:
+        """Raise TruncatedFile unless a second transfer brings the same bytes."""
+        again = hashlib.sha256()
+        with ask("GET", self.publisher, self.dataset, self.month, self.policy) as answer:
+            self._check_status(answer)
+            length = 0
+            while data := self._read(answer):
+                length += len(data)
+                self._check_size(length)
+                again.update(data)
+        if again.hexdigest() != sha256:
+            self._discard()
+            raise TruncatedFile(f"{self.place}: two transfers brought different bytes; try again later")
 
     def _wrong_length(self, arrived: int, total: int) -> TruncatedFile:
         if arrived > total:
@@ -387,11 +412,12 @@ class _Intake:
     What is in the file already, up to ``offset``, is hashed and checked first. Raises ``_Damage`` and ``LakeError``.
     """
 
-    def __init__(self, path: Path, file_format: str, offset: int) -> None:
+    def __init__(self, path: Path, file_format: str, offset: int, csv_check: type[_CsvCheck]) -> None:
         self.path = path
         self.length = offset
         self._digest = hashlib.sha256()
-        self._check = {"parquet": _ParquetCheck, "csv.gz": _GzipCheck, "csv": _CsvCheck}[file_format]()
+        checks: dict[str, type[_Check]] = {"parquet": _ParquetCheck, "csv.gz": _GzipCheck, "csv": csv_check}
+        self._check = checks[file_format]()
         self._pending: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._file: BinaryIO | None = None
@@ -602,6 +628,31 @@ class _CsvCheck(_Check):
         """Text whose first line has a comma. Pages and messages begin with a bracket."""
         text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         return b"\0" not in head and text[:1] not in (b"<", b"{", b"[") and b"," in text.split(b"\n", 1)[0]
+
+
+class _ZonesCheck(_CsvCheck):
+    """The zone table as it comes from the web, where its end proves nothing: it must have all zones that are known."""
+
+    title = "the zone table"
+
+    def end(self, path: Path) -> None:
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+        try:
+            header, *rows = csv.reader(line for line in re.split(r"[\r\n]+", text) if line.strip())
+        except csv.Error as error:
+            raise _Damage(f"the zone table cannot be read ({error})") from None
+        names = [name.strip().lower() for name in header]
+        if "locationid" not in names:
+            raise _Damage("this is text, not the zone table", quote=_first_words(text[:HEAD].encode()))
+        column = names.index("locationid")
+        ids = {row[column].strip() for row in rows if len(row) >= len(header)}
+        lacking = sorted(KNOWN_IDS - {int(each) for each in ids if re.fullmatch(r"[0-9]{1,9}", each)})
+        if lacking:
+            raise _Damage(
+                f"of {len(KNOWN_IDS)} zones it lacks {len(lacking)}, from {lacking[0]} to {lacking[-1]}", is_cut=True
+            )
+        if text[-1] not in "\r\n":
+            raise _Damage("its last line has no end", is_cut=True)
 
 
 def _first_words(head: bytes) -> str:

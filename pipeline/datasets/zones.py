@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .schema import Column, Dataset
 
+#: The ids that every version of the table has had. A table from the web that lacks one is cut off or another one.
+KNOWN_IDS = frozenset(range(1, 266))
+
 #: ``N/A``, ``NA`` and ``NV`` in these columns are words of TLC's, and stay text.
 ZONES = Dataset(
     name="zones",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
 from ..ahead import ahead
-from ..completeness import is_made_of, lake_reason
+from ..completeness import is_made_of, lake_reason, look
 from ..errors import DamagedFile, TooManyUnreadable, UnreadableFile
 from ..lake.lake import digest_of
 from ..lake.target import StoreTarget
@@ -109,6 +109,7 @@ class Clean(Stage):
                         note = f", {rows_read:,} rows read{rejects(rows_rejected)}"
                         progress(stream.tell(), raw["length"], "bytes", note=note)
             self._refuse_no_rows(report, source_name)
+            self._refuse_shrunken(report, source_name)
             self._refuse_too_many_unreadable(report, source_name)
             about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}
             self.scratch.keep(rejects_path, REJECTS, about)
@@ -153,6 +154,16 @@ class Clean(Stage):
         """No month was ever without a trip; to believe it would empty a slice that is full."""
         if not report.rows_read:
             raise UnreadableFile(f"{source_name}: there is no row below the header. Check the file at its publisher")
+
+    def _refuse_shrunken(self, report: Any, source_name: str) -> None:
+        """A table without months only grows. One with fewer rows than before is mostly one that was cut off."""
+        before = look().manifest(self.job, self.dataset, None) if self.month is None else None
+        if before is not None and report.rows_written < before.rows_written:
+            raise UnreadableFile(
+                f"{source_name}: it has {report.rows_written:,} rows, and the table in the lake has "
+                f"{before.rows_written:,}, so it looks cut off. If it is right, run "
+                f"`python -m pipeline forget --dataset {self.dataset}` and then this again"
+            )
 
     def _refuse_too_many_unreadable(self, report: Any, source_name: str) -> None:
         limit = settings.clean().max_unreadable

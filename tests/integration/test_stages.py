@@ -22,7 +22,7 @@ from pipeline.operations.progress import StageProgress
 from pipeline.operations.worker import NOT_AGAIN
 from pipeline.stages.base import Stage
 from pipeline.stages.clean import ROWS, Clean, ipc_file
-from pipeline.stages.download import RAW
+from pipeline.stages.download import RAW, Download
 from pipeline.stages.load import Load
 from pipeline.stages.scratch import Scratch
 from pipeline.stages.upload import Upload
@@ -275,3 +275,30 @@ def test_a_month_that_is_forgotten_before_its_load_may_come_back(upload: Upload,
     load = upload.sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
     with pytest.raises(LakeTrouble, match="does not have the month any more"):
         load.work(StageProgress(load))
+
+
+def test_a_zone_table_that_shrinks_is_believed_only_after_the_old_one_is_forgotten(
+    upload: Upload, tmp_path: Path
+) -> None:
+    table = tmp_path / "published" / "misc" / "taxi_zone_lookup.csv"
+    table.parent.mkdir(parents=True)
+    rows = ["LocationID,Borough,Zone,service_zone", "1,EWR,Newark Airport,EWR", "4,Manhattan,Alphabet City,Yellow Zone"]
+    stages = [
+        upload.sibling(stage, dataset="zones", month=None, publisher=f"tlc=file:{tmp_path}/published")
+        for stage in (Download, Clean, WriteParquet, Upload)
+    ]
+
+    def run(rows: list[str]) -> int:
+        table.write_text("\n".join([*rows, ""]))
+        for stage in stages:
+            stage.run()
+        manifest = stages[0].job.lake_object.manifest("zones", None)
+        assert manifest is not None
+        return manifest.rows_written
+
+    assert run(rows) == 2
+    with pytest.raises(UnreadableFile, match=r"has 1 rows, and the table in the lake has 2.*forget --dataset zones"):
+        run(rows[:-1])
+    assert run([*rows, "5,Staten Island,Arden Heights,Boro Zone"]) == 3
+    stages[0].job.lake_object.forget("zones", None)
+    assert run(rows[:-1]) == 1

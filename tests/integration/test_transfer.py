@@ -60,8 +60,9 @@ def site(tmp_path: Path) -> Path:
         (folder / name[1:]).parent.mkdir(parents=True)
     (folder / CSV[1:]).write_bytes(gzip.compress(noise, mtime=0))
     pq.write_table(table, folder / PARQUET[1:], compression=None, use_dictionary=False)
-    (folder / ZONES[1:]).write_bytes(
-        b'"LocationID","Borough","Zone","service_zone"\r\n1,"EWR","Newark Airport","EWR"\r\n'
+    rows = [f'{zone},"Queens","Zone {zone}, North","Boro Zone"' for zone in range(1, 266)]
+    (folder / ZONES[1:]).write_text(
+        "\r\n".join(['"LocationID","Borough","Zone","service_zone"', *rows, ""]), newline=""
     )
     return folder
 
@@ -107,7 +108,7 @@ def test_fetch(server: HttpServer, site: Path, inbox: Path, path: str) -> None:
     assert fetched.url == server.url + path and fetched.resumed_from == 0
     assert fetched.version.is_strong and fetched.version.length == fetched.length
     assert steps[-1] == (fetched.length, fetched.length)
-    assert server.asked() == [path]
+    assert server.asked() == [path] * (2 if path == ZONES else 1), "what nothing proves is asked for twice"
     assert server.requests[0].headers["User-Agent"].startswith("nyc-trips-pipeline")
 
 
@@ -413,6 +414,60 @@ def test_another_length_under_the_known_etag(server: HttpServer, inbox: Path) ->
     seen = publishers.look(publishers.get("dtc", server.url), "green", MONTH)
     with pytest.raises(TruncatedFile, match="5 bytes before"):
         fetch(server.url, CSV, inbox, ONCE, expected=Version(seen.etag, 5))
+
+
+# -- the zone table, which has no checksum ---------------------------------------------------------
+
+
+def zones(site: Path) -> bytes:
+    return (site / ZONES[1:]).read_bytes()
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda data: data[:5000],
+        lambda data: data[: data.index(b"\n", 5000) + 1],
+        lambda data: data[: data.index(b"\n") + 1],
+        lambda data: data[: data.rindex(b"265")],
+        lambda data: data[: data.rindex(b",") + 1],
+        lambda data: data[:-3],
+        lambda data: data.rstrip(),
+        lambda data: b"Hello, dear customer, the portal wants you to log in\n",
+        lambda data: b"LocationID,Borough\n" + b"\0" * 4000,
+        lambda data: b'LocationID,"' + b"x" * 200_000,
+        lambda data: data.replace(b"LocationID", b"locationid, "),
+    ],
+)
+def test_a_zone_table_that_is_not_whole_is_refused_however_often_it_comes(
+    server: HttpServer, site: Path, inbox: Path, how: Callable[[bytes], bytes], length: bool
+) -> None:
+    server.program(ZONES, Fault(body=how(zones(site)), announced=None if length else -1, times=ALWAYS))
+    with pytest.raises((WrongFormat, TruncatedFile)) as caught:
+        fetch(server.url, ZONES, inbox)
+    assert "\n" not in str(caught.value) and len(server.requests) <= QUICK.attempts
+    assert os.listdir(inbox) == []
+
+
+def test_damage_that_nothing_shows_is_seen_when_it_does_not_come_again(
+    server: HttpServer, site: Path, inbox: Path
+) -> None:
+    data = zones(site)
+    for body in (data.replace(b"Zone 7,", b"Zone 6,"), data + b"266,Queens,Junk,Boro Zone\r\n"):
+        server.clear()
+        server.program(ZONES, Fault(body=body))
+        assert is_whole(fetch(server.url, ZONES, inbox), site / ZONES[1:], inbox)
+        assert len(server.requests) == 4
+    server.program(ZONES, *[Fault(body=data.replace(b"Zone 7,", b"Zone %d," % each)) for each in range(100)])
+    with pytest.raises(TruncatedFile, match="two transfers brought different bytes"):
+        fetch(server.url, ZONES, inbox)
+    assert parts(inbox) == []
+
+
+def test_a_folder_may_have_some_zones_only(site: Path, inbox: Path) -> None:
+    (site / ZONES[1:]).write_bytes(b"LocationID,Borough,Zone,service_zone\n41,Manhattan,Central Harlem,Boro Zone\n")
+    assert is_whole(fetch(f"file:{site}", ZONES, inbox), site / ZONES[1:], inbox)
 
 
 # -- refusals --------------------------------------------------------------------------------------
