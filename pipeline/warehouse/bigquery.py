@@ -146,7 +146,9 @@ class BigQuery(Warehouse):
                 table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_timeout())
             except exceptions.NotFound:
                 return {}
-            rows = self._query(sql + (" GROUP BY 1" if dataset.is_monthly else ""), table.location)
+            # The filter takes all months, and tables whose owner demands one.
+            all_months = f" WHERE {month} >= '0001-01-01' GROUP BY 1"
+            rows = self._query(sql + (all_months if dataset.is_monthly else ""), table.location)
         return {row["slice"]: row["row_count"] for row in rows}
 
     def _marks(self) -> set[tuple[str, dt.date | None, dt.datetime]]:
@@ -710,6 +712,13 @@ def _schema(table: bigquery.Table, dataset: Dataset) -> _Schema:
         for field in table.schema
     }
     additions = missing_columns(table.table_id, dataset.table_columns, existing, TYPES)
+    declared = {column.name.lower() for column in dataset.table_columns}
+    for field in table.schema:
+        if field.mode == "REQUIRED" and field.name.lower() not in declared and not field.default_value_expression:
+            raise WarehouseError(
+                f"table {table.table_id}: column {field.name} of your own is REQUIRED, and no file has it; "
+                f"ALTER COLUMN {field.name} DROP NOT NULL or give it a default, then run again"
+            )
     partitioning = table.time_partitioning
     if dataset.is_monthly and partitioning and (partitioning.type_, partitioning.field) != ("MONTH", FILE_MONTH.name):
         raise WarehouseError(

@@ -544,7 +544,7 @@ class _Place:
             self.session.begin_alone(self.rows)
             self.session.run(f"VACUUM (ANALYZE, SKIP_LOCKED) {self.occupied}")
         except (psycopg2.Error, PipelineError) as error:
-            logger.warning("%s is loaded, but was not vacuumed: %s", self.table, text_of(error))
+            logger.warning("%s is loaded, but was not vacuumed: %s", self.occupied, text_of(error))
 
 
 # -- tables --------------------------------------------------------------------------------------

@@ -486,6 +486,12 @@ class BigQueryServer:
             raise ApiError(400, "invalidQuery", "Syntax error: Unexpected keyword ROWS")
         if re.match(r"(?is)\s*(select|insert)\b(?!.*\bfrom\b.*\bwhere\b).*\bwhere\b", bare):
             raise ApiError(400, "invalidQuery", "Query without FROM clause cannot have a WHERE clause")
+        for (_, name), table in self.tables.items():
+            field = table.get("timePartitioning", {}).get("field", "")
+            asks = table.get("requirePartitionFilter") and f".{name}`" in query["query"]
+            if asks and not re.search(rf"(?is)\bwhere\b.*\b{field}\b", query["query"]):
+                message = f"Cannot query over table '{name}' without a filter over column(s) '{field}'"
+                raise ApiError(400, "invalidQuery", message)
 
     def _query(self, job: Json) -> None:
         config = job["configuration"]["query"]

@@ -737,6 +737,31 @@ def test_a_table_that_is_partitioned_otherwise_is_refused(
         warehouse.load(*lake.month("B"))
 
 
+def test_a_table_whose_owner_demands_a_filter_is_counted(
+    warehouse: BigQuery, lake: Lake, client: bigquery.Client, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month("A"))
+    bigquery_server.tables["my-project:trips", "green_trips"]["requirePartitionFilter"] = True
+    with pytest.raises(exceptions.BadRequest, match="without a filter"):
+        client.query(
+            "SELECT count(*) FROM `my-project.trips.green_trips`",
+            job_config=bigquery.QueryJobConfig(maximum_bytes_billed=10**9),
+        ).result()
+    warehouse.load(*lake.month("B"))
+    assert warehouse.counts(GREEN) == {JANUARY: 3}
+
+
+def test_a_column_of_the_owner_that_no_file_has_is_refused_if_it_is_required(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+) -> None:
+    warehouse.load(*lake.month("A"))
+    fields = bigquery_server.tables["my-project:trips", "green_trips"]["schema"]["fields"]
+    fields.append({"name": "note", "type": "STRING", "mode": "REQUIRED"})
+    with pytest.raises(WarehouseError, match="column note of your own is REQUIRED, and no file has it"):
+        warehouse.load(*lake.month("B"))
+    assert [row.sha256 for row in warehouse.history()] == ["A"]
+
+
 def test_a_parquet_column_of_another_type_fails_with_the_reason(warehouse: BigQuery, lake: Lake) -> None:
     table = table_of(3)
     place = table.schema.get_field_index("fare_amount")
