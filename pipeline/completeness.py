@@ -11,6 +11,7 @@ the lake and one query per warehouse. When a task begins to run, ``running`` for
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -154,8 +155,31 @@ def look() -> Look:
     return _look or Look()
 
 
-def seen_since(job: Job, dataset: str, month: Month, fetched_at: dt.datetime | None) -> Version | None:
-    """The version last observed at the publisher, if that was after ``fetched_at``; None if nothing newer was seen.
+def name_of(observed: dict[str, Any] | None) -> str:
+    """Tells one look at a publisher from all others, whatever the clock said; empty where no version was seen."""
+    if not observed or not observed.get("version"):
+        return ""
+    seen = f"{observed.get('checked_at')} {publishers.Version.from_dict(observed['version']).sign}"
+    return hashlib.sha256(seen.encode()).hexdigest()[:16]
+
+
+def last_look_at(job: Job, dataset: str, month: Month) -> str:
+    """The name of the last look at the publisher; empty where nobody looks because the files are at hand."""
+    return "" if job.publisher_object.is_local else name_of(look().observation(job, dataset, month))
+
+
+def is_recent(time: dt.datetime, seconds: float) -> bool:
+    """Whether a time is less than so many seconds ago. One to come was noted by a wrong clock, and tells nothing."""
+    return 0 <= (dt.datetime.now(dt.UTC) - time).total_seconds() <= seconds
+
+
+def seen_since(
+    job: Job, dataset: str, month: Month, last_look: str | None, fetched_at: dt.datetime | None
+) -> Version | None:
+    """The version last observed at the publisher, if that was after a file was fetched; None if nothing newer was seen.
+
+    ``last_look`` is the name of the look that was the last one before the file was fetched. Where nobody has noted it,
+    the clocks decide: the one that ``fetched_at`` was read from, and that of the look.
 
     What is made or lies on this machine is looked at itself, which costs nothing.
     """
@@ -168,8 +192,12 @@ def seen_since(job: Job, dataset: str, month: Month, fetched_at: dt.datetime | N
     observed = look().observation(job, dataset, month)
     if not observed or not observed.get("version"):
         return None
-    if fetched_at is not None and dt.datetime.fromisoformat(observed["checked_at"]) <= fetched_at:
+    if name_of(observed) == last_look:
         return None
+    if last_look is None and fetched_at is not None:
+        checked_at, now = dt.datetime.fromisoformat(observed["checked_at"]), dt.datetime.now(dt.UTC)
+        if checked_at <= fetched_at <= now:  # otherwise one of the clocks was wrong
+            return None
     return publishers.Version.from_dict(observed["version"])
 
 
@@ -212,7 +240,7 @@ def lake_reason(job: Job, dataset: str, month: Month) -> str | None:
     otherwise = _made_otherwise(job, manifest)
     if otherwise is not None:
         return otherwise
-    current = seen_since(job, dataset, month, manifest.source.fetched_at)
+    current = seen_since(job, dataset, month, manifest.source.last_look, manifest.source.fetched_at)
     return REPUBLISHED if current is not None and not is_same(job, manifest, current) else None
 
 

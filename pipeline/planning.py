@@ -211,7 +211,7 @@ def _refreshed(
     if manifest is None:
         return Entry(dataset, month, TO_DO, NEW)
     if manifest.publisher == job.publisher:
-        current = completeness.seen_since(job, dataset, month, manifest.source.fetched_at)
+        current = completeness.seen_since(job, dataset, month, manifest.source.last_look, manifest.source.fetched_at)
         if current is not None and not completeness.is_same(job, manifest, current):
             return Entry(dataset, month, TO_DO, completeness.REPUBLISHED)
         if current is not None and job.publisher_object.scheme == "file" and current.etag != manifest.source.etag:
@@ -243,7 +243,7 @@ def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.
     publisher = job.publisher_object
     if publisher.is_local:
         return  # looked at whenever the question comes up
-    oldest = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.publisher().max_age)
+    max_age = settings.publisher().max_age * settings.DAY
     due = []
     for month in months:
         manifest = snapshot.manifest(job, dataset, month)
@@ -251,7 +251,7 @@ def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.
             continue
         observed = snapshot.observation(job, dataset, month)
         seen = [manifest.source.fetched_at, *([dt.datetime.fromisoformat(observed["checked_at"])] if observed else [])]
-        if max(seen) < oldest:
+        if not any(completeness.is_recent(each, max_age) for each in seen):
             due.append(month)
     is_news = job.publisher not in snapshot.publishers
     try:
@@ -405,12 +405,12 @@ def _believed(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date])
     """Months that were found absent so recently that the publisher is not asked again."""
     if job.publisher_object.is_local:
         return {}
-    oldest = dt.datetime.now(dt.UTC) - dt.timedelta(hours=settings.publisher().absent_max_age)
+    max_age = settings.publisher().absent_max_age * 3600
     believed = {}
     for month in months:
         state = _known_absence(snapshot, job, dataset, month)
         observed = snapshot.observation(job, dataset, month)
-        if state and observed and dt.datetime.fromisoformat(observed["checked_at"]) >= oldest:
+        if state and observed and completeness.is_recent(dt.datetime.fromisoformat(observed["checked_at"]), max_age):
             believed[month] = state
     return believed
 

@@ -26,7 +26,8 @@ class Source:
     ``url`` carries no credentials and no query string. ``etag`` is the ETag, or size and time for a local file; with
     ``length`` (bytes) it is the cheap sign that the file may have changed, ``sha256`` of the raw bytes is the proof.
     ``last_modified`` is kept for people only: publishers touch it without any change of data. ``format`` is ``csv``,
-    ``csv.gz`` or ``parquet``.
+    ``csv.gz`` or ``parquet``. ``last_look`` names the look at the publisher that was the last one before the file was
+    fetched (see ``completeness.name_of``); None in manifests of earlier versions.
     """
 
     url: str
@@ -36,6 +37,7 @@ class Source:
     last_modified: str | None
     format: str
     fetched_at: dt.datetime
+    last_look: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ class Manifest:
                 f.name: _value(metadata[f.name]) for f in fields(cls) if f.name in metadata and f.name not in _NESTED
             }
             for key, kind in _NESTED.items():
-                plain[key] = {f.name: _value(metadata[f"{key}_{f.name}"]) for f in fields(kind)}
+                names = [f.name for f in fields(kind) if f"{key}_{f.name}" in metadata]
+                plain[key] = {name: _value(metadata[f"{key}_{name}"]) for name in names}
             return cls._from_plain(plain)
         except (KeyError, TypeError, AttributeError, ValueError):
             return None
@@ -140,7 +143,7 @@ class Manifest:
         values["created_at"] = dt.datetime.fromisoformat(plain["created_at"])
         values["ignored_columns"] = tuple(plain.get("ignored_columns", ()))
         for key, kind in _NESTED.items():
-            values[key] = kind(**{f.name: plain[key][f.name] for f in fields(kind)})
+            values[key] = kind(**{f.name: plain[key][f.name] for f in fields(kind) if f.name in plain[key]})
         values["source"] = replace(
             values["source"], fetched_at=dt.datetime.fromisoformat(plain["source"]["fetched_at"])
         )

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 from .. import publishers
-from ..completeness import lake_reason, seen_since
+from ..completeness import lake_reason, last_look_at, seen_since
 from ..lake import layout
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress
@@ -32,7 +32,8 @@ class Download(Stage):
         if record is None:
             return lake_reason(self.job, self.dataset, self.month) is None
         fetched = publishers.Version.from_dict(record["version"])
-        current = seen_since(self.job, self.dataset, self.month, dt.datetime.fromisoformat(record["fetched_at"]))
+        fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
+        current = seen_since(self.job, self.dataset, self.month, record.get("last_look"), fetched_at)
         return current is None or current.same_as(fetched)
 
     def _last_loaded(self) -> dt.date | None:
@@ -53,6 +54,7 @@ class Download(Stage):
         from .. import transfer
 
         started = dt.datetime.now(dt.UTC)
+        last_look = last_look_at(self.job, self.dataset, self.month)
         publisher = self.job.publisher_object
         with self.scratch.resumable(RAW) as target:
             fetched = transfer.fetch(
@@ -73,6 +75,7 @@ class Download(Stage):
                 "length": fetched.length,
                 "format": publisher.file_format(self.dataset),
                 "fetched_at": started.isoformat(),
+                "last_look": last_look,
             }
             self.scratch.keep(fetched.path, RAW, record)
         return {"bytes": fetched.length}

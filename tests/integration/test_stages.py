@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import sample
+from pipeline import completeness, planning, sample
+from pipeline.completeness import Snapshot
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, UnreadableFile, WarehouseBusy
 from pipeline.lake.lake import digest_of
 from pipeline.operations.progress import StageProgress
@@ -29,6 +31,7 @@ from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import PARQUET, WriteParquet
 
 from ..servers.gcs import gcs_bucket, gcs_server
+from ..servers.http import HttpServer
 
 __all__ = ["gcs_bucket", "gcs_server"]
 
@@ -302,3 +305,107 @@ def test_a_zone_table_that_shrinks_is_believed_only_after_the_old_one_is_forgott
     assert run([*rows, "5,Staten Island,Arden Heights,Boro Zone"]) == 3
     stages[0].job.lake_object.forget("zones", None)
     assert run(rows[:-1]) == 1
+
+
+class Zones:
+    """A web publisher's zone table on its way into a lake, while clocks are wrong."""
+
+    def __init__(self, upload: Upload, server: HttpServer) -> None:
+        self.file = server.folder / "misc" / "taxi_zone_lookup.csv"
+        self.stages = [
+            upload.sibling(stage, dataset="zones", month=None, publisher=f"dtc={server.url}")
+            for stage in (Download, Clean, WriteParquet, Upload)
+        ]
+        self.job = self.stages[0].job
+
+    def publish(self, name: str) -> None:
+        rows = [f"{zone},Queens,{name} {zone},Boro Zone" for zone in range(1, 266)]
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.write_text("\n".join(["LocationID,Borough,Zone,service_zone", *rows, ""]))
+
+    def load(self, clock: dt.timedelta, **source: Any) -> None:
+        """Load it by a clock that is so far ahead. ``source``: what else the manifest says of it."""
+        for stage in self.stages:
+            stage.run()
+        lake = self.job.lake_object
+        manifest = lake.manifest("zones", None)
+        assert manifest is not None
+        wrong = replace(manifest.source, fetched_at=manifest.source.fetched_at + clock, **source)
+        lake.restate(replace(manifest, source=wrong))
+        self.stages[0].scratch.prune()
+
+    def look(self) -> None:
+        assert planning.observe(Snapshot(), self.job, "zones", [None]) == {}
+
+    def reason(self) -> str | None:
+        return completeness.lake_reason(self.job, "zones", None)
+
+
+@pytest.fixture
+def zones(upload: Upload, tmp_path: Path) -> Iterator[Zones]:
+    (tmp_path / "site").mkdir()
+    with HttpServer(tmp_path / "site") as server:
+        yield Zones(upload, server)
+
+
+YEAR = dt.timedelta(days=365)
+
+
+@pytest.mark.parametrize("clock", [-YEAR, dt.timedelta(hours=-2), dt.timedelta(0), dt.timedelta(hours=2), YEAR])
+def test_a_republication_is_seen_whatever_the_clock_said_during_the_load(zones: Zones, clock: dt.timedelta) -> None:
+    for number, name in enumerate(("Old", "New", "Old")):  # the last one takes the second back
+        zones.publish(name)
+        if number:
+            zones.look()
+            assert zones.reason() == completeness.REPUBLISHED
+        zones.load(clock)
+        assert zones.reason() is None
+        zones.look()
+        assert zones.reason() is None
+
+
+@pytest.mark.parametrize("clock", [-YEAR, dt.timedelta(0), YEAR])
+def test_a_look_before_the_load_is_none_after_it(zones: Zones, clock: dt.timedelta) -> None:
+    """What was published between the look and the load is what was loaded."""
+    zones.publish("Old")
+    zones.look()
+    zones.publish("New")
+    zones.load(clock)
+    assert zones.reason() is None
+
+
+def test_a_manifest_that_knows_no_look_goes_by_the_clocks_as_far_as_they_can_be_right(zones: Zones) -> None:
+    zones.publish("Old")
+    zones.look()
+    zones.publish("New")
+    zones.load(dt.timedelta(0), last_look=None)
+    assert zones.reason() is None
+    zones.publish("Third")
+    zones.look()
+    assert zones.reason() == completeness.REPUBLISHED
+    zones.load(YEAR, last_look=None)
+    zones.publish("Fourth")
+    zones.look()
+    assert zones.reason() == completeness.REPUBLISHED
+
+
+def test_a_file_in_the_scratch_that_was_fetched_by_a_wrong_clock_is_replaced_too(zones: Zones, tmp_path: Path) -> None:
+    zones.publish("Old")
+    download = zones.stages[0]
+    download.run()
+    record = {**(download.scratch.record(RAW) or {}), "fetched_at": "2999-01-01T00:00:00+00:00"}
+    with download.scratch.local(RAW) as file:
+        (tmp_path / "copy").write_bytes(file.read_bytes())
+    download.scratch.keep(tmp_path / "copy", RAW, record)
+    assert download.complete()
+    zones.publish("New")
+    zones.look()
+    assert not download.complete()
+    download.run()
+    assert download.complete()
+
+
+def test_a_time_to_come_is_not_recent() -> None:
+    now = dt.datetime.now(dt.UTC)
+    assert completeness.is_recent(now, 60) and not completeness.is_recent(now - YEAR, 60)
+    assert not completeness.is_recent(now + YEAR, 60) and not completeness.is_recent(now + YEAR, 1e12)

@@ -35,12 +35,13 @@ def test_json_is_stable_and_complete(make_month: MakeMonth) -> None:
     assert plain["created_at"] == "2026-01-01T12:30:00+00:00"
 
 
-def test_a_manifest_from_before_repairs_were_counted_has_none(make_month: MakeMonth) -> None:
+def test_a_manifest_from_before_repairs_were_counted_and_looks_named_has_none(make_month: MakeMonth) -> None:
     _, _, manifest = make_month()
     plain = json.loads(manifest.to_json())
-    del plain["repaired"]
+    del plain["repaired"], plain["source"]["last_look"]
     assert Manifest.from_json(json.dumps(plain)) == manifest
-    summary = {key: value for key, value in manifest.summary().items() if key != "repaired"}
+    left_out = ("repaired", "source_last_look")
+    summary = {key: value for key, value in manifest.summary().items() if key not in left_out}
     assert Manifest.from_summary(summary) == manifest
 
 
