@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from . import reach, settings
-from .operations import console, logs, streams
+from .operations import console, journal, logs, streams
 from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with
 from .plain import one_line
 
@@ -30,6 +30,10 @@ SETTINGS = "Any setting of luigi.cfg can be given too, as --section-name VALUE, 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        what, colon, words = message.partition("unrecognized arguments: ")
+        if colon and not what:  # what stands behind an unknown flag may be a secret
+            flags = [word.partition("=")[0] for word in words.split() if word.startswith("--")]
+            message = colon + " ".join(flags or journal.without_addresses(words.split()))
         exit_with(ValueError(f"{message}; see {self.prog} --help"))
 
 

@@ -11,25 +11,29 @@ from pathlib import Path
 
 from .errors import UsageError
 
+#: What stands in place of a file of ours, by what the system says when it is opened.
+PLANTED = {errno.ELOOP: "a link", errno.ENXIO: "a pipe or a device", errno.EISDIR: "a folder"}
+
 #: Permissions of a file that a group shares.
 SHARED = 0o660
 
 
-def open_plain(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
+def open_plain(path: str | os.PathLike[str], flags: int, mode: int = 0o600, dir_fd: int | None = None) -> int:
     """Open a regular file, as ``os.open`` does. Raises OSError for a link (``ELOOP``), and for a
     pipe, a device (``ENXIO``) or a folder, without waiting.
 
     A file that is made here can be read by its owner only, unless ``mode`` says otherwise; see ``modes``.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno == errno.EMLINK:  # what FreeBSD says of a link
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if not stat.S_ISREG(kind := os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), str(path))
+        code = errno.EISDIR if stat.S_ISDIR(kind) else errno.ENXIO
+        raise OSError(code, os.strerror(code), str(path))
     if flags & os.O_CREAT and mode == SHARED and os.fstat(descriptor).st_uid == os.getuid():
         os.fchmod(descriptor, mode)  # whatever the umask
     return descriptor

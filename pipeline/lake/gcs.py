@@ -133,6 +133,33 @@ class GcsStore(Store):
         self._download(path, buffer)
         return buffer.getvalue()
 
+    def files(self, folder: str) -> dict[str, StoredObject]:
+        inner = ((stored.path.removeprefix(f"{folder}/"), stored) for stored in self.list(folder).values())
+        return {name: stored for name, stored in sorted(inner) if "/" not in name and not name.startswith(".")}
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        inner = (path.removeprefix(f"{prefix}/").split("/") for path in self.list(prefix))
+        return tuple(sorted({parts[0] for parts in inner if len(parts) > 1}))
+
+    def read_small(self, path: str, limit: int) -> bytes:
+        found = self.stat(path)
+        if found is None:
+            raise FileNotFoundError(f"{self.uri(path)} does not exist")
+        if found.size > limit:
+            raise ValueError(f"it has more than {limit:,} bytes")
+        return self.read(path)
+
+    def move(self, path: str, to: str) -> None:
+        with self._explained(to, "storage.objects.create"):
+            source = self._bucket.blob(self._name(path))  # of any name
+            options = {"timeout": _waited(UPLOAD_TIMEOUT), "retry": self._retry}
+            try:
+                self._bucket.copy_blob(source, self._bucket, self._name(checked(to)), **options)
+                source.delete(timeout=_waited(TIMEOUT), retry=self._retry)
+            except NotFound as error:
+                if is_bucket_missing(error):
+                    raise
+
     def write(
         self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
     ) -> StoredObject:

@@ -28,7 +28,7 @@ from urllib.parse import quote, unquote
 
 from ..checks import Check, cannot_be_made
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
-from ..files import open_plain
+from ..files import PLANTED, modes, open_plain
 from ..waiting import Held, Wait, gave_up, lock_file
 from .staging import Staging, refuse_link
 from .store import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
@@ -51,11 +51,11 @@ class LocalStore(Store):
     def __init__(self, url: str, options: StoreOptions | None = None) -> None:
         self.options = options or StoreOptions()
         self.folder = path_of(url)
-        self.url = "file:" + quote(str(self.folder))
+        self.url = "file:" + quote(os.fsencode(self.folder))
         self._staging = Staging(self.folder / HIDDEN / "staging", self.options.lock_timeout)
 
     def uri(self, path: str) -> str:
-        return "file:" + quote(str(self._place(path)))
+        return "file:" + quote(os.fsencode(self.folder / path))  # of any name, also of one that could not be ours
 
     def stat(self, path: str) -> StoredObject | None:
         try:
@@ -100,11 +100,62 @@ class LocalStore(Store):
         except OSError as error:
             raise self._explain(error, path) from error
 
+    def files(self, folder: str) -> dict[str, StoredObject]:
+        try:
+            with self._folder_of(f"{folder}/any") as (opened, _), os.scandir(opened) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+                found = {}
+                for name in names:
+                    with suppress(FileNotFoundError):  # removed while we look
+                        found[name] = _object(f"{folder}/{name}", os.stat(name, dir_fd=opened, follow_symlinks=False))
+                return found
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise self._explain(error, folder) from error
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        found = []
+        for name in self.files(prefix):
+            with suppress(UsageError, LakeError):  # a link, or no name of ours
+                if self.files(f"{prefix}/{name}"):
+                    found.append(name)
+        return tuple(found)
+
+    def read_small(self, path: str, limit: int) -> bytes:
+        try:
+            with (
+                self._folder_of(path) as (folder, name),
+                os.fdopen(open_plain(name, os.O_RDONLY, dir_fd=folder), "rb") as file,
+            ):
+                data = file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{self.uri(path)} does not exist") from None
+        except OSError as error:
+            if error.errno in PLANTED:
+                raise ValueError(f"it is {PLANTED[error.errno]}") from None
+            raise self._explain(error, path) from error
+        if len(data) > limit:
+            raise ValueError(f"it has more than {limit:,} bytes")
+        return data
+
+    def move(self, path: str, to: str) -> None:
+        folder, _, name = path.rpartition("/")
+        try:
+            with self._folder_of(f"{folder}/any") as (source, _), self._folder_of(to, make=True) as (target, new):
+                os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._explain(error, to) from error
+
     def write(
         self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
     ) -> StoredObject:
         with self.staging(path) as temporary:
             try:
+                if self.options.is_private:
+                    os.close(open_plain(temporary, os.O_WRONLY | os.O_CREAT, modes(self.folder)[0]))
                 temporary.write_bytes(data)
             except OSError as error:
                 raise self._explain(error, path) from error
@@ -336,7 +387,9 @@ class LocalStore(Store):
             with suppress(FileNotFoundError):
                 return _open(above, name, flags)
             with suppress(FileExistsError):
-                os.mkdir(name, dir_fd=above)
+                os.mkdir(name, 0o700 if self.options.is_private else 0o777, dir_fd=above)
+                if self.options.is_private and (mode := modes(self.folder)[1]) != 0o700:
+                    os.chmod(name, mode, dir_fd=above)
                 if self.options.survives_power_cut:
                     os.fsync(above)
         return _open(above, name, flags)

@@ -40,7 +40,8 @@ class StoreOptions:
     request of an upload, a multiple of 256 KiB; the next ones grow to ``largest_chunk`` while the line is fast.
     ``project`` and ``location``: of a bucket to create. ``survives_power_cut``: a folder waits until the disk has what
     is put into it. ``follows_links``: whether a file may be put behind a symbolic link to a folder; nothing is ever
-    deleted behind one.
+    deleted behind one. ``is_private``: files and folders that are made here can be read by their owner only, or by the
+    group that shares the folder (``chmod g+ws``); a bucket has its own rules.
     """
 
     lock_timeout: float = 60.0
@@ -51,6 +52,7 @@ class StoreOptions:
     location: str = "US"
     survives_power_cut: bool = True
     follows_links: bool = True
+    is_private: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,25 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def read(self, path: str) -> bytes:
         """The bytes of a small object. ``FileNotFoundError`` where there is none."""
+
+    @abc.abstractmethod
+    def files(self, folder: str) -> dict[str, StoredObject]:
+        """Whatever lies directly in a folder that strangers may write to, by name in order, folders and links too.
+
+        No link is followed: LakeError if the folder is one. Names may be any; those that begin with a dot are left out.
+        """
+
+    @abc.abstractmethod
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """The names of the folders directly in ``prefix`` that have a file or folder in them; no link is followed."""
+
+    @abc.abstractmethod
+    def read_small(self, path: str, limit: int) -> bytes:
+        """The bytes of an object of a stranger. ValueError for one of more than ``limit`` bytes, a link, a pipe."""
+
+    @abc.abstractmethod
+    def move(self, path: str, to: str) -> None:
+        """Move what ``files`` has found, whatever it is, unread. Nothing happens where there is nothing any more."""
 
     @abc.abstractmethod
     def write(

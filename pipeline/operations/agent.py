@@ -1,7 +1,8 @@
 """``agent``, ``submit`` and ``queue``: work that is handed over and done though its submitter is gone.
 
 An agent runs what was submitted with the real ``luigi``, in a process of its own and under the submitter's run id. It
-refuses what would come to something else on its host than where it was submitted.
+refuses what would come to something else on its host than where it was submitted, and sets aside what ``request`` does
+not allow.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shlex
 import signal
 import socket
@@ -30,8 +30,8 @@ from luigi.cmdline_parser import CmdlineParser
 
 from .. import settings
 from .._version import __version__
-from ..errors import ConflictError, PipelineError, TransientError, UsageError
-from . import journal, outcomes, process
+from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
+from . import journal, names, outcomes, process, request
 from .console import answer, say
 from .queue import (
     CANCELLED,
@@ -45,10 +45,11 @@ from .queue import (
     Entry,
     Queue,
     Submission,
-    names,
     now,
     user,
 )
+from .queue import names as queues
+from .request import Request
 from .runs import summary
 
 LOGGER = logging.getLogger("pipeline")
@@ -67,29 +68,33 @@ def code_version() -> str:
     return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
-def meaning(command: list[str]) -> dict[str, str]:
-    """What a luigi command comes to on this host: code, and the settings with the flags of the command in force."""
-    with CmdlineParser.global_instance(["--module", "pipeline", *command], allow_override=True):
-        return {
-            "code": code_version(),
-            "publisher": settings.publisher_label(),
-            "rules": settings.rules_text(),
-            "lake": settings.lake_url(),
-            "workspace": settings.workspace_url(),
-            "warehouses": settings.warehouse_labels(),
-        }
+def meaning(asked: Request) -> dict[str, str]:
+    """What a request comes to on this host: code, and the settings with the flags of the request in force."""
+    return {
+        "code": code_version(),
+        "publisher": request.label_of_publisher(asked),
+        "rules": request.rules_of(asked),
+        "lake": settings.lake_url(),
+        "workspace": settings.workspace_url(),
+        "warehouses": settings.warehouse_labels(),
+    }
 
 
 def difference(submission: Submission) -> str:
-    """In what this host differs from the submitter's; empty if in nothing that matters."""
+    """In what this host differs from the submitter's; empty if in nothing that matters.
+
+    Raises UsageError for a command that no agent runs.
+    """
     here = {"code": code_version()}
-    if submission.meaning.get("code") == here["code"]:  # other code may not even know the flags
-        try:
-            here = meaning(submission.command)
-        except (Exception, SystemExit):  # whatever Luigi says of odd words; --help ends
-            return "its command is not understood here"
+    if submission.meaning.get("code") == here["code"]:  # other code may know other flags
+        asked = request.read(submission.command)
+        # A publisher may be named, so that only who reads from it does the run, but not chosen: it is the agent's own.
+        named = asked.values.get("publisher-name", settings.publisher().name)
+        if named != settings.publisher().name:
+            return f"publisher is {named} there and {settings.publisher_label()} here"
+        here = meaning(asked)
     return "; ".join(
-        f"{name} is {submission.meaning.get(name) or 'none'} there and {value or 'none'} here"
+        f"{name} is {submission.meaning.get(name, '')[:200] or 'none'} there and {value or 'none'} here"
         for name, value in here.items()
         if submission.meaning.get(name) != value
     )
@@ -102,16 +107,15 @@ def submit(args: argparse.Namespace) -> int:
     """Hand a luigi command over to a queue. What is wrong with it is said now, not by the agent."""
     if not args.task:
         raise UsageError("submit takes a task as luigi does, such as: submit RangeMonthly --start 2021-01")
-    if any(re.search(r"://[^/@\s]*:[^/@\s]+@", word) for word in args.task):
-        raise UsageError("a password does not belong into a queue; leave the URL to the agent's own settings")
-    with CmdlineParser.global_instance(["--module", "pipeline", *args.task]) as parser:
+    asked = request.read(args.task)
+    with CmdlineParser.global_instance(["--module", "pipeline", *asked.words]) as parser:
         parser.get_task_obj()
     Queue(args.queue).submit(
         Submission(
             id=journal.run_id(),
             queue=args.queue,
-            command=args.task,
-            meaning=meaning(args.task),
+            command=asked.words,
+            meaning=meaning(asked),
             submitter=user(),
             submitted_at=now(),
         )
@@ -123,7 +127,7 @@ def submit(args: argparse.Namespace) -> int:
 
 
 def _warn_unless_served(queue: str) -> None:
-    serves = {name: any(agent.is_alive for agent in Queue(name).agents()) for name in {queue, *names()}}
+    serves = {name: any(agent.is_alive for agent in Queue(name).agents()) for name in {queue, *queues()}}
     if not serves.pop(queue):
         others = ", ".join(name for name, is_served in sorted(serves.items()) if is_served)
         say(
@@ -139,7 +143,7 @@ def queue(args: argparse.Namespace) -> int:
     if args.action == "list":
         return _list_queues(args.name, args.json)
     name = args.name or "default"
-    if name not in (known := names()):
+    if name not in (known := queues()):
         known_ones = f"; queues: {', '.join(known)}" if known else ""
         say(f"warning: queue {name} has no run and no agent{known_ones}", error=True)
     if args.action == "pause":
@@ -153,19 +157,23 @@ def queue(args: argparse.Namespace) -> int:
 def _list_queues(only: str | None, as_json: bool) -> int:
     """Print each queue with its runs and the agents that serve it."""
     found = []
-    listed = [only] if only else names()
+    listed = [only] if only else queues()
     for name in listed:
         queue = Queue(name)
+        number, place = queue.aside()
         states = [entry.submission.state for entry in queue.open()]
         waiting, running, agents = states.count(WAITING), states.count(RUNNING), queue.agents()
         if as_json:
             served = [{**vars(agent), "is_alive": agent.is_alive} for agent in agents]
             about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running, "agents": served}
+            about["set_aside"] = number
             found.append(about)
             continue
         answer(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
         for agent in agents:
             answer(f"    {_described(agent)}")
+        if number:
+            answer(f"    {number:,} file{'' if number == 1 else 's'} set aside in {place}")
         if not any(agent.is_alive for agent in agents):
             answer(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
     if as_json:
@@ -233,8 +241,8 @@ class Agent:
     """One agent: one run at a time, with ``workers`` tasks at once."""
 
     def __init__(self, queue: str, workers: int, scheduler_url: str | None, poll: float, drain: bool) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._queue = Queue(queue)
+        self.name = names.this_agent()
+        self._queue = Queue(queue, sets_aside=True)
         self._options = ["--workers", str(workers)]
         self._options += ["--scheduler-url", scheduler_url] if scheduler_url else ["--local-scheduler"]
         self._poll, self._drain = poll, drain
@@ -279,16 +287,25 @@ class Agent:
             return None, False
         are_some = False
         for entry in self._queue.open():
+            try:
+                why = difference(entry.submission)
+            except UsageError as error:
+                self._queue.set_aside(entry, str(error))
+                continue
             if not self._queue.is_free(entry):
                 are_some = True
                 continue
-            with contextlib.suppress(ConflictError):  # another agent was faster
-                if claimed := self._claim_one(entry):
+            try:
+                if claimed := self._claim_one(entry, why):
                     return claimed, True
+            except ConflictError:  # another agent was faster
+                continue
+            except LakeError as error:  # something stands in the place of its file
+                LOGGER.warning("run %s: %s", entry.submission.id, error)
         return None, are_some
 
-    def _claim_one(self, entry: Entry) -> Entry | None:
-        """A free run, made ours; None if it is over, or not for this host."""
+    def _claim_one(self, entry: Entry, why: str = "") -> Entry | None:
+        """A free run, made ours; None if it is over, or not for this host, and ``why``."""
         submission = entry.submission
         if submission.state not in OPEN:  # whoever ended it was killed before it was moved
             self._queue.end(entry)
@@ -296,7 +313,7 @@ class Agent:
         if submission.cancelled_by:
             self._queue.end(entry, state=CANCELLED, message=f"cancelled by {submission.cancelled_by}")
             return None
-        if why := difference(submission):
+        if why:
             host = socket.gethostname()
             if submission.refusals.get(host) != why:
                 LOGGER.warning("run %s is refused: %s", submission.id, why)
@@ -320,7 +337,7 @@ class Agent:
         LOGGER.info("run %s of %s: luigi %s", submission.id, submission.submitter, _shown(submission))
         try:
             code, entry = self._luigi(entry)
-        except (OSError, ValueError) as error:  # words that are no words of a command
+        except OSError as error:
             self._settle(entry, FAILED, message=f"luigi could not be started: {error}")
             return
         self._process = None
@@ -354,7 +371,7 @@ class Agent:
                     raise
                 put(ours, state=state, **changes)
             self._queue.prune()
-        except TransientError as error:
+        except (TransientError, LakeError) as error:
             LOGGER.warning("run %s: %s", entry.submission.id, error)
 
     def _still_ours(self, entry: Entry) -> Entry | None:
@@ -366,12 +383,13 @@ class Agent:
     def _luigi(self, entry: Entry) -> tuple[int | None, Entry]:
         """Run the command and renew the lease meanwhile. Returns its exit code, None if the run is no longer ours."""
         submission = entry.submission
+        words = request.read(submission.command).words  # as they were understood when it was claimed
         environment = {name: value for name, value in os.environ.items() if name != journal.BEGUN}
         environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, "PYTHONUNBUFFERED": "1"}
         environment |= {process.PARENT: str(os.getpid())}
         self._last_words = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "luigi", "--module", "pipeline", *submission.command, *self._options],
+            [sys.executable, "-m", "luigi", "--module", "pipeline", *words, *self._options],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..ranges import dataset_names
 from ..settings import Choice, Number, Whole
 from ..stages.parameters import Month
-from . import queue
+from .names import check_queue
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ some_datasets = kind(_some_datasets)
 all_or_some_datasets = kind(lambda text: ",".join(datasets.MONTHLY) if text == "all" else _some_datasets(text))
 any_datasets = kind(_any_datasets)
 json_object = kind(_json_object)
-queue_name = kind(queue.check_name)
+queue_name = kind(check_queue)
 host_name = kind(_host_name)
 
 #: Of flags that several verbs have.

@@ -29,6 +29,7 @@ from typing import IO, NoReturn
 
 from .. import planning, settings
 from ..errors import PipelineError, UsageError
+from ..files import PLANTED
 from ..plain import plain
 from ..ranges import AllTrips, dataset_names, plan_range
 from . import arguments, console, journal, logs, notify, outcomes, run
@@ -312,7 +313,7 @@ def _open_log(path: str) -> logging.Logger:
             else _Rotated(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT, encoding="utf-8")
         )
     except OSError as error:
-        if error.errno in journal.PLANTED and Path(path).parent == journal.folder():
+        if error.errno in PLANTED and Path(path).parent == journal.folder():
             raise journal.not_writable(error) from None
         raise UsageError(f"--log {path}: {error.strerror}; name a file that can be written, or -") from None
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -25,7 +25,7 @@ from typing import IO, Any, BinaryIO
 
 from .. import settings
 from ..errors import UsageError
-from ..files import make_folder, modes, open_plain, private_folder
+from ..files import PLANTED, make_folder, modes, open_plain, private_folder
 from . import names
 
 RUN_ID = "PIPELINE_RUN_ID"
@@ -41,9 +41,6 @@ HELD_WAIT = 2.0
 
 #: What the system says of a place where this user can never write, unlike a full disk.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-
-#: What it says of a link, a pipe or a folder in place of a file of ours.
-PLANTED = (errno.ELOOP, errno.ENXIO, errno.EISDIR)
 
 #: Stands in a command for an address that may hold a secret.
 ELLIPSIS = "…"
@@ -74,8 +71,6 @@ _MOST = 10_000_000
 
 #: The latest time of an event, in seconds since 1970: some year that every calendar has.
 _LATEST = 1e11
-
-_PLANTED = {errno.ELOOP: "a link", errno.ENXIO: "a pipe or a device", errno.EISDIR: "a folder"}
 
 _mine = False
 _held: int | None = None
@@ -231,7 +226,7 @@ def without_addresses(command: Sequence[str]) -> list[str]:
 def not_writable(error: OSError) -> UsageError:
     """The error of a folder of journals that cannot be used, as one line."""
     if error.errno in PLANTED:
-        return UsageError(f"{error.filename} is {_PLANTED[error.errno]}, not a file of a run; remove it")
+        return UsageError(f"{error.filename} is {PLANTED[error.errno]}, not a file of a run; remove it")
     return UsageError(
         f"[workspace] url: {folder()} cannot be written to: {error.strerror}; give your user the right to, "
         "or name another folder"

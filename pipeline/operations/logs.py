@@ -21,6 +21,7 @@ from luigi.setup_logging import InterfaceLogging
 
 from .. import settings
 from ..errors import PipelineError, text_after
+from ..files import PLANTED
 from ..plain import plain
 from . import journal
 
@@ -262,7 +263,7 @@ def _files(to_file: bool) -> list[logging.Handler]:
         journal.ensure_folder()
         return [SaysOnce(path(), encoding="utf-8")]
     except OSError as error:  # a log that cannot be written never harms the run
-        if error.errno in journal.PLANTED and multiprocessing.parent_process() is None:
+        if error.errno in PLANTED and multiprocessing.parent_process() is None:
             print(f"warning: no log is written: {journal.not_writable(error)}", file=sys.stderr, flush=True)
         return []
 

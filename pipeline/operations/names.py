@@ -30,7 +30,8 @@ def is_queue(text: str) -> bool:
 def check_queue(text: str) -> str:
     """The name of a queue as it was given. Raises UsageError for what cannot be a folder in every store."""
     if not is_queue(text):
-        raise UsageError(f"{text!r} cannot be the name of a queue; use letters, digits, dots and dashes")
+        shown = "an address" if "://" in text else repr(text if len(text) <= 40 else f"{text[:40]}...")
+        raise UsageError(f"{shown} cannot be the name of a queue; use letters, digits, dots and dashes")
     return text
 
 

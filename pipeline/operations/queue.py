@@ -4,10 +4,15 @@
     queues/<queue>/ended/<run id>.json         done, failed or cancelled
     queues/<queue>/agents/<host>-<pid>.json    an agent that serves the queue
     queues/<queue>/paused                      while no agent may claim a run
+    queues/<queue>/set-aside/<name>            what lay among them and is none of these
 
 An object is replaced only by who has seen its present version, so that of several agents exactly one claims a run. A
 running one is written anew every ``RENEW`` seconds. Whoever has seen it unchanged for ``LEASE`` seconds, by the own
 clock, takes it over: clocks of hosts need not agree.
+
+Whoever can write to the workspace can write these files, so each is data from strangers: it is read up to ``LIMIT``
+bytes, through no link, and every field must have its type. An agent moves what is odd out of the way; it harms no other
+run. What is written to a folder can be read by its owner only, or by the group that shares the workspace.
 """
 
 from __future__ import annotations
@@ -18,17 +23,18 @@ import getpass
 import json
 import logging
 import re
+import secrets
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .. import settings
-from ..errors import ConflictError, UsageError
-from ..lake import Store, open_store
+from ..errors import ConflictError, LakeError, UsageError
+from ..lake import Store, StoredObject, StoreOptions, open_store
 from . import journal
-from . import names as file_names
+from .names import check_queue, file_of_agent, is_agent, is_queue, is_run_id
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -42,6 +48,14 @@ KEEP = 90
 
 #: Submissions that are read at once.
 CONCURRENT = 16
+
+#: Bytes of the largest file that is read, characters of the longest text in it, and the most texts of a field.
+LIMIT, LENGTH, MANY = 1 << 20, 10_000, 500
+
+#: Years of a time that makes sense on every host's clock.
+YEARS = range(1971, 9000)
+
+SUBMISSION, AGENT = "submission", "record of an agent"
 
 #: Seconds after which the record of an agent that gave no sign of life is removed.
 AGENT_KEEP = 24 * 3600.0
@@ -92,10 +106,20 @@ class Submission:
     def from_json(cls, data: bytes) -> Submission:
         """Raises ValueError for what is no submission."""
         found = _from_json(cls, data)
-        if not (found.command and file_names.is_run_id(found.id) and found.state in (*OPEN, DONE, FAILED, CANCELLED)):
-            raise ValueError("no submission")
-        for moment in (found.submitted_at, found.started_at, found.renewed_at, found.ended_at):
-            seconds_since(moment)
+        for name, is_right in (
+            ("id", is_run_id(found.id)),
+            ("queue", is_queue(found.queue)),
+            ("command", bool(found.command)),
+            ("state", found.state in (*OPEN, DONE, FAILED, CANCELLED)),
+            ("attempts", 0 <= found.attempts <= 1000),
+            ("exit_code", found.exit_code is None or abs(found.exit_code) <= 255),
+            ("submitted_at", _is_time(found.submitted_at)),
+        ):
+            if not is_right:
+                raise ValueError(f"its {name} cannot be right")
+        for name in ("started_at", "renewed_at", "ended_at"):
+            if getattr(found, name) and not _is_time(getattr(found, name)):
+                raise ValueError(f"its {name} is no time")
         return found
 
 
@@ -121,29 +145,63 @@ class AgentRecord:
     def from_json(cls, data: bytes) -> AgentRecord:
         """Raises ValueError for what is no such record."""
         found = _from_json(cls, data)
-        for moment in (found.since, found.heard_at):
-            seconds_since(moment)
+        if not is_agent(found.name) or (found.run and not is_run_id(found.run)):
+            raise ValueError("its name, or that of its run, cannot be right")
+        if not (_is_time(found.since) and _is_time(found.heard_at)):
+            raise ValueError("it has no times")
         return found
 
 
 def _from_json(cls: type[T], data: bytes) -> T:
     """A dataclass from a JSON object, whose values must have the types that are declared; others are passed over."""
-    given, values = json.loads(data), {}
+    try:
+        given = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it cannot be read: {error}"[:200]) from None
     if not isinstance(given, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError("it is not a JSON object")
+    values = {}
     for name, kind in get_type_hints(cls).items():
-        if name not in given:
-            continue
-        value, origin = given[name], get_origin(kind)
-        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-        is_right = isinstance(value, origin if origin in (list, dict) else kind) and not isinstance(value, bool)
-        if not is_right or (origin in (list, dict) and not all(isinstance(one, get_args(kind)[0]) for one in inner)):
-            raise ValueError(f"{name} is {value!r}")
-        values[name] = value
+        if name in given:
+            if not _has_type(given[name], kind):
+                raise ValueError(f"its {name} is of the wrong kind, or too long")
+            values[name] = given[name]
     try:
         return cls(**values)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+    except TypeError:
+        raise ValueError("fields are missing") from None
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value of a JSON object is of a declared type, and of a size that makes sense."""
+    if isinstance(value, bool):
+        return False
+    if (origin := get_origin(kind)) in (list, dict):
+        if not isinstance(value, origin) or len(value) > MANY:
+            return False
+        inner = [*value, *value.values()] if origin is dict else value
+        return all(_has_type(one, get_args(kind)[0]) for one in inner)
+    return isinstance(value, kind) and not (isinstance(value, str) and len(value) > LENGTH)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return dt.datetime.fromisoformat(text).year in YEARS
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -157,9 +215,11 @@ class Entry:
 class Queue:
     """One queue. Every method is one or few requests to the store, whose errors it raises."""
 
-    def __init__(self, name: str, store: Store | None = None) -> None:
-        self.name = check_name(name)
-        self._store = store or open_store(settings.workspace_url())
+    def __init__(self, name: str, store: Store | None = None, sets_aside: bool = False) -> None:
+        """``sets_aside``: move what is odd out of the way, as an agent does. Others only name it."""
+        self.name = check_queue(name)
+        self._store = store or _workspace()
+        self._sets_aside = sets_aside
         self._seen: dict[str, tuple[str, float]] = {}
         self._odd: set[tuple[str, str]] = set()
 
@@ -180,9 +240,8 @@ class Queue:
 
     def find(self, name: str) -> Entry | None:
         """The run of that id as it is now, if it has not ended."""
-        path = self._path("open", name)
-        stored = self._store.stat(path)
-        return self._entry(path, stored.version) if stored else None
+        stored = self._store.stat(self._path("open", name)) if is_run_id(name) else None
+        return self._entry(stored) if stored else None
 
     def replace(self, entry: Entry, **changes: object) -> Entry:
         """Write a changed submission. Raises ``ConflictError`` if somebody else has changed it meanwhile."""
@@ -193,9 +252,24 @@ class Queue:
     def end(self, entry: Entry, **changes: object) -> Submission:
         """Move a run that is over to those that have ended. Raises ``ConflictError`` if it is somebody else's now."""
         last = self.replace(entry, ended_at=entry.submission.ended_at or now(), **changes).submission
-        self._store.write(self._path("ended", last.id), last.to_json())
+        path = self._path("ended", last.id)
+        try:
+            self._store.write(path, last.to_json())
+        except LakeError:  # a folder stands there, maybe: then it is moved, and any other reason comes again
+            self._store.move(path, self._free_place(path))
+            self._store.write(path, last.to_json())
         self._store.delete(self._path("open", last.id))
         return last
+
+    def set_aside(self, entry: Entry, why: str) -> None:
+        """Take a run out of the queue that no agent may do."""
+        path = self._path("open", entry.submission.id)
+        self._odd_one(StoredObject(path, 0, entry.version), SUBMISSION, why)
+
+    def aside(self) -> tuple[int, str]:
+        """How many files were set aside, and where they are."""
+        folder = self._folder("set-aside")
+        return len(self._store.files(folder)), self._store.uri(folder)
 
     def cancel(self, name: str, by: str) -> Submission | None:
         """Take a run back: at once if it waits or its agent is silent, else its agent is told to stop it.
@@ -229,22 +303,31 @@ class Queue:
     def agents(self) -> list[AgentRecord]:
         """Agents that serve this queue, those that were killed among them."""
         found = []
-        for path, stored in self._store.list(self._folder("agents")).items():
+        for name, stored in self._store.files(self._folder("agents")).items():
             try:
-                found.append(AgentRecord.from_json(self._store.read(path)))
+                if not is_run_id(name):
+                    raise ValueError("its name cannot be that of an agent")
+                agent = AgentRecord.from_json(self._store.read_small(stored.path, LIMIT))
+                if name != f"{file_of_agent(agent.name)}.json":
+                    raise ValueError("its name is another one")
+                found.append(agent)
             except FileNotFoundError:
                 continue  # it ended while we looked
-            except ValueError:
-                self._warn(path, stored.version, "is no record of an agent")
+            except ValueError as error:
+                self._odd_one(stored, AGENT, str(error))
+            except LakeError as error:
+                self._unreadable(stored, error)
         return found
 
     def register(self, agent: AgentRecord) -> None:
         """Say that an agent serves this queue, and at what it works."""
-        self._store.write(self._path("agents", _file_name(agent.name)), json.dumps(dataclasses.asdict(agent)).encode())
+        self._store.write(
+            self._path("agents", file_of_agent(agent.name)), json.dumps(dataclasses.asdict(agent)).encode()
+        )
 
     def leave(self, name: str) -> None:
         """Say that an agent serves this queue no more."""
-        self._store.delete(self._path("agents", _file_name(name)))
+        self._store.delete(self._path("agents", file_of_agent(name)))
 
     # -- the queue as a whole ----------------------------------------------------------------------
 
@@ -261,15 +344,14 @@ class Queue:
     def prune(self) -> None:
         """Forget runs that ended long ago, and agents that were killed."""
         oldest = (dt.datetime.now(dt.UTC) - dt.timedelta(days=KEEP)).strftime("%Y%m%dT%H%M%S")
-        for path, stored in self._store.list(self._folder("ended")).items():
-            name = path.rpartition("/")[2]
-            if re.match(r"\d{8}T\d{6}-", name):  # ids that we made begin with their time
+        for name, stored in self._store.files(self._folder("ended")).items():
+            if is_run_id(name) and re.match(r"\d{8}T\d{6}-", name):  # ids that we made begin with their time
                 is_old = name < oldest
             else:
-                entry = self._entry(path, stored.version)
+                entry = self._entry(stored)
                 is_old = entry is not None and seconds_since(entry.submission.ended_at) > KEEP * 86400
             if is_old:
-                self._store.delete(path)
+                self._store.delete(stored.path)
         for agent in self.agents():
             if agent.silent > AGENT_KEEP:
                 self.leave(agent.name)
@@ -285,50 +367,72 @@ class Queue:
         return f"{self._folder(place)}/{name}.json"
 
     def _entries(self, place: str) -> list[Entry]:
-        found = self._store.list(self._folder(place)).values()
+        found = self._store.files(self._folder(place)).values()
         with ThreadPoolExecutor(CONCURRENT) as pool:  # a bucket takes its time for each
-            entries = list(pool.map(lambda stored: self._entry(stored.path, stored.version), found))
+            entries = list(pool.map(self._entry, found))
         return [entry for entry in entries if entry]
 
-    def _entry(self, path: str, version: str) -> Entry | None:
+    def _entry(self, stored: StoredObject) -> Entry | None:
         """The submission in a file; None for a file that was removed meanwhile, or is no submission."""
+        name = stored.path.rpartition("/")[2].removesuffix(".json")
         try:
-            submission = Submission.from_json(self._store.read(path))
+            if not stored.path.endswith(".json") or not is_run_id(name):
+                raise ValueError("its name is no id of a run")
+            submission = Submission.from_json(self._store.read_small(stored.path, LIMIT))
+            if (submission.id, submission.queue) != (name, self.name):
+                raise ValueError("it has the id or the queue of another one")
         except FileNotFoundError:
             return None
-        except ValueError:
-            submission = None
-        if submission is None or path.rpartition("/")[2] != f"{submission.id}.json":
-            self._warn(path, version, "is no submission")
+        except ValueError as error:
+            self._odd_one(stored, SUBMISSION, str(error))
             return None
-        return Entry(submission, version)
+        except LakeError as error:
+            self._unreadable(stored, error)
+            return None
+        return Entry(submission, stored.version)
 
-    def _warn(self, path: str, version: str, why: str) -> None:
-        """Name an odd file, once: agents look every few seconds."""
-        if (path, version) not in self._odd:
-            self._odd.add((path, version))
-            LOGGER.warning("%s %s; remove it", self._store.uri(path), why)
+    def _unreadable(self, stored: StoredObject, error: LakeError) -> None:
+        """Say once that this user may not read a file. It stays: another user's agent may."""
+        if (stored.path, stored.version) not in self._odd:
+            self._odd.add((stored.path, stored.version))
+            LOGGER.warning("%s; users who share a workspace make it a folder of their group with chmod g+ws", error)
+
+    def _odd_one(self, stored: StoredObject, what: str, why: str) -> None:
+        """Name an odd file, once: agents look every few seconds. An agent moves it away, unread and whatever it is."""
+        if (stored.path, stored.version) in self._odd:
+            return
+        self._odd.add((stored.path, stored.version))
+        where = self._store.uri(stored.path)
+        if self._sets_aside:
+            place = self._free_place(stored.path)
+            try:
+                self._store.move(stored.path, place)
+            except LakeError as error:
+                why = f"{why}; it cannot be moved: {error}"
+            else:
+                LOGGER.warning("%s is no %s and lies in %s now: %s", where, what, self._store.uri(place), why)
+                return
+        LOGGER.warning("%s is no %s; remove it: %s", where, what, why)
+
+    def _free_place(self, path: str) -> str:
+        """Where a file may be put that is set aside: under its own name, as far as that can be one."""
+        name = re.sub(r"[^\w.-]", "_", path.rpartition("/")[2], flags=re.ASCII)[:150].lstrip(".-") or "odd"
+        place = f"{self._folder('set-aside')}/{name}"
+        return place if self._store.stat(place) is None else f"{place}.{secrets.token_hex(4)}"
 
 
-def _file_name(agent: str) -> str:
-    """``host-pid`` of an agent called ``host:pid``."""
-    return re.sub(r"[^\w-]+", "-", agent).strip("-")
-
-
-_NAME = re.compile(r"\w[\w.-]{0,99}")
-
-
-def check_name(name: str) -> str:
-    """Refuse what cannot be a folder in every store."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot be the name of a queue; use letters, digits, dots and dashes")
-    return name
+def _workspace() -> Store:
+    return open_store(settings.workspace_url(), StoreOptions(follows_links=False, is_private=True))
 
 
 def names() -> list[str]:
     """All queues of the workspace: those with a run, an agent or a pause."""
-    found = {tuple(path.split("/")[1:3]) for path in open_store(settings.workspace_url()).list(ROOT)}
-    return sorted({names[0] for names in found if len(names) > 1 and _NAME.fullmatch(names[0])})
+    store = _workspace()
+    return [name for name in store.folders(ROOT) if is_queue(name) and _is_in_use(store, f"{ROOT}/{name}")]
+
+
+def _is_in_use(store: Store, folder: str) -> bool:
+    return bool(set(store.folders(folder)) - {"set-aside"}) or "paused" in store.files(folder)
 
 
 def user() -> str:
@@ -346,5 +450,5 @@ def seconds_since(moment: str) -> float:
         return float("inf")
     try:
         return (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment).astimezone(dt.UTC)).total_seconds()
-    except OverflowError as error:
+    except (OverflowError, OSError) as error:
         raise ValueError(str(error)) from None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import settings
-from ..errors import UsageError
+from ..errors import LakeError, UsageError
 from ..plain import one_line, plain
 from . import journal, outcomes
 from .console import answer, say
@@ -280,7 +280,12 @@ def _known(queue: str | None = None) -> dict[str, Run]:
     found: dict[str, Run] = {}
     for name in [queue] if queue else names():
         here = Queue(name)
-        for entry in (*here.open(), *here.ended()):  # what was just moved is in both
+        try:
+            entries = (*here.open(), *here.ended())
+        except LakeError as error:
+            LOGGER.warning("queue %s: %s", name, error)
+            continue
+        for entry in entries:  # what was just moved is in both
             found[entry.submission.id] = Run(entry.submission.id, submission=entry.submission)
     for path in journal.files():
         if queue and path.stem not in found:

@@ -157,13 +157,20 @@ def test_agent_refuses_other_code(site: Site) -> None:
 
 
 def test_flags_of_a_submission_are_its_own(site: Site) -> None:
-    other = f"duckdb:///{site.project.folder}/other.duckdb"
-    names = [site.submit(*RANGE, "--warehouse-url", other, "--clean-rules", "none"), site.submit()]
+    names = [site.submit(*RANGE, "--clean-rules", "none"), site.submit()]
     site.drain()
     assert [site.run(name)["state"] for name in names] == ["complete", "complete"]
-    rules = "SELECT DISTINCT rules FROM etl_current WHERE dataset = 'green'"
-    assert site.project.query(rules, "other.duckdb") == [("none",)]
-    assert site.project.query(rules) == [("zero_passengers@1,pickup_outside_month@1",)]
+    rules = dict(site.project.query("SELECT DISTINCT run_id, rules FROM etl_loads WHERE dataset = 'green'"))
+    assert rules == {names[0]: "none", names[1]: "zero_passengers@1,pickup_outside_month@1"}
+
+
+def test_publisher_of_a_submission_must_be_the_agents_own(site: Site) -> None:
+    own = site.submit("TaxiZones", "--publisher-name", "sample")
+    other = site.submit("TaxiZones")
+    forged = site.project.folder / "workspace" / "queues" / "default" / "open" / f"{other}.json"
+    forged.write_text(json.dumps({**json.loads(forged.read_text()), "command": ["TaxiZones", "--publisher-name=dtc"]}))
+    assert "refused: publisher is dtc there and sample" in site.drain()
+    assert [site.run(name)["state"] for name in (own, other)] == ["complete", "waiting"]
 
 
 def test_paused_queue_gives_nothing_away(site: Site) -> None:
@@ -302,8 +309,23 @@ def test_file_that_is_no_submission_is_one_line_and_ends_no_agent(site: Site) ->
             json.dumps({**good, "id": f"20200101T000000-{field}", field: value})
         )
     (folder / "20200101T000001-list.json").write_text("[]")
-    for number, words in enumerate((["--help"], ["MonthlyTrips", "--month", "2020-01\0"], ["NoSuchTask"])):
-        other = {**good, "id": f"20200101T00000{number}-words", "command": words}
+    (site.project.folder / "workspace" / "evil.py").write_text("open('owned', 'w')")  # agents run in the checkout
+    month = ["MonthlyTrips", "--dataset", "green", "--month", "2020-01"]
+    commands = [
+        ["--help"],
+        ["MonthlyTrips", "--month", "2020-01\0"],
+        ["NoSuchTask"],
+        [*month, "--module", "workspace.evil"],
+        [*month, "--module=workspace.evil"],
+        ["--module", "workspace.evil", *month],
+        [*month, "--of", "workspace.evil.Task"],
+        [*month, "--worker-task-process-context", "workspace.evil.Task"],
+        [*month, "--warehouse-url", f"duckdb:///{site.project.folder}/stolen.duckdb"],
+        [*month, "--lake-url=file:stolen"],
+        [*month, "--publisher-url=file:/etc"],
+    ]
+    for number, words in enumerate(commands):
+        other = {**good, "id": f"20200101T0000{number:02}-words", "command": words}
         (folder / f"{other['id']}.json").write_text(json.dumps(other))
     listed = site.project.pipeline("runs")
     assert listed.returncode == 0 and listed.stdout.count("is no submission; remove it") == len(odd) + 1
@@ -311,6 +333,9 @@ def test_file_that_is_no_submission_is_one_line_and_ends_no_agent(site: Site) ->
     output, _ = agent.communicate(timeout=PATIENCE)
     assert agent.returncode == 0 and "Traceback" not in output + listed.stdout
     assert site.run(name)["state"] == "complete"
+    assert not {"owned", "stolen", "stolen.duckdb"} & {path.name for path in site.project.folder.iterdir()}
+    assert output.count("is no submission and lies in") == len(odd) + 1 + len(commands)
+    assert f"{len(odd) + 1 + len(commands)} files set aside in " in site.project.pipeline("queue", "list").stdout
 
 
 @pytest.mark.parametrize(
@@ -323,6 +348,9 @@ def test_file_that_is_no_submission_is_one_line_and_ends_no_agent(site: Site) ->
         (("",), "there is no task ''"),
         (("RangeMontly",), "did you mean RangeMonthly?"),
         (("RangeMonthly", "--warehouse-url", "postgresql+psycopg2://etl:tiger@db/x"), "a password does not belong"),
+        (("RangeMonthly", "--notify-urls", "slack://tiger/b/c"), "--notify-urls is the agent's own"),
+        (("RangeMonthly", "--start", "https://h/x?sig=tiger"), "--start: the value is not a month"),
+        (("RangeMonthly", "--module", "tiger"), "--module is the agent's own"),
         (("--queue", "../x", "RangeMonthly"), "cannot be the name of a queue"),
     ],
 )
