@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 import psycopg2
 import pyarrow as pa
@@ -59,7 +62,7 @@ def open_parquet(path: Path, uri: str, dataset: Dataset, row: LedgerRow) -> Iter
 def copy(session: Session, target: str, file: pq.ParquetFile, progress: Progress) -> int:
     """COPY the file into ``target``; the number of rows that arrived."""
     kind, encode = ("csv", _csv) if pgpq is None else ("binary", _binary)
-    with session.statement() as statement, session.connection.cursor() as cursor:
+    with _first_error(), session.statement() as statement, session.connection.cursor() as cursor:
         chunks = _Chunks(encode(file.schema_arrow, _batches(file, progress)), statement.goes_on)
         try:
             cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT {kind})", chunks, size=1 << 18)
@@ -68,6 +71,44 @@ def copy(session: Session, target: str, file: pq.ParquetFile, progress: Progress
                 raise chunks.error from None
             raise
         return cursor.rowcount
+
+
+class _Printed(threading.local):
+    """What psycopg2 printed last in this thread instead of raising it."""
+
+    error: psycopg2.Error | None = None
+
+
+_printed = _Printed()
+
+
+@contextlib.contextmanager
+def _first_error() -> Iterator[None]:
+    """Raise what the server said first.
+
+    When a COPY breaks off, psycopg2 raises the last of several errors, which only says that the connection is gone, and
+    prints the first one with a traceback, by way of ``sys.excepthook``.
+    """
+    _printed.error = None
+    if sys.excepthook is not _excepthook:
+        _others.append(sys.excepthook)
+        sys.excepthook = _excepthook
+    try:
+        yield
+    except psycopg2.Error as error:
+        if _printed.error is None or error.pgcode:
+            raise
+        raise _printed.error from None
+
+
+_others: list[Callable[[type[BaseException], BaseException, TracebackType | None], object]] = []
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, SystemError) and isinstance(error.__cause__, psycopg2.Error):
+        _printed.error = error.__cause__
+    else:
+        _others[-1](kind, error, trace)
 
 
 def _batches(file: pq.ParquetFile, progress: Progress) -> Iterator[pa.RecordBatch]:

@@ -678,15 +678,18 @@ def test_a_ledger_that_somebody_has_locked_is_waited_for_up_to_the_limit(place: 
 
 
 @pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
-def test_a_connection_that_is_cut_in_the_middle_changes_nothing(place: Place, month: dt.date) -> None:
+def test_a_connection_that_is_cut_in_the_middle_changes_nothing(
+    place: Place, month: dt.date, capfd: pytest.CaptureFixture[str]
+) -> None:
     place.load("A", JANUARY)
     before, history = place.content(), place.warehouse().history()
 
     def cut(done: int, total: int) -> None:
         place.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%'", admin=True)
 
-    with pytest.raises(WarehouseTrouble):
+    with pytest.raises(WarehouseTrouble, match="terminating connection due to administrator command"):
         place.load("B", month, rows=100_000, progress=cut)
+    assert capfd.readouterr().err == "", "psycopg2 prints tracebacks of its own"
     assert (place.content(), place.warehouse().history()) == (before, history)
     assert place.leftovers() == []
     place.load("B", month)
