@@ -22,6 +22,8 @@ import psutil
 from pipeline import sample
 from pipeline.lake import open_store
 from tests.end_to_end.gate import Gate
+from tests.servers.bigquery import BigQueryServer
+from tests.servers.postgres import PostgresServer
 
 from .campaign import Difference
 from .runner import CHECKOUT
@@ -98,8 +100,8 @@ class Places:
         return sorted(path for path in open_store(self.workspace).list() if not path.startswith("runs/"))
 
 
-def in_duckdb(folder: Path, **environment: str) -> Places:
-    """Everything in a folder."""
+def in_duckdb(folder: Path, lake: str = "", workspace: str = "", **environment: str) -> Places:
+    """With a file, and all else in the same folder unless it is named."""
     path = folder / "warehouse.duckdb"
 
     def query(sql: str) -> list[tuple[Any, ...]]:
@@ -109,8 +111,8 @@ def in_duckdb(folder: Path, **environment: str) -> Places:
     def names() -> list[str]:
         return [name for (name,) in query("SELECT table_name FROM duckdb_tables()")]
 
-    where = {name: f"file:{folder}/{name}" for name in ("lake", "workspace")}
-    return Places(folder, **where, warehouse=f"duckdb:///{path}", query=query, names=names, environment=environment)
+    lake, workspace = lake or f"file:{folder}/lake", workspace or f"file:{folder}/workspace"
+    return Places(folder, lake, workspace, f"duckdb:///{path}", query, names, environment=environment)
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
@@ -133,8 +135,10 @@ class Run:
             gated = gate.environment
             variables |= {**gated, "PYTHONPATH": f"{gated['PYTHONPATH']}{os.pathsep}{CHECKOUT}"}
         is_here = places.workspace.startswith("file:")
-        runs = Path(places.workspace.removeprefix("file:")) / "runs" if is_here else folder.parent / "nyc-trips-runs"
-        self.journal = runs / f"{name}.jsonl"
+        self._journals = (
+            Path(places.workspace.removeprefix("file:")) if is_here else places.folder,
+            f"runs/{name}.jsonl" if is_here else f"nyc-trips-runs*/{name}.jsonl",
+        )
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [str(Path(sys.executable).parent / "luigi"), "--module", "pipeline", *words],
@@ -145,6 +149,7 @@ class Run:
                 stderr=output,
                 start_new_session=True,
             )
+        self.is_killed = False
         self._heard: object = None
         self._heard_at = time.monotonic()
 
@@ -164,10 +169,8 @@ class Run:
 
     def _words(self) -> tuple[int, int]:
         """How much it has said. That it still waits is nothing new."""
-        try:
-            lines = self.journal.read_bytes().split(b"\n")
-        except OSError:
-            lines = []
+        folder, pattern = self._journals
+        lines = [line for path in folder.glob(pattern) for line in path.read_bytes().split(b"\n")]
         return self.output.stat().st_size, sum(b'"event": "waiting"' not in line for line in lines)
 
     def end(self) -> int:
@@ -195,12 +198,14 @@ class Run:
 
     def kill(self) -> None:
         """All of it."""
+        self.is_killed = True
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def kill_main(self) -> None:
         """The main process, and see its children end."""
+        self.is_killed = True
         children = list(self.children().values())
         self.process.kill()
         self.process.wait()
@@ -260,37 +265,35 @@ def some_gate(chance: random.Random, folder: Path, states: tuple[str, ...], **wh
     return Gate(folder, chance.choice(STAGES), chance.choice(states), month=month, **where)
 
 
-@dataclass
-class Databases:
-    """Fresh databases of a PostgreSQL server."""
+def in_postgres(
+    folder: Path, server: PostgresServer, database: str, lake: str, workspace: str, **environment: str
+) -> Places:
+    """With a database of a server."""
 
-    server: Any
+    def query(sql: str) -> list[tuple[Any, ...]]:
+        with closing(server.connect(database)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
 
-    def places(self, folder: Path, database: str, lake: str, workspace: str, **environment: str) -> Places:
-        def query(sql: str) -> list[tuple[Any, ...]]:
-            with closing(self.server.connect(database)) as connection, connection.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall())
+    def names() -> list[str]:
+        tables = query("SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
+        return [name for (name,) in tables]
 
-        def names() -> list[str]:
-            tables = query(
-                "SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
-            )
-            return [name for (name,) in tables]
-
-        return Places(
-            folder,
-            lake,
-            workspace,
-            self.server.url(database),
-            query,
-            names,
-            row_hash="md5(string_agg(t::text, ' ' ORDER BY t::text))",
-            environment=environment,
-        )
+    return Places(
+        folder,
+        lake,
+        workspace,
+        server.url(database),
+        query,
+        names,
+        row_hash="md5(string_agg(t::text, ' ' ORDER BY t::text))",
+        environment=environment,
+    )
 
 
-def in_bigquery(folder: Path, server: Any, lake: str, workspace: str, **environment: str) -> Places:
+def in_bigquery(folder: Path, server: BigQueryServer, lake: str, workspace: str, **environment: str) -> Places:
+    """With a project of its own."""
+
     def names() -> list[str]:
         return [table for _, table in server.tables]
 

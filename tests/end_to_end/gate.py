@@ -19,7 +19,7 @@ HOOKS = Path(__file__).parent / "hooks"
 class Gate:
     """Stands where a stage has ``started``, is ``running`` with a ``share`` of its work done, or is ``done``.
 
-    There it holds the lock of its month, which it has let go where it is ``left``.
+    There it holds the lock of its month, which it has let go where it is ``left`` and ``telling`` its result.
 
     Every process of a command with the variables of ``environment`` that comes there waits until the gate is opened.
     It waits in the code of the stage: a signal, a lock and a connection behave as they do while the stage works.
