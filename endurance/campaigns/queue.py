@@ -63,10 +63,8 @@ VALUES: list[Any] = [
 
 class Queues(Campaign):
     name = "queue"
-    what = (
-        "hostile queue files and agent records: only allowed runs are done, the good one is, each odd one is one line"
-    )
-    slice = 60
+    what = "hostile queue files: an agent does what is allowed only, and the good run; each odd file is one line"
+    slice = 30
     patience = 600
 
     def attempt(self, chance: random.Random, folder: Path) -> str:
@@ -91,17 +89,14 @@ class Queues(Campaign):
             raise Difference("the good run was not done")
         self._compare(folder, victim, lines, len(planted))
         aside = len(list((workspace / "queues" / "q" / "set-aside").glob("*")))
-        return (
-            f"{'real agent, ' if is_real else ''}{'some done' if len(done) > 1 else 'none done'}, {min(aside, 3)} aside"
-        )
+        who = "real agent" if is_real else "others done too" if len(done) > 1 else "good one done"
+        return f"{who}, {min(aside, 3)}{'+' if aside > 3 else ''} set aside"
 
     @staticmethod
     def _compare(folder: Path, victim: Path, lines: list[str], planted: int) -> None:
         if "evil" in sys.modules or (folder / "owned").exists():
             raise Difference("a stranger's module was imported")
-        if [path.name for path in victim.iterdir()] != ["thesis.txt"] or (
-            victim / "thesis.txt"
-        ).read_text() != "precious":
+        if {path.name: path.read_text() for path in victim.iterdir()} != {"thesis.txt": "precious"}:
             raise Difference("files outside of the workspace were changed")
         if odd := {path.name for path in folder.iterdir()} - {"home", "workspace", "evil.py", *_OWN}:
             raise Difference(f"something was made outside of the workspace: {odd}")
@@ -113,7 +108,7 @@ class Queues(Campaign):
 
 
 #: What a run of the real agent makes, as its settings say.
-_OWN = ("lake", "warehouse.duckdb", "warehouse.duckdb.wal")
+_OWN = ("lake", "warehouse.duckdb", "warehouse.duckdb.wal", "warehouse.duckdb.lock")
 
 
 def _decide(here: Queue) -> list[str]:
@@ -201,7 +196,7 @@ def _plant(chance: random.Random, folder: Path, good: Submission, victim: Path) 
 def _misspelt(chance: random.Random, flag: str) -> str:
     return chance.choice(
         [
-            flag[: chance.randint(3, len(flag))],
+            flag[: chance.randint(2, len(flag))],
             f"{flag}={chance.choice(WORDS)}",
             flag.replace("-", "_"),
             flag.upper(),
