@@ -466,7 +466,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str
 
 def _ledger_rows(connection: duckdb.DuckDBPyConnection) -> list[LedgerRow]:
     """All rows, oldest first. A column that an older version of the table lacks is None."""
-    cursor = connection.execute(f"SELECT * FROM {_quote(LEDGER_TABLE)} ORDER BY {_quote('loaded_at')}")
+    cursor = connection.execute(f"SELECT * FROM {_quote(LEDGER_TABLE)} ORDER BY {_quote('loaded_at')} NULLS FIRST")
     names = [item[0] for item in cursor.description or ()]
     nothing = dict.fromkeys(column.name for column in LEDGER_COLUMNS)
     return [LedgerRow.from_mapping(nothing | dict(zip(names, row, strict=True))) for row in cursor.fetchall()]

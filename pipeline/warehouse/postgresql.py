@@ -303,10 +303,10 @@ class PostgreSQL(Warehouse):
     def _schema_of_url(self) -> str | None:
         """The first schema of the search_path that the URL sets; None if it sets none."""
         options = self._url.query.get("options", "")
-        match = re.search(
-            r'search_path=(?:"([^"]+)"|([^\s,"$]+))', options if isinstance(options, str) else " ".join(options)
-        )
-        return match and (match[1] or match[2].lower())
+        text = options if isinstance(options, str) else " ".join(options)
+        # As libpq reads it: a backslash takes the meaning from what follows, which is how a name gets a blank.
+        match = re.search(r'search_path=(?:"((?:[^"]|"")+)"|([^\s,"$]+))', re.sub(r"\\(.)", r"\1", text))
+        return match and (match[1].replace('""', '"') if match[1] else match[2].lower())
 
     # -- locks -----------------------------------------------------------------------------------
 
@@ -631,6 +631,7 @@ _TRANSIENT = (
 _PARTICULAR = {
     f'violates check constraint "{_MONTH_CHECK}"': "the file has rows of another month; write it again",
     "statement timeout": "see what keeps the server busy, or raise [warehouse] statement_timeout",
+    "default partition": "move the rows of that month out of the default partition, or drop it",
     "row-level security": "drop the policy, or make the role of the URL the owner of the table, or one with BYPASSRLS",
 }
 
@@ -644,11 +645,12 @@ _REMEDIES = {
     "23505": "drop the unique index or constraint: published files repeat rows",
     "23514": "drop the constraint, or reject such rows by a rule of [clean] rules",
     "428C9": "drop the column, or make it a plain one",
-    "25006": "name the primary server in the URL",
+    "25006": "name the primary server in the URL, or take default_transaction_read_only from the role and the database",
     "3F000": "python -m pipeline doctor --create makes the schema",
     "42501": "grant the role CREATE on the schema and make it the owner of the tables",
     "42703": "a table of that name with other columns is in the way; rename it",
     "42710": "a type of that name is in the way; rename it",
+    "42P17": "detach or drop the partition that holds several months",
     "42P07": "a table of that name is in the way; rename it",
     "53100": "free disk space on the server",
 }

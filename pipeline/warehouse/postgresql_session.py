@@ -15,7 +15,6 @@ from itertools import islice
 import psycopg2
 import psycopg2.errors
 import psycopg2.extras
-from sqlalchemy.dialects.postgresql import dialect
 
 from ..errors import PipelineError, WarehouseError
 from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Slice
@@ -58,8 +57,10 @@ NEWER_SETTINGS = {"client_connection_check_interval": "5000", "transaction_timeo
 #: server: who has the lock is a better answer than that it took too long, and that better than no answer.
 GRACE = 2.0
 
-#: A name as an SQL identifier.
-quote: Callable[[str], str] = dialect().identifier_preparer.quote_identifier
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier. A statement with values needs its percent signs doubled."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 class Relation:
@@ -281,17 +282,22 @@ class Session:
             if newest:
                 return self._ledger_rows(
                     f"SELECT DISTINCT ON (dataset, file_month) * FROM {table} "
-                    "ORDER BY dataset, file_month, loaded_at DESC"
+                    "ORDER BY dataset, file_month, loaded_at DESC NULLS LAST"
                 )
-            return self._ledger_rows(f"SELECT * FROM {table} ORDER BY loaded_at")
+            return self._ledger_rows(f"SELECT * FROM {table} ORDER BY loaded_at NULLS FIRST")
         except psycopg2.errors.UndefinedTable:
             return []
+
+    @property
+    def _ledger_table(self) -> str:
+        """The table's name for statements with values."""
+        return self.table(LEDGER_TABLE).replace("%", "%%")
 
     def newest(self, slice: Slice) -> LedgerRow | None:
         """The newest ledger row of a slice, of any status."""
         rows = self._ledger_rows(
-            f"SELECT * FROM {self.table(LEDGER_TABLE)} WHERE dataset = %s AND "
-            "file_month IS NOT DISTINCT FROM %s::date ORDER BY loaded_at DESC LIMIT 1",
+            f"SELECT * FROM {self._ledger_table} WHERE dataset = %s AND "
+            "file_month IS NOT DISTINCT FROM %s::date ORDER BY loaded_at DESC NULLS LAST LIMIT 1",
             *slice,
         )
         return rows[0] if rows else None
@@ -314,7 +320,7 @@ class Session:
     def insert_ledger(self, row: LedgerRow) -> None:
         names = ", ".join(quote(column.name) for column in LEDGER_COLUMNS)
         marks = ", ".join(["%s"] * len(LEDGER_COLUMNS))
-        self.run(f"INSERT INTO {self.table(LEDGER_TABLE)} ({names}) VALUES ({marks})", *row.values())
+        self.run(f"INSERT INTO {self._ledger_table} ({names}) VALUES ({marks})", *row.values())
         if (found := self.newest(row.slice)) != row:
             raise WarehouseError(
                 f"{LEDGER_TABLE} has {'another row' if found else 'no row'} in place of the one that was put there; "

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg2
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import reach
-from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from pipeline.errors import WarehouseBusy, WarehouseError, WarehouseTrouble
 from pipeline.warehouse import Warehouse, postgresql, postgresql_session
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
@@ -238,16 +239,48 @@ def test_a_ledger_of_other_types_is_one_line_for_who_asks(place: Place) -> None:
             ask()
 
 
-def test_names_with_quotes_commas_and_capitals(place: Place) -> None:
-    name = 'My "own" schema, 1'
-    place.run(f'CREATE SCHEMA "{name.replace(chr(34), chr(34) * 2)}"')
-    url = f"{place.url}?options=-csearch_path%3D%22My%5C%20%22%22own%22%22%5C%20schema%2C%5C%201%22"
-    warehouse = place.warehouse(url)
-    with contextlib.suppress(PipelineError):  # libpq has rules of its own; what counts is that nothing goes elsewhere
-        place.load("A", warehouse=warehouse)
-        place.load("B", warehouse=warehouse)
-        assert warehouse.counts(GREEN) == {JANUARY: 500}
-    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
+@pytest.mark.parametrize("schema", ["a%b", 'My "own" schema, 1', "a'b;%s", "back\\slash", "ü" * 40])
+def test_names_of_schemas_with_anything_in_them(place: Place, schema: str) -> None:
+    """As libpq takes them: in quotes, with a backslash before a blank."""
+    name = schema.replace('"', '""').replace("\\", "\\\\").replace(" ", "\\ ")
+    options = quote(f'-csearch_path="{name}"')
+    warehouse = place.warehouse(f"{place.url}?options={options}")
+    place.load("A", warehouse=warehouse)
+    place.load("B", warehouse=warehouse)
+    place.load("A", None, rows=10, dataset=ZONES, warehouse=warehouse)
+    assert warehouse.counts(GREEN) == {JANUARY: 500}
+    assert [row.sha256 for row in warehouse.history()] == ["A", "B", "A"]
+    found = place.run("SELECT DISTINCT relnamespace::regnamespace::oid FROM pg_class WHERE relname = 'etl_loads'")
+    assert len(found) == 1
+    ((stored,),) = place.run(f"SELECT nspname FROM pg_namespace WHERE oid = {found[0][0]}")
+    assert schema.startswith(stored) and stored
+    assert all(check.ok for check in warehouse.check())
+
+
+@pytest.mark.parametrize(
+    "own, text",
+    [
+        ("CREATE TABLE rest PARTITION OF green_trips DEFAULT; INSERT INTO rest (file_month) VALUES ('2021-02-01')",
+         "move the rows of that month out of the default partition"),
+        ("CREATE TABLE mine PARTITION OF green_trips FOR VALUES IN ('2021-02-01', '2021-03-01')",
+         "detach or drop the partition that holds several months"),
+        ("CREATE TABLE green_trips_2021_02 (a int)", "a table of that name is in the way; rename it"),
+    ],
+)  # fmt: skip
+def test_partitions_in_the_way_of_a_month_are_one_line(place: Place, own: str, text: str) -> None:
+    place.load("A")
+    place.run(own)
+    before = state(place)
+    with pytest.raises(WarehouseError, match=text):
+        place.load("A", FEBRUARY)
+    assert state(place) == before
+
+
+def test_a_ledger_row_without_a_time_is_older_than_all(place: Place) -> None:
+    place.load("A")
+    place.run("INSERT INTO etl_loads SELECT * FROM etl_loads; UPDATE etl_loads SET loaded_at = NULL")
+    stored = place.load("B")
+    assert place.warehouse().ledger()["green", JANUARY] == stored == place.warehouse().history()[-1]
 
 
 # -- what the owner sets for our sessions ----------------------------------------------------------
