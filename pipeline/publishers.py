@@ -74,9 +74,6 @@ WITNESSES: tuple[tuple[str, Month | None], ...] = (("zones", None), ("yellow", D
 #: What to do about a file that is not there: the end of messages.
 LEAVE_OUT = "leave it out, or use another [publisher] name or url"
 
-#: Seconds of a ``Retry-After`` that are told of: a year says as much as any more digits would.
-LONGEST_ASKED = 365 * 86_400.0
-
 #: Seconds for an answer, above which it counts against the patience although it came.
 SLOW = 2.0
 
@@ -459,21 +456,6 @@ def retrying(
             say("")
 
 
-def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
-    """Seconds of a ``Retry-After`` header, which is a number or a date; None without a readable one."""
-    from email.utils import parsedate_to_datetime
-
-    value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]+", value):
-        return min(float(value), LONGEST_ASKED)
-    try:
-        until = parsedate_to_datetime(value)
-        until = until if until.tzinfo else until.replace(tzinfo=dt.UTC)
-        return min(max(0.0, (until - (now or dt.datetime.now(dt.UTC))).total_seconds()), LONGEST_ASKED)
-    except (ValueError, OverflowError, TypeError):
-        return None
-
-
 # -- answers ---------------------------------------------------------------------------------------
 
 
@@ -552,7 +534,7 @@ def refusal(
     if 200 <= status < 300:
         return None
     place = f"{describe(dataset, month)}: {publisher.address(dataset, month)} answered {status}"
-    wait = seconds_asked_for(headers)
+    wait = reach.seconds_asked_for(headers)
     if status in (429, 503) or (status == 403 and publisher.hides_absence):
         when = "later" if wait is None else f"in {wait:.0f} s"
         return Throttled(f"{place}: too many requests or overload; try again {when}", wait)

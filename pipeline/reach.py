@@ -7,10 +7,11 @@ wants to know. So whoever asks a server takes its seconds from ``for_server``, a
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -22,6 +23,9 @@ PATIENCE = 15.0
 #: Seconds after which a run that is being planned gives up a server without which it can do nothing, and a stage the
 #: one that all the others need too: within a minute a person knows.
 RUN_PATIENCE = 30.0
+
+#: Seconds of a ``Retry-After`` that are told of: a year says as much as any more digits would.
+LONGEST_ASKED = 365 * 86_400.0
 
 
 class Spent:
@@ -83,6 +87,21 @@ def at_most(seconds: float) -> float:
 def for_server(seconds: float) -> float:
     """Seconds to wait for a server: ``seconds``, or fewer while somebody waits or a run is planned."""
     return min(at_most(seconds), _server_limit)
+
+
+def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
+    """Seconds of a ``Retry-After`` header, which is a number or a date; None without a readable one."""
+    from email.utils import parsedate_to_datetime
+
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]+", value):
+        return min(float(value), LONGEST_ASKED)
+    try:
+        until = parsedate_to_datetime(value)
+        until = until if until.tzinfo else until.replace(tzinfo=dt.UTC)
+        return min(max(0.0, (until - (now or dt.datetime.now(dt.UTC))).total_seconds()), LONGEST_ASKED)
+    except (ValueError, OverflowError, TypeError):
+        return None
 
 
 def emulator(variable: str) -> str | None:

@@ -94,12 +94,14 @@ class _Session(requests.Session):
 class Answer:
     """Status and headers of an answer, and its body, to be read piece by piece. Closed at the end of ``with``."""
 
-    def __init__(self, response: requests.Response, line: _Line, limit: float) -> None:
+    def __init__(self, response: requests.Response, line: _Line, limit: float, whom: str) -> None:
         self.status_code = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._line = line
         self._limit = limit
+        self._whom = whom
+        self._is_told = False  # that nothing comes
         self._until: float | None = None  # when the read that is under way counts as silent
         self._is_silent = False
         self._over = threading.Event()
@@ -113,6 +115,7 @@ class Answer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        self._come_on()
         self._response.close()
         self._line.close()
 
@@ -138,6 +141,8 @@ class Answer:
             raise
         finally:
             self._until = None
+        if self._is_told:
+            self._come_on()
         if self._is_silent:
             raise Silent
         self._seconds += time.monotonic() - begun
@@ -152,10 +157,20 @@ class Answer:
         """Cut a read that does not return because what drips is no part of the file, such as the length of a chunk."""
         while not self._over.wait(min(GLANCE, self._limit / 4)):
             until = self._until
-            if until is not None and time.monotonic() > until:
+            if until is None:
+                continue
+            left = until - time.monotonic()
+            if left < 0:
                 self._is_silent = True
                 self._line.cut()
                 return
+            if self._whom and not self._is_told and self._limit - left >= waiting.SAID_AFTER:
+                self._is_told = waiting.say(f"waits for {self._whom} to go on, for at most {self._limit:g} s")
+
+    def _come_on(self) -> None:
+        if self._is_told:
+            self._is_told = False
+            waiting.say("")
 
 
 def ask(method: str, url: str, headers: Mapping[str, str], limit: float, whom: str = "") -> Answer:
@@ -174,7 +189,7 @@ def ask(method: str, url: str, headers: Mapping[str, str], limit: float, whom: s
         line.cut()
         session.close()
         raise
-    return Answer(response, line, limit)
+    return Answer(response, line, limit, whom)
 
 
 def _follow(

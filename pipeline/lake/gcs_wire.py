@@ -185,12 +185,7 @@ def _address(error: BaseException | None) -> str:
 
 def _asked_wait(error: BaseException | None) -> float | None:
     """Seconds of the Retry-After header; None where there is none."""
-    headers = getattr(_response(error), "headers", None) or {}
-    value = str(headers.get("Retry-After", ""))
-    return float(value) if value.isdigit() else None
-
-
-_backoff = wait_random_exponential(multiplier=1, max=30)
+    return reach.seconds_asked_for(getattr(_response(error), "headers", None) or {})
 
 
 def _wait(state: RetryCallState) -> float:

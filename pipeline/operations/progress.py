@@ -17,6 +17,9 @@ from . import journal, logs
 if TYPE_CHECKING:
     from ..stages.base import MonthTask
 
+#: Seconds of a stage after which its log says how far it is, again and again: nobody waits without a word.
+SAID_EVERY = 60.0
+
 #: Seconds between two reports of one stage, and before luigid hears of it at all: each report is a request.
 INTERVAL = 0.5
 
@@ -31,6 +34,7 @@ class StageProgress(waiting.Listener):
         self.title = task.title
         self._begun = time.monotonic()
         self._next = 0.0
+        self._said = self._begun
         self._is_linked = False
         #: Whether it was said that the stage waits.
         self.has_waited = False
@@ -55,7 +59,11 @@ class StageProgress(waiting.Listener):
         if now < self._begun + INTERVAL:
             return
         self._link_to_log()
-        tell(self._task, "status_message", f"{done:,} of {total:,} {unit}{note}" if total else f"{done:,} {unit}{note}")
+        message = f"{done:,} of {total:,} {unit}{note}" if total else f"{done:,} {unit}{note}"
+        tell(self._task, "status_message", message)
+        if now >= self._said + SAID_EVERY:
+            self._said = now
+            LOGGER.info("%s: %s so far", self.title, message)
         if total:
             tell(self._task, "progress_percentage", min(100, done * 100 // total))
 

@@ -132,10 +132,7 @@ def is_retried(error: BaseException) -> bool:
 
 
 def _retry_after(error: exceptions.GoogleAPICallError) -> float | None:
-    try:
-        return float(error.response.headers["Retry-After"])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+    return reach.seconds_asked_for(getattr(error.response, "headers", None) or {})
 
 
 _SECRETS = re.compile(

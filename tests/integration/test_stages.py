@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import completeness, planning, sample
+from pipeline import completeness, planning, sample, settings
 from pipeline.completeness import Snapshot
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, UnreadableFile, WarehouseBusy
 from pipeline.lake.lake import digest_of
+from pipeline.operations import progress
 from pipeline.operations.progress import StageProgress
 from pipeline.operations.worker import NOT_AGAIN
 from pipeline.stages.base import Stage
@@ -30,6 +31,7 @@ from pipeline.stages.scratch import Scratch
 from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import PARQUET, WriteParquet
 
+from ..patience import Clock
 from ..servers.gcs import gcs_bucket, gcs_server
 from ..servers.http import HttpServer
 
@@ -37,7 +39,14 @@ __all__ = ["gcs_bucket", "gcs_server"]
 
 
 @pytest.fixture
-def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upload:
+def own_settings() -> Iterator[None]:
+    """What the environment says of settings in this test is no other test's."""
+    with settings.restored():
+        yield
+
+
+@pytest.fixture
+def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: None) -> Upload:
     """Upload of a month whose raw file and rows are in the scratch, and whose Parquet file is not (any more)."""
     monkeypatch.setenv("PIPELINE_PUBLISHER_ATTEMPTS", "2")
     monkeypatch.setenv("PIPELINE_PUBLISHER_BACKOFF", "0.01")
@@ -403,6 +412,21 @@ def test_a_file_in_the_scratch_that_was_fetched_by_a_wrong_clock_is_replaced_too
     assert not download.complete()
     download.run()
     assert download.complete()
+
+
+def test_a_long_stage_says_every_minute_how_far_it_is(
+    upload: Upload, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    caplog.set_level("INFO", "pipeline")
+    report = StageProgress(upload)
+    for done in range(0, 2000, 10):
+        clock.sleep(1)
+        report(done, 4000, "bytes")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Upload green 2020-01: {done:,} of 4,000 bytes so far" for done in (590, 1190, 1790)
+    ]
 
 
 def test_a_time_to_come_is_not_recent() -> None:

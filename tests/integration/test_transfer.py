@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import publishers, transfer
+from pipeline import publishers, transfer, waiting, web
 from pipeline.errors import (
     LakeError,
     MissingAtPublisher,
@@ -329,6 +329,25 @@ def test_a_drip_is_broken_off_and_goes_on_from_there(site: Path, inbox: Path) ->
 def test_a_rate_of_zero_is_any(site: Path, inbox: Path) -> None:
     with RawServer(drip((site / CSV[1:]).read_bytes(), 30_000, 0.1)) as server:
         assert is_whole(fetch(server.url, CSV, inbox, Policy(timeout=0.3, min_rate=0)), site / CSV[1:], inbox)
+
+
+def test_a_body_that_does_not_come_on_is_said_once_and_so_is_its_end(
+    site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, said = (site / CSV[1:]).read_bytes(), list[str]()
+    monkeypatch.setattr(web, "GLANCE", 0.01)
+    monkeypatch.setattr(waiting, "SAID_AFTER", 0.05)
+    monkeypatch.setattr(waiting, "say", lambda text: not said.append(text))
+
+    def behave(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data[:1000])
+        wait_for(lambda: any("to go on" in text for text in said))
+        connection.sendall(data[1000:])
+
+    with RawServer(behave) as server:
+        assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+        says = f"waits for publisher dtc at {server.url} to go on, for at most {PATIENCE:g} s"
+        assert said[said.index(says) :] == [says, ""]
 
 
 def test_a_chunk_whose_length_drips_is_silence(site: Path, inbox: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import publishers
+from pipeline import publishers, reach
 from pipeline.errors import (
     MissingAtPublisher,
     NeverOffered,
@@ -324,9 +324,9 @@ def test_patience_ends_before_a_wait_that_is_longer_than_it() -> None:
         ("NaN", None),
         ("1e9", None),
         ("²", None),
-        ("9" * 6000, publishers.LONGEST_ASKED),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", publishers.LONGEST_ASKED),
-        ("Fri, 31 Dec 9999 23:59:59 -2359", publishers.LONGEST_ASKED),
+        ("9" * 6000, reach.LONGEST_ASKED),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", reach.LONGEST_ASKED),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", reach.LONGEST_ASKED),
         ("Fri, 31 Dec 99999 23:59:59 GMT", None),
         ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
         ("Sat, 21 Nov 2026 10:00:30 +99999999999999", None),
@@ -335,7 +335,7 @@ def test_patience_ends_before_a_wait_that_is_longer_than_it() -> None:
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
     now = dt.datetime(2026, 11, 21, 10, tzinfo=dt.UTC)
-    assert publishers.seconds_asked_for({"Retry-After": value}, now) == seconds
+    assert reach.seconds_asked_for({"Retry-After": value}, now) == seconds
 
 
 # -- answers ---------------------------------------------------------------------------------------
