@@ -17,6 +17,17 @@ from .values import not_row_numbers, trimmed
 #: What stands between values in files of tools in other languages or with other settings: named, not guessed at.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
+#: Columns of a file, those within others counted one by one. No published file has more than 30.
+MAX_COLUMNS = 1_000
+#: Characters of a name that are shown and kept.
+MAX_NAME = 100
+
+
+def too_many_columns(source_name: str, number: int) -> UnreadableFile:
+    return UnreadableFile(
+        f"{source_name}: {number:,} columns, more than the {MAX_COLUMNS:,} that are read. Check the file at its publisher"
+    )
+
 
 @dataclass(frozen=True)
 class Header:
@@ -38,7 +49,9 @@ class Header:
     @classmethod
     def of(cls, names: list[str], dataset: Dataset, source_name: str) -> Header:
         """Map ``names``; ``UnreadableFile`` where columns that every file of the dataset has are missing."""
-        stripped = tuple(map(trimmed, names))
+        if len(names) > MAX_COLUMNS:
+            raise too_many_columns(source_name, len(names))
+        stripped = tuple(excerpt(trimmed(name), MAX_NAME, plain=True) for name in names)
         found: dict[str, list[int]] = {}
         unknown: dict[int, str] = {}
         ignored = []
@@ -61,7 +74,7 @@ class Header:
                     )
             raise UnreadableFile(
                 f"{source_name}: no {dataset.name} file, it lacks {', '.join(missing)}; it begins with "
-                f"{_excerpt(','.join(names))}. Check the file at its publisher, or whether it is another dataset's"
+                f"{excerpt(','.join(names))}. Check the file at its publisher, or whether it is another dataset's"
             )
 
         def canonical_first(name: str) -> tuple[int, ...]:
@@ -138,6 +151,7 @@ def _ordinal(number: int) -> str:
     return {2: "2nd", 3: "3rd"}.get(number, f"{number}th")
 
 
-def _excerpt(text: str, length: int = 80) -> str:
-    """The beginning of a text of unknown origin, safe to show in one line."""
-    return ascii(text if len(text) <= length else text[:length] + "...")
+def excerpt(text: str, length: int = 80, plain: bool = False) -> str:
+    """The beginning of a text of unknown origin; unless ``plain``, in quotes and safe to show in one line."""
+    text = text if len(text) <= length else text[:length] + "..."
+    return text if plain else ascii(text)

@@ -14,24 +14,21 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile
 from ..signatures import refuse_other_magic
 from . import values
 from .chunks import Chunk, Reject, Report
-from .header import Header
+from .header import MAX_NAME, Header, excerpt
+from .parquet_file import MAGIC, damaged, decoding, read_batches, read_footer
 
-MAGIC = b"PAR1"
 #: Text that stands in JSON as it is.
 _PLAIN = r"^[ !#-\[\]-~]*$"
-BATCH_ROWS = 32_768
-#: Official files have one row group whatever their size. With these a group is read in pieces; by default the columns
-#: of the whole group are held in memory.
-STREAMING = {"pre_buffer": False, "buffer_size": 1024 * 1024}
-#: INT96 is how Spark and Hive write times. By default they become nanoseconds, in which the year 3019 becomes 1849.
-INT96_UNIT = "us"
+#: Bytes of rows, with all their texts, that are worked on at a time. 32,768 rows of official files have some 6 MB.
+PIECE_BYTES = 8 * 1024 * 1024
+#: Bytes of a text that are looked at, and that the original of a reject keeps.
+MAX_TEXT = 4_000
 
 
 def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
@@ -39,42 +36,102 @@ def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: R
     refuse_other_magic(stream, MAGIC, "Parquet", source_name)
     try:
         yield from _read(stream, dataset, source_name, report)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnreadableFile(
-            f"{source_name}: the Parquet file is damaged or cut off ({reason}). Download it again"
-        ) from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        raise damaged(source_name, error) from error
 
 
 def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
-    metadata = pq.read_metadata(stream)
-    schema = metadata.schema.to_arrow_schema()
-    header = Header.of(schema.names, dataset, source_name)
+    metadata = read_footer(stream, source_name)
+    with decoding(source_name):
+        names = metadata.schema.to_arrow_schema().names
+    header = Header.of(names, dataset, source_name)
     report.ignored_columns = [header.names[i] for i in header.ignored]
     report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
-    # Words come as indices into their distinct values: far cheaper than to find these again. No effect on other types.
-    words = [
-        field.name
-        for i, field in enumerate(schema)
-        if (column := header.column_at(i)) and values.is_word(column) and values.is_text(field.type)
-    ]
-    stream.seek(0)
-    file = pq.ParquetFile(
-        stream, metadata=metadata, read_dictionary=words, coerce_int96_timestamp_unit=INT96_UNIT, **STREAMING
-    )
     done = 0
-    for batch in map(_without_views, file.iter_batches(batch_size=BATCH_ROWS)):
-        yield _chunk(batch, header, done, source_name, report)
-        done += batch.num_rows
+    for batch in read_batches(stream, metadata, source_name):
+        for piece in _pieces(_simplified(batch)):
+            yield _chunk(piece, header, done, source_name, report)
+            done += piece.num_rows
 
 
-def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with plain texts and bytes in place of views, which Arrow cannot take rows of."""
-    for i, field in enumerate(batch.schema):
-        if pa.types.is_string_view(field.type) or pa.types.is_binary_view(field.type):
-            plain = pa.string() if pa.types.is_string_view(field.type) else pa.binary()
-            batch = batch.set_column(i, field.name, batch.column(i).cast(plain))
-    return batch
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in pieces that have up to ``PIECE_BYTES`` when each row has its own texts."""
+    if sum(map(_most_bytes, batch.columns)) <= PIECE_BYTES:
+        yield batch
+        return
+    ends = np.cumsum(sum(map(_row_bytes, batch.columns)))
+    start = 0
+    while start < batch.num_rows:
+        limit = (ends[start - 1] if start else 0) + PIECE_BYTES
+        stop = max(int(np.searchsorted(ends, limit, side="right")), start + 1)
+        yield _with_own_dictionaries(batch.slice(start, stop - start))
+        start = stop
+
+
+def _most_bytes(array: pa.Array) -> int:
+    if not pa.types.is_dictionary(array.type):
+        return array.nbytes
+    texts = array.dictionary
+    longest = pc.max(pc.binary_length(texts)).as_py() if values.is_text(texts.type) else 8
+    return len(array) * (4 + (longest or 0))
+
+
+def _row_bytes(array: pa.Array) -> np.ndarray:
+    """The bytes of each row."""
+    if pa.types.is_dictionary(array.type) and values.is_text(array.type.value_type):
+        if not len(array.dictionary):
+            return np.full(len(array), 4)
+        lengths = pc.binary_length(array.dictionary).fill_null(0).to_numpy().astype(np.int64)
+        return lengths[array.indices.fill_null(0).to_numpy()] + 4
+    if values.is_text(array.type):
+        return pc.binary_length(array).fill_null(0).to_numpy().astype(np.int64) + 4
+    return np.full(len(array), array.nbytes // max(len(array), 1) + 1)
+
+
+def _with_own_dictionaries(piece: pa.RecordBatch) -> pa.RecordBatch:
+    """The piece of a batch with the distinct values that it has itself."""
+    columns = [
+        column.dictionary_decode().dictionary_encode() if pa.types.is_dictionary(column.type) else column
+        for column in piece.columns
+    ]
+    return pa.record_batch(columns, piece.schema.names)
+
+
+def _simplified(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch without views, which Arrow cannot take rows of, and without the ends of endless texts."""
+    columns = [_short(_without_view(column)) for column in batch.columns]
+    return pa.record_batch(columns, batch.schema.names)
+
+
+def _without_view(array: pa.Array) -> pa.Array:
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+        return array.cast(pa.string() if pa.types.is_string_view(array.type) else pa.binary())
+    return array
+
+
+def _short(array: pa.Array) -> pa.Array:
+    """Texts or bytes, of which those longer than ``MAX_TEXT`` end there and with their length. They fit no column."""
+    if pa.types.is_dictionary(array.type):
+        short = _short(array.dictionary)
+        return array if short is array.dictionary else pa.DictionaryArray.from_arrays(array.indices, short)
+    if not values.is_text(array.type) or (pc.max(pc.binary_length(array)).as_py() or 0) <= MAX_TEXT:
+        return array
+    is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+    texts = array.cast(pa.large_binary())
+    is_long = pc.greater(pc.binary_length(texts), MAX_TEXT).fill_null(False)
+    texts = pc.replace_with_mask(
+        texts, is_long, pa.array([_beginning(text.as_buffer()) for text in texts.filter(is_long)], pa.large_binary())
+    )
+    # Strings need not be UTF-8, so they are not cast.
+    return texts.view(pa.large_string()) if is_text else texts
+
+
+def _beginning(text: pa.Buffer) -> bytes:
+    data = memoryview(text)
+    end = MAX_TEXT
+    while end > MAX_TEXT - 3 and data[end] & 0xC0 == 0x80:  # not in the middle of a character
+        end -= 1
+    return bytes(data[:end]) + f"... ({len(data):,} bytes)".encode()
 
 
 def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, report: Report) -> Chunk:
@@ -121,13 +178,15 @@ def _as_json(batch: pa.RecordBatch, rows: np.ndarray) -> list[str]:
     chosen = batch.take(pa.array(rows, pa.int64()))
     pieces: list[pa.Array | str] = []
     for name, column in zip(batch.schema.names, chosen.columns, strict=True):
-        pieces += [f"{', ' if pieces else '{'}{json.dumps(name)}: ", _json_texts(column)]
+        pieces += [f"{', ' if pieces else '{'}{json.dumps(excerpt(name, MAX_NAME, plain=True))}: ", _json_texts(column)]
     return list(pc.binary_join_element_wise(*pieces, "}", "").to_pylist())
 
 
 def _json_texts(array: pa.Array) -> pa.Array:
     """Each value as JSON. All at once for what official files hold; a million rejects would take a minute otherwise."""
     if pa.types.is_dictionary(array.type):
+        if len(array.dictionary) > len(array):
+            return _json_texts(array.dictionary_decode())
         return _json_texts(array.dictionary).take(array.indices).fill_null("null")
     if pa.types.is_float16(array.type):
         array = array.cast(pa.float32())
@@ -161,4 +220,7 @@ def _json_value(scalar: pa.Scalar) -> object:
         value = scalar.as_py()
     except (ValueError, OverflowError, KeyError):  # such as a time out of Python's range within a list
         return f"({scalar.type})"
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    if value is None or isinstance(value, int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text):,} characters)"

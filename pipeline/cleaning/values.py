@@ -52,6 +52,9 @@ _INVISIBLE = "".join(
     )
     for code in range(first, last + 1)
 )
+#: Characters of a text or identifier. Longer ones are no names of anything, and would multiply the memory that each
+#: later stage takes.
+MAX_TEXT = 1_000
 _WHOLE_NUMBER = r"^\s*(\d+(\.0*)?)?\s*$"
 
 INT64 = (-(2**63), 2**63 - 1)
@@ -161,7 +164,7 @@ def parse_word(text: str, column: Column) -> int | str | None:
     if column.texts:
         number = parse_integer(word)
         return None if number is None else column.texts.get(str(number), str(number))
-    if "\0" in word:  # PostgreSQL has no such text
+    if "\0" in word or len(word) > MAX_TEXT:  # PostgreSQL has no text with NUL
         raise ValueError(text)
     return word
 
@@ -229,6 +232,8 @@ def not_row_numbers(values: pa.Array) -> int:
     """How many values of a column without a name of its own are more than the number of a row, or nothing."""
     if pa.types.is_integer(values.type):
         return 0
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
     if not (is_text(values.type) or pa.types.is_floating(values.type)):
         return len(values) - values.null_count
     texts = as_string(values, Counter()) if is_text(values.type) else _plain_text(values)
@@ -268,6 +273,8 @@ def _text(texts: pa.Array, repaired: Counter[str]) -> Converted:
             repaired[CONTROL_CHARACTERS] += changed
         values = pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values)
     bad = _true(pc.match_substring(values, "\0"))  # PostgreSQL has no such text
+    if (pc.max(pc.binary_length(values)).as_py() or 0) > MAX_TEXT:
+        bad |= _true(pc.greater(pc.utf8_length(values), MAX_TEXT))
     return (_null_where(values, bad), bad) if bad.any() else (values, None)
 
 
@@ -275,6 +282,8 @@ def _by_distinct_text(
     texts: pa.Array, parse: Callable[[str], object], kind: pa.DataType, repaired: Counter[str]
 ) -> Converted:
     """Parse each distinct text once, in Python."""
+    if pa.types.is_dictionary(texts.type) and len(texts.dictionary) > len(texts):
+        texts = texts.dictionary_decode()  # which has texts of other rows too
     encoded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
     distinct: list[object] = []
     bad = np.zeros(len(encoded.dictionary), bool)

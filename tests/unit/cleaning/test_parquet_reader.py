@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import datasets
-from pipeline.cleaning import parquet_reader
+from pipeline.cleaning import parquet_file, parquet_reader
 from pipeline.cleaning.values import decode, from_arrow
 from pipeline.errors import UnreadableFile, WrongFormat
 
@@ -125,7 +125,7 @@ def test_rows_as_json_are_what_python_makes_of_them(rows: list[tuple], data: st.
 
 
 def test_row_numbers_go_on_across_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_reader, "BATCH_ROWS", 2)
+    monkeypatch.setattr(parquet_file, "BATCH_ROWS", 2)
     result = run(fhv(PUlocationID=pa.array([1.0, 1.0, 1.5])), "fhv", "parquet")
     assert result.reasons == [("bad_value", "PUlocationID", 3)]
     assert result.report.rows_written == 2
