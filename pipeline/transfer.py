@@ -557,18 +557,16 @@ class _ParquetCheck(_Check):
         return head[:4] == b"PAR1"
 
     def end(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from .cleaning.parquet_file import BadFooter, footer
 
         with path.open("rb") as file:
             file.seek(-4, os.SEEK_END)
             if file.read() != b"PAR1":
                 raise _Damage("the Parquet file has no footer, its end is cut off", is_cut=True)
-        try:
-            pq.read_metadata(path)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise _Damage(f"the footer of the Parquet file cannot be read ({reason})") from None
+            try:
+                footer(file)
+            except BadFooter as error:
+                raise _Damage(str(error)) from None
 
 
 class _GzipCheck(_Check):

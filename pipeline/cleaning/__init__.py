@@ -20,6 +20,7 @@ from .rules import RULES, Rule, Rules
 if TYPE_CHECKING:
     from .chunks import REJECTS_SCHEMA, Report, Unreadable
     from .cleaner import FORMATS, Cleaned, clean
+    from .parquet_file import read_footer
 
 __all__ = [
     "FORMATS",
@@ -31,6 +32,7 @@ __all__ = [
     "Rules",
     "Unreadable",
     "clean",
+    "read_footer",
 ]
 
 
@@ -38,6 +40,6 @@ def __getattr__(name: str) -> Any:
     """What needs Arrow is loaded when it is used: a task's parameters name rules, and should cost nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import chunks, cleaner
+    from . import chunks, cleaner, parquet_file
 
-    return getattr(chunks if hasattr(chunks, name) else cleaner, name)
+    return getattr(next(module for module in (chunks, cleaner, parquet_file) if hasattr(module, name)), name)

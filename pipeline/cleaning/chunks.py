@@ -16,7 +16,7 @@ from ..datasets.schema import Column, Dataset
 
 #: Columns of the rejects. ``column`` is null where the row as a whole was refused. ``source_line`` is the 1-based
 #: physical line of a CSV file, its header included, or the 1-based row of a Parquet file. ``original`` is the line as
-#: text, or the Parquet row as a JSON object.
+#: text, or the Parquet row as a JSON object; a text in it that is longer than 4,000 bytes ends there, with its length.
 REJECTS_SCHEMA = pa.schema(
     [
         ("reason", pa.string()),
@@ -48,6 +48,8 @@ CONTROL_CHARACTERS = "control_characters"  # trimmed from the ends of a value, l
 
 #: Distinct unknown codes counted by themselves, per column; all further ones are counted together.
 MAX_UNKNOWN_CODES = 100
+#: Characters of such a code; longer ones are counted with the further ones.
+MAX_CODE = 100
 FURTHER_CODES = "(others)"
 
 
@@ -61,7 +63,8 @@ class Reject(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """The first row that could not be read, for the message about a file with too many of them."""
+    """The first row that could not be read, for the message about a file with too many of them; the beginning of
+    its ``original``."""
 
     line: int
     reason: str
@@ -131,7 +134,7 @@ class Report:
             self.rows_rejected[reject.reason] += 1
             self.unreadable += 1
             if self.first_unreadable is None:
-                self.first_unreadable = Unreadable(reject.line, reject.reason, reject.column, reject.original)
+                self.first_unreadable = Unreadable(reject.line, reject.reason, reject.column, reject.original[:200])
 
     def count_kept_out(self, columns: Iterable[tuple[str, int]]) -> None:
         """Add to the values that found no place, by the names of their columns."""
@@ -163,6 +166,7 @@ class Report:
                 continue
             counts = self.unknown_codes.setdefault(column.name, Counter())
             is_counted_apart = str(code) in counts or len(counts) < MAX_UNKNOWN_CODES
+            is_counted_apart = is_counted_apart and len(str(code)) <= MAX_CODE
             counts[str(code) if is_counted_apart else FURTHER_CODES] += count
 
 

@@ -21,6 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import BinaryIO
@@ -39,6 +40,11 @@ from .header import Header
 
 #: Bytes read at a time, and the longest line. What is held in memory is a small multiple of it.
 BLOCK_SIZE = 4 * 1024 * 1024
+
+#: Lines that are worked on at a time: a block of published files has up to 80,000, of one character each two million.
+MAX_LINES = 100_000
+#: Values more than names in a line that Arrow is given: it makes a column of each.
+MAX_SURPLUS = 100
 
 #: Blocks that are tried at once. Arrow could use as many threads for one block, but not for all of its work.
 THREADS = 2
@@ -86,7 +92,7 @@ def _lines(stream: BinaryIO, source_name: str, container: str) -> Generator[Line
     for block in _blocks(stream, source_name, container):
         lines = Lines(block, number)
         number += lines.count
-        yield lines
+        yield from lines.parts()
 
 
 def split(text: str) -> tuple[list[str], bool]:
@@ -166,7 +172,7 @@ class Lines:
         self.count = len(ends)
         # A blank line begins with a blank or its own line end, which few other lines do.
         is_blank = text[starts] <= _SPACE
-        for i in np.flatnonzero(is_blank):
+        for i in np.flatnonzero(is_blank & (text[starts] != _LINE_FEED)):
             is_blank[i] = not block[starts[i] : ends[i]].strip(_BLANKS)
         self.blank = int(is_blank.sum())
         self.numbers = np.arange(first, first + self.count)
@@ -176,6 +182,23 @@ class Lines:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def parts(self) -> Iterator[Lines]:
+        """The lines in parts of up to ``MAX_LINES``. What was left out or repaired belongs to the first."""
+        yield self._part(0, MAX_LINES) if len(self) > MAX_LINES else self
+        for first in range(MAX_LINES, len(self), MAX_LINES):
+            part = self._part(first, first + MAX_LINES)
+            part.blank, part.repaired = 0, Counter()
+            yield part
+
+    def _part(self, first: int, last: int) -> Lines:
+        part = copy(self)
+        start = int(self._starts[first])
+        part.block = self.block[start : int(self._ends[min(last, len(self)) - 1]) + 1]
+        part.is_terminated = part.block.endswith(b"\n")
+        part.numbers = self.numbers[first:last]
+        part._starts, part._ends = self._starts[first:last] - start, self._ends[first:last] - start
+        return part
 
     @property
     def has_hexadecimal(self) -> bool:
@@ -261,7 +284,7 @@ class CsvReader:
     def _arrow(self, lines: Lines, types: dict[int, pa.DataType]) -> Columns | None:
         """The columns as Arrow reads them; None if it refuses, or does not find one row per line."""
         width = len(split(lines.text(0))[0])
-        if width < self.header.needed:
+        if not self.header.needed <= width <= len(self.header.names) + MAX_SURPLUS:
             return None
         surplus = range(len(self.header.names), width)
         missing = range(width, len(self.header.names))  # a column without a name at the end, of which rows lack a value

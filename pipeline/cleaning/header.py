@@ -23,10 +23,9 @@ MAX_COLUMNS = 1_000
 MAX_NAME = 100
 
 
-def too_many_columns(source_name: str, number: int) -> UnreadableFile:
-    return UnreadableFile(
-        f"{source_name}: {number:,} columns, more than the {MAX_COLUMNS:,} that are read. Check the file at its publisher"
-    )
+def too_many_columns(number: int) -> str:
+    """Why a file with so many columns is refused."""
+    return f"it has {number:,} columns, more than the {MAX_COLUMNS:,} that are read"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Header:
     def of(cls, names: list[str], dataset: Dataset, source_name: str) -> Header:
         """Map ``names``; ``UnreadableFile`` where columns that every file of the dataset has are missing."""
         if len(names) > MAX_COLUMNS:
-            raise too_many_columns(source_name, len(names))
+            raise UnreadableFile(f"{source_name}: {too_many_columns(len(names))}. Check the file at its publisher")
         stripped = tuple(excerpt(trimmed(name), MAX_NAME, plain=True) for name in names)
         found: dict[str, list[int]] = {}
         unknown: dict[int, str] = {}

@@ -54,45 +54,64 @@ _BY_PREFIX = 7
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
 
 
+class BadFooter(Exception):
+    """What is wrong with the footer of a file, as the middle of a sentence."""
+
+
 @contextmanager
 def decoding(source_name: str) -> Iterator[None]:
     """Turn whatever Arrow raises over a stranger's bytes into one line. Only for calls of Arrow that decode a file."""
     try:
         yield
-    except UnreadableFile:
-        raise
     except Exception as error:  # of many classes, as the reader and its bindings meet what nobody has written before
         raise damaged(source_name, error) from error
 
 
 def damaged(source_name: str, error: BaseException | str) -> UnreadableFile:
+    """The error for a file whose bytes Arrow refuses."""
+    return UnreadableFile(f"{source_name}: {_damage(error)}. Download it again")
+
+
+def _damage(error: BaseException | str) -> str:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UnreadableFile(f"{source_name}: the Parquet file is damaged or cut off ({reason!a}). Download it again")
+    return f"the Parquet file is damaged or cut off ({reason})"
 
 
-def read_footer(stream: BinaryIO, source_name: str) -> pq.FileMetaData:
-    """The footer of a file; ``UnreadableFile`` if it cannot be read, or is larger than that of any file of trips."""
-    with decoding(source_name):
+def footer(stream: BinaryIO) -> pq.FileMetaData:
+    """The footer of a file; ``BadFooter`` if it cannot be read, or is larger than that of any file of trips."""
+    try:
         size = stream.seek(0, 2)
         stream.seek(max(size - 8, 0))
         length, magic = int.from_bytes(stream.read(4), "little"), stream.read(4)
         if MAX_FOOTER < length < size and magic == MAGIC:  # Arrow names what is wrong otherwise
-            raise UnreadableFile(
-                f"{source_name}: the footer of the Parquet file has {length:,} bytes, and that of no file of trips has "
-                f"more than {MAX_FOOTER:,}. Check the file at its publisher"
+            raise BadFooter(
+                f"the footer of the Parquet file has {length:,} bytes, more than the {MAX_FOOTER:,} allowed"
             )
         stream.seek(0)
         limits = {"thrift_string_size_limit": MAX_FOOTER, "thrift_container_size_limit": MAX_FOOTER_LIST}
         metadata = pq.ParquetFile(stream, **_STREAMING, **limits).metadata
         stream.seek(0)
+        groups = range(metadata.num_row_groups)
+        rows = max(metadata.num_rows, sum(metadata.row_group(i).num_rows for i in groups))
+    except BadFooter:
+        raise
+    except Exception as error:  # see ``decoding``
+        raise BadFooter(_damage(error)) from error
     if metadata.num_columns > MAX_COLUMNS:
-        raise too_many_columns(source_name, metadata.num_columns)
-    rows = max(metadata.num_rows, sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+        raise BadFooter(too_many_columns(metadata.num_columns))
     if rows > MAX_ROWS:
-        raise UnreadableFile(
-            f"{source_name}: the Parquet file claims {rows:,} rows, more than any month has. Download it again"
-        )
+        raise BadFooter(f"the Parquet file claims {rows:,} rows, more than any month has")
     return metadata
+
+
+def read_footer(stream: BinaryIO, source_name: str) -> pq.FileMetaData:
+    """The footer of a file; ``UnreadableFile`` where ``footer`` refuses it."""
+    try:
+        return footer(stream)
+    except BadFooter as error:
+        raise UnreadableFile(
+            f"{source_name}: {error}. Check the file at its publisher, or download it again"
+        ) from error
 
 
 def read_batches(stream: BinaryIO, metadata: pq.FileMetaData, source_name: str) -> Iterator[pa.RecordBatch]:
@@ -121,6 +140,11 @@ class _Pages:
     encodings: list[int] = field(default_factory=list)
     dictionary: int = 0  # bytes of the page of distinct values
     packed: int = 0  # bytes of the largest page before it is unpacked
+
+    @property
+    def has_distinct(self) -> bool:
+        """Whether Arrow can find the distinct values. It keeps all that it has found in a row group."""
+        return {0, *_BY_DICTIONARY}.issuperset(self.encodings) and self.most(0).sum() <= MAX_DISTINCT
 
     def most(self, longest: int, rows: int = MAX_ROWS) -> np.ndarray:
         """The most bytes of texts that so many rows of each page stand for, if no distinct value is longer than
@@ -170,8 +194,7 @@ class _Plan:
         memory than there shall be."""
         pages = [[self._pages(group, leaf) for group in groups] for leaf in range(len(self._leaves))]
         self._check_pages(pages)
-        # To find distinct values Arrow keeps all of a row group.
-        indices = {leaf for leaf in self._texts if max(chunk.most(0).sum() for chunk in pages[leaf]) <= MAX_DISTINCT}
+        indices = {leaf for leaf in self._texts if all(chunk.has_distinct for chunk in pages[leaf])}
         texts = [
             (chunk, 0 if leaf in indices else self._longest(group, leaf, chunk))
             for leaf, chunks in enumerate(pages)

@@ -65,8 +65,9 @@ TIMES = (
     (dt.datetime.max - dt.datetime(1970, 1, 1)) // _MICROSECOND,
 )
 
-_INTEGER = re.compile(r"[+-]?[0-9]+(?=(?:\.0*)?\Z)")
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# Digits are never given back (``++``): a line may have millions, and trying all ways to split them would take years.
+_INTEGER = re.compile(r"[+-]?[0-9]++(?=(?:\.0*+)?\Z)")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 _CLOCK = (
     r"(?:[ T]+(?P<hour>\d{1,2})(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?)?"
     r"(?: ?(?P<half>[AP])M)?)?"

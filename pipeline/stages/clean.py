@@ -96,7 +96,8 @@ class Clean(Stage):
             ):
                 for batch in batches:
                     if raw["format"] == "parquet" and not rows_read:  # by now it is known to be readable
-                        rows_in_all = pq.read_metadata(source).num_rows
+                        with source.open("rb") as file:
+                            rows_in_all = cleaning.read_footer(file, source_name).num_rows
                     rows.write(batch.rows)
                     rows_read += batch.rows_read
                     if batch.rejects.num_rows:
@@ -173,7 +174,7 @@ class Clean(Stage):
             raise TooManyUnreadable(
                 f"{source_name}: {report.unreadable:,} of {report.rows_read:,} rows cannot be read, more than the "
                 f"{limit:g} % of [clean] max_unreadable; the first is row {first.line} ({first.reason}"
-                f"{f' in {first.column}' if first.column else ''}): {first.original[:200]}"
+                f"{f' in {first.column}' if first.column else ''}): {first.original}"
             )
 
 

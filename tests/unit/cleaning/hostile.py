@@ -1,0 +1,101 @@
+"""Files of few bytes that stand for many, and what cleaning a file takes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS = 32_768
+#: Megabytes that cleaning any file may add to a process that has loaded all that it needs, which has some 150.
+MOST = 240
+
+
+def green(rows: int = ROWS, passengers: int = 1, **columns: pa.Array) -> pa.Table:
+    """Trips of 2020-04 with some columns replaced or added. No passengers make rows that a rule refuses."""
+    times = pa.array(np.full(rows, np.datetime64("2020-04-01", "us")))
+    table = {
+        "VendorID": pa.array(np.ones(rows, np.int64)),
+        "lpep_pickup_datetime": times,
+        "lpep_dropoff_datetime": times,
+        "passenger_count": pa.array(np.full(rows, passengers)),
+        "trip_distance": pa.array(np.ones(rows)),
+        "payment_type": pa.array(np.ones(rows, np.int64)),
+        "fare_amount": pa.array(np.full(rows, 5.0)),
+        "total_amount": pa.array(np.full(rows, 6.0)),
+    }
+    return pa.table(table | columns)
+
+
+def parquet(table: pa.Table, **options: object) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **{"compression": "zstd"} | options)
+    return sink.getvalue()
+
+
+def repeated(value: str | bytes, rows: int = ROWS) -> pa.Array:
+    """One value in all rows, which the file has once."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
+
+
+def _zeros(rows: int) -> pa.Array:
+    return pa.array(np.zeros(rows))
+
+
+#: By what they are. The rows of each are read or rejected, or the file is refused in one line.
+PARQUET: dict[str, Callable[[], bytes]] = {
+    "a long text": lambda: parquet(green(zz=repeated("x" * 1_000_000))),
+    "a long text in rejects": lambda: parquet(green(9_000, 0, zz=repeated("\u00e9" * 300_000, 9_000))),
+    "long bytes in rejects": lambda: parquet(green(2_000, 0, zz=repeated(b"\xff" * 500_000, 2_000))),
+    "a long text of ours": lambda: parquet(green(9_000, request_source=repeated("x" * 500_000, 9_000))),
+    "a long code": lambda: parquet(green(9_000, store_and_fwd_flag=repeated("x" * 1_000_000, 9_000))),
+    "a long time": lambda: parquet(green(9_000, lpep_pickup_datetime=repeated("x" * 1_000_000, 9_000))),
+    "a long number": lambda: parquet(green(9_000, fare_amount=repeated("1" * 60_000, 9_000))),
+    "a struct of long texts": lambda: parquet(
+        green(zz=pa.StructArray.from_arrays([repeated("x" * 60_000)], ["a"])),
+    ),
+    "lists of a long text": lambda: parquet(green(64, zz=pa.array([["x" * 60_000] * 64] * 64))),
+    "a long list": lambda: parquet(green(3, zz=pa.array([[1] * 5_000_000, [], None], pa.list_(pa.int64())))),
+    "texts that repeat the one before": lambda: parquet(
+        green(8_000, 0, zz=pa.array(["x" * 60_000] * 8_000)),
+        use_dictionary=False,
+        column_encoding={"zz": "DELTA_BYTE_ARRAY"},
+    ),
+    "wide bytes": lambda: parquet(green(2_000, 0, zz=pa.array([b"x" * 100_000] * 2_000, pa.binary(100_000)))),
+    "one value of 20 MB": lambda: parquet(green(3, 0, zz=pa.array(["x" * 20_000_000, "", None]))),
+    "large pages": lambda: parquet(
+        green(3_000_000),
+        use_dictionary=False,
+        compression="gzip",
+        data_page_size=1 << 30,
+        max_rows_per_page=1 << 30,
+    ),
+    "a large dictionary": lambda: parquet(
+        green(500_000, zz=pa.array(np.arange(500_000)).cast(pa.string())), dictionary_pagesize_limit=1 << 30
+    ),
+    "1,000 columns": lambda: parquet(green(**{f"c{i}": _zeros(ROWS) for i in range(900)})),
+    "10,000 columns": lambda: parquet(green(3, **{f"c{i}": pa.nulls(3) for i in range(10_000)})),
+    "long names": lambda: parquet(green(3, 0, **{f"c{i}" + "n" * 100_000: pa.nulls(3) for i in range(20)})),
+    "many row groups": lambda: parquet(green(1_000), row_group_size=1),
+    "no row": lambda: parquet(green(0)),
+}
+
+
+@contextmanager
+def bounded(most: int = MOST) -> Iterator[None]:
+    """Fail if what is done here takes more than so many megabytes at any time, beside what the process had before."""
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    yield
+    more = _status("VmHWM") - before
+    assert more <= most, f"{more} MB more at a time"
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))

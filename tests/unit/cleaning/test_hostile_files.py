@@ -1,0 +1,111 @@
+"""A few bytes that stand for gigabytes are rows and rejects within bounds, or one line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import struct
+import sys
+
+import pyarrow as pa
+import pytest
+
+from pipeline import datasets
+from pipeline.cleaning import Report, Rules, clean, parquet_file, parquet_reader
+from pipeline.errors import UnreadableFile
+
+from .hostile import PARQUET, bounded, green, parquet, repeated
+from .support import run
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from /proc")
+
+REFUSED = {
+    "lists of a long text",
+    "a long list",
+    "one value of 20 MB",
+    "large pages",
+    "a large dictionary",
+    "10,000 columns",
+}
+
+
+@pytest.mark.parametrize("kind", PARQUET)
+def test_memory_is_bounded(kind: str) -> None:
+    data = PARQUET[kind]()
+    report = Report()
+    rules = Rules.parse("zero_passengers")
+    refused = None
+    with bounded():
+        try:
+            for _ in clean(
+                io.BytesIO(data), "parquet", datasets.get("green"), dt.date(2020, 4, 1), rules, "the_file", report
+            ):
+                pass
+        except UnreadableFile as error:
+            refused = str(error)
+    if refused is not None:
+        assert refused.startswith("the_file: ") and "\n" not in refused and len(refused) < 400
+    else:
+        assert report.rows_read == report.rows_written + report.rejected
+        assert all(len(name) < 150 for name in report.unknown_columns)
+
+
+def test_a_long_text_is_shortened_with_a_mark_in_the_original() -> None:
+    data = parquet(green(3, zz=pa.array(["\u00e9" * 5_000, "a" * 4_000, None]), passengers=0))
+    first, second, third = run(data, "green", "parquet", "zero_passengers").originals
+    assert '"zz": "' + "\\u00e9" * 2_000 + '... (10,000 bytes)"' in first
+    assert '"zz": "' + "a" * 4_000 + '"' in second and '"zz": null' in third
+
+
+def test_a_text_is_a_value_up_to_its_longest_length() -> None:
+    texts = ["\U0001f695" * 1_000, "a" * 1_001, "b"]
+    for values in (pa.array(texts), pa.array(texts).dictionary_encode(), pa.array(texts).cast(pa.binary())):
+        result = run(parquet(green(3, request_source=values)), "green", "parquet")
+        assert result.column("request_source") == [texts[0], "b"]
+        assert result.reasons == [("bad_value", "request_source", 2)]
+
+
+@pytest.mark.parametrize("size", [1, 100, 60_000])
+def test_pieces_have_all_rows_in_their_order(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(parquet_reader, "PIECE_BYTES", size)
+    sources = [None if i % 7 == 0 else f"source {i % 11}" for i in range(1_000)]
+    data = parquet(green(1_000, request_source=pa.array(sources), zz=repeated("x" * 500, 1_000)), row_group_size=300)
+    result = run(data, "green", "parquet")
+    assert result.column("request_source") == sources
+    assert result.report.unknown_columns == {"zz": 1_000}
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", None])
+def test_texts_are_the_same_however_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, limit: int, encoding: str | None
+) -> None:
+    monkeypatch.setattr(parquet_file, "MAX_DISTINCT", limit)
+    monkeypatch.setattr(parquet_file, "BATCH_BYTES", 20_000)
+    texts = [f"source {i % 50}" for i in range(2_000)]
+    options = {"use_dictionary": False, "column_encoding": {"request_source": encoding}} if encoding else {}
+    data = parquet(green(2_000, request_source=pa.array(texts)), row_group_size=900, data_page_size=2_000, **options)
+    assert run(data, "green", "parquet").column("request_source") == texts
+
+
+def test_a_page_that_lies_about_its_size_is_not_believed() -> None:
+    data = bytearray(parquet(green(3), compression="none", use_dictionary=False))
+    start = 4  # the header of the first page: type, size unpacked, size packed
+    assert data[start : start + 3] == b"\x15\x00\x15"
+    position = start + 3
+    while data[position] & 128:
+        position += 1
+    size = bytes(data[start + 3 : position + 1])
+    for lie in (b"\xfe\xff\xff\xff\x0f", b"\xff\xff\xff\xff\x0f", b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"):
+        # As long as before, so that the places in the footer stay right: what follows is then a wrong header.
+        with pytest.raises(UnreadableFile, match="the_file: "), bounded():
+            run(bytes(data[: start + 3] + lie[: len(size)] + data[position + 1 :]), "green", "parquet")
+        with pytest.raises(UnreadableFile, match="the_file: "), bounded():
+            run(bytes(data[: start + 3] + lie + data[start + 3 + len(lie) :]), "green", "parquet")
+
+
+def test_a_footer_that_lies_about_its_length_is_not_believed() -> None:
+    data = parquet(green(3))
+    for length in (0, 1, 2**31, 2**32 - 1):
+        with pytest.raises(UnreadableFile, match="the_file: "), bounded():
+            run(data[:-8] + struct.pack("<I", length) + b"PAR1", "green", "parquet")
