@@ -234,7 +234,10 @@ def is_made_of(job: Job, dataset: str, month: Month, sha256: str) -> bool:
 
 def lake_reason(job: Job, dataset: str, month: Month) -> str | None:
     """Why the lake does not have the month as asked for; None if it does."""
-    manifest = look().manifest(job, dataset, month)
+    return _reason_of(job, dataset, month, look().manifest(job, dataset, month))
+
+
+def _reason_of(job: Job, dataset: str, month: Month, manifest: Manifest | None) -> str | None:
     if manifest is None:
         return ABSENT
     otherwise = _made_otherwise(job, manifest)
@@ -246,17 +249,16 @@ def lake_reason(job: Job, dataset: str, month: Month) -> str | None:
 
 def warehouse_reason(job: Job, dataset: str, month: Month, warehouse: str) -> str | None:
     """Why the warehouse does not have the month as the lake has it; None if it does."""
-    reason = lake_reason(job, dataset, month)
-    if reason is not None:
-        return reason
     manifest = look().manifest(job, dataset, month)
+    reason = _reason_of(job, dataset, month, manifest)
+    if manifest is None or reason is not None:
+        return reason
     row = look().ledger(warehouse).get((dataset, month))
     where = warehouse.partition(":")[0].partition("@")[0]
     if row is None:
         return f"not in {where}"
     if row.status != "loaded":
         return f"{row.status} in {where}"
-    assert manifest is not None
     if (row.publisher, row.rules, row.sha256) != (manifest.publisher, manifest.rules, manifest.source.sha256):
         return f"{where} has another version"
     if row.parquet_sha256 != manifest.parquet.sha256:

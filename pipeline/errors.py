@@ -132,6 +132,17 @@ class LakeTrouble(TransientError):
     """The lake did not answer, or lost the race against another writer."""
 
 
+class TakenAway(LakeTrouble):
+    """What an earlier stage had made is gone or replaced: by another run, or by ``forget``. That stage is run again.
+
+    ``may_return``: another run may be about to put it there, so the stage that needs it looks again first.
+    """
+
+    def __init__(self, message: str, may_return: bool) -> None:
+        super().__init__(message)
+        self.at_once = may_return
+
+
 class ConflictError(LakeTrouble):
     """Someone else wrote the object since it was read; what was to be written is not written."""
 

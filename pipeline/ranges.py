@@ -19,7 +19,7 @@ from luigi.task_register import Register
 
 from . import completeness, datasets, planning, publishers, settings
 from .errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
-from .lake import layout, open_store
+from .lake import layout
 from .lake.target import StoreTarget
 from .operations import journal, progress, worker
 from .planning import MISSING, NO_RULES, TO_DO, UNASKED, Plan
@@ -231,7 +231,6 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     def plan(self) -> Plan:
         """What is to be done, decided once: child processes get it with the task."""
         first = self._first
-        tidy(first)
         return plan_range(
             first, [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets), self.months
         )
@@ -335,7 +334,6 @@ class Refresh(_Warehouses, JobTask):
     @cached_property
     def plan(self) -> Plan:
         """What was found and is to be done, decided once."""
-        tidy(self)
         plan = Plan()
         with completeness.scheduling() as snapshot:
             zones = planning.zones_job(self.job)
@@ -402,12 +400,6 @@ def plan_range(task: Any, names: Iterable[str], months: list[dt.date], ask: bool
             offered = [month for month in months if _is_offered(task, name, month)]
             plan.entries += planning.make(task.job, name, offered, task.warehouses, ask).entries
     return plan
-
-
-def tidy(task: Any) -> None:
-    """Remove the temporary files that killed processes left in workspace and lake."""
-    open_store(task.workspace).sweep()
-    open_store(task.lake).sweep()
 
 
 def tasks_of(task: Any, plan: Plan) -> list[luigi.Task]:

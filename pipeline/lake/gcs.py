@@ -76,6 +76,8 @@ _BUCKET_URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?
 class GcsStore(Store):
     """The part of a bucket that a ``gs://bucket/prefix`` URL names."""
 
+    has_locks = False
+
     def __init__(self, url: str, options: StoreOptions | None = None) -> None:
         match = _BUCKET_URL.match(url)
         if not match:

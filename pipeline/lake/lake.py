@@ -76,6 +76,14 @@ class Lake:
         found = self._read_manifest(layout.manifest(dataset, month))
         return found if found and _is_complete(found, self.store.stat(found.parquet.path)) else None
 
+    def settled_manifest(self, dataset: str, month: dt.date | None) -> Manifest | None:
+        """The same, after somebody who replaces the month now is done; in a bucket nobody can tell."""
+        found = self.manifest(dataset, month)
+        if found is None:
+            with self.store.lock(layout.manifest(dataset, month)):
+                found = self.manifest(dataset, month)
+        return found
+
     def listing(self) -> Listing:
         """One look at everything that tells what is complete: three listings, however many datasets there are."""
         return Listing(

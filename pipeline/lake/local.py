@@ -69,6 +69,8 @@ class LocalStore(Store):
     def list(self, prefix: str = "") -> dict[str, StoredObject]:
         found: dict[str, StoredObject] = {}
         follows = self.options.follows_links
+        if prefix and not follows and self._is_behind_link(prefix):
+            return {}
 
         def walk(folder: Path, path: str, above: frozenset[tuple[int, int]]) -> None:
             with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -349,6 +351,10 @@ class LocalStore(Store):
 
     def _place(self, path: str) -> Path:
         return self.folder / checked(path) if path else self.folder
+
+    def _is_behind_link(self, path: str) -> bool:
+        parts = checked(path).split("/")
+        return any(self.folder.joinpath(*parts[:depth]).is_symlink() for depth in range(1, len(parts) + 1))
 
     @contextmanager
     def _opened_root(self) -> Iterator[int]:

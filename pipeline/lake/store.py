@@ -75,6 +75,9 @@ class Store(abc.ABC):
     #: Absolute and normalised, without credentials: fit for task parameters, logs and errors.
     url: str
 
+    #: Whether ``lock`` keeps anybody out.
+    has_locks = True
+
     @abc.abstractmethod
     def uri(self, path: str) -> str:
         """The address of one object, as errors and warehouses name it."""

@@ -120,6 +120,10 @@ class StageProgress(waiting.Listener):
         tell(self._task, "progress_percentage", 100)
         LOGGER.info("%s: %s, %.1f s", self._task.title, shown, seconds)
 
+    def postponed(self, error: BaseException) -> None:
+        """An earlier stage has to be done again before this one."""
+        journal.record("stage", state="waiting", note=str(error), **self._about)
+
     def failed(self, error: BaseException, seconds: float) -> None:
         self._link_to_log()
         journal.record(

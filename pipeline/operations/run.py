@@ -27,11 +27,12 @@ from luigi.rpc import RPCError
 from luigi.task_register import TaskClassException
 from luigi.task_status import PENDING
 
-from .. import completeness, settings
+from .. import completeness, own_code, settings
 from ..errors import PipelineError, UsageError
 from ..ranges import RangeMonthly
 from ..stages.base import JobTask
 from . import console, journal, logs, notify, outcomes, places, start, streams
+from .sweep import sweep
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -161,6 +162,7 @@ class Run:
         self._is_first = journal.begin(command(self._is_command), again(variables, self._is_command))
         self.is_begun = True
         if self._is_first:
+            own_code.hand_down()
             notify.tell_of_killed_runs()
         if self._is_command:
             self._bars.start()
@@ -204,6 +206,16 @@ class Run:
                 if not isinstance(error, KeyboardInterrupt):  # somebody at the keyboard knows
                     notify.tell(outcome)
                 journal.end()
+                if error is None:
+                    sweep(self._all_tasks(), self._has_worked())
+
+    def _all_tasks(self) -> list[Any]:
+        """All tasks of the run that have been looked at, those of a range's months in the place of the range."""
+        tasks = [*self.roots, *(self._worker._scheduled_tasks.values() if self._worker else ())]
+        return [getattr(task, "_first", task) for task in tasks if _is_ours(task)]
+
+    def _has_worked(self) -> bool:
+        return self._worker is not None and any(status == PENDING for _, status, _ in self._worker._add_task_history)
 
     def _tasks(self) -> list[luigi.Task]:
         """The root tasks if one of them is ours, or else those of ours that somebody's tasks need."""

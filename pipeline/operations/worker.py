@@ -31,7 +31,7 @@ from luigi.rpc import RemoteScheduler
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDED, UNKNOWN
 
 from .. import completeness, errors, settings
-from ..errors import PipelineError, TransientError, text_after
+from ..errors import PipelineError, TakenAway, TransientError, text_after
 from ..waiting import SAID_AFTER
 from . import journal
 from .process import STOPS, without_interrupts
@@ -114,16 +114,32 @@ class _CheckedProcess(luigi.worker.TaskProcess):
         if not missing:
             super().run()
             return
-        title, names = title_of(self.task), ", ".join(map(title_of, missing))
         if not self.may_ask:
+            title, names = title_of(self.task), ", ".join(map(title_of, missing))
             text = f"{title}: what it needs was done and is gone again, {STARTS} times: {names}"
             LOGGER.error("%s", text)
             self.result_queue.put((self.task.task_id, FAILED, f"{text} {NOT_AGAIN}", [], []))
             return
-        LOGGER.warning("%s: needs %s, which is not there though it counts as done; done again", title, names)
-        # In Luigi's terms the task has found out while it ran that it needs them.
-        needed = [(task.task_module, task.task_family, task.to_str_params()) for task in missing]
-        self.result_queue.put((self.task.task_id, PENDING, "", [], needed))
+        self.result_queue.put((self.task.task_id, PENDING, "", [], self._again(missing)))
+
+    def _run_get_new_deps(self) -> Any:
+        """Run the task. What it needs may be taken away after it was asked for, while the task waits for a lock."""
+        try:
+            return super()._run_get_new_deps()
+        except TakenAway as error:
+            missing = self._missing() if self.may_ask else []
+            if not missing:
+                LOGGER.error("%s: %s", title_of(self.task), text_after(title_of(self.task), error))
+                raise
+            return self._again(missing)
+
+    def _again(self, missing: list[luigi.Task]) -> list[Any]:
+        """Dependencies that have to be done again, as Luigi wants to be told of those found out while a task runs."""
+        names = ", ".join(map(title_of, missing))
+        LOGGER.warning(
+            "%s: needs %s, which is not there though it counts as done; done again", title_of(self.task), names
+        )
+        return [(task.task_module, task.task_family, task.to_str_params()) for task in missing]
 
     def _missing(self) -> list[luigi.Task]:
         """The dependencies that are incomplete and can be done."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import luigi
 
 from .. import completeness, planning, publishers, settings, waiting
-from ..errors import DamagedFile, DamagedScratch, LakeTrouble, TransientError, WarehouseBusy
+from ..errors import DamagedFile, DamagedScratch, LakeTrouble, TakenAway, TransientError, WarehouseBusy
 from ..lake import open_store
 from ..operations import journal, worker
 from ..operations.progress import StageProgress
@@ -145,7 +145,7 @@ class Stage(MonthTask):
             with completeness.running():
                 if self.complete():
                     return {"outcome": DONE_BY_ANOTHER}
-            if isinstance(error, TransientError):
+            if isinstance(error, TransientError) and not isinstance(error, TakenAway):
                 self.blame(error)
             raise
         except TransientError as error:
@@ -189,6 +189,9 @@ class Stage(MonthTask):
                     self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew
                     raise
                 progress.done(details, time.monotonic() - started)
+        except TakenAway as error:
+            progress.postponed(error)
+            raise
         except BaseException as error:
             progress.failed(error, time.monotonic() - started)
             if isinstance(error, WarehouseBusy):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
 from ..ahead import ahead
-from ..completeness import is_made_of, lake_reason, look
+from ..completeness import is_made_of, look
 from ..errors import DamagedFile, TooManyUnreadable, UnreadableFile
 from ..lake.lake import digest_of
 from ..lake.target import StoreTarget
@@ -46,13 +46,11 @@ class Clean(Stage):
     def complete(self) -> bool:
         if not self.requires().complete():
             return False  # what lies in the scratch was made from a file that the publisher has replaced since
-        rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
-        if raw is not None and is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
-            return True  # a new ETag, but the same bytes: the lake has what they give
-        if rows is None or (raw is not None and raw["sha256"] != rows["sha256"]):
-            return raw is None and lake_reason(self.job, self.dataset, self.month) is None
-        return rows["schema_version"] == datasets.get(self.dataset).schema_version
+        if raw is None or is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
+            return True  # the lake has what there is to clean; maybe with another ETag, but of the same bytes
+        rows = self.scratch.record(ROWS)
+        return rows is not None and rows["sha256"] == raw["sha256"] and not _too_many_unreadable(rows["report"])
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         raw = self.scratch.need(RAW)
@@ -112,7 +110,9 @@ class Clean(Stage):
             self._refuse_no_rows(report, source_name)
             self._refuse_shrunken(report, source_name)
             self._refuse_too_many_unreadable(report, source_name)
-            about = {"sha256": raw["sha256"], "schema_version": dataset.schema_version}
+            if self.scratch.record(RAW) != raw:  # in a bucket, by another run, and maybe before it was read
+                raise self.scratch.taken_away(RAW)
+            about = {"sha256": raw["sha256"]}
             self.scratch.keep(rejects_path, REJECTS, about)
             self.scratch.keep(rows_path, ROWS, {**about, "report": vars(report)})
         self._warn(report, source_name)
@@ -168,14 +168,18 @@ class Clean(Stage):
 
     def _refuse_too_many_unreadable(self, report: Any, source_name: str) -> None:
         limit = settings.clean().max_unreadable
-        if report.unreadable * 100 > limit * report.rows_read:
-            first = report.first_unreadable
-            assert first is not None, "counted together"
+        first = report.first_unreadable
+        if first is not None and _too_many_unreadable(vars(report)):
             raise TooManyUnreadable(
                 f"{source_name}: {report.unreadable:,} of {report.rows_read:,} rows cannot be read, more than the "
                 f"{limit:g} % of [clean] max_unreadable; the first is row {first.line} ({first.reason}"
                 f"{f' in {first.column}' if first.column else ''}): {first.original}"
             )
+
+
+def _too_many_unreadable(report: dict[str, Any]) -> bool:
+    """Whether a file is refused for its unreadable rows, as ``[clean] max_unreadable`` is now."""
+    return bool(report["unreadable"] * 100 > settings.clean().max_unreadable * report["rows_read"])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import luigi
 
 from .. import datasets
 from ..completeness import look, refuse_load, warehouse_reason
-from ..errors import DamagedLakeFile, LakeTrouble, UsageError, WarehouseError
+from ..errors import DamagedLakeFile, TakenAway, UsageError, WarehouseError
 from ..lake.lake import is_intact
 from ..operations import places
 from ..operations.progress import StageProgress, rejects
@@ -103,9 +103,9 @@ class Load(Stage):
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         lake = self.job.lake_object
-        manifest = lake.manifest(self.dataset, self.month)
-        if manifest is None:  # forgotten, or being replaced by another run
-            raise LakeTrouble(f"{lake.url} does not have the month any more; it is made again")
+        manifest = lake.settled_manifest(self.dataset, self.month)
+        if manifest is None:  # forgotten, or in a bucket maybe being replaced by another run
+            raise self._taken_away()
         warehouse = settings.open_warehouse(self.warehouse)
         refuse_load(manifest.is_synthetic, self.warehouse)
         row = ledger_row(manifest, run_id())
@@ -114,6 +114,8 @@ class Load(Stage):
         file = lake.file(manifest)
         try:
             warehouse.load(datasets.get(self.dataset), file, row, lambda done, total: progress(done, total, note=note))
+        except FileNotFoundError as error:
+            raise self._taken_away() from error
         except WarehouseError as error:
             if is_intact(file, manifest.parquet):
                 raise
@@ -126,3 +128,7 @@ class Load(Stage):
             "rows_read": manifest.rows_read,
             "rows_rejected": dict(manifest.rows_rejected),
         }
+
+    def _taken_away(self) -> TakenAway:
+        store = self.job.lake_object.store
+        return TakenAway(f"{store.url} does not have the month any more", may_return=not store.has_locks)

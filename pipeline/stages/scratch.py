@@ -1,7 +1,10 @@
 """The scratch of one job's month in the workspace: files between two stages, and a record beside each.
 
 A record is a small JSON object written after the file it speaks for. It says what the file was made from, so that a
-stage can tell whether its output is still the one that is asked for.
+stage can tell whether its output is still the one that is asked for. What other code made, or other rules, lies in
+another folder, and is never looked at.
+
+Upload removes the scratch of its month when the month is in the lake. The rest is for ``sweep``.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DamagedScratch, LakeTrouble
+from .. import own_code
+from ..errors import DamagedScratch, TakenAway
 
 if TYPE_CHECKING:
     from ..completeness import Job
@@ -30,24 +34,34 @@ LOCK_TIMEOUT = 3600
 
 def months_of(job: Job, dataset: str) -> set[dt.date]:
     """The months of a dataset of which there is scratch, of whatever publisher, rules and lake."""
-    from ..lake import open_store
-
-    names = {path.split("/")[2] for path in open_store(job.workspace).list(f"{ROOT}/{dataset}")}
+    names = {path.split("/")[2] for path in store_of(job.workspace).list(f"{ROOT}/{dataset}")}
     return {dt.date.fromisoformat(f"{name}-01") for name in names if re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", name)}
 
 
+def store_of(workspace: str) -> Store:
+    """The workspace as scratch is kept in it.
+
+    What lives for seconds is mostly removed before it would be on a disk. After a power cut a file that did not get
+    there whole has not the size of its record, and is made again.
+    """
+    from ..lake import StoreOptions, open_store
+
+    return open_store(workspace, StoreOptions(survives_power_cut=False, follows_links=False))
+
+
 class Scratch:
-    """Files and records of one month, kept apart by what they depend on, so that two jobs never share one."""
+    """Files and records of one month, kept apart by what they depend on, so that two jobs never share one.
+
+    A folder is named by the job and by the code. Its locks are named by the job alone: two versions of the code do not
+    work on one month at the same time.
+    """
 
     def __init__(self, job: Job, dataset: str, month: dt.date | None) -> None:
-        from ..lake import StoreOptions, open_store
-
-        key = hashlib.sha256("\n".join((job.publisher, job.rules, job.lake)).encode()).hexdigest()[:12]
-        # What lives for seconds is mostly removed before it would be on a disk. After a power cut a file that did not
-        # get there whole has not the size of its record, and is made again.
-        self.store: Store = open_store(job.workspace, StoreOptions(survives_power_cut=False))
+        self.job = {"publisher": job.publisher, "rules": job.rules, "lake": job.lake}
+        self.store = store_of(job.workspace)
         self.folder = f"{ROOT}/{dataset}/{f'{month:%Y-%m}' if month else 'all'}"
-        self.prefix = f"{self.folder}/{key}"
+        key = hashlib.sha256("\n".join(self.job.values()).encode()).hexdigest()[:12]
+        self.prefix = f"{self.folder}/{key}-{own_code.digest()}"
         self.title = f"{dataset} {month:%Y-%m}" if month else dataset
 
     def path(self, name: str) -> str:
@@ -62,22 +76,28 @@ class Scratch:
         found = self.store.stat(self.path(name))
         return record if found is not None and found.size == record.get("bytes") else None
 
-    def need(self, name: str) -> dict[str, Any]:
-        """The record of a file that an earlier stage made.
+    def need(self, name: str, sha256: str | None = None) -> dict[str, Any]:
+        """The record of a file that an earlier stage made, of the source with this SHA-256.
 
-        In a folder, where a stage has its month for itself, it is there whole or it is damaged. A workspace in a bucket
-        has no lock, and two runs of one month replace and remove each other's scratch: there LakeTrouble.
+        TakenAway if there is no record, or one of another version of the source: another run has replaced or removed
+        the scratch since the earlier stage was done. In a folder, where a stage has its month for itself, a file that
+        is not as its record says is DamagedScratch.
         """
         record = self.record(name)
-        if record is None and self._is_folder:
+        if record is None and self._is_folder and self.store.stat(self.path(f"{name}.json")):
             raise self.damaged(name, "is not there as it was written")
-        if record is None:
-            raise LakeTrouble(f"{self.store.uri(self.path(name))} is being replaced by another run; run again")
+        if record is None or sha256 not in (None, record.get("sha256")):
+            raise self.taken_away(name)
         return record
+
+    def taken_away(self, name: str) -> TakenAway:
+        """The error of a file that another run has replaced or removed; in a bucket it may be about to put it there."""
+        where = self.store.uri(self.path(name))
+        return TakenAway(f"{where} was replaced or removed by another run; run again", may_return=not self._is_folder)
 
     @property
     def _is_folder(self) -> bool:
-        return self.store.url.startswith("file:")
+        return self.store.has_locks
 
     def damaged(self, name: str, how: str) -> DamagedScratch:
         """The error of a file that a stage of this month wrote, and that cannot be used."""
@@ -100,7 +120,7 @@ class Scratch:
         size = file.stat().st_size
         self.store.delete(self.path(f"{name}.json"))
         self.store.put(file, self.path(name))
-        self.store.write(self.path(f"{name}.json"), json.dumps({**record, "bytes": size}).encode())
+        self.store.write(self.path(f"{name}.json"), json.dumps({**record, "bytes": size, "job": self.job}).encode())
 
     def staging(self, name: str) -> AbstractContextManager[Path]:
         return self.store.staging(self.path(name))
@@ -112,22 +132,21 @@ class Scratch:
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
-        """A file of the scratch to read; LakeTrouble as in ``need``."""
+        """A file of the scratch to read; TakenAway as in ``need``."""
         with ExitStack() as stack:
             try:
                 path = stack.enter_context(self.store.local(self.path(name)))
             except FileNotFoundError as error:
-                raise LakeTrouble(f"{error}: another run replaces it; run again") from error
+                raise self.taken_away(name) from error
             yield path
 
     def resumable(self, name: str) -> AbstractContextManager[Path]:
         """Like ``staging``, but what a killed process left there is found again by the next one."""
         return self.store.staging(self.path(name), key=self.path(name))
 
-    def lock(self, purpose: str = "scratch", prefix: str = "") -> AbstractContextManager[Any]:
+    def lock(self, purpose: str = "scratch") -> AbstractContextManager[Any]:
         """Held while a stage works on the month, so that another process waits and then finds it done."""
-        digest = hashlib.sha256(purpose.encode()).hexdigest()[:8]  # a label of a warehouse is no file name
-        return self.store.lock(f"{prefix or self.prefix}.{digest}", timeout=LOCK_TIMEOUT, title=self.title)
+        return self.store.lock(lock_of(self.prefix, purpose), timeout=LOCK_TIMEOUT, title=self.title)
 
     @contextmanager
     def forgetting(self) -> Iterator[bool]:
@@ -135,11 +154,12 @@ class Scratch:
 
         Gives whether there is any. LakeTrouble names who is at work on the month.
         """
-        jobs = {path.rpartition("/")[0] for path in self.store.list(self.folder)}
+        found = self.store.list(self.folder)
+        locks = {lock_of(prefix) for path in found if (prefix := prefix_of(path)) is not None}
         with ExitStack() as stack:
-            for prefix in sorted({self.prefix, *jobs}):
-                stack.enter_context(self.lock(prefix=prefix))
-            yield bool(jobs)
+            for lock in sorted({lock_of(self.prefix), *locks}):
+                stack.enter_context(self.store.lock(lock, timeout=LOCK_TIMEOUT, title=self.title))
+            yield bool(found)
             self.store.delete_tree(self.folder)
 
     def prune(self) -> None:
@@ -150,6 +170,23 @@ class Scratch:
     def discard(self) -> None:
         """Remove everything of this month, by who holds its lock."""
         self.store.delete_tree(self.prefix)
+
+
+#: A folder of scratch below the folder of its month: the job, and the code; versions before had no code there.
+_PREFIX = re.compile(rf"{ROOT}/[a-z]+/(?:\d{{4}}-\d{{2}}|all)/[0-9a-f]{{12}}(?:-[0-9a-f]{{12}})?(?=/|$)")
+
+
+def prefix_of(path: str) -> str | None:
+    """The folder of scratch that a file of the workspace lies in; None for what is none of ours."""
+    match = _PREFIX.match(path)
+    return match[0] if match else None
+
+
+def lock_of(prefix: str, purpose: str = "scratch") -> str:
+    """The path of the lock of a folder of scratch."""
+    folder, _, name = prefix.rpartition("/")
+    digest = hashlib.sha256(purpose.encode()).hexdigest()[:8]  # a label of a warehouse is no file name
+    return f"{folder}/{name.partition('-')[0]}.{digest}"
 
 
 class Writer:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from .. import datasets
 from .._version import __version__
 from ..completeness import is_made_of, lake_reason, refuse_upload
+from ..errors import PipelineError
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
 from ..lake.target import StoreTarget
@@ -36,6 +38,12 @@ class Upload(Stage):
     def complete(self) -> bool:
         return lake_reason(self.job, self.dataset, self.month) is None
 
+    def attempt(self, progress: StageProgress) -> dict[str, Any]:
+        details = super().attempt(progress)
+        with suppress(PipelineError):  # the month is in the lake all the same; what stays is swept some day
+            self.scratch.discard()
+        return details
+
     def work(self, progress: StageProgress) -> dict[str, Any]:
         scratch = self.scratch
         raw = scratch.need(RAW)
@@ -54,7 +62,8 @@ class Upload(Stage):
         if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):
             lake.restate(replace(known, source=source))
             return {"outcome": SAME_BYTES}
-        cleaned, written = scratch.need(ROWS), scratch.need(PARQUET)
+        cleaned, written = (scratch.need(name, raw["sha256"]) for name in (ROWS, PARQUET))
+        scratch.need(REJECTS, raw["sha256"])
         report = cleaned["report"]
         is_synthetic = self.job.publisher_object.is_synthetic
         refuse_upload(self.job, self.dataset)
@@ -82,7 +91,7 @@ class Upload(Stage):
                 blank_lines=report["blank_lines"],
                 repeated_headers=report["repeated_headers"],
                 surplus_values=report["surplus_values"],
-                repaired=report.get("repaired", {}),  # a scratch of before has none
+                repaired=report["repaired"],
                 unknown_columns=report["unknown_columns"],
                 ignored_columns=tuple(report["ignored_columns"]),
                 unknown_codes=report["unknown_codes"],

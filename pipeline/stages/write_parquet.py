@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
 from ..ahead import ahead
-from ..completeness import is_made_of, lake_reason
+from ..completeness import is_made_of
 from ..datasets.schema import Column
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress, rejects
@@ -41,21 +41,18 @@ class WriteParquet(Stage):
     def complete(self) -> bool:
         if not self.requires().complete():
             return False
-        parquet = self.scratch.record(PARQUET)
-        rows = self.scratch.record(ROWS)
         raw = self.scratch.record(RAW)
-        if raw is not None and is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
-            return True
-        if parquet is None:
-            return rows is None and raw is None and lake_reason(self.job, self.dataset, self.month) is None
-        newest = rows or raw
-        return newest is None or newest["sha256"] == parquet["sha256"]
+        if raw is None or is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
+            return True  # as in Clean
+        parquet = self.scratch.record(PARQUET)
+        return parquet is not None and parquet["sha256"] == raw["sha256"]
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        cleaned, raw = self.scratch.need(ROWS), self.scratch.need(RAW)
+        raw = self.scratch.need(RAW)
+        cleaned = self.scratch.need(ROWS, raw["sha256"])
         dataset = datasets.get(self.dataset)
         expected = cleaned["report"]["rows_written"]
         note = rejects(cleaned["report"]["rows_rejected"])

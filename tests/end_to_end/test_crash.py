@@ -148,6 +148,7 @@ def assert_ends_like(project: Project, expected: dict[str, Any], *arguments: str
     assert result(project) == expected
     assert "Nothing to do" in project.luigi(*arguments).stdout
     assert result(project) == expected
+    assert not [path for path in project.folder.glob("workspace/scratch/**/*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ import pytest
 
 from pipeline import completeness, planning, sample, settings
 from pipeline.completeness import Snapshot
-from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, UnreadableFile, WarehouseBusy
+from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake.lake import digest_of
 from pipeline.operations import progress
 from pipeline.operations.progress import StageProgress
 from pipeline.operations.worker import NOT_AGAIN
 from pipeline.stages.base import Stage
-from pipeline.stages.clean import ROWS, Clean, ipc_file
+from pipeline.stages.clean import REJECTS, ROWS, Clean, ipc_file
 from pipeline.stages.download import RAW, Download
 from pipeline.stages.load import Load
 from pipeline.stages.scratch import Scratch
@@ -74,13 +74,36 @@ def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: None) 
 
 def test_scratch_that_is_replaced_by_another_run_is_waited_for(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scratch, "_is_folder", False)  # a bucket, which has no lock
-    with pytest.raises(LakeTrouble, match=f"{PARQUET} is being replaced by another run"):
+    with pytest.raises(TakenAway, match=f"{PARQUET} was replaced or removed by another run") as caught:
         upload.attempt(StageProgress(upload))
+    assert caught.value.at_once, "another run may be about to put it there"
 
 
-def test_scratch_that_is_not_there_whole_is_damaged_where_stages_have_locks(upload: Upload) -> None:
+def test_scratch_that_is_gone_is_made_again_at_once_where_stages_have_locks(upload: Upload) -> None:
+    with pytest.raises(TakenAway, match=f"{PARQUET} was replaced or removed by another run") as caught:
+        upload.attempt(StageProgress(upload))
+    assert not caught.value.at_once
+
+
+def test_scratch_that_is_not_there_whole_is_damaged_where_stages_have_locks(upload: Upload, tmp_path: Path) -> None:
+    upload.scratch.keep(tmp_path / ROWS, PARQUET, {})
+    with upload.scratch.local(PARQUET) as file:
+        file.write_bytes(b"longer")
     with pytest.raises(DamagedScratch, match=rf"{PARQUET} is not there as it was written; run again"):
         upload.attempt(StageProgress(upload))
+
+
+@pytest.mark.parametrize("name", [ROWS, PARQUET, REJECTS])
+def test_scratch_of_another_version_of_the_source_is_not_uploaded(upload: Upload, tmp_path: Path, name: str) -> None:
+    for each in (ROWS, PARQUET, REJECTS):
+        (tmp_path / each).write_bytes(b"x")
+        upload.scratch.keep(tmp_path / each, each, {"sha256": ("cd" if each == name else "ab") * 32, "report": {}})
+    with pytest.raises(TakenAway, match=f"{name} was replaced or removed"):
+        upload.attempt(StageProgress(upload))
+    if name == ROWS:
+        with pytest.raises(TakenAway, match=f"{ROWS} was replaced or removed"):
+            task = upload.sibling(WriteParquet)
+            task.attempt(StageProgress(task))
 
 
 def test_what_another_run_has_done_meanwhile_is_done(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +308,7 @@ def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_pat
 
 def test_a_month_that_is_forgotten_before_its_load_may_come_back(upload: Upload, tmp_path: Path) -> None:
     load = upload.sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
-    with pytest.raises(LakeTrouble, match="does not have the month any more"):
+    with pytest.raises(TakenAway, match="does not have the month any more"):
         load.work(StageProgress(load))
 
 
