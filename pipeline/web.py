@@ -36,6 +36,10 @@ class WrongRedirect(Exception):
     """A redirect that is not followed. The text says why and names no address, which may hold credentials."""
 
 
+#: All that ``ask`` raises where there is no answer.
+NO_ANSWER = (TimeoutError, WrongRedirect, requests.RequestException, urllib3.exceptions.HTTPError)
+
+
 class TooSlow(Exception):
     """A body came more slowly than its lowest rate. ``rate`` in bytes per second."""
 
@@ -176,8 +180,8 @@ class Answer:
 def ask(method: str, url: str, headers: Mapping[str, str], limit: float, whom: str = "") -> Answer:
     """The answer to one request, redirects followed, within ``limit`` seconds in all, whatever the server does.
 
-    After some seconds of waiting for ``whom``, that is said. Raises ``TimeoutError``, ``WrongRedirect``, and what
-    requests and urllib3 raise, with the address in their texts.
+    After some seconds of waiting for ``whom``, that is said. Raises ``NO_ANSWER``, where texts of requests and
+    urllib3 hold the address.
     """
     line = _Line()
     session = _Session()  # for this question alone: its cookies are nobody else's

@@ -55,6 +55,9 @@ TIMEOUT = (20.0, 60.0)
 #: 1 Mbit/s, and several uploads may share it.
 UPLOAD_TIMEOUT = (180.0, 180.0)
 
+#: Bytes of an object that come and go in one request for which a person waits, even on a slow line.
+SMALL = 64 * 1024
+
 #: Seconds within which a request must be through for the next to be twice as large.
 FAST = 2.0
 
@@ -154,7 +157,7 @@ class GcsStore(Store):
     def move(self, path: str, to: str) -> None:
         with self._explained(to, "storage.objects.create"):
             source = self._bucket.blob(self._name(path))  # of any name
-            options = {"timeout": _waited(UPLOAD_TIMEOUT), "retry": self._retry}
+            options = {"timeout": _waited(UPLOAD_TIMEOUT), "retry": self._retry_of_bytes}
             try:
                 self._bucket.copy_blob(source, self._bucket, self._name(checked(to)), **options)
                 source.delete(timeout=_waited(TIMEOUT), retry=self._retry)
@@ -197,7 +200,7 @@ class GcsStore(Store):
                 self._name(checked(to)),
                 if_source_generation_match=source.generation,
                 timeout=_waited(UPLOAD_TIMEOUT),
-                retry=self._retry,
+                retry=self._retry_of_bytes,
             )
         if copied.crc32c != source.crc32c:
             raise LakeTrouble(f"{self.uri(to)} is not the copy of {self.uri(path)} that it should be; run again")
@@ -226,7 +229,7 @@ class GcsStore(Store):
         found = self._find(path)
         if found is None:
             raise FileNotFoundError(f"{self.uri(path)} does not exist")
-        pinned = {"if_generation_match": found.generation, "timeout": _waited(TIMEOUT), "retry": self._retry}
+        pinned = {"if_generation_match": found.generation, "timeout": _waited(TIMEOUT), "retry": self._retry_of_bytes}
         with self._explained(path, "storage.objects.get"), found.open("rb", chunk_size=READ_AHEAD, **pinned) as file:
             yield file
 
@@ -303,6 +306,11 @@ class GcsStore(Store):
 
     @property
     def _retry(self) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return patient(for_server(self.options.patience), for_server(float("inf")))
+
+    @property
+    def _retry_of_bytes(self) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """For requests that bring or send as many bytes as an object has: nobody knows how long that takes."""
         return patient(for_server(self.options.patience))
 
     def _name(self, path: str) -> str:
@@ -348,7 +356,7 @@ class GcsStore(Store):
                         if_generation_match=int(version or 0),
                         checksum="crc32c",
                         timeout=_waited(UPLOAD_TIMEOUT),
-                        retry=self._retry,
+                        retry=self._retry if size <= SMALL else self._retry_of_bytes,
                     )
                     return self._object(blob)
                 except (*CLIENT_ERRORS, ValueError) as error:
@@ -390,11 +398,12 @@ class GcsStore(Store):
         """Read one generation. The client's retries count their time from the beginning of the whole object; a line
         that breaks after an hour is worth another try as well, as long as each try brings something."""
         blob = self._bucket.blob(found.name, generation=found.generation)
+        retry = self._retry if found.size <= SMALL else self._retry_of_bytes
         while summed.size < found.size:
             begun = summed.size
             try:
                 blob.download_to_file(
-                    summed, start=begun, raw_download=True, checksum=None, timeout=_waited(TIMEOUT), retry=self._retry
+                    summed, start=begun, raw_download=True, checksum=None, timeout=_waited(TIMEOUT), retry=retry
                 )
                 return
             except CLIENT_ERRORS as error:

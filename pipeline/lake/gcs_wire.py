@@ -62,11 +62,20 @@ def client_of(process: int, emulator: str | None, project: str | None) -> storag
         raise LakeError(reach.unusable_key_file(error)) from None
 
 
-def patient(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def patient(seconds: float, limit: float = float("inf")) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A retry policy for the ``retry`` argument of the client's calls, which waits as long as the service asks for.
 
-    It wraps one request, not one upload: ``seconds`` is how long nothing may move, however slow the line is.
+    It wraps one request, not one upload: ``seconds`` is how long nothing may move, however slow the line is. A request
+    that is not answered whole within ``limit`` seconds, however much it drips, has no answer.
     """
+
+    def within_limit(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if limit == float("inf"):
+            return call(*args, **kwargs)
+        try:
+            return waiting.answer_of(lambda: call(*args, **kwargs), limit, whom="")
+        except TimeoutError:
+            raise requests.ReadTimeout from None
 
     def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
@@ -89,7 +98,7 @@ def patient(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]
                 reraise=True,
             )
             try:
-                return retrying(call, *args, **kwargs)
+                return retrying(within_limit, call, *args, **kwargs)
             finally:
                 if is_told:
                     waiting.say("")

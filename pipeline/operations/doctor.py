@@ -157,8 +157,9 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
 
 
 def _luigid() -> Iterator[Check]:
-    import requests
     from luigi.interface import core
+
+    from .. import web
 
     chosen = core()
     if chosen.local_scheduler:
@@ -167,8 +168,8 @@ def _luigid() -> Iterator[Check]:
     url = chosen.scheduler_url or f"http://{chosen.scheduler_host}:{chosen.scheduler_port}"
     shown = url.rpartition("@")[2].removeprefix("http://").rstrip("/")
     try:
-        requests.head(url, timeout=PATIENCE, allow_redirects=False).close()
-        yield Check(shown, True, "answers")
-    except requests.RequestException:
+        with web.ask("HEAD", url, {}, PATIENCE):
+            yield Check(shown, True, "answers")
+    except web.NO_ANSWER:
         remedy = "start one with `python -m pipeline ui`, or run with --local-scheduler"
         yield Check(shown, False, "no luigid answers", remedy, is_warning=not luigi_config.names_luigid())

@@ -16,6 +16,7 @@ import luigi.server
 import pytest
 import requests
 
+from pipeline import web
 from pipeline.errors import UsageError
 from pipeline.operations import command_line
 
@@ -158,9 +159,9 @@ def test_state_that_is_a_link_is_not_read(tmp_path: Path) -> None:
 
 
 def test_name_that_luigid_does_not_know_is_said_to_the_run(luigid: Luigid, monkeypatch: pytest.MonkeyPatch) -> None:
-    head = requests.head
+    ask = web.ask
     other = {"Host": "other:8082"}
-    monkeypatch.setattr(requests, "head", lambda url, **more: head(luigid.url, headers=other, **more))
+    monkeypatch.setattr(web, "ask", lambda method, url, headers, limit: ask(method, luigid.url, other, limit))
     with pytest.raises(UsageError) as error:
         command_line._connect(None, "http://user:secret@other:8082")
     assert str(error.value) == "luigid at other:8082 does not know that name; start it with --allowed-host other"

@@ -20,6 +20,7 @@ from pipeline.errors import ConflictError, LakeError, LakeTrouble, PipelineError
 from pipeline.lake import Lake, Store, StoreOptions, gcs, gcs_wire, layout, open_store
 from tests.patience import Clock, wait_for
 from tests.servers.gcs import ALWAYS, Fault, GcsServer
+from tests.servers.raw import RawServer
 from tests.unit.lake.conftest import MakeMonth
 
 #: Larger than what the client sends in one request, so that it becomes a resumable upload of several chunks.
@@ -332,6 +333,23 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
         with reach.somebody_waits(0.1), pytest.raises(LakeTrouble, match="no answer"):
             open_store("gs://some-bucket").list()
     assert time_outs and max(time_outs) <= 0.1 and sum(clock.slept) <= 0.1, "those of a run are minutes"
+
+
+@pytest.mark.parametrize("what", ["list", "stat", "read", "delete", "write", "location"])
+def test_somebody_who_waits_is_told_of_a_server_that_drips(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Each byte comes within any time-out, and the answer never."""
+
+    def drip(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            server.pause(0.02)
+            connection.sendall(b"a")
+
+    asked: dict[str, tuple[str | bytes, ...]] = {"stat": ("a",), "read": ("a",), "delete": ("a",), "write": ("a", b"x")}
+    with RawServer(drip) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        with reach.somebody_waits(0.2), pytest.raises(LakeTrouble, match="no answer from http"):
+            getattr(open_store("gs://some-bucket"), what)(*asked.get(what, ()))
 
 
 def test_upload_sessions_stay_out_of_messages(
