@@ -77,6 +77,9 @@ LEAVE_OUT = "leave it out, or use another [publisher] name or url"
 #: Seconds for an answer, above which it counts against the patience although it came.
 SLOW = 2.0
 
+#: Characters of an address that servers take for sure.
+LONGEST_ADDRESS = 2000
+
 USER_AGENT = "nyc-trips-pipeline (Luigi pipeline for the NYC TLC trip records)"
 
 
@@ -264,6 +267,8 @@ def from_label(label: str, reveal: Iterable[str] | None = None) -> Publisher:
 
 
 def _web_base(url: str) -> str:
+    if len(url) > LONGEST_ADDRESS:
+        raise UsageError(f"[publisher] url: the address has {len(url):,} characters, more than {LONGEST_ADDRESS:,}")
     try:
         parts = urlsplit(url)
         has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -481,7 +486,8 @@ def ask(
     from . import web
 
     place = publisher.address(dataset, month)
-    limit = round(min(policy.timeout, policy.left()), 2)
+    limit = min(policy.timeout, policy.left())
+    limit = round(limit, 1 if limit > 1 else 2)
     if limit <= 0:
         raise NoAnswer(f"{place}: no answer within {policy.patience:g} s; try again later")
     # Identity: lengths and bytes are those of the file, never of a compression on the way.
@@ -502,16 +508,31 @@ def ask(
         urllib3.exceptions.LocationValueError,
         UnicodeError,
     ):
-        raise UsageError(f"{place} is no address that can be asked; check [publisher] url") from None
+        raise UsageError(f"{place} is no address that can be asked; check [publisher] url{_and_proxy(place)}") from None
     except requests.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             text = "its certificate cannot be verified; name the authority's file in REQUESTS_CA_BUNDLE"
             raise RefusedByPublisher(f"{place}: {text}") from None
         raise NoAnswer(f"{place}: the TLS connection failed; try again later") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        _check_authorities()
         raise NoAnswer(f"{place}: {_root_cause(error)}; check the network, or try again later") from None
     finally:
         policy.spent.add(begun + (0.0 if has_failed else SLOW), time.monotonic())
+
+
+def _and_proxy(place: str) -> str:
+    """What else to check about an address that requests cannot ask."""
+    import requests
+
+    return ", and the proxy that the environment names" if requests.utils.get_environ_proxies(place) else ""
+
+
+def _check_authorities() -> None:
+    """Raise UsageError if the environment names a file of certificates that is not there."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if (path := os.environ.get(name)) and not os.path.exists(path):
+            raise UsageError(f"environment variable {name}: there is no file {path}; correct it, or unset it") from None
 
 
 def _root_cause(error: BaseException) -> str:

@@ -101,6 +101,10 @@ def _publisher() -> Iterator[Check]:
         if newest:
             yield Check(publisher.label, True, f"has {name} up to {newest:%Y-%m} at least")
             return
+    if not policy.left():
+        detail = f"did not answer within {policy.patience:g} s when it was asked for months"
+        yield Check(publisher.label, False, detail, "check the network, or try again later", True)
+        return
     detail = f"of {', '.join(names)} no month was found among the last {MONTHS_BACK}"
     yield Check(publisher.label, False, detail, "see that [publisher] name and url belong together", True)
 

@@ -45,7 +45,8 @@ class Server:
         last = _last(self.label)
         if last is None or last["event"] == REACHABLE:
             return
-        if time.time() - last.get("at", 0.0) < ASK_AGAIN and last.get("message"):
+        # A clock that was set back meanwhile must not keep everybody from asking.
+        if abs(time.time() - last.get("at", 0.0)) < ASK_AGAIN and last.get("message"):
             raise Unreachable(last["message"], is_repeated=True)
         with reach.somebody_waits(GLANCE):
             self.ask()

@@ -3,15 +3,17 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import publishers, reach
+from pipeline import publishers, reach, web
 from pipeline.errors import (
     MissingAtPublisher,
     NeverOffered,
@@ -251,6 +253,53 @@ def test_headers() -> None:
     assert Version.from_headers(part).length == 10
     assert Version.from_headers({"Content-Length": "7", "Content-Encoding": "gzip"}).length is None
     assert Version.from_headers({"Content-Length": "many", "ETag": ""}) == Version()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("HTTP_PROXY", "http://[::1", "[publisher] url, and the proxy that the environment names"),
+        ("HTTP_PROXY", "ftp://u:s3cret@proxy:1", "[publisher] url, and the proxy that the environment names"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere", "variable REQUESTS_CA_BUNDLE: there is no file /nowhere"),
+    ],
+)
+def test_what_the_environment_says_of_the_web_is_a_mistake_to_name(
+    name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in (name, name.lower()):
+        monkeypatch.setenv(variable, value)
+    scheme = "http" if "PROXY" in name else "https"
+    with pytest.raises(UsageError, match=re.escape(says)) as caught:
+        publishers.look(publishers.get("tlc", f"{scheme}://no-such-host.invalid/x"), "zones", policy=Policy(attempts=1))
+    assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_address_that_no_server_takes_is_not_repeated() -> None:
+    with pytest.raises(UsageError, match=r"\[publisher\] url: the address has 70,014 characters") as caught:
+        publishers.get("tlc", "http://host/x?" + "a" * 70_000)
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize(
+    ("url", "to", "there", "login"),
+    [
+        ("https://a:b@host/x", "/y", "https://a:b@host/y", ("a", "b")),
+        ("https://a:b@host/x", "https://host/y", "https://host/y", ("a", "b")),
+        ("https://a:b@host/x", "https://other/y", "https://other/y", None),
+        ("http://a:b@host/x", "https://host/y", "https://host/y", ("a", "b")),
+        ("http://host/x", "https://other/y?sig=1", "https://other/y?sig=1", None),
+        ("https://host/x", "http://host/y", "from https: to http:", None),
+        ("https://host/x", "gopher://host/y", "to what is no web address", None),
+    ],
+)
+def test_where_a_redirect_leads(url: str, to: str, there: str, login: tuple[str, str] | None) -> None:
+    response = requests.Response()
+    response.status_code, response.headers["Location"] = 302, to
+    if "://" not in there:
+        with pytest.raises(web.WrongRedirect, match=there):
+            web._redirected(web._Session(), url, response)
+    else:
+        assert web._redirected(web._Session(), url, response) == (there, login)
 
 
 # -- patience --------------------------------------------------------------------------------------
