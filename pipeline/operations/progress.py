@@ -6,7 +6,6 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from luigi.rpc import RPCError
@@ -22,6 +21,11 @@ SAID_EVERY = 60.0
 
 #: Seconds between two reports of one stage, and before luigid hears of it at all: each report is a request.
 INTERVAL = 0.5
+
+#: How many times as long as it took to find out that luigid does not answer a stage tells it nothing.
+SILENT = 10
+
+_silent_until = 0.0
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -169,10 +173,15 @@ def tell(task: Any, what: str, value: object) -> None:
 
     ``what`` is Luigi's word: status_message, progress_percentage or tracking_url.
     """
+    global _silent_until
     method = getattr(task, f"set_{what}", None)  # set by Luigi while the task runs
-    if method:
-        with suppress(RPCError):
+    began = time.monotonic()
+    if method and began >= _silent_until:
+        try:
             method(value)
+        except RPCError:
+            now = time.monotonic()
+            _silent_until = now + SILENT * (now - began)
 
 
 def summary(details: dict[str, Any]) -> str:

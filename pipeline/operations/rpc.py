@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections import deque
@@ -11,7 +12,7 @@ from typing import Any
 
 import requests
 from luigi.rpc import RemoteScheduler, RequestsFetcher
-from tenacity import RetryCallState, Retrying
+from tenacity import RetryCallState, Retrying, stop_after_attempt, stop_after_delay, stop_any
 
 from ..plain import shown_by_luigid
 from ..waiting import SAID_AFTER
@@ -19,6 +20,10 @@ from .progress import RunProgress
 
 #: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
 AT_ONCE = 3
+
+
+#: How many times the time-out of a request one answer may take.
+IN_ALL = 3
 
 
 class Fetcher(RequestsFetcher):
@@ -38,6 +43,30 @@ class Fetcher(RequestsFetcher):
         session.trust_env = False
         return session
 
+    def fetch(self, full_url: str, body: Any, timeout: float) -> str:
+        """As Luigi has it, within ``IN_ALL`` times the time-out, which begins anew with each byte that drips in.
+
+        What is no answer of luigid's is an error as well: a page of a proxy, or of another program on its port.
+        """
+        self.check_pid()
+        answer: Future[str] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(super(Fetcher, self).fetch(full_url, body, timeout))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="ask luigid", daemon=True).start()
+        try:
+            page = answer.result(IN_ALL * timeout)
+        except TimeoutError:
+            self.session = self._session()
+            raise requests.exceptions.ReadTimeout(f"no whole answer within {IN_ALL * timeout:g} s") from None
+        if not page.startswith('{"response"'):
+            raise requests.exceptions.InvalidJSONError("what answers is no luigid")
+        return page
+
     def check_pid(self) -> None:
         """A connection that was open before a fork must not be used on both sides."""
         if os.getpid() != self.process_id:
@@ -56,7 +85,13 @@ class Luigid(RemoteScheduler):
 
     def _get_retryer(self) -> Retrying:
         retryer: Retrying = super()._get_retryer()
-        return retryer.copy(before_sleep=self._wait, after=lambda state: None)
+        stop = stop_any(stop_after_attempt(self._rpc_retry_attempts), stop_after_delay(self._limit))
+        return retryer.copy(before_sleep=self._wait, after=lambda state: None, stop=stop)
+
+    @property
+    def _limit(self) -> float:
+        """Seconds for which a luigid is waited for that takes requests and does not answer them."""
+        return float(self._rpc_retry_attempts * (self._rpc_retry_wait + self._connect_timeout))
 
     def _wait(self, state: RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0.0
@@ -65,7 +100,8 @@ class Luigid(RemoteScheduler):
             self._is_away = self._is_away or is_news
         if is_news:
             where = self._url.rpartition("@")[2].removeprefix("http://").removeprefix("https://")
-            limit = self._rpc_retry_attempts * self._rpc_retry_wait
+            each = ((state.seconds_since_start or 0.0) + wait) / state.attempt_number
+            limit = round(min(self._limit, self._rpc_retry_attempts * each))
             RunProgress().waiting(f"waits for luigid at {where}, which does not answer, for about {limit:,} s at most")
 
     def _request(self, url: str, data: Any, attempts: int = 3, allow_null: bool = True) -> Any:
@@ -84,9 +120,10 @@ class Luigid(RemoteScheduler):
         """Asked again a second later anyway, by a thread for which all others that start a process wait."""
         try:
             answer: str = self._fetcher.fetch(f"{self._url}/api/ping", body, self._connect_timeout)
-        except self._fetcher.raises:
-            return '{"response": null}'
-        return answer
+            is_right = isinstance(json.loads(answer)["response"]["rpc_messages"], list)
+        except (requests.RequestException, ValueError, LookupError, TypeError):
+            is_right = False
+        return answer if is_right else '{"response": null}'
 
 
 class Announcer:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 #: Seconds for which a reader that takes nothing is waited for, where the pipe does not wait by itself.
-STALLED = 10.0
+STALLED = 2.0
 
 
 #: What is known of each descriptor and the file behind it: a reader that has stalled is waited for once.

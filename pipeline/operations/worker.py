@@ -27,7 +27,7 @@ from typing import Any
 
 import luigi.scheduler
 import luigi.worker
-from luigi.rpc import RemoteScheduler
+from luigi.rpc import RemoteScheduler, RPCError
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDED, UNKNOWN
 
 from .. import completeness, errors, settings
@@ -53,6 +53,9 @@ LOOK_EVERY = 5.0
 #: Seconds that a run waits for the scheduler to offer a failed task again. Ours does so after a few; one that was
 #: started with other settings may want to wait for a quarter of an hour, and that for ever.
 PATIENCE = 60
+
+#: Seconds for which a run waits for the same: a paused luigid, a resource that is 0 there, one task of another run.
+WAITS_AT_MOST = 12 * 3600.0
 
 #: Starts of a task in one run after which a dependency that is missing again counts as a failure.
 STARTS = 5
@@ -203,6 +206,7 @@ class Worker(luigi.worker.Worker):
         self._next_look = 0.0
         self._idle_since_when: float | None = None
         self._waits_for = ""  # the kind of what was said last
+        self._cause_told, self._same_since = "", 0.0
         self._handlers_before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
@@ -321,8 +325,20 @@ class Worker(luigi.worker.Worker):
         process.may_ask = self._starts[task.task_id] <= STARTS
         return process
 
+    def _handle_rpc_message(self, message: Any) -> None:
+        """As Luigi has it; a message that makes no sense does not end the thread that says that this run lives."""
+        try:
+            super()._handle_rpc_message(message)
+        except Exception as error:
+            LOGGER.warning("a message of luigid cannot be followed: %s: %s", type(error).__name__, error)
+
     def _get_work(self) -> Any:
-        response = super()._get_work()
+        try:
+            response = super()._get_work()
+        except (LookupError, TypeError, AttributeError) as error:
+            if not isinstance(self._scheduler, RemoteScheduler):
+                raise
+            raise RPCError(f"the answer of the scheduler makes no sense: {type(error).__name__}: {error}") from error
         if response.worker_state == luigi.worker.WORKER_STATE_DISABLED and not self._stop_requesting_work:
             LOGGER.warning("this run was disabled on luigid's page: what runs is finished, nothing more is begun")
         return response
@@ -553,6 +569,12 @@ class Worker(luigi.worker.Worker):
         self._hurry(known, now)
         if now - self._idle_since_when + self._config.wait_interval >= SAID_AFTER:  # asleep it cannot say it
             kind, text = self._cause(response, known)
+            if text != self._cause_told:
+                self._cause_told, self._same_since = text, now
+            elif now - self._same_since > WAITS_AT_MOST:
+                hours = f"{WAITS_AT_MOST / 3600:g}"
+                LOGGER.error("this run %s; that has not changed for %s hours, and so the run ends", text, hours)
+                self._start_phasing_out()
             if kind != self._waits_for:
                 self._waits_for = kind
                 RunProgress().waiting(text)
@@ -569,6 +591,7 @@ class Worker(luigi.worker.Worker):
 
     def _goes_on(self) -> None:
         self._idle_since_when = None
+        self._cause_told = ""
         if self._waits_for:
             self._waits_for = ""
             RunProgress().waiting("")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,7 +13,7 @@ from unittest import mock
 import pytest
 from luigi.rpc import RequestsFetcher, RPCError
 
-from pipeline.operations.rpc import AT_ONCE, Announcer, Fetcher
+from pipeline.operations.rpc import AT_ONCE, Announcer, Fetcher, Luigid
 from tests.patience import PATIENCE, wait_for
 
 
@@ -71,6 +73,80 @@ def test_error_while_planning_waits_for_no_request_that_is_not_begun() -> None:
         wait_for(lambda: sum(future.running() for future in announcer._waiting) == AT_ONCE)
         raise KeyboardInterrupt
     assert len(scheduler.told) == AT_ONCE
+
+
+class Site:
+    """What answers on luigid's port: these bytes, one after the other if ``drips``, and then silence."""
+
+    def __init__(self, answer: bytes, drips: bool = False) -> None:
+        self.answer, self.drips = answer, drips
+        self.asked = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._over = threading.Event()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while not self._over.is_set():
+            connection, _ = self._listener.accept()
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(1 << 16)
+            self.asked += 1
+            for byte in self.answer if self.drips else ():
+                connection.sendall(bytes([byte]))
+                self._over.wait(0.05)
+            if not self.drips:
+                connection.sendall(self.answer)
+                connection.shutdown(socket.SHUT_WR)
+            self._over.wait()
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._listener.close()
+
+
+def answer(body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "drips"),
+    [
+        (answer(b"Internal Server Error", b"500 Internal Server Error"), False),
+        (answer(b"<html>another program</html>"), False),
+        (answer(b"[]"), False),
+        (answer(b""), False),
+        (b"SSH-2.0-OpenSSH\r\n", False),
+        (b"", False),
+        (answer(b'{"response": ' + b" " * 1000 + b"{}}"), True),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000, True),
+    ],
+    ids=["500", "page", "list", "nothing", "no HTTP", "closed", "dripping body", "dripping headers"],
+)
+def test_what_is_no_answer_of_luigids_ends_the_run(bytes_: bytes, drips: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("pipeline.operations.progress.RunProgress.waiting", lambda self, text: told.append(text))
+    monkeypatch.setattr("pipeline.operations.rpc.SAID_AFTER", 0.0)
+    with Site(bytes_, drips) as site:
+        luigid: Any = Luigid(site.url)
+        luigid._rpc_retry_attempts, luigid._rpc_retry_wait, luigid._connect_timeout = 4, 0.01, 0.3
+        with pytest.raises(RPCError):
+            luigid.get_work(worker="me")
+        assert site.asked > 1 and len(told) == 1 and "does not answer" in told[0]
+        assert luigid.ping(worker="me") is None
+
+
+@pytest.mark.parametrize("body", [b'{"response": {}}', b'{"response": {"rpc_messages": 3}}', b'{"response": 3}'])
+def test_answer_to_a_ping_that_makes_no_sense_is_none(body: bytes) -> None:
+    with Site(answer(body)) as site:
+        luigid: Any = Luigid(site.url)
+        assert luigid.ping(worker="me") is None
 
 
 @pytest.mark.parametrize(

@@ -556,6 +556,16 @@ def test_run_that_is_disabled_on_the_page_says_so_and_ends(lines: list[str]) -> 
     assert Step.started == [0] and len(lines) == 1 and "disabled on luigid's page" in lines[0]
 
 
+def test_run_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+    monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.operations.worker.SAID_AFTER", 0.0)
+    monkeypatch.setattr("pipeline.operations.worker.WAITS_AT_MOST", 0.05)
+    scheduler = make_scheduler()
+    scheduler.pause()
+    run(scheduler, Step(0))
+    assert not Step.started and "luigid is paused" in lines[-1] and lines[-1].endswith("and so the run ends")
+
+
 # -- what the journal is told of tasks that are given up --------------------------------------------
 
 
