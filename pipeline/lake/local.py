@@ -249,6 +249,7 @@ class LocalStore(Store):
             if prefix:
                 with self._folder_of(prefix) as (folder, name):
                     self._remove(folder, name, prefix)
+                self._remove_empty(prefix)
             else:
                 with self._opened_root() as root:
                     self._empty(root, "", 0)
@@ -256,6 +257,13 @@ class LocalStore(Store):
             pass
         except OSError as error:
             raise self._explain(error, prefix) from error
+
+    def _remove_empty(self, path: str) -> None:
+        """Remove the folders above a path that are empty now. ``_publish`` makes them again where it needs them."""
+        with suppress(OSError):  # holds something else
+            while path := path.rpartition("/")[0]:
+                with self._folder_of(path) as (folder, name):
+                    os.rmdir(name, dir_fd=folder)
 
     def _remove(self, folder: int, name: str, path: str, depth: int = 0) -> None:
         """Remove an entry of an open folder: a folder with all that is in it, anything else by itself."""
@@ -405,21 +413,31 @@ class LocalStore(Store):
         try:
             if self.options.survives_power_cut:
                 _fsync(temporary)
-            with self._folder_of(path, make=True, follow=self.options.follows_links) as (folder, name):
-                with self._publishing():
-                    old = self.stat(path)
-                    if if_version is not None and (old.version if old else "") != if_version:
-                        raise ConflictError(f"{self.uri(path)} was changed by another process meanwhile; try again")
-                    if touch:
-                        # The kernel's clock may tick more slowly than files are replaced: a version must never return.
-                        moment = max(time.time_ns(), int(old.version) + 1 if old else 0)
-                        os.utime(temporary, ns=(moment, moment))
-                    os.replace(temporary, name, dst_dir_fd=folder)
-                    stored = _object(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
-                if self.options.survives_power_cut:
-                    os.fsync(folder)
+            for race in range(RACES):
+                try:
+                    stored = self._rename(temporary, path, if_version, touch)
+                    break
+                except FileNotFoundError:  # somebody has removed the folder again, because it was empty
+                    if race == RACES - 1 or not temporary.exists():
+                        raise
         except OSError as error:
             raise self._explain(error, path) from error
+        return stored
+
+    def _rename(self, temporary: Path, path: str, if_version: str | None, touch: bool) -> StoredObject:
+        with self._folder_of(path, make=True, follow=self.options.follows_links) as (folder, name):
+            with self._publishing():
+                old = self.stat(path)
+                if if_version is not None and (old.version if old else "") != if_version:
+                    raise ConflictError(f"{self.uri(path)} was changed by another process meanwhile; try again")
+                if touch:
+                    # The kernel's clock may tick more slowly than files are replaced: a version must never return.
+                    moment = max(time.time_ns(), int(old.version) + 1 if old else 0)
+                    os.utime(temporary, ns=(moment, moment))
+                os.replace(temporary, name, dst_dir_fd=folder)
+                stored = _object(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+            if self.options.survives_power_cut:
+                os.fsync(folder)
         return stored
 
     @contextmanager

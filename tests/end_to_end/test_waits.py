@@ -130,3 +130,20 @@ def test_another_run_of_the_same_month_is_named_and_waited_for(project: Project)
     assert run.returncode == 0, said + rest
     assert "WARNING Download green 2020-02 waits for another run of the pipeline (PID " in said
     assert said.rstrip().endswith(", which holds it, for at most 3600 s")
+
+
+def test_a_month_that_is_forgotten_while_its_load_waits_is_made_again_at_once(project: Project) -> None:
+    assert project.luigi("Upload", *MONTH).returncode == 0
+    place = f"file:{project.folder}"
+    rules = "zero_passengers@1,pickup_outside_month@1"
+    job = Job(f"sample={project.environment['PIPELINE_PUBLISHER_URL']}", rules, f"{place}/lake", f"{place}/workspace")
+    with Scratch(job, "green", dt.date(2020, 2, 1)).lock(f"duckdb:///{project.folder}/warehouse.duckdb"):
+        run = project.start(project.luigi_command("Load", *MONTH))
+        said = read_until(run, " waits for ")
+        assert project.pipeline("forget", *MONTH).returncode == 0
+    with run:
+        rest, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0, said + rest
+    assert " needs Upload green 2020-02, which is not there though it counts as done; done again" in rest
+    assert " ERROR " not in rest and "Traceback" not in rest, rest
+    assert project.query("SELECT count(*) FROM etl_current WHERE dataset = 'green' AND status = 'loaded'") == [(1,)]

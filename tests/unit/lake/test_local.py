@@ -345,6 +345,23 @@ def test_a_link_in_a_tree_is_removed_and_not_what_it_leads_to(
     assert not os.path.lexists(store.folder / "a")  # type: ignore[attr-defined]
 
 
+def test_folders_that_become_empty_go_and_are_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a/b/c/x", "a/d/x"):
+        store.write(path, b"")
+    store.delete_tree("a/b/c")
+    assert os.listdir(store.folder / "a") == ["d"]  # type: ignore[attr-defined]
+    replace = os.replace
+
+    def race(source: object, target: object, **folders: object) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        (store.folder / "e" / "f").rmdir()  # type: ignore[attr-defined]
+        replace(source, target, **folders)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", race)
+    store.write("e/f/x", b"there")
+    assert store.read("e/f/x") == b"there"
+
+
 def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(
     store: Store, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

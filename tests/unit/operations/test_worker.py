@@ -13,7 +13,7 @@ import luigi
 import luigi.scheduler
 import pytest
 
-from pipeline.errors import Throttled, WrongFormat
+from pipeline.errors import TakenAway, Throttled, WrongFormat
 from pipeline.operations.worker import NOT_AGAIN, Worker, error_of, explain
 from tests.patience import PATIENCE
 
@@ -376,6 +376,20 @@ def test_dependency_that_is_taken_away_is_done_again(times: int, lines: list[str
     assert Step.done == set(range(ROOT + 1)) and Step.started.count(0) == times + 1
     assert worker.run_succeeded and len(lines) == times
     assert all(f"needs {Step(0).task_id}, which is not there" in line for line in lines)
+
+
+def test_dependency_that_is_taken_away_while_a_task_waits_is_done_again(lines: list[str]) -> None:
+    def take_away() -> None:
+        Step.done.discard(1)
+        raise TakenAway("what step 1 made is gone", may_return=False)
+
+    Step.during[2] = [take_away]
+    worker = run(make_scheduler(), Step(ROOT))
+    assert Step.done == set(range(ROOT + 1)) and worker.run_succeeded
+    assert (Step.started.count(1), Step.started.count(2)) == (2, 2)
+    assert not any(status == "FAILED" for _, status, _ in worker._add_task_history)
+    (line,) = lines
+    assert f"needs {Step(1).task_id}, which is not there" in line
 
 
 def test_dependency_that_never_stays_ends_as_a_failure(events: list[dict[str, Any]], lines: list[str]) -> None:
