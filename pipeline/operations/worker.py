@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -53,6 +54,9 @@ LOOK_EVERY = 5.0
 #: Seconds that a run waits for the scheduler to offer a failed task again. Ours does so after a few; one that was
 #: started with other settings may want to wait for a quarter of an hour, and that for ever.
 PATIENCE = 60
+
+#: Seconds of waiting for a task of another run after which it is asked whether that run is there, and the task done.
+GONE_AFTER = 20.0
 
 #: Seconds for which a run waits for the same: a paused luigid, a resource that is 0 there, one task of another run.
 WAITS_AT_MOST = 12 * 3600.0
@@ -105,6 +109,18 @@ def _text_of(explanation: str) -> str:
 
 def title_of(task: luigi.Task) -> str:
     return str(getattr(task, "title", task.task_id))
+
+
+def _is_gone(worker: dict[str, Any]) -> bool:
+    """Whether a worker that the scheduler shows was a process of this host and is none any more."""
+    try:
+        if worker.get("host") == socket.gethostname():
+            os.kill(int(worker["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, LookupError, TypeError, ValueError, OverflowError):
+        pass
+    return False
 
 
 class _CheckedProcess(luigi.worker.TaskProcess):
@@ -564,6 +580,8 @@ class Worker(luigi.worker.Worker):
             return
         self._next_look = now + LOOK_EVERY
         known = {} if response.running_tasks else self._known()
+        if response.running_tasks and self._release(response.running_tasks, now):
+            return
         if not response.running_tasks and self._reconcile(known):
             return
         self._hurry(known, now)
@@ -580,6 +598,28 @@ class Worker(luigi.worker.Worker):
                 RunProgress().waiting(text)
             elif journal.is_mine():
                 journal.record("waiting", text=text)
+
+    def _release(self, running: list[dict[str, Any]], now: float) -> bool:
+        """Correct a scheduler that waits for tasks to be ended by runs that are gone, or have nothing to do with them.
+
+        It came back with a state of another time, maybe. Whom it has not heard of for some seconds it gives up by
+        itself; how many is a setting of its own. Returns whether there was something to correct.
+        """
+        last = {task.task_id: status for task, status, _ in self._add_task_history}
+        has_waited = self._idle_since_when is not None and now - self._idle_since_when > GONE_AFTER
+        theirs = {shown["task_id"]: shown for shown in running if shown["task_id"] in self._scheduled_tasks}
+        done = {task_id for task_id in theirs if last.get(task_id) == DONE}
+        if has_waited:
+            done |= self._note_done([self._scheduled_tasks[task_id] for task_id in theirs.keys() - done])
+        gone = {task_id for task_id in theirs.keys() - done if has_waited and _is_gone(theirs[task_id])}
+        gone = {task_id for task_id in gone if self._announcements[task_id] < ANNOUNCEMENTS}
+        for task_id in done | gone:
+            LOGGER.info("the scheduler believed that %s runs elsewhere, which is over", self._name(task_id))
+            self._scheduler.mark_as_done(task_id=task_id)  # the one way to end it, and to offer it again
+        self._announcements.update(gone)
+        if gone:
+            self._announce([self._scheduled_tasks[task_id] for task_id in gone])
+        return bool(done | gone)
 
     def _hurry(self, known: dict[str, dict[str, Any]], now: float) -> None:
         """Have the scheduler offer what failed elsewhere no later than what failed here: its host may have died."""

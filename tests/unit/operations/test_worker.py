@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -568,6 +570,32 @@ def test_run_that_is_disabled_on_the_page_says_so_and_ends(lines: list[str]) -> 
     Step.during = {0: [lambda: scheduler.disable_worker(worker=next(iter(scheduler._state.get_worker_ids())))]}
     run(scheduler, Step(ROOT))
     assert Step.started == [0] and len(lines) == 1 and "disabled on luigid's page" in lines[0]
+
+
+def test_task_that_the_scheduler_believes_a_dead_run_does_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As luigid that came back with a state of another time, and gives nobody up for an hour."""
+    monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.operations.worker.GONE_AFTER", 0.0)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    scheduler = make_scheduler()
+    take(scheduler, Step(0))
+    scheduler.add_worker(OTHER, [("host", socket.gethostname()), ("pid", ended.pid)])
+    run(scheduler, Step(ROOT))
+    assert Step.started == list(range(ROOT + 1))
+
+
+def test_task_that_was_done_here_is_waited_for_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.01)
+    scheduler = make_scheduler()
+
+    def held_by_another() -> None:
+        scheduler._state.get_task(Step(0).task_id).worker_running = OTHER
+
+    scheduler.add_task(task_id=Step(0).task_id, worker=OTHER, family="Step")
+    Step.during = {0: [held_by_another]}
+    run(scheduler, Step(ROOT))
+    assert Step.started == list(range(ROOT + 1))
 
 
 def test_run_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
