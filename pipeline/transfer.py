@@ -64,6 +64,8 @@ PROGRESS = 8 << 20
 HEAD = 512
 #: Bytes above which a file is none of the publisher's, by its format. The largest month has 611 MB, the zones 12 KB.
 MOST_BYTES = {"parquet": 8 << 30, "csv.gz": 8 << 30, "csv": 4 << 20}
+#: Bytes above which what a csv.gz unpacks to is no month. The largest has some 3 GB.
+MOST_UNPACKED = 64 << 30
 #: Seconds to wait for another process that fetches the same file.
 LOCK_WAIT = 3600.0
 
@@ -578,6 +580,7 @@ class _GzipCheck(_Check):
         super().__init__()
         self._member: Any = None  # the decompressor of the member we are in
         self._rest = b""  # of the last chunk, too short to tell what follows a member
+        self._unpacked = 0  # bytes
 
     def begins_right(self, head: bytes) -> bool:
         return head[:3] == b"\x1f\x8b\x08"
@@ -605,12 +608,19 @@ class _GzipCheck(_Check):
         """Feed the member; what lies behind its end, if that was reached."""
         member = self._member
         unpacked = member.decompress(data, CHUNK)
+        self._count(unpacked)
         while not member.eof and (member.unconsumed_tail or len(unpacked) == CHUNK):
             unpacked = member.decompress(member.unconsumed_tail, CHUNK)
+            self._count(unpacked)
         if not member.eof:
             return b""
         self._member = None
         return member.unused_data
+
+    def _count(self, unpacked: bytes) -> None:
+        self._unpacked += len(unpacked)
+        if self._unpacked > MOST_UNPACKED:
+            raise _Damage(f"it unpacks to more than {MOST_UNPACKED} bytes, which no month has")
 
     def end(self, path: Path) -> None:
         if self._rest:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import is_said
 from .reach import at_most
@@ -205,7 +205,26 @@ def for_answer(whom: str, limit: float = float("inf")) -> Iterator[None]:
             say("")
 
 
-def answer_of(function: Callable[[], T], limit: float, whom: str) -> T:
+def within(limit: float, call: Callable[..., T]) -> Callable[..., T]:
+    """``call`` of a client of requests, which raises its time-out where the whole answer takes longer than ``limit``.
+
+    Without a limit it is ``call`` itself.
+    """
+    if limit == float("inf"):
+        return call
+
+    def limited(*args: Any, **kwargs: Any) -> T:
+        import requests
+
+        try:
+            return answer_of(lambda: call(*args, **kwargs), limit)
+        except TimeoutError:
+            raise requests.ReadTimeout from None
+
+    return limited
+
+
+def answer_of(function: Callable[[], T], limit: float, whom: str = "") -> T:
     """What ``function`` returns, which asks a server; ``TimeoutError`` if that takes longer than ``limit`` seconds.
 
     A long wait is said if ``whom`` is named. Time-outs of requests are not enough for that: they count for each address

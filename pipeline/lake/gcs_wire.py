@@ -69,14 +69,6 @@ def patient(seconds: float, limit: float = float("inf")) -> Callable[[Callable[.
     that is not answered whole within ``limit`` seconds, however much it drips, has no answer.
     """
 
-    def within_limit(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if limit == float("inf"):
-            return call(*args, **kwargs)
-        try:
-            return waiting.answer_of(lambda: call(*args, **kwargs), limit, whom="")
-        except TimeoutError:
-            raise requests.ReadTimeout from None
-
     def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def repeated(*args: Any, **kwargs: Any) -> Any:
@@ -98,7 +90,7 @@ def patient(seconds: float, limit: float = float("inf")) -> Callable[[Callable[.
                 reraise=True,
             )
             try:
-                return retrying(within_limit, call, *args, **kwargs)
+                return retrying(waiting.within(limit, call), *args, **kwargs)
             finally:
                 if is_told:
                     waiting.say("")

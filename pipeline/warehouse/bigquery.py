@@ -626,7 +626,7 @@ class BigQuery(Warehouse):
             whom = f"BigQuery at {address(error)} ({what(error)})"
             self._is_told = self._is_told or waiting.say(f"waits for {whom}, for at most {patience:g} s")
 
-        return Retry(predicate=is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=patience, on_error=tell)
+        return _Retry(predicate=is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=patience, on_error=tell)
 
     def _connect(self) -> bigquery.Client:
         """The client of this process: made at the first use, so that none crosses a fork."""
@@ -660,6 +660,13 @@ class BigQuery(Warehouse):
             if self._is_told:
                 self._is_told = False
                 waiting.say("")
+
+
+class _Retry(Retry):
+    """Google's, for answers that may drip: while somebody waits, each is given up in time, however many bytes come."""
+
+    def __call__(self, func: Any, on_error: Any = None) -> Any:
+        return super().__call__(waiting.within(reach.for_server(float("inf")), func), on_error)
 
 
 # -- small things --------------------------------------------------------------------------------

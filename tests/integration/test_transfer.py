@@ -359,6 +359,17 @@ def test_a_chunk_whose_length_drips_is_silence(site: Path, inbox: Path) -> None:
         fetch(server.url, CSV, inbox, Policy(timeout=0.3, attempts=1))
 
 
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_a_file_that_unpacks_to_more_than_any_month_is_refused(
+    server: HttpServer, site: Path, inbox: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "MOST_UNPACKED", 5_000_000)
+    (site / CSV[1:]).write_bytes(gzip.compress(bytes(6_000_000)))
+    with pytest.raises(WrongFormat, match="it unpacks to more than 5000000 bytes, which no month has"):
+        fetch(server.url if scheme == "http" else f"file:{site}", CSV, inbox)
+    assert os.listdir(inbox) == []
+
+
 @pytest.mark.parametrize("size", ["Transfer-Encoding: chunked", "Connection: close", "Content-Length: 99999999999999"])
 @pytest.mark.parametrize("path", [CSV, PARQUET, ZONES])
 def test_a_body_without_an_end_is_refused(inbox: Path, path: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:

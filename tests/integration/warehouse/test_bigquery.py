@@ -36,6 +36,7 @@ from tests.servers.bigquery import BigQueryServer, Fault
 from tests.servers.bigquery import bigquery_server as bigquery_server  # a fixture
 from tests.servers.gcs import gcs_bucket as gcs_bucket  # a fixture
 from tests.servers.gcs import gcs_server as gcs_server  # a fixture
+from tests.servers.raw import RawServer
 
 URL = "bigquery://my-project/trips"
 GREEN, ZONES = get("green"), get("zones")
@@ -418,6 +419,22 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
         with reach.somebody_waits(0.5), pytest.raises(WarehouseTrouble, match="no answer"):
             open_warehouse(URL).ledger()
     assert time_outs and max(time_outs) <= 0.5, "that of a run is a minute"
+
+
+def test_somebody_who_waits_is_told_of_a_server_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes within any time-out, and the answer never."""
+
+    def drip(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            server.pause(0.02)
+            connection.sendall(b"a")
+
+    with RawServer(drip) as server:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
+        for ask in (lambda: open_warehouse(URL).ledger(), lambda: open_warehouse(URL).counts(GREEN)):
+            with reach.somebody_waits(0.3), pytest.raises(WarehouseTrouble, match="no answer"):
+                ask()
 
 
 def test_an_emulator_may_be_named_without_scheme(
