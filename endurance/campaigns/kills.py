@@ -115,17 +115,17 @@ class Kills(Campaign):
             ["duckdb", "duckdb", "duckdb+all", "postgresql", "postgresql", "bigquery+lake", "bigquery+all"]
         )
         published, rules = chance.choice("ab"), chance.choice(RULES)
-        kills = 0
+        kills, self._is_complete = 0, False
         try:
             self._undisturbed(kind, published, rules)
             with self._places(kind, folder) as places, ExitStack() as stack:
                 luigid = stack.enter_context(Luigid(folder / "luigid")) if chance.random() < 0.4 else None
                 for number in range(chance.randint(1, 5)):
-                    if chance.random() < 0.25:
-                        published = chance.choice("ab")
-                    if chance.random() < 0.2:
-                        rules = chance.choice(RULES)
                     kills += self._disturb(chance, places, number, luigid, **self._settings(published, rules))
+                    if chance.random() < 0.5 or self._is_complete:  # else there is nothing left to do
+                        published, rules = chance.choice(
+                            [("ab".replace(published, ""), rules), (published, other(chance, rules))]
+                        )
                 expected = self._undisturbed(kind, published, rules)
                 with Runs() as runs:
                     for name in ("last", "again") if chance.random() < 0.2 else ("last",):
@@ -154,7 +154,7 @@ class Kills(Campaign):
             gate = some_gate(chance, places.folder / f"gate-{number}", ("started", "running", "done", "left"))
         with Runs() as runs:
             run = runs.start(places, f"run-{number}", *words, gate=gate, **environment)
-            other = runs.start(places, f"run-{number}-too", *words, **environment) if is_pair else None
+            pair = runs.start(places, f"run-{number}-too", *words, **environment) if is_pair else None
             if gate:
                 run.wait_at(gate)
             else:
@@ -164,12 +164,14 @@ class Kills(Campaign):
                 gate.open()
             if not run.is_killed:
                 run.end_well()
-            if other:
-                other.end_well()
+            if pair:
+                pair.end_well()
+            self._is_complete = not run.is_killed or pair is not None
         return int(is_killed)
 
-    def _kill(self, target: str, run: Run, gate: Gate | None, luigid: Luigid | None, pause: float) -> bool:
-        """Whether there was somebody to kill."""
+    @staticmethod
+    def _kill(target: str, run: Run, gate: Gate | None, luigid: Luigid | None, pause: float) -> bool:
+        """Kill what is there of it; else the whole run."""
         if target == "all":
             run.kill()
         elif target == "main process":
@@ -187,8 +189,13 @@ class Kills(Campaign):
                     os.kill(gate.stopped[0], signal.SIGKILL)
         else:
             child = run.children().get("worker" if target.startswith("worker") else target)
-            if child is None:
-                return False
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+            if child is None:  # not yet, or not any more
+                run.kill()
+            else:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
         return True
+
+
+def other(chance: random.Random, rules: str) -> str:
+    return chance.choice([each for each in RULES if each != rules])
