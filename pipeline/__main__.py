@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from . import reach, settings
+from .errors import UsageError
 from .operations import console, journal, logs, streams
 from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with
-from .plain import one_line
+from .plain import mistake_line
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -182,7 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     streams.protect()
     try:
         top = parser()
-        args = top.parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        if nothing := next((word for word in words if word.startswith("--") and word.endswith("=--")), None):
+            raise UsageError(f"{nothing.partition('=')[0]}: -- is no value")  # argparse would take it for an empty list
+        args = top.parse_args(words)
         if args.verb is None:
             top.print_help(sys.stderr)
             return USAGE
@@ -195,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.work(args)
         return _with_output(args, code)
     except MISTAKES as error:
-        console.say(f"error: {one_line(error)}", error=True)
+        console.say(f"error: {mistake_line(error)}", error=True)
         return code_of(error)
     except KeyboardInterrupt:
         console.say("stopped", error=True)

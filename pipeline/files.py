@@ -18,6 +18,22 @@ PLANTED = {errno.ELOOP: "a link", errno.ENXIO: "a pipe or a device", errno.EISDI
 SHARED = 0o660
 
 
+#: Bytes of the longest name, and of the longest path to which names are still added.
+LONGEST_NAME, LONGEST_PATH = 255, 3800
+
+
+def refuse_long(path: str | os.PathLike[str], what: str) -> None:
+    """Raise UsageError for a path that no file system can have. ``what`` names its setting."""
+    try:
+        names = [len(os.fsencode(name)) for name in Path(path).parts]
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} the path holds characters that no file name can have") from None
+    if max(names, default=0) > LONGEST_NAME or sum(names) + len(names) > LONGEST_PATH:
+        raise UsageError(
+            f"{what} the path is too long: a name has {LONGEST_NAME} bytes at most, a path {LONGEST_PATH:,}"
+        )
+
+
 def open_plain(path: str | os.PathLike[str], flags: int, mode: int = 0o600, dir_fd: int | None = None) -> int:
     """Open a regular file, as ``os.open`` does. Raises OSError for a link (``ELOOP``), and for a
     pipe, a device (``ENXIO``) or a folder, without waiting.

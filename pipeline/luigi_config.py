@@ -133,6 +133,8 @@ def _refuse(error: Exception) -> NoReturn:
 
 def _import_luigi() -> Any:
     try:
+        if os.environ.get("LUIGI_CONFIG_PARSER", "cfg") not in ("cfg", "conf", "ini"):
+            raise ImportError("luigi[...]")  # as Luigi says where there is no other parser
         with warnings.catch_warnings():  # about [core] autoload_range, which is set below
             warnings.simplefilter("ignore", DeprecationWarning)
             import luigi

@@ -14,6 +14,16 @@ from typing import Any
 #: halves of pairs, ends of lines and paragraphs.
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
+#: Addresses without user, password and query, of kinds that have no secret in their path.
+HARMLESS = re.compile(r"(?:https?|file|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)://[^@?#]*")
+
+#: An address in quotes, and a password in any other; that of an example is none.
+_QUOTED = re.compile(r"""(['"])([A-Za-z][\w+.-]*://[^'"]*)\1""")
+_PASSWORD = re.compile(r"://(?!user:password@)[^\s/@'\"]*:[^\s@'\"]*@")
+
+#: Characters of the longest line about a mistake.
+LONGEST = 1200
+
 #: Signs that look like those of HTML and are none.
 _NO_HTML = str.maketrans({"<": "\u2039", ">": "\u203a"})
 
@@ -33,6 +43,21 @@ def plain(text: str, keep: str = "") -> str:
 def one_line(text: object) -> str:
     """The same on one line: line ends and tabs become blanks."""
     return plain(re.sub(r" *[\r\n\t]+ *", " ", str(text)).strip())
+
+
+def mistake_line(error: object) -> str:
+    """The one line that says what is wrong, without secrets, and without all of a value that is very long.
+
+    An address in quotes is a value that was given, maybe in a place where no secret is expected.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        quote, address = found.groups()
+        return found[0] if HARMLESS.fullmatch(address) else f"{quote}{address.partition(':')[0]}://…{quote}"
+
+    text = _QUOTED.sub(shown, one_line(error))
+    text = _PASSWORD.sub("://…@", text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 3 :]}"
 
 
 def shown_by_luigid(value: Any) -> Any:

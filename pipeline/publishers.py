@@ -31,6 +31,7 @@ from .errors import (
     Unreachable,
     UsageError,
 )
+from .files import refuse_long
 
 if TYPE_CHECKING:
     from .web import Answer
@@ -271,12 +272,23 @@ def _web_base(url: str) -> str:
         raise UsageError(f"[publisher] url: the address has {len(url):,} characters, more than {LONGEST_ADDRESS:,}")
     try:
         parts = urlsplit(url)
-        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        has_host = bool(parts.hostname) and _is_host(parts.hostname or "") and (parts.port is None or parts.port > 0)
     except ValueError:
         has_host = False
     if not has_host or re.search(r"\s", url):
         raise UsageError("[publisher] url: the address has no host that can be read; write it as https://host/folder")
     return urlunsplit((parts.scheme.lower(), parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be looked up at all; a mistake is refused before anything waits for an answer."""
+    if ":" in name:  # urlsplit has read the brackets of an address of IPv6
+        return True
+    try:
+        name.rstrip(".").encode("idna")  # refuses labels that are empty or too long
+    except UnicodeError:
+        return False
+    return len(name) <= 253 and re.fullmatch(r"[\w.-]+", name) is not None
 
 
 def _file_base(url: str) -> str:
@@ -288,6 +300,7 @@ def _file_base(url: str) -> str:
             raise UsageError(f"[publisher] url: {url!r} names the host {host!r}; write file:/absolute or file:relative")
     if not rest or "\0" in unquote(rest):
         raise UsageError(f"[publisher] url: {url!r} names no folder; write file:/absolute or file:relative")
+    refuse_long(os.path.abspath(unquote(rest)), "[publisher] url: file:")
     return "file:" + quote(os.path.abspath(unquote(rest)))
 
 

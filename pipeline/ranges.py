@@ -126,6 +126,15 @@ class AllTrips(_Warehouses, JobTask):
         refuse_missing(self, self.plan, self.publisher)
 
 
+class _Datasets(luigi.Parameter):
+    """Names of datasets, comma-separated, or nothing."""
+
+    def parse(self, x: str) -> str:
+        if x:
+            dataset_names(x)
+        return x
+
+
 class RangeMonthly(luigi.tools.range.RangeMonthly):
     """Every month from ``start`` up to, not including, ``stop``: what is incomplete is done, the rest left alone.
 
@@ -140,12 +149,10 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     stop = parameters.Month(
         default=dt.date(2021, 4, 1), description="month after the last, YYYY-MM; with --start alone: after the newest"
     )
-    dataset = luigi.Parameter(
+    dataset = _Datasets(
         default="", significant=False, positional=False, description="of MonthlyTrips: yellow, green, fhv or fhvhv"
     )
-    datasets = luigi.Parameter(
-        default="", significant=False, positional=False, description="of AllTrips: comma-separated"
-    )
+    datasets = _Datasets(default="", significant=False, positional=False, description="of AllTrips: comma-separated")
     param_name = luigi.Parameter(default="month", positional=False)
     task_limit = settings.Whole(least=1, default=10_000, description="most months in one run")
     months_back = luigi.IntParameter(default=1200, description="not used: an explicit start is never clamped")

@@ -17,6 +17,7 @@ import difflib
 import enum
 import multiprocessing
 import os
+import pkgutil
 import re
 import warnings
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import luigi
+import luigi.execution_summary
 import luigi.interface
+import luigi.notifications
 import luigi.retcodes
 import luigi.scheduler
 import luigi.worker
@@ -83,10 +86,9 @@ class Number(luigi.FloatParameter):
         super().__init__(**kwargs)
 
     def parse(self, x: str) -> float:
-        try:
-            value = float(x)
-        except ValueError:
-            raise UsageError(f"{x!r} is not a number") from None
+        if not re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", x, re.ASCII):
+            raise UsageError(f"{x!r} is not a number")
+        value = float(x)
         if not self.least <= value <= self.most:
             raise UsageError(f"{x} is not between {self.least:g} and {self.most:g}")
         return value
@@ -100,10 +102,9 @@ class Whole(luigi.IntParameter):
         super().__init__(**kwargs)
 
     def parse(self, x: str) -> int:
-        try:
-            value = int(x)
-        except ValueError:
-            raise UsageError(f"{x!r} is not a whole number") from None
+        if not re.fullmatch(r"\s*[+-]?\d{1,4000}\s*", x, re.ASCII):
+            raise UsageError(f"{x!r} is not a whole number")
+        value = int(x)
         if self.most is not None and not self.least <= value <= self.most:
             raise UsageError(f"{x} is not between {self.least} and {self.most}")
         if value < self.least:
@@ -115,8 +116,17 @@ class Memory(luigi.Parameter):
     """An amount of memory as DuckDB reads it."""
 
     def parse(self, x: str) -> str:
-        if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", x, re.IGNORECASE):
+        if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", x, re.IGNORECASE | re.ASCII):
             raise UsageError(f"{x!r} is not an amount of memory; write it as 192MB or 2GB")
+        return x
+
+
+class Location(luigi.Parameter):
+    """A place of Google Cloud's."""
+
+    def parse(self, x: str) -> str:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{1,62}", x):
+            raise UsageError(f"{x!r} is not a place of Google Cloud; write it as US, EU or europe-west1")
         return x
 
 
@@ -148,7 +158,9 @@ class publisher(luigi.Config):
     min_rate = Number(
         most=1e6, default=1000.0, description="bytes per second that a body brings at least, over timeout; 0: any"
     )
-    attempts = Whole(least=1, default=5, description="tries of one request or transfer before the stage fails")
+    attempts = Whole(
+        least=1, most=1000, default=5, description="tries of one request or transfer before the stage fails"
+    )
     backoff = Number(most=DAY, default=2.0, description="seconds before the second try; doubles, with jitter")
     max_backoff = Number(
         most=DAY, default=120.0, description="longest wait between two tries, in seconds, whatever a server asks for"
@@ -175,8 +187,10 @@ class warehouse(luigi.Config):
         least=1, most=DAY, default=300.0, description="seconds of a statement of PostgreSQL; more for many rows"
     )
     memory_limit = Memory(default="160MB", description="memory of the embedded engine")
-    location = luigi.Parameter(default="US", description="place of a BigQuery dataset that has to be made")
-    maximum_bytes_billed = Whole(least=1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes")
+    location = Location(default="US", description="place of a BigQuery dataset that has to be made")
+    maximum_bytes_billed = Whole(
+        least=1, most=2**63 - 1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes"
+    )
 
 
 class clean(luigi.Config):
@@ -229,6 +243,8 @@ LUIGIS: tuple[type[luigi.Config], ...] = (
     luigi.worker.worker,
     luigi.scheduler.scheduler,
     luigi.retcodes.retcode,
+    luigi.notifications.email,
+    luigi.execution_summary.execution_summary,
 )
 
 
@@ -335,11 +351,11 @@ def ensure_valid() -> None:
 def validate() -> None:
     """Read every setting once. Raises UsageError with one line that names the setting and what is wrong."""
     global _is_valid
-    if not isinstance(get_config(), luigi.configuration.LuigiConfigParser):
+    if os.environ.get("LUIGI_CONFIG_PARSER", "cfg") not in ("cfg", "conf", "ini"):
         raise UsageError("environment variable LUIGI_CONFIG_PARSER: settings are read from luigi.cfg only; unset it")
     _check_names()
     families = [section.get_task_family() for section in (*SECTIONS, *LUIGIS)]
-    for family in (*families, "RangeMonthly", "resources", "task_history"):
+    for family in ("DEFAULT", *families, "RangeMonthly", "resources", "task_history"):
         check_texts(family)
     for section, name, parameter in names():
         try:
@@ -402,6 +418,8 @@ def check_texts(section: str) -> None:
 def _options(section: str) -> list[str]:
     """The settings that luigi.cfg has in a section, without those of [DEFAULT], which all sections have."""
     config = get_config()
+    if section == config.default_section:
+        return list(config.defaults())
     return (
         [name for name in config.options(section) if name not in config.defaults()]
         if config.has_section(section)
@@ -428,6 +446,9 @@ def _check_luigis() -> None:
             kind.parse(text)
         except UsageError as error:
             raise UsageError(f"luigi.cfg: [core] {name}: {error}") from None
+    for name, _ in luigi.retcodes.retcode.get_params():
+        if not 0 <= getattr(luigi.retcodes.retcode(), name) <= 255:  # of 256 a shell would see 0
+            raise UsageError(f"luigi.cfg: [retcode] {name} is not a number from 0 to 255")
     worker, core = luigi.worker.worker(), luigi.interface.core()
     if worker.task_limit is not None:
         # Luigi cuts the tree off below its root: the tasks that are left need those, and wait for them for ever.
@@ -439,11 +460,22 @@ def _check_luigis() -> None:
         )
     if core.lock_size < 1 and not core.no_lock:
         raise UsageError(f"--lock-size {core.lock_size} (or [core] lock_size): nothing would run; give at least 1")
-    if worker.wait_interval <= 0 or worker.wait_jitter < 0 or worker.ping_interval <= 0:
-        raise UsageError(
-            "luigi.cfg: [worker] wait_interval and ping_interval are more than 0, wait_jitter is 0 or more"
-        )
-    if worker.ping_interval >= (delay := luigi.scheduler.scheduler().worker_disconnect_delay):
+    scheduler = luigi.scheduler.scheduler()
+    for family, name, value, least in (  # a wait without end, or none at all
+        ("worker", "wait_interval", worker.wait_interval, 0.001),
+        ("worker", "wait_jitter", worker.wait_jitter, 0),
+        ("worker", "ping_interval", worker.ping_interval, 0.001),
+        ("scheduler", "retry_delay", scheduler.retry_delay, 0),
+        ("scheduler", "worker_disconnect_delay", scheduler.worker_disconnect_delay, 0.001),
+    ):
+        if not least <= value <= DAY:
+            raise UsageError(f"luigi.cfg: [{family}] {name}: {value:g} is not between {least:g} and {DAY:,} seconds")
+    if context := worker.task_process_context:
+        try:
+            pkgutil.resolve_name(context)
+        except (ImportError, AttributeError, ValueError):
+            raise UsageError(f"luigi.cfg: [worker] task_process_context: there is no {context}") from None
+    if worker.ping_interval >= (delay := scheduler.worker_disconnect_delay):
         raise UsageError(
             f"luigi.cfg: [worker] ping_interval ({worker.ping_interval:g}) must be less than [scheduler] "
             f"worker_disconnect_delay ({delay:g}), or a run counts as dead between two pings"
@@ -498,7 +530,7 @@ def _check_names() -> None:
         short = name.removeprefix(ENVIRONMENT_PREFIX)
         if not name.startswith(ENVIRONMENT_PREFIX) or short in known:
             continue
-        is_ours = name.startswith(prefixes)  # other programs have variables that begin with PIPELINE_ too
+        is_ours = f"{name}_".startswith(prefixes)  # other programs have variables that begin with PIPELINE_ too
         near = difflib.get_close_matches(short, known, 1, *(() if is_ours else (ALIKE,)))
         if is_ours or near:
             raise UsageError(

@@ -28,7 +28,7 @@ from urllib.parse import quote, unquote
 
 from ..checks import Check, cannot_be_made
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
-from ..files import PLANTED, modes, open_plain
+from ..files import PLANTED, modes, open_plain, refuse_long
 from ..waiting import Held, Wait, gave_up, lock_file
 from .staging import Staging, refuse_link
 from .store import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
@@ -477,7 +477,11 @@ def path_of(url: str) -> Path:
         rest = slash + tail
     if not rest or "\0" in unquote(rest):
         raise UsageError("file: names no folder; write file:relative or file:///absolute/folder")
-    return Path(os.path.abspath(unquote(rest)))
+    path = Path(os.path.abspath(unquote(rest)))
+    if path == Path("/"):
+        raise UsageError(f"{url} is the root of this machine; write file:relative or file:///absolute/folder")
+    refuse_long(path, "file:")
+    return path
 
 
 def _object(path: str, status: os.stat_result) -> StoredObject:

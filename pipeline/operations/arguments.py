@@ -105,8 +105,11 @@ json_object = kind(_json_object)
 queue_name = kind(check_queue)
 host_name = kind(_host_name)
 
+#: Tasks at once, beyond which a number is a slip of the hand.
+MOST_WORKERS = 1000
+
 #: Of flags that several verbs have.
 MONTH: dict[str, Any] = {"type": kind(_month), "metavar": "YYYY-MM"}
-WORKERS: dict[str, Any] = {"type": whole(least=1), "default": 1, "metavar": "N"}
+WORKERS: dict[str, Any] = {"type": whole(least=1, most=MOST_WORKERS), "default": 1, "metavar": "N"}
 LUIGID: dict[str, Any] = {"type": kind(check_luigid_url), "metavar": "URL"}
 QUEUE: dict[str, Any] = {"type": queue_name, "metavar": "NAME"}

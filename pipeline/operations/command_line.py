@@ -6,6 +6,7 @@ through the real command. Nothing of this touches ``luigi.build`` in somebody's 
 
 from __future__ import annotations
 
+import configparser
 import difflib
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from .. import luigi_config, reach, settings
 from ..errors import PipelineError, UsageError
-from ..plain import one_line
+from ..plain import mistake_line
 from ..stages.base import JobTask
 from . import console, journal, logs, process, run, start, streams
 from .rpc import Luigid
@@ -54,7 +55,7 @@ def install() -> None:
 
 def exit_with(error: BaseException) -> NoReturn:
     """Say what is wrong in one line and end, with the code of ``code_of``."""
-    console.say(f"error: {one_line(error)}", error=True)
+    console.say(f"error: {mistake_line(error)}", error=True)
     sys.exit(code_of(error))
 
 
@@ -119,7 +120,7 @@ def _check_flags(given: Namespace) -> None:
             text = getattr(given, attribute)
             try:
                 if text:
-                    parameter.parse(text)
+                    parameter.normalize(parameter.parse(text))
             except TaskClassNotFoundException:
                 raise UsageError(f"--{flag.replace('_', '-')}: {_no_such_task(text)}") from None
             except PipelineError as error:
@@ -131,9 +132,35 @@ def _check_flags(given: Namespace) -> None:
 
 def _check_core() -> None:
     """Refuse a number of workers with which Luigi waits for ever."""
-    workers = luigi.interface.core().workers
+    from . import arguments
+
+    core = luigi.interface.core()
+    workers = core.workers
     if workers < 1:
         raise UsageError(f"--workers {workers} (or [core] workers): nothing would run; give at least 1")
+    if workers > arguments.MOST_WORKERS:
+        raise UsageError(f"--workers {workers} (or [core] workers): give {arguments.MOST_WORKERS:,} at most")
+    if core.scheduler_url:
+        arguments.check_luigid_url(core.scheduler_url)
+    if not 1 <= core.scheduler_port <= 65535:
+        raise UsageError(f"--scheduler-port {core.scheduler_port} (or [core]) is not between 1 and 65535")
+    _check_logging(core.logging_conf_file)
+
+
+def _check_logging(path: str) -> None:
+    """Refuse a file from which Luigi cannot set up logging."""
+    if not path:
+        return
+    parser, why = configparser.RawConfigParser(), ""
+    try:
+        if not parser.read(path):
+            why = "there is no such file"
+        elif not {"loggers", "handlers", "formatters"} <= set(parser.sections()):
+            why = "it needs the sections [loggers], [handlers] and [formatters]"
+    except (configparser.Error, UnicodeDecodeError, OSError, ValueError):
+        why = "it cannot be read as settings"
+    if why:
+        raise UsageError(f"--logging-conf-file {path} (or [core] logging_conf_file): {why}")
 
 
 def _no_such_task(name: str) -> UsageError:
@@ -175,6 +202,10 @@ def _with_early_checks(exit_with_help: Any) -> Any:
                 raise UsageError(
                     "no task is named; for instance: luigi --module pipeline RangeMonthly --local-scheduler"
                 )
+            for name, value in vars(known).items():
+                if value == []:  # which argparse makes of --flag=--
+                    raise UsageError(f"--{name.replace('_', '-')}: -- is no value")
+            settings.check_texts("DEFAULT")
             settings.check_texts("retcode")
             for name, parameter in retcode.get_params():
                 try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .. import completeness, luigi_config, planning, publishers, settings
 from ..checks import Check
 from ..errors import MissingAtPublisher, PipelineError
-from ..plain import one_line
+from ..plain import mistake_line
 from ..reach import PATIENCE
 from . import logs, notify, status
 from .console import answer
@@ -69,7 +69,7 @@ def _show(what: str, check: Check) -> None:
     word = "ok" if check.ok else "warn" if check.is_warning else "FAIL"
     text = ": ".join(part for part in (check.subject, check.detail) if part)
     remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
-    answer(f"{word:4}  {what:9}  {one_line(text + remedy)}")
+    answer(f"{word:4}  {what:9}  {mistake_line(text + remedy)}")
 
 
 def _settings() -> Iterator[Check]:

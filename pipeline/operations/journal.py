@@ -26,6 +26,7 @@ from typing import IO, Any, BinaryIO
 from .. import settings
 from ..errors import UsageError
 from ..files import PLANTED, make_folder, modes, open_plain, private_folder
+from ..plain import HARMLESS
 from . import names
 
 RUN_ID = "PIPELINE_RUN_ID"
@@ -44,9 +45,6 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 #: Stands in a command for an address that may hold a secret.
 ELLIPSIS = "…"
-
-#: Addresses without user, password and query, of kinds that have no secret in their path.
-_HARMLESS = re.compile(r"(?:https?|file|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)://[^@?#]*")
 
 #: Flags, also of somebody else's programs, whose values may be secrets whatever they look like.
 _SECRET = re.compile(r"--notify-urls|pass(word|wd|phrase)|secret|token|credential|api.?key", re.IGNORECASE)
@@ -218,7 +216,7 @@ def without_addresses(command: Sequence[str]) -> list[str]:
     for word in command:
         flag, is_flag, value = word.partition("=") if word.startswith("--") else ("", "", word)
         named = flag or (found[-1] if found and found[-1].startswith("-") else "")
-        is_secret = _SECRET.search(named) or ("://" in value and not _HARMLESS.fullmatch(value))
+        is_secret = _SECRET.search(named) or ("://" in value and not HARMLESS.fullmatch(value))
         found.append(f"{flag}{is_flag}{ELLIPSIS}" if is_secret and value and not value.startswith("-") else word)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ class Month(luigi.MonthParameter):
         if not x:
             return None
         try:
+            if not re.fullmatch(r"\d{4}-\d{1,2}", x, re.ASCII):
+                raise ValueError(x)
             return dt.datetime.strptime(x, "%Y-%m").date()
         except ValueError:
             raise UsageError(f"{x!r} is not a month; write it as YYYY-MM, such as 2021-01") from None

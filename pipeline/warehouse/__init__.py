@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
 from ..errors import UsageError
+from ..files import refuse_long
 from .base import (
     CURRENT_VIEW,
     LEDGER_COLUMNS,
@@ -72,6 +73,7 @@ def duckdb_path(url: str) -> str:
     path = unquote(rest[1:])
     if not path or path.endswith("/") or path == ":memory:" or "\0" in path:
         raise _bad("names no DuckDB file")
+    refuse_long(os.path.abspath(path), "[warehouse] url: duckdb:")
     return os.path.abspath(path)
 
 
@@ -86,6 +88,8 @@ def _postgresql_label(url: str) -> str:
         raise _bad(
             "is not a PostgreSQL URL with a database; write the special signs of a password as %XX (a comma as %2C)"
         )
+    if match["port"] and not 1 <= int(match["port"][:9]) <= 65535:
+        raise _bad("has a port that is not between 1 and 65535", forms=False)
     query = dict(parse_qsl(match["query"] or ""))
     host = match["host"] or query.get("host") or "localhost"
     port = match["port"] or query.get("port") or "5432"

@@ -12,9 +12,9 @@ from pipeline.operations import arguments, journal
 
 #: By the words before the value: values that must be refused, and what the line says of them.
 WRONG = {
-    "agent --workers": (("0", "-1", "x", "1.5", "nan"), "whole number|less than 1"),
-    "cron --last 6 --workers": (("0", "-1", "x"), "whole number|less than 1"),
-    "refresh --since 2021-01 --workers": (("0", "-1", "x"), "whole number|less than 1"),
+    "agent --workers": (("0", "-1", "x", "1.5", "nan"), "whole number|less than 1|between 1 and 1000"),
+    "cron --last 6 --workers": (("0", "-1", "x"), "whole number|less than 1|between 1 and 1000"),
+    "refresh --since 2021-01 --workers": (("0", "-1", "x"), "whole number|less than 1|between 1 and 1000"),
     "agent --poll": (("-1", "0", "nan", "inf", "1e30", "soon"), "not a number|is not between 0.1 and 3600"),
     "cron --last 6 --wait": (("-1", "nan", "inf", "long"), "not a number|is not between 0 and 744"),
     "cron --last": (("0", "-1", "x", "100000", "1" + "0" * 30), "whole number|is not between 1 and 1200"),
