@@ -374,6 +374,7 @@ def validate() -> None:
     from .operations import journal
 
     journal.check_run_id()
+    journal.folder()
     _check_resources()
     if notify().urls:
         from .operations import notify as notifications

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import is_said
+from .files import open_plain
 from .reach import at_most
+from .strict_json import json_object
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -31,6 +33,9 @@ SAID_AFTER = 5.0
 
 #: Seconds for which a run waits again for somebody for whom it has waited up to the limit before.
 GLANCE = 1.0
+
+#: Bytes of a lock file that are looked at.
+_SIGNED = 10_000
 
 
 class Listener:
@@ -153,17 +158,21 @@ def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
 
 def sign(path: Path) -> None:
     """Write into the lock file who holds it. Where the file system has no locks, filelock keeps its own text there."""
-    with suppress(OSError, ValueError):
-        text = path.read_text()
-        if not text or "pid" in json.loads(text):
+    # Not through a link that was put there since it was locked.
+    with suppress(OSError, ValueError), os.fdopen(open_plain(path, os.O_RDWR), "r+b") as file:
+        text = file.read(_SIGNED)
+        if not text or "pid" in json_object(text):
             mine = {"pid": os.getpid(), "host": socket.gethostname(), "run": os.environ.get("PIPELINE_RUN_ID")}
-            path.write_text(json.dumps(mine))
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(mine).encode())
 
 
 def holder(path: Path) -> str:
     """Who holds a lock file that was signed."""
     try:
-        found = json.loads(path.read_text())
+        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+            found = json_object(file.read(_SIGNED))
         where = "" if found["host"] == socket.gethostname() else f" on {found['host']}"
         run = f", run {found['run']}" if found["run"] else ""
         return f"another run of the pipeline (PID {found['pid']}{where}{run})"

@@ -64,7 +64,7 @@ VALUES: list[Any] = [
 class Queues(Campaign):
     name = "queue"
     what = "hostile queue files: an agent does what is allowed only, and the good run; each odd file is one line"
-    slice = 30
+    slice = 15
     patience = 600
 
     def attempt(self, chance: random.Random, folder: Path) -> str:

@@ -147,12 +147,9 @@ class GcsStore(Store):
         return tuple(sorted({parts[0] for parts in inner if len(parts) > 1}))
 
     def read_small(self, path: str, limit: int) -> bytes:
-        found = self.stat(path)
-        if found is None:
-            raise FileNotFoundError(f"{self.uri(path)} does not exist")
-        if found.size > limit:
-            raise ValueError(f"it has more than {limit:,} bytes")
-        return self.read(path)
+        buffer = io.BytesIO()
+        self._download(path, buffer, limit)
+        return buffer.getvalue()
 
     def move(self, path: str, to: str) -> None:
         with self._explained(to, "storage.objects.create"):
@@ -373,12 +370,17 @@ class GcsStore(Store):
                     logger.warning("%s: the upload is begun again (%s)", self.uri(path), what(error))
         raise AssertionError("the last attempt returns or raises")
 
-    def _download(self, path: str, stream: Any) -> None:
-        """Write the bytes of one generation to ``stream``, from its beginning; they match their CRC32C afterwards."""
+    def _download(self, path: str, stream: Any, limit: int | None = None) -> None:
+        """Write the bytes of one generation to ``stream``, from its beginning; they match their CRC32C afterwards.
+
+        ValueError if there are more than ``limit``.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
             found = self._find(path)
             if found is None:
                 raise FileNotFoundError(f"{self.uri(path)} does not exist")
+            if limit is not None and found.size > limit:
+                raise ValueError(f"it has more than {limit:,} bytes")
             stream.seek(0)
             stream.truncate()
             summed = _Summed(stream)

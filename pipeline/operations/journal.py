@@ -276,6 +276,7 @@ def killed() -> Iterator[Killed]:
             if file.stat().st_mtime < oldest or file == path():
                 continue
             with _opened(file, os.O_RDWR) as journal:
+                _check_size(journal)
                 fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 journal.seek(max(0, os.fstat(journal.fileno()).st_size - _TAIL))
                 tail = last_attempt(list(_parsed(journal.read())))
@@ -319,12 +320,13 @@ def is_held(journal: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        return error.errno not in (*PLANTED, errno.EFBIG)
+        return error.errno not in PLANTED
 
 
 def begun(journal: Path) -> dict[str, Any]:
     """The event with which a run was last begun; empty if there is none that makes sense. Raises OSError."""
     with _opened(journal) as file:
+        _check_size(file)
         file.seek(_last_begun(file))
         event = next(_parsed(file.readline(_LINE)), {})
     is_right = event.get("event") == "begun" and event.get("at") is not None and event.get("command") is not None
@@ -338,12 +340,14 @@ def read(journal: Path) -> Iterator[dict[str, Any]]:
 
 
 def _opened(journal: Path, flags: int = os.O_RDONLY) -> BinaryIO:
-    """Open a journal that is there. Raises OSError for a link or a pipe, and for one that no run has written."""
-    file = os.fdopen(open_plain(journal, flags), "rb" if flags == os.O_RDONLY else "r+b")
-    if os.fstat(file.fileno()).st_size > LARGEST:
-        file.close()
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(journal))
-    return file
+    """Open a journal that is there. Raises OSError for a link or a pipe."""
+    return os.fdopen(open_plain(journal, flags), "rb" if flags == os.O_RDONLY else "r+b")
+
+
+def _check_size(journal: BinaryIO) -> None:
+    """Raise OSError for a file that is no journal of a run that is over: nobody wants to wait for it."""
+    if os.fstat(journal.fileno()).st_size > LARGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def _newest(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from .. import settings
 from ..errors import ConflictError, LakeError, UsageError
 from ..lake import Store, StoredObject, StoreOptions, open_store
+from ..strict_json import json_object
 from . import journal
 from .names import check_queue, file_of_agent, is_agent, is_queue, is_run_id
 
@@ -154,15 +155,7 @@ class AgentRecord:
 
 def _from_json(cls: type[T], data: bytes) -> T:
     """A dataclass from a JSON object, whose values must have the types that are declared; others are passed over."""
-    try:
-        given = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it cannot be read: {error}"[:200]) from None
-    if not isinstance(given, dict):
-        raise ValueError("it is not a JSON object")
-    values = {}
+    given, values = json_object(data), {}
     for name, kind in get_type_hints(cls).items():
         if name in given:
             if not _has_type(given[name], kind):
@@ -184,17 +177,6 @@ def _has_type(value: Any, kind: Any) -> bool:
         inner = [*value, *value.values()] if origin is dict else value
         return all(_has_type(one, get_args(kind)[0]) for one in inner)
     return isinstance(value, kind) and not (isinstance(value, str) and len(value) > LENGTH)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands there twice")
-    return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
 
 
 def _is_time(text: str) -> bool:

@@ -19,6 +19,7 @@ from ..cleaning.rules import Rules
 from ..errors import UsageError
 from ..ranges import dataset_names
 from ..stages.parameters import Month
+from ..strict_json import json_object
 
 #: Most words of a command, and most characters of one.
 WORDS, LENGTH = 50, 2000
@@ -137,10 +138,10 @@ def _task_of_range(value: str) -> str:
 
 def _of_params(value: str) -> str:
     try:
-        found = json.loads(value, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not found:
+        found = json_object(value.encode())
+    except ValueError:
+        found = {}
+    if not found:
         raise UsageError('the value is not a JSON object, such as \'{"dataset": "green"}\'')
     checked = {}
     for name, text in found.items():
@@ -161,13 +162,6 @@ def _rules(value: str) -> str:
 
 def _publisher(value: str) -> str:
     return _choice(value, ("tlc", "dtc", "sample"), "a publisher")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name twice")
-    return found
 
 
 def _shown(value: str) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import own_code
 from ..errors import DamagedScratch, TakenAway
+from ..strict_json import json_object
 
 if TYPE_CHECKING:
     from ..completeness import Job
@@ -30,6 +31,16 @@ ROOT = "scratch"
 
 #: Seconds to wait for another process that works on the same month; it may be cleaning the largest of all.
 LOCK_TIMEOUT = 3600
+
+#: Bytes of the longest record.
+RECORD = 4 << 20
+
+#: Types of what records have. One with others is none of ours.
+_FIELDS: dict[str, type] = {
+    **dict.fromkeys(("sha256", "parquet_sha256", "url", "format", "fetched_at"), str),
+    **dict.fromkeys(("bytes", "length", "rows_written"), int),
+    **dict.fromkeys(("version", "report"), dict),
+}
 
 
 def months_of(job: Job, dataset: str) -> set[dt.date]:
@@ -70,8 +81,10 @@ class Scratch:
     def record(self, name: str) -> dict[str, Any] | None:
         """The record of a file, if both are there and the file has the size that the record names."""
         try:
-            record = json.loads(self.store.read(self.path(f"{name}.json")))
+            record = json_object(self.store.read_small(self.path(f"{name}.json"), RECORD))
         except (FileNotFoundError, ValueError):
+            return None
+        if not all(isinstance(record.get(field), kind) for field, kind in _FIELDS.items() if field in record):
             return None
         found = self.store.stat(self.path(name))
         return record if found is not None and found.size == record.get("bytes") else None

@@ -371,3 +371,24 @@ def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pyte
     assert later.record(RAW) is None
     with scratch.lock(), pytest.raises(LakeTrouble), later.store.lock(lock_of(later.prefix), timeout=0):
         pass  # two versions of the code do not work on a month at the same time
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        b"[]",
+        b"5",
+        b"\xff",
+        b'{"bytes": 1, "bytes": 1}',
+        b'{"bytes": 1, "sha256": NaN}',
+        b'{"bytes": 1, "sha256": 5}',
+        b'{"bytes": "1"}',
+        b'{"bytes": 1, "version": []}',
+        b'{"bytes": 1, "report": "x"}',
+        b" " * (5 << 20) + b'{"bytes": 1}',
+    ],
+)
+def test_record_that_somebody_else_has_written_is_none(scratch: Scratch, content: bytes) -> None:
+    scratch.store.write(scratch.path(f"{RAW}.json"), content)
+    assert scratch.record(RAW) is None

@@ -113,3 +113,24 @@ def test_a_text_that_is_not_ours_is_left_in_a_lock_file(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("marker\n12\n")
     with waiting.lock_file(tmp_path / "lock", waiting.Wait(0, "it")):
         assert (tmp_path / "lock").read_text() == "marker\n12\n"
+
+
+def test_nothing_is_signed_or_read_through_a_link(tmp_path: Path) -> None:
+    """Put there by somebody else after the lock was taken."""
+    victim, lock = tmp_path / "victim", tmp_path / "lock"
+    victim.touch()
+    lock.symlink_to(victim)
+    waiting.sign(lock)
+    assert victim.read_bytes() == b""
+    lock.unlink()
+    os.mkfifo(lock)
+    waiting.sign(lock)
+    assert waiting.holder(lock) == "another run of the pipeline"
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"[]", b"\xff", b'{"pid": 1, "pid": 2}', b"5", b'{"host": NaN}'])
+def test_lock_file_that_somebody_else_has_filled_names_nobody(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lock").write_bytes(content)
+    waiting.sign(tmp_path / "lock")
+    assert (tmp_path / "lock").read_bytes() == content
+    assert waiting.holder(tmp_path / "lock") == "another run of the pipeline"
