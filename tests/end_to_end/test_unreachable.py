@@ -13,6 +13,7 @@ import pytest
 from pipeline import sample
 
 from ..servers.http import ALWAYS, Fault, HttpServer, Request
+from ..servers.raw import RawServer
 from .conftest import Project
 
 GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
@@ -35,6 +36,20 @@ def black_hole() -> Iterator[str]:
     """An address where somebody listens and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """An address where each byte of an answer comes in time, and the answer never."""
+
+    def drip(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        while True:
+            connection.sendall(b"a")
+            server.pause(0.1)
+
+    with RawServer(drip) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -85,7 +100,7 @@ def test_one_line_for_any_number_of_months_and_datasets(tmp_path: Path, closed: 
     assert unattended.returncode == 35 and expected.strip().removeprefix("error: ") in unattended.stdout
 
 
-def test_silence_and_trouble_for_everything(tmp_path: Path, black_hole: str, site: HttpServer) -> None:
+def test_silence_and_trouble_for_everything(tmp_path: Path, black_hole: str, dripping: str, site: HttpServer) -> None:
     site.program("*", Fault(status=503, retry_after="800", times=ALWAYS))
     for url, cause, more in (
         (black_hole, "no answer within 1 s", {"PIPELINE_PUBLISHER_TIMEOUT": "1"}),
@@ -95,6 +110,8 @@ def test_silence_and_trouble_for_everything(tmp_path: Path, black_hole: str, sit
             "RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05"
         )
         assert (refused.returncode, refused.stdout) == (35, line(url, cause))
+    planned = project_at(tmp_path, dripping, PIPELINE_PUBLISHER_TIMEOUT="1").pipeline("plan")
+    assert (planned.returncode, planned.stdout) == (35, line(dripping, "no answer within 1 s"))
 
 
 def test_what_is_complete_needs_no_publisher(tmp_path: Path, site: HttpServer) -> None:
