@@ -166,6 +166,8 @@ class Connections(Campaign):
         elif fault.kind == "cancelled":
             self._run(f"SELECT pg_cancel_backend({pid})")
         elif fault.kind == "stopped":
+            if not pid:  # of a connection that is gone; to the kernel it would be all of us
+                return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
                 time.sleep(fault.lasts)

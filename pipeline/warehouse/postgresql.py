@@ -194,7 +194,7 @@ class PostgreSQL(Warehouse):
                 try:
                     yield session
                 except psycopg2.errors.LockNotAvailable as error:
-                    connection.rollback()
+                    session.call(connection.rollback)
                     holders = session.holders(session.lock_key("tables", None))
                     raise self._busy("a table", holders) from error
         except psycopg2.Error as error:
@@ -455,9 +455,9 @@ class PostgreSQL(Warehouse):
                     quote(session.schema),
                     [LEDGER_TABLE, *(dataset.table for dataset in DATASETS.values())],
                 )
-                session.connection.rollback()
+                session.call(session.connection.rollback)
         except psycopg2.Error as error:
-            session.connection.rollback()
+            session.call(session.connection.rollback)
             detail, _, remedy = str(self._error(error)).removeprefix(f"{self.label}: ").partition("; ")
             return Check(subject, False, detail, remedy or "python -m pipeline doctor --create makes a missing schema")
         if foreign:

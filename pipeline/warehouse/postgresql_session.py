@@ -8,9 +8,12 @@ import hashlib
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from itertools import islice
+from typing import TypeVar
 
 import psycopg2
 import psycopg2.errors
@@ -19,6 +22,8 @@ import psycopg2.extras
 from ..errors import PipelineError, WarehouseError
 from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Slice
 from .tables import Dialect
+
+T = TypeVar("T")
 
 #: Who has what a server process waits for; to be asked in another session.
 BLOCKERS = (
@@ -143,8 +148,7 @@ class Session:
             *(part for name, value in NEWER_SETTINGS.items() for part in (name, name, value)),
         )
         self.schema: str = schema or found[0][0]
-        with self.statement():
-            connection.commit()
+        self.call(connection.commit)
         self.dialect = Dialect(quote=quote, table=self.table, types=TYPES)
 
     def table(self, name: str) -> str:
@@ -157,17 +161,44 @@ class Session:
         with self._watched(statement):
             yield statement
 
+    def call(self, function: Callable[[], T]) -> T:
+        """What a function returns that waits for the server. A thread runs it: libpq would not let Ctrl-C through."""
+        answer: futures.Future[T] = futures.Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(function())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        with self.statement() as statement:
+            threading.Thread(target=run, name="statement", daemon=True).start()
+            try:
+                futures.wait([answer])
+            except BaseException:
+                statement.give_up(0)
+                raise
+            return answer.result()
+
     def run(self, statement: str, *values: object) -> list[tuple]:
         """The rows of a statement, in the transaction that is open or begins with it."""
-        with self.statement(), self.connection.cursor() as cursor:
-            cursor.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
+
+        def execute() -> list[tuple]:
+            with self.connection.cursor() as cursor:
+                cursor.execute(statement, values or None)
+                return cursor.fetchall() if cursor.description else []
+
+        return self.call(execute)
 
     def change(self, statement: str) -> int:
         """The number of rows that a statement has changed."""
-        with self.statement(), self.connection.cursor() as cursor:
-            cursor.execute(statement)
-            return int(cursor.rowcount)
+
+        def execute() -> int:
+            with self.connection.cursor() as cursor:
+                cursor.execute(statement)
+                return int(cursor.rowcount)
+
+        return self.call(execute)
 
     @contextlib.contextmanager
     def transaction(self, at_most: float = math.inf, rows: int = 0) -> Iterator[None]:
@@ -178,24 +209,21 @@ class Session:
         """
         before = self._seconds
         try:
-            with self.statement():
-                self.connection.rollback()
+            self.call(self.connection.rollback)
             lock = min(at_most, self._lock_limit())
             self._bound(lock, max(self._limit(rows), lock + GRACE), is_local=True)
             yield
-            with self.statement():
-                self.connection.commit()
+            self.call(self.connection.commit)
         except BaseException:
-            with contextlib.suppress(psycopg2.Error, PipelineError), self.statement():
-                self.connection.rollback()
+            with contextlib.suppress(psycopg2.Error, PipelineError):
+                self.call(self.connection.rollback)
             raise
         finally:
             self._seconds = before
 
     def begin_alone(self, rows: int) -> None:
         """Each statement commits by itself from now on, and goes through so many rows at most."""
-        with self.statement():
-            self.connection.autocommit = True
+        self.connection.autocommit = True
         self._bound(self._lock_limit(), self._limit(rows), is_local=False)
 
     def _bound(self, lock: float, seconds: float, is_local: bool) -> None:
@@ -305,17 +333,20 @@ class Session:
     def _ledger_rows(self, query: str, *values: object) -> list[LedgerRow]:
         """The rows of a query; a column that the ledger of an older version lacks is None."""
         nothing = dict.fromkeys(column.name for column in LEDGER_COLUMNS)
-        factory = psycopg2.extras.RealDictCursor
-        with self.statement(), self.connection.cursor(cursor_factory=factory) as cursor:
-            cursor.execute(query, values or None)
-            found = {column.name: column.type_code for column in cursor.description or ()}
-            for column in LEDGER_COLUMNS:
-                if found.get(column.name, _OIDS[column.type]) != _OIDS[column.type]:
-                    raise WarehouseError(
-                        f"{LEDGER_TABLE}: column {column.name} is not {TYPES[column.type]}; change its type or rename "
-                        f"the table, then run again"
-                    )
-            return [LedgerRow.from_mapping(nothing | row) for row in cursor.fetchall()]
+
+        def execute() -> list[LedgerRow]:
+            with self.connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+                cursor.execute(query, values or None)
+                found = {column.name: column.type_code for column in cursor.description or ()}
+                for column in LEDGER_COLUMNS:
+                    if found.get(column.name, _OIDS[column.type]) != _OIDS[column.type]:
+                        raise WarehouseError(
+                            f"{LEDGER_TABLE}: column {column.name} is not {TYPES[column.type]}; change its type or "
+                            f"rename the table, then run again"
+                        )
+                return [LedgerRow.from_mapping(nothing | row) for row in cursor.fetchall()]
+
+        return self.call(execute)
 
     def insert_ledger(self, row: LedgerRow) -> None:
         names = ", ".join(quote(column.name) for column in LEDGER_COLUMNS)

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from pipeline import sample
+from pipeline.warehouse import LedgerRow, open_warehouse
 
 from ..servers.http import ALWAYS, Fault, HttpServer, Request
+from ..servers.postgres import PostgresServer, postgres_server
 from ..servers.raw import RawServer
 from .conftest import Project
+
+__all__ = ["postgres_server"]
 
 GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
 
@@ -98,6 +102,40 @@ def test_one_line_for_any_number_of_months_and_datasets(tmp_path: Path, closed: 
     assert expected.removeprefix("error: ") in seen, "doctor says what the run says"
     unattended = project.pipeline("cron", "RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
     assert unattended.returncode == 35 and expected.strip().removeprefix("error: ") in unattended.stdout
+
+
+def test_a_locked_ledger_is_one_line_for_every_verb(
+    tmp_path: Path, site: HttpServer, postgres_server: PostgresServer
+) -> None:
+    """Somebody's open transaction, such as a change of the table, keeps nobody waiting beyond the limit."""
+    with postgres_server.database() as name:
+        project = project_at(
+            tmp_path,
+            site.url,
+            PIPELINE_WAREHOUSE_URL=postgres_server.url(name),
+            PIPELINE_WAREHOUSE_LOCK_TIMEOUT="0.5",
+        )
+        assert project.pipeline("doctor", "--create").returncode == 0
+        open_warehouse(postgres_server.url(name)).append(
+            LedgerRow("green", dt.date(2020, 1, 1), "forgotten", 0, 0, "tlc", "a", "", "", "none", "", "", 0, "run")
+        )
+        holder = postgres_server.connect(name)
+        try:
+            holder.autocommit = False
+            holder.cursor().execute("ALTER TABLE etl_loads ADD COLUMN note text")
+            for verb in (
+                ("status", "--dataset", "green", "--start", "2020-01", "--stop", "2020-02"),
+                ("forget", "--dataset", "green", "--month", "2020-01"),
+            ):
+                told = project.pipeline(*verb)
+                assert told.returncode == 35, verb
+                assert re.fullmatch(
+                    r"error: .* a table is held by pid \d+ of role postgres .*; run again .*\n", told.stdout
+                )
+            told = project.luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
+            assert told.returncode == 35 and told.stdout.count("a table is held by pid") == told.stdout.count("\n") == 1
+        finally:
+            holder.close()
 
 
 def test_silence_and_trouble_for_everything(tmp_path: Path, black_hole: str, dripping: str, site: HttpServer) -> None:
