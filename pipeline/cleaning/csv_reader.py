@@ -41,8 +41,8 @@ from .header import Header
 #: Bytes read at a time, and the longest line. What is held in memory is a small multiple of it.
 BLOCK_SIZE = 4 * 1024 * 1024
 
-#: Lines that are worked on at a time: a block of published files has up to 80,000, of one character each two million.
-MAX_LINES = 100_000
+#: Lines that are worked on at a time. A block of published files has up to 80,000, one of empty rows two million.
+MAX_LINES = 80_000
 #: Values more than names in a line that Arrow is given: it makes a column of each.
 MAX_SURPLUS = 100
 
@@ -52,7 +52,6 @@ THREADS = 2
 _LINE_FEED, _RETURN, _SPACE = b"\n\r "
 #: A line of nothing but these is blank: blanks and control characters, such as the end sign of DOS, but not NUL.
 _BLANKS = bytes(range(1, _SPACE + 1))
-_RETURNS = re.compile(rb"\r+\n?")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _LEADING_BOM = re.compile(rb"^(?:\xef\xbb\xbf)+", re.MULTILINE)
 #: One value: quoted (``""`` stands for a quote; text between the closing quote and the comma belongs to the value, as
@@ -209,6 +208,10 @@ class Lines:
         """The i-th line without its line end."""
         return self.block[self._starts[i] : self._ends[i]].removesuffix(b"\r")
 
+    def is_cut(self, i: int) -> bool:
+        """Whether the file ends before the line does."""
+        return int(self._ends[i]) == len(self.block)
+
     def text(self, i: int) -> str:
         return values.decode(self.raw(i))[0]
 
@@ -225,18 +228,16 @@ def _line_feeds(block: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_line_feeds(block: bytes) -> tuple[bytes, int]:
     """A block whose lines all end with LF, and how many of them ended with CR or more than one before LF."""
-    repaired = 0
-
-    def line_feeds(match: re.Match[bytes]) -> bytes:
-        nonlocal repaired
-        returns = match.group()
-        if returns.endswith(b"\n"):
-            repaired += len(returns) > 2
-            return b"\n"
-        repaired += len(returns)
-        return b"\n" * len(returns)
-
-    return _RETURNS.sub(line_feeds, block), repaired
+    text = np.frombuffer(block, np.uint8).copy()
+    returns = np.flatnonzero(text == _RETURN)
+    lasts = np.flatnonzero(np.diff(returns, append=len(block) + 1) != 1)  # of those that follow each other
+    lengths = np.diff(lasts, prepend=-1)
+    after = np.minimum(returns[lasts] + 1, len(block) - 1)
+    before_feed = text[after] == _LINE_FEED
+    repaired = int(lengths[~before_feed].sum() + np.count_nonzero(lengths[before_feed] > 1))
+    is_dropped = np.repeat(before_feed, lengths)
+    text[returns[~is_dropped]] = _LINE_FEED
+    return np.delete(text, returns[is_dropped]).tobytes(), repaired
 
 
 @dataclass(frozen=True)
@@ -385,7 +386,7 @@ class CsvReader:
             assert column is not None
             if self._is_header(split(text)[0], lines, line):
                 repeated += 1
-            elif not lines.is_terminated:
+            elif lines.is_cut(line):
                 rejects.append(Reject(chunks.TRUNCATED_LINE, column.name, int(lines.numbers[line]), text))
             else:
                 rejects.append(Reject(values.reason(column), column.name, int(lines.numbers[line]), text))
@@ -410,7 +411,7 @@ class CsvReader:
             fields, is_closed = split(text)
             if "\0" in text:
                 reason = chunks.NOT_TEXT
-            elif not lines.is_terminated and (len(fields) < (self.width or self.header.needed) or not is_closed):
+            elif lines.is_cut(i) and (len(fields) < (self.width or self.header.needed) or not is_closed):
                 reason = chunks.TRUNCATED_LINE
             elif not is_closed:
                 reason = chunks.UNCLOSED_QUOTE

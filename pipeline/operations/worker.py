@@ -88,15 +88,26 @@ def error_of(explanation: str, title: str) -> tuple[str, str]:
     text = explanation.removesuffix(NOT_AGAIN).strip().removeprefix(f"{title}: ")
     died = re.search(r"died unexpectedly with exit code (-?\d+)$", text)
     if died:
-        code = int(died[1])
-        how = "was killed; maybe no memory was left" if code == -signal.SIGKILL else f"ended with exit code {code}"
-        return "", f"its process {how}"
+        return "", f"its process {_end_of(int(died[1]))}"
     late = re.search(r"timed out after (\d+) seconds", text)
     if late:
         return "", f"its process ended after {late[1]} s, the limit of [worker] timeout"
     line = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     name, colon, message = line.partition(": ")
     return (name.rpartition(".")[2], message) if colon and re.fullmatch(r"[\w.]+", name) else ("", line)
+
+
+def _end_of(code: int) -> str:
+    """How a process ended, by its exit code; below 0 it is a signal."""
+    if code == -signal.SIGKILL:
+        return "was killed; maybe no memory was left"
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"was ended by {name}; if it happens again, the month's file may be one that nobody can read"
+    return f"ended with exit code {code}"
 
 
 def _text_of(explanation: str) -> str:

@@ -25,6 +25,8 @@ PARQUET = "trips.parquet"
 
 #: Rows of a row group: enough for good compression and few footers, little enough to hold several in memory.
 ROW_GROUP = 256 * 1024
+#: Bytes of a row group that make it one of fewer rows: its texts are longer than those of any published file.
+GROUP_BYTES = 96 * 1024 * 1024
 
 
 class WriteParquet(Stage):
@@ -99,11 +101,15 @@ class WriteParquet(Stage):
         return {"rows": written, "bytes": size}
 
     def _groups(self, reader: pa.ipc.RecordBatchFileReader, schema: pa.Schema) -> Generator[pa.Table, None, None]:
-        """The rows in tables of ``ROW_GROUP`` rows, the last of fewer, as they shall lie in the file."""
+        """The rows in tables of ``ROW_GROUP`` rows, the last and those of long texts of fewer, as they shall lie in the
+        file."""
         waiting: list[pa.RecordBatch] = []
         rows = 0
         for index in range(reader.num_record_batches):
             batch = reader.get_batch(index)
+            if waiting and sum(part.nbytes for part in waiting) + batch.nbytes > GROUP_BYTES:
+                yield self._table(waiting, schema)
+                waiting, rows = [], 0
             while rows + batch.num_rows >= ROW_GROUP:
                 waiting.append(batch.slice(0, ROW_GROUP - rows))
                 batch = batch.slice(ROW_GROUP - rows)

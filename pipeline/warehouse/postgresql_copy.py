@@ -30,7 +30,8 @@ try:
 except ImportError:  # it has no wheel for Linux on ARM
     pgpq = None  # type: ignore[assignment]
 
-#: Rows that are encoded at a time: about 7 MB of a yellow month.
+#: Rows that are encoded at a time: about 7 MB of a yellow month. An eighth of a row group, which has fewer rows where
+#: texts are long.
 BATCH_ROWS = 32_768
 
 
@@ -113,8 +114,10 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 def _batches(file: pq.ParquetFile, progress: Progress) -> Iterator[pa.RecordBatch]:
     done = 0
+    groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups - 1)]
+    rows = max(min([BATCH_ROWS, *(rows // 8 for rows in groups)]), 1)
     try:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+        for batch in file.iter_batches(batch_size=rows, use_threads=False):
             yield batch
             done += batch.num_rows
             progress(done, file.metadata.num_rows)

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import completeness, planning, sample, settings
+from pipeline import completeness, datasets, planning, sample, settings
 from pipeline.completeness import Snapshot
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake.lake import digest_of
 from pipeline.operations import progress
 from pipeline.operations.progress import StageProgress
 from pipeline.operations.worker import NOT_AGAIN
+from pipeline.stages import write_parquet
 from pipeline.stages.base import Stage
 from pipeline.stages.clean import REJECTS, ROWS, Clean, ipc_file
 from pipeline.stages.download import RAW, Download
@@ -70,6 +71,25 @@ def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: None) 
         (tmp_path / name).write_bytes(b"x")
         task.scratch.keep(tmp_path / name, name, about)
     return task
+
+
+def test_row_groups_of_long_texts_have_fewer_rows(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_parquet, "GROUP_BYTES", 40_000)
+    task = upload.sibling(WriteParquet)
+    schema = datasets.get("green").schema
+    batch = pa.RecordBatch.from_pylist([{"request_source": f"{i:01000}"} for i in range(30)], schema)
+    path = tmp_path / "groups.arrow"
+    with ipc_file(path, schema) as writer:
+        for _ in range(5):
+            writer.write(batch)
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        groups = list(task._groups(reader, datasets.get("green").table_schema))
+    assert [group.num_rows for group in groups] == [30] * 5
+    assert [name for group in groups for name in group["request_source"].to_pylist()] == [
+        f"{i:01000}" for _ in range(5) for i in range(30)
+    ]
 
 
 def test_scratch_that_is_replaced_by_another_run_is_waited_for(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:

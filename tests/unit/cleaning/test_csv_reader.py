@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import Rules, clean, csv_reader
+from pipeline.cleaning import Rules, clean, csv_reader, values
 from pipeline.cleaning.csv_reader import split
 from pipeline.errors import UnreadableFile, UsageError, WrongFormat
 
@@ -285,3 +285,32 @@ def test_an_unknown_format_names_the_choices() -> None:
 )
 def test_split(text: str, fields: list[str], is_closed: bool) -> None:
     assert split(text) == (fields, is_closed)
+
+
+@pytest.mark.parametrize("size", [csv_reader.BLOCK_SIZE, 150])
+def test_only_the_last_line_of_a_file_is_cut(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(csv_reader, "BLOCK_SIZE", size)
+    line, few = GOOD.strip(), b"B00001,2020-01-01 00:00:00"
+    bad = line.replace(b"2020-01-01 ", b"2020-13-01 ", 1)
+    start = HEADER + line + b"\n" + few + b"\r" + bad + b"\r" + line + b"\r"
+    reasons = [("too_few_values", None, 3), ("bad_value", "pickup_datetime", 4)]
+    assert run(start + few, "fhv").reasons == [*reasons, ("truncated_line", None, 6)]
+    assert run(start + bad + b"\r ", "fhv").reasons == [*reasons, ("bad_value", "pickup_datetime", 6)]
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_parts_of_a_block_are_read_like_the_whole(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
+    data = fhv(GOOD * 3, b"\r\n", b"x\r\n", b" \r\n", GOOD, b"\xef\xbb\xbf" + GOOD, b"y\r", GOOD * 2, b"B0,2020")
+    whole = run(data, "fhv")
+    monkeypatch.setattr(csv_reader, "MAX_LINES", lines)
+    parts = run(data, "fhv")
+    assert parts.rows.equals(whole.rows) and parts.rejects.equals(whole.rejects) and parts.report == whole.report
+
+
+def test_a_number_of_a_million_digits_takes_no_time() -> None:
+    for value in (b"1" * 1_000_000 + b"x", b"1." + b"0" * 1_000_000 + b"x", b"." + b"1" * 1_000_000 + b"ex"):
+        assert run(fhv(GOOD.replace(b",1,2,", b"," + value + b",2,")), "fhv").reasons == [
+            ("bad_value", "PUlocationID", 2)
+        ]
+        with pytest.raises(ValueError, match="1"):
+            values.parse_float(value.decode())

@@ -711,6 +711,14 @@ def test_task_whose_process_was_ended_is_said_and_given_up(
             ("OutOfMemory", "all"),
         ),
         ("Task Clean_1 died unexpectedly with exit code -9", ("", "its process was killed; maybe no memory was left")),
+        (
+            "Task Clean_1 died unexpectedly with exit code -11",
+            (
+                "",
+                "its process was ended by SIGSEGV; if it happens again, "
+                "the month's file may be one that nobody can read",
+            ),
+        ),
         ("Task Clean_1 died unexpectedly with exit code 3", ("", "its process ended with exit code 3")),
         (
             "Task Clean_1 timed out after 60 seconds and was terminated.",
