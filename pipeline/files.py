@@ -34,14 +34,17 @@ def refuse_long(path: str | os.PathLike[str], what: str) -> None:
         )
 
 
-def open_plain(path: str | os.PathLike[str], flags: int, mode: int = 0o600, dir_fd: int | None = None) -> int:
-    """Open a regular file, as ``os.open`` does. Raises OSError for a link (``ELOOP``), and for a
+def open_plain(
+    path: str | os.PathLike[str], flags: int, mode: int = 0o600, dir_fd: int | None = None, follows: bool = False
+) -> int:
+    """Open a regular file, as ``os.open`` does. Raises OSError for a link (``ELOOP``) unless ``follows``, and for a
     pipe, a device (``ENXIO``) or a folder, without waiting.
 
     A file that is made here can be read by its owner only, unless ``mode`` says otherwise; see ``modes``.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+        link = 0 if follows else os.O_NOFOLLOW
+        descriptor = os.open(path, flags | link | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno == errno.EMLINK:  # what FreeBSD says of a link
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None

@@ -84,7 +84,7 @@ class GcsStore(Store):
     def __init__(self, url: str, options: StoreOptions | None = None) -> None:
         match = _BUCKET_URL.match(url)
         if not match:
-            bucket = url.removeprefix("gs://").partition("/")[0]
+            bucket = without_secrets(url).removeprefix("gs://").partition("/")[0]
             if bucket != bucket.lower():
                 raise UsageError(f"bucket {without_secrets(bucket)!r}: the name of a bucket has no capitals")
             raise UsageError(f"{without_secrets(url)!r} is not a bucket; write gs://bucket or gs://bucket/prefix")

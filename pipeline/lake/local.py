@@ -96,7 +96,8 @@ class LocalStore(Store):
 
     def read(self, path: str) -> bytes:
         try:
-            return self._place(path).read_bytes()
+            with os.fdopen(open_plain(self._place(path), os.O_RDONLY, follows=True), "rb") as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"{self.uri(path)} does not exist") from None
         except OSError as error:

@@ -249,6 +249,7 @@ class Agent:
         self._stopping = threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._last_words = ""
+        self._said: set[str] = set()
 
     def serve(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -301,7 +302,9 @@ class Agent:
             except ConflictError:  # another agent was faster
                 continue
             except LakeError as error:  # something stands in the place of its file
-                LOGGER.warning("run %s: %s", entry.submission.id, error)
+                if (text := str(error)) not in self._said:
+                    self._said.add(text)
+                    LOGGER.warning("run %s: %s", entry.submission.id, text)
         return None, are_some
 
     def _claim_one(self, entry: Entry, why: str = "") -> Entry | None:
@@ -409,7 +412,7 @@ class Agent:
                 pass
             try:
                 renewed = self._renew(entry)
-            except TransientError as error:
+            except (TransientError, LakeError) as error:
                 LOGGER.warning("%s", error)  # who takes the run over finds its months locked, and then done
                 continue
             if renewed is None:

@@ -279,7 +279,7 @@ def killed() -> Iterator[Killed]:
                 _check_size(journal)
                 fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 journal.seek(max(0, os.fstat(journal.fileno()).st_size - _TAIL))
-                tail = last_attempt(list(_parsed(journal.read())))
+                tail = last_attempt(list(parsed(journal.read())))
                 if any(event["event"] in ("ended", "reported", "cancelled") for event in tail):
                     continue
                 found = _newest(islice(_events_of(journal, is_whole=True), _MOST))
@@ -299,7 +299,13 @@ def events(position: int = 0) -> tuple[list[dict[str, Any]], int]:
     except OSError:
         return [], position
     whole = data[: data.rfind(b"\n") + 1]
-    return last_attempt(list(_parsed(whole))), position + len(whole)
+    return last_attempt(list(parsed(whole))), position + len(whole)
+
+
+def contents() -> bytes:
+    """The journal of this run so far. Raises OSError, also for what is no file."""
+    with _opened(path()) as file:
+        return file.read()
 
 
 # -- journals of all runs --------------------------------------------------------------------------
@@ -328,7 +334,7 @@ def begun(journal: Path) -> dict[str, Any]:
     with _opened(journal) as file:
         _check_size(file)
         file.seek(_last_begun(file))
-        event = next(_parsed(file.readline(_LINE)), {})
+        event = next(parsed(file.readline(_LINE)), {})
     is_right = event.get("event") == "begun" and event.get("at") is not None and event.get("command") is not None
     return event if is_right else {}
 
@@ -374,7 +380,7 @@ def _events_of(file: BinaryIO, is_whole: bool = False) -> Iterator[dict[str, Any
             while (rest := file.readline(_LINE)) and not rest.endswith(b"\n"):
                 pass
         elif is_whole or (not line.startswith(b'{"event": "log"') and b'"state": "running"' not in line):
-            yield from _parsed(line)
+            yield from parsed(line)
 
 
 def _last_begun(file: BinaryIO) -> int:
@@ -391,7 +397,8 @@ def last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return events[begun[-1] :] if begun else events
 
 
-def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
+def parsed(data: bytes) -> Iterator[dict[str, Any]]:
+    """The events among the lines of a journal."""
     for line in data.splitlines():
         try:
             event = json.loads(line)

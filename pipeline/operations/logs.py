@@ -21,7 +21,7 @@ from luigi.setup_logging import InterfaceLogging
 
 from .. import settings
 from ..errors import PipelineError, text_after
-from ..files import PLANTED
+from ..files import PLANTED, open_plain
 from ..plain import plain
 from . import journal
 
@@ -147,7 +147,8 @@ class Once(logging.Filter):
 
 def _is_logged(text: str) -> bool:
     try:
-        logged = path().read_text(encoding="utf-8", errors="replace")
+        with os.fdopen(open_plain(path(), os.O_RDONLY), encoding="utf-8", errors="replace") as file:
+            logged = file.read()
     except OSError:
         return False
     return f" WARNING {text}\n" in logged or f"{plain(json.dumps(text, ensure_ascii=False))}}}\n" in logged

@@ -6,7 +6,6 @@ other stages of the run, in whichever process, give up at once. As soon as one o
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,17 +102,14 @@ UNREACHABLE, REACHABLE = "unreachable", "reachable"
 def _last(label: str) -> dict[str, Any] | None:
     """What the run's journal says last of a server. Most of its lines are about progress and are not parsed."""
     try:
-        lines = journal.path().read_bytes().splitlines()
+        lines = journal.contents().splitlines()
     except OSError:
         return None
     for line in reversed(lines):
         if b'{"event": "begun"' in line:
             return None
         if b'reachable"' in line:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # torn by a full disk
-            if event.get("event") in (UNREACHABLE, REACHABLE) and event.get("label") == label:
-                return dict(event)
+            for event in journal.parsed(line):
+                if event["event"] in (UNREACHABLE, REACHABLE) and event.get("label") == label:
+                    return event
     return None

@@ -570,3 +570,12 @@ def test_pipe_in_place_of_a_lock_is_refused_and_not_waited_for(store: Store, tmp
     os.mkfifo(tmp_path / "store" / ".store" / "publishing")
     with pytest.raises(LakeError, match="remove or rename what is in the way"):
         store.write("a", b"")
+
+
+def test_pipe_in_place_of_an_object_is_refused_and_not_waited_for(store: Store, tmp_path: Path) -> None:
+    store.write("a/x", b"x")
+    os.mkfifo(tmp_path / "store" / "a" / "pipe")
+    with pytest.raises(LakeError, match="remove or rename what is in the way"):
+        store.read("a/pipe")
+    (tmp_path / "store" / "a" / "link").symlink_to(tmp_path / "store" / "a" / "x")
+    assert store.read("a/link") == b"x", "a user's own"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,3 +126,25 @@ def test_logging_of_a_program_stays_and_else_records_look_as_those_of_the_comman
         logs.LOGGER.warning("seen")
         assert luigis in logs.LUIGI.handlers
     assert theirs.getvalue() == "seen\n" and not logs.LOGGER.handlers
+
+
+@pytest.mark.parametrize(("kind", "says"), [("link", "a link"), ("pipe", "a pipe"), ("folder", "a folder")])
+def test_what_is_planted_in_place_of_the_log_is_one_line_and_harms_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, says: str
+) -> None:
+    monkeypatch.setattr(journal, "folder", lambda: tmp_path)
+    monkeypatch.setenv(journal.RUN_ID, "r1")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    if kind == "link":
+        logs.path().symlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(logs.path())
+    else:
+        logs.path().mkdir()
+    assert logs._files(True) == []
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: no log is written: {tmp_path}/r1.log is {says}") and said.count("\n") == 1
+    if kind != "link":
+        assert Once().filter(logging.LogRecord("pipeline", logging.WARNING, "x", 1, "a warning", None, None))
+    assert victim.read_text() == "precious"

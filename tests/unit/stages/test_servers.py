@@ -123,3 +123,11 @@ def test_what_an_earlier_run_of_the_same_id_found_does_not_count(line: Line, mon
         publisher(line).check()
     finally:
         journal.end()
+
+
+def test_lines_that_somebody_else_has_written_are_passed_over(line: Line) -> None:
+    odd = ['["reachable"]', '{"event": "unreachable", "label": ["dtc"]}', '{"event": "unreachable"', "5"]
+    journal.path().write_text("\n".join(odd) + "\n")
+    publisher(line).check()
+    publisher(line).has_answered()
+    assert line.asked == []
