@@ -571,7 +571,10 @@ def rules_text() -> str:
     """The configured rules, normalised, with their versions."""
     from .cleaning.rules import Rules
 
-    return str(Rules.parse(clean().rules))
+    try:
+        return str(Rules.parse(clean().rules))
+    except UsageError as error:
+        raise UsageError(f"[clean] rules: {error}") from None
 
 
 def warehouse_labels() -> str:

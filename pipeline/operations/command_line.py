@@ -178,7 +178,10 @@ def _with_short_errors(build: Any) -> Any:
         parser.allow_abbrev = False  # --warehouse is a flag of a task, not short for --warehouse-url
 
         def error(message: str) -> NoReturn:
-            unknown = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
+            unknown = next((word for word in message.split() if word.startswith("--")), "")
+            unknown = unknown.partition("=")[0].rstrip(":")
+            if "ignored explicit argument" in message:
+                exit_with(UsageError(f"{unknown} takes no value; give it alone"))
             own, common = _flags_of(root_task)
             near = difflib.get_close_matches(unknown, own, 1) or difflib.get_close_matches(
                 unknown, common, 1, settings.ALIKE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +130,26 @@ def test_arguments_of_somebody_elses_program(project: Project, code: str) -> Non
     )
     assert refused.returncode == 1
     assert refused.stdout.strip().splitlines()[-1].startswith("pipeline.errors.UsageError: "), refused.stdout
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("luigi", "--module", "pipeline"),
+        ("python", "-m", "luigi", "--module", "pipeline"),
+        ("python", "-m", "pipeline"),
+    ],
+)
+def test_commands_themselves(project: Project, program: tuple[str, ...]) -> None:
+    """Hundreds more, not in processes of their own: test_many_mistakes."""
+    words = ("status",) if program[-1] == "pipeline" and "--module" not in program else ("TaxiZones",)
+    command = str(Path(sys.executable).with_name(program[0]))
+    odd = "--publisher-timeout=\x1b]0;t\x07postgresql://u:s3cret@h/db"
+    refused = project.run(command, *program[1:], *words, odd)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stdout.startswith("error: setting [publisher] timeout") and refused.stdout.count("\n") == 1
+    assert "\x1b" not in refused.stdout and "s3cret" not in refused.stdout
+    assert not list(project.folder.iterdir())
 
 
 def test_output_that_cannot_be_written(project: Project) -> None:
