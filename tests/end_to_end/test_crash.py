@@ -237,15 +237,20 @@ def test_killed_in_the_middle_of_a_big_month(tmp_path: Path) -> None:
     assert_ends_like(project, result(quiet), *BIG_MONTH)
 
 
-def test_killed_worker_process_is_replaced_by_its_run(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    """As by the kernel when memory runs out: the others go on, and the same run does the month again."""
+@pytest.mark.parametrize("state", ["started", "telling"])
+def test_killed_worker_process_is_replaced_by_its_run(tmp_path: Path, undisturbed: dict[str, Any], state: str) -> None:
+    """As by the kernel when memory runs out: the others go on, and the same run does the month again.
+
+    Also in the middle of what it tells the main process, which all others tell theirs.
+    """
     project = sample_project(tmp_path, 2_000)
     arguments = (*RANGE, "--workers", "2")
-    gate = project.gate("Clean", "started")
+    gate = project.gate("Clean", state)
     run = Run(project, *arguments)
     run.wait_at(gate)
-    victim = next(event for event in run.events() if is_at("Clean", "started")(event))
-    os.kill(victim["pid"], signal.SIGKILL)
+    (pid, *_) = gate.stopped
+    victim = next(event for event in run.events() if is_at("Clean", "started")(event) and event["pid"] == pid)
+    os.kill(pid, signal.SIGKILL)
     gate.open()
     assert run.process.wait(PATIENCE) == 0, run.output.read_text()
     assert_nothing_half_written(project)

@@ -313,7 +313,7 @@ def test_two_hosts_share_a_bucket(
     assert link.startswith(f"https://console.cloud.google.com/storage/browser/_details/{bucket}/lake/data/")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_host_told_to_stop_finishes_its_stage(
     tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any], number: int
 ) -> None:
@@ -321,7 +321,10 @@ def test_host_told_to_stop_finishes_its_stage(
     gate = cluster.gate("Clean", "started")
     host = cluster.start("run-a", *RANGE, "--workers", "2", gate=gate)
     host.wait_at(gate)
-    host.process.send_signal(number)
+    if number == signal.SIGHUP:  # a terminal that goes away tells all
+        os.killpg(host.process.pid, number)
+    else:
+        host.process.send_signal(number)
     host.wait_until(lambda: gate.is_told_to_stop)
     gate.open()
     assert host.end() == 25, host.output.read_text()

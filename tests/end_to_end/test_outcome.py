@@ -160,6 +160,18 @@ def test_verbs_that_run_tasks_need_no_stream_either(folder_project: Project, ver
     assert folder_project.query("SELECT count(*) > 0 FROM green_trips") == [(True,)]
 
 
+def test_somebody_elses_program_needs_no_stream_either(folder_project: Project) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    code = """
+        import sys, luigi, pipeline
+        sys.exit(0 if luigi.build([pipeline.TaxiZones()], local_scheduler=True) else 1)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert folder_project.run("sh", "-c", 'exec "$@" >/dev/full 2>/dev/full', "sh", *command).returncode == 0
+    assert folder_project.query("SELECT count(*) FROM taxi_zones") == [(265,)]
+
+
 BUILDS = """
     import luigi, os, pipeline
 
