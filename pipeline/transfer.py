@@ -653,8 +653,14 @@ class _ZonesCheck(_CsvCheck):
         if "locationid" not in names:
             raise _Damage("this is text, not the zone table", quote=_first_words(text[:HEAD].encode()))
         column = names.index("locationid")
-        ids = {row[column].strip() for row in rows if len(row) >= len(header)}
-        lacking = sorted(KNOWN_IDS - {int(each) for each in ids if re.fullmatch(r"[0-9]{1,9}", each)})
+        width = len(header) - (not names[-1])  # a comma at its end is no column
+        ids: set[int] = set()
+        for row in rows:
+            is_whole = len(row) >= width and not any(row[width:])
+            if not is_whole or not re.fullmatch(r"[0-9]{1,9}", row[column].strip()):
+                raise _Damage(f"the line behind zone {max(ids, default=0)} is no zone", is_cut=row is rows[-1])
+            ids.add(int(row[column]))
+        lacking = sorted(KNOWN_IDS - ids)
         if lacking:
             raise _Damage(
                 f"of {len(KNOWN_IDS)} zones it lacks {len(lacking)}, from {lacking[0]} to {lacking[-1]}", is_cut=True

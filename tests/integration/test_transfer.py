@@ -468,6 +468,11 @@ def zones(site: Path) -> bytes:
         lambda data: b"LocationID,Borough\n" + b"\0" * 4000,
         lambda data: b'LocationID,"' + b"x" * 200_000,
         lambda data: data.replace(b"LocationID", b"locationid, "),
+        lambda data: data + b"junk\r\n",
+        lambda data: data + b"one,Queens,Junk,Boro Zone\r\n",
+        lambda data: data + bytes(100) + b"\n",
+        lambda data: data.replace(b"\r\n77,", b"\r\n,"),
+        lambda data: data.replace(b"\r\n77,", b",77,"),
     ],
 )
 def test_a_zone_table_that_is_not_whole_is_refused_however_often_it_comes(
