@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .. import settings
@@ -34,6 +35,9 @@ LOGGER = logging.getLogger("pipeline")
 
 #: Seconds after which a message that is still on its way is given up.
 PATIENCE = 15.0
+
+#: Most killed runs that one run tells of; the next ones tell of the others.
+KILLED = 20
 
 #: Months that one line of a message names before it only counts the others.
 NAMED = 12
@@ -265,8 +269,13 @@ def tell_of_killed_runs() -> None:
     try:
         if not settings.notify().urls:
             return
-        for run in journal.killed():
-            message = message_of_killed(run.events)
+        for run in islice(journal.killed(), KILLED):
+            try:
+                message = message_of_killed(run.events)
+            except Exception as error:  # of another version, or written by somebody else; the others are told of
+                LOGGER.warning("a run that was killed left a journal without sense: %s", type(error).__name__)
+                run.reported()
+                continue
             if not message.is_wanted or send(message):
                 run.reported()
             else:

@@ -354,3 +354,17 @@ def test_only_the_first_process_of_a_run_begins_it(monkeypatch: pytest.MonkeyPat
     assert not journal.begin(["luigi"])
     journal.end()
     assert not journal.is_mine() and not journal.held()
+
+
+def test_journals_that_somebody_else_has_written_keep_no_message_back() -> None:
+    other_run(
+        "a-odd", {"event": "begun", "at": None, "command": ["luigi"]}, {"event": "stage", "at": None}, begun=False
+    )
+    other_run("b-odd", {"event": "plan", "entries": [["green", None, "to do", None]], "warehouses": None})
+    other_run("dead", stage("Clean", "2020-02", "running"))
+    with Inbox() as inbox:
+        configure(urls=inbox.url)
+        notify.tell_of_killed_runs()
+        notify.tell_of_killed_runs()
+    assert sum("Run dead on moon" in message["message"] for message in inbox.messages) == 1
+    assert len(inbox.messages) <= 3
