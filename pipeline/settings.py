@@ -353,6 +353,12 @@ def validate() -> None:
     global _is_valid
     if os.environ.get("LUIGI_CONFIG_PARSER", "cfg") not in ("cfg", "conf", "ini"):
         raise UsageError("environment variable LUIGI_CONFIG_PARSER: settings are read from luigi.cfg only; unset it")
+    try:
+        folder = os.getcwd()
+    except OSError:
+        raise UsageError("the current folder is gone; call from another one") from None
+    if not _is_utf8(folder):
+        raise UsageError("the name of the current folder is not UTF-8; rename it, or call from another folder")
     _check_names()
     families = [section.get_task_family() for section in (*SECTIONS, *LUIGIS)]
     for family in ("DEFAULT", *families, "RangeMonthly", "resources", "task_history"):
@@ -360,7 +366,9 @@ def validate() -> None:
     for section, name, parameter in names():
         try:
             if section != "RangeMonthly":
-                parameter.task_value(section, name)
+                value = parameter.task_value(section, name)
+                if not _is_utf8(str(value)):
+                    raise UsageError("has bytes that are not UTF-8; write such a character of a path as %XX")
             elif text := get_config().get(section, name, ""):  # of a flag more is known where the flags are checked
                 parameter.normalize(parameter.parse(text))
         except TaskClassNotFoundException:
@@ -381,6 +389,15 @@ def validate() -> None:
 
         notifications.addresses()
     _is_valid = True
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text of the command line, the environment or the file system can be written down."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _named(section: str, name: str) -> str:

@@ -416,8 +416,10 @@ class PostgreSQL(Warehouse):
         return WarehouseTrouble(f"{text}; check that the server runs and may be reached")
 
     def _without_password(self, text: str) -> str:
-        password = self._url.password
-        return text.replace(str(password), "***") if password else text
+        named = [str(value) for name, value in self._url.query.items() if "password" in name]
+        for password in filter(None, (self._url.password, *named)):
+            text = text.replace(str(password), "***")
+        return text
 
     # -- doctor ----------------------------------------------------------------------------------
 

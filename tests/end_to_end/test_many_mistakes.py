@@ -66,6 +66,7 @@ NO_STORES = [
     *("file:", "file:///", "file://host/x", "file:a%00b", "gs:", "gs://", "gs:///x", "gs://My-Lake/x", "gs://ab"),
     *("s3://bucket/x", "lake", "http://h/x", f"ftp://u:{SECRET}@h/x", "file:/dev/null/x", "file:/proc/nope"),
     *("file:" + "a" * 300, "file:" + HUGE, "gs://" + "a" * 300, "gs://bucket/../x", "//x", ":", EVIL),
+    "file:\udcff",
 ]
 NO_WAREHOUSES = [
     *("duckdb:", "duckdb://", "duckdb:///", "duckdb://h/x", "duckdb:///a%00b", "duckdb:///x?y", "duckdb:///:memory:"),
@@ -82,12 +83,14 @@ NO_WAREHOUSES = [
     *(f"postgresql://u:{SECRET}@h:0/db", f"postgresql://u:{SECRET}@h:x/db", f"postgresql://u:{SECRET},more@h/db"),
     *("bigquery:", "bigquery://", "bigquery://p", "bigquery://p/", "bigquery://P-1/d", "bigquery://p-1/my-d"),
     *("duckdb:///a,duckdb:///a", "duckdb:///a,b", "bigquery://p-1/d/e", f"postgresql://u:{SECRET}@[::1/db"),
+    *("duckdb:///\udcff", f"postgresql://u:{SECRET}\udcff@h/db"),
 ]
 NO_SITES = [
     *("http:", "http://", "http:///x", "ftp://h/x", "h/x", "//h/x", "http://[::1", "http://h:99999/", "http://h:x/"),
     *(f"http://u:{SECRET}@h x/", f"http://u:{SECRET}@a..b/", "http://a..b/x", f"http://{LABEL}.com/", "http://h:0/"),
     *("file:", "file://host/x", "file:a%00b", "sample:?rows=50", f"https://u:{SECRET}@[::g]/", EVIL, "http://h\\x/"),
     *("http://" + "a." * 130 + "com/", "http://.a/", "http://a b/", "http://*/"),
+    "file:\udcff",
 ]
 NO_WORDS = ["", "tcl", "TLC", "tlc,dtc", EVIL, HUGE, " ", f"slack://{SECRET}"]
 
@@ -102,6 +105,7 @@ SETTINGS = {
     "workspace-url": [*NO_STORES[::5], "file:" + "a" * 300],
     "lake-url": NO_STORES,
     "warehouse-url": NO_WAREHOUSES,
+    "warehouse-statement-timeout": ["0", *NO_NUMBERS[:5]],
     "warehouse-lock-timeout": NO_NUMBERS[:5],
     "warehouse-memory-limit": ["192", "MB", "-1MB", "1e3MB", "\u0661MB", EVIL],
     "warehouse-location": ["-1MB", "a b", "http://h/", EVIL],
@@ -276,6 +280,7 @@ VARIABLES = [
     ("LUIGI_CONFIG_PATH", "/"),
     ("LUIGI_CONFIG_PARSER", "toml"),
     ("PIPELINE_RANGEMONTHLY_START", "2021-13"),
+    ("PIPELINE_WAREHOUSE_URL", "duckdb:///\udcff"),
     ("PIPELINE_RANGEMONTHLY_OF", "Nosuch"),
     ("PIPELINE_RANGEMONTHLY_DATASET", "purple"),
 ]
