@@ -334,6 +334,12 @@ def _without_credentials(url: str) -> str:
 # -- versions --------------------------------------------------------------------------------------
 
 
+def _sane(header: str | None) -> str | None:
+    """The value of a header; None for one that could not be sent back, or that PostgreSQL has no text for."""
+    text = (header or "").strip()
+    return text if text and text.isprintable() and len(text) <= 1_000 else None
+
+
 @dataclass(frozen=True)
 class Version:
     """What tells two publications of one file apart without reading it. Every part may be unknown.
@@ -387,9 +393,9 @@ class Version:
         if headers.get("Content-Encoding", "identity") != "identity":
             length = ""  # of what is on the wire, not of the file
         return cls(
-            etag=headers.get("ETag", "").strip() or None,
+            etag=_sane(headers.get("ETag")),
             length=int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None,
-            last_modified=headers.get("Last-Modified"),
+            last_modified=_sane(headers.get("Last-Modified")),
         )
 
     @classmethod

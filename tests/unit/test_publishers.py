@@ -253,6 +253,8 @@ def test_headers() -> None:
     assert Version.from_headers(part).length == 10
     assert Version.from_headers({"Content-Length": "7", "Content-Encoding": "gzip"}).length is None
     assert Version.from_headers({"Content-Length": "many", "ETag": ""}) == Version()
+    for odd in ('"a\0b"', '"a\x1b[2Jb"', '"a\r\nX: y"', "x" * 100_000):  # no warehouse or request takes them
+        assert Version.from_headers({"ETag": odd, "Last-Modified": odd, "Content-Length": "7"}) == Version(None, 7)
 
 
 @pytest.mark.parametrize(
