@@ -210,7 +210,7 @@ class Lake:
             }
         except FileNotFoundError:
             return {}
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise LakeError(
                 f"{self.store.uri(path)} is not readable ({error}); remove it, and the months are looked up anew"
             ) from error

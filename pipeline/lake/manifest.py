@@ -106,7 +106,7 @@ class Manifest:
         """The inverse of ``to_json``; unknown keys are left out. ``ValueError`` for anything that is not a manifest."""
         try:
             return cls._from_plain(json.loads(text))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a manifest: {type(error).__name__} {error}") from error
 
     def summary(self) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _text(text: str) -> str:
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UsageError(f'{text!r} is not a JSON object, such as \'{{"dataset": "green"}}\'')

@@ -13,7 +13,6 @@ using: in a folder while any other run is alive in the workspace, in a bucket, w
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import time
 from collections.abc import Iterable
@@ -21,9 +20,10 @@ from typing import Any
 
 from .. import completeness, own_code
 from ..completeness import Job
-from ..errors import LakeTrouble, PipelineError
+from ..errors import LakeError, LakeTrouble, PipelineError
 from ..lake import Store, StoredObject, open_store
-from ..stages.scratch import ROOT, lock_of, prefix_of, store_of
+from ..stages.scratch import RECORD, ROOT, lock_of, prefix_of, store_of
+from ..strict_json import json_object
 from . import journal
 
 LOGGER = logging.getLogger("pipeline")
@@ -99,8 +99,8 @@ def _job_of(store: Store, prefix: str, workspace: str) -> Job | None:
         if not name.endswith(".json"):
             continue
         try:
-            job = json.loads(store.read(name))["job"]
+            job = json_object(store.read_small(name, RECORD))["job"]
             return Job(str(job["publisher"]), str(job["rules"]), str(job["lake"]), workspace)
-        except (FileNotFoundError, ValueError, LookupError, TypeError):
+        except (FileNotFoundError, ValueError, LookupError, TypeError, LakeError):
             continue
     return None

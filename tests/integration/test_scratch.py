@@ -392,3 +392,4 @@ def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pyte
 def test_record_that_somebody_else_has_written_is_none(scratch: Scratch, content: bytes) -> None:
     scratch.store.write(scratch.path(f"{RAW}.json"), content)
     assert scratch.record(RAW) is None
+    assert sweep._job_of(scratch.store, scratch.prefix, "file:workspace") is None

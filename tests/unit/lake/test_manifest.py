@@ -78,7 +78,7 @@ def test_rows_must_add_up(make_month: MakeMonth) -> None:
         make_month(rows_read=11)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"dataset": "green", "month": 5}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"dataset": "green", "month": 5}', "[" * 200_000])
 def test_other_json_is_no_manifest(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Manifest.from_json(text)
