@@ -16,6 +16,7 @@ import warnings
 from typing import Any, NoReturn
 
 from .errors import UsageError
+from .plain import mistake_line
 
 #: Luigi's own settings, where luigi.cfg does not say otherwise; luigi.cfg explains each.
 DEFAULTS: dict[str, dict[str, str]] = {
@@ -126,15 +127,20 @@ def _refuse(error: Exception) -> NoReturn:
     if text is None:
         raise error
     if sys.argv[:1] == ["-m"]:  # `python -m pipeline` imports the package before any code is there to catch an error
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {mistake_line(text)}", file=sys.stderr)
         sys.exit(2)
     raise UsageError(text) from None
 
 
+def _check_parser() -> None:
+    """Raise ImportError, as Luigi does for a parser that is not installed, for every parser but that of luigi.cfg."""
+    if os.environ.get("LUIGI_CONFIG_PARSER", "cfg") not in ("cfg", "conf", "ini"):
+        raise ImportError("luigi[parser]")
+
+
 def _import_luigi() -> Any:
     try:
-        if os.environ.get("LUIGI_CONFIG_PARSER", "cfg") not in ("cfg", "conf", "ini"):
-            raise ImportError("luigi[...]")  # as Luigi says where there is no other parser
+        _check_parser()
         with warnings.catch_warnings():  # about [core] autoload_range, which is set below
             warnings.simplefilter("ignore", DeprecationWarning)
             import luigi

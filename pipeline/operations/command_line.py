@@ -43,6 +43,7 @@ def install() -> None:
     # address of a luigid may hold a password, and so may any other.
     warnings.filterwarnings("ignore", message=".*'(rpc_retry_(attempts|wait)|default_scheduler_(host|port|url))'.*")
     warnings.filterwarnings("ignore", message="The configuration contains the parameter .*://")
+    warnings.filterwarnings("ignore", message=r"The configuration contains the parameter [\s\S]*[^\x20-\x7e]")
     luigi.interface._run = _with_exit_code(luigi.interface._run)
     luigi.interface._schedule_and_run = run.with_report(luigi.interface._schedule_and_run)
     CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)

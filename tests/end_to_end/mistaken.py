@@ -1,6 +1,6 @@
 """Thousands of command lines in one process: each in a fork that is told what a process of its own would find.
 
-    python -m tests.end_to_end.mistaken < cases.json > results.json
+    python -m tests.end_to_end.mistaken < cases.jsonl > results.jsonl
 
 A case has the words of the command (``luigi ...`` or ``pipeline ...``), its environment, and its luigi.cfg. The fork
 goes through the same functions as the commands do. What would do work, start a process or wait, ends it instead: a
@@ -20,6 +20,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 #: Exit codes of a fork: it came to work, it would have waited, it hung.
@@ -44,19 +45,35 @@ class Result:
     output: str
 
 
-def run(cases: list[Case], folder: Path) -> list[Result]:
-    """Run all cases, in a process of their own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.end_to_end.mistaken"],
-        input=json.dumps([asdict(case) for case in cases]),
-        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(folder)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Result(**found) for found in json.loads(done.stdout)]
+class Forks:
+    """The process with the forks, until the ``with`` block ends. ``folder`` is for their folders."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PIPELINE_", "LUIGI_"))
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.end_to_end.mistaken"],
+            env={**environment, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(folder)},
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Forks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.communicate()
+
+    def run(self, case: Case) -> Result:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(case)) + "\n")
+        self._process.stdin.flush()
+        return Result(**json.loads(self._process.stdout.readline()))
 
 
 def _main() -> None:
@@ -70,7 +87,8 @@ def _main() -> None:
     from pipeline.operations import agent, cron, luigid  # noqa: F401 - loaded once, for all forks
 
     pipeline.__main__.parser()
-    json.dump([asdict(_forked(Case(**case))) for case in json.load(sys.stdin)], sys.stdout)
+    for line in sys.stdin:
+        print(json.dumps(asdict(_forked(Case(**json.loads(line))))), flush=True)
 
 
 def _forked(case: Case) -> Result:
@@ -121,6 +139,7 @@ def _command(case: Case) -> Any:
     LuigiConfigParser._config_paths = [*luigi_config.PLACES, *([path] if path else [])]
     try:
         try:
+            luigi_config._check_parser()
             LuigiConfigParser.instance()
             luigi_config.complete(luigi_config.DEFAULTS)
         except (configparser.Error, UnicodeDecodeError, OSError, ImportError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..unit.test_plain import is_clean
-from .mistaken import Case, Result, run
+from .mistaken import HANGS, Case, Forks, Result
 
 #: Part of every address that is given, and of no line that is said.
 SECRET = "s3cr3tPassw0rd"
@@ -319,9 +319,11 @@ HALF = len(CASES) // 2
 
 @pytest.mark.parametrize("some", [CASES[:HALF], CASES[HALF:]], ids=["first", "second"])
 def test_each_mistake_is_one_line(some: list[Case], tmp_path: Path) -> None:
+    with Forks(tmp_path) as forks:
+        results = [forks.run(case) for case in some]
     wrong = [
         f"{ascii(case)[:600]}\n    {found}: {ascii(result)[:1500]}"
-        for case, result in zip(some, run(some, tmp_path), strict=True)
+        for case, result in zip(some, results, strict=True)
         if (found := what_is_wrong(result))
     ]
     assert not wrong, f"{len(wrong)} of {len(some)}:\n" + "\n".join(wrong)
@@ -333,14 +335,21 @@ def test_there_are_many() -> None:
 
 def what_is_wrong(result: Result) -> str:
     """In a word; empty if the mistake was refused as it should be."""
+    if found := what_must_never_be(result):
+        return found
+    if result.code != 2:
+        return f"exit code {result.code}"
+    if not re.fullmatch(r"error: [^\n]{10,}\n", result.output):
+        return "not one line"
+    return "too long" if len(result.output) > LONGEST else ""
+
+
+def what_must_never_be(result: Result) -> str:
+    """The same of any command line, whether it is a mistake or not."""
     if SECRET in result.output:
         return "shows a secret"
     if not is_clean(result.output.replace("\n", "")):
         return "control characters"
     if "Traceback" in result.output:
         return "a traceback"
-    if result.code != 2:
-        return f"exit code {result.code}"
-    if not re.fullmatch(r"error: [^\n]{10,}\n", result.output):
-        return "not one line"
-    return "too long" if len(result.output) > LONGEST else ""
+    return "hangs" if result.code == HANGS else ""
