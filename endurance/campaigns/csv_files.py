@@ -282,7 +282,7 @@ class Oracle:
                 line = line[3:]
             if not line.strip(bytes(range(1, 33))):
                 continue
-            text = _decoded(line)
+            text = decoded(line)
             values, is_closed = _split(text)
             if not self.names:
                 self._header(values)
@@ -347,7 +347,7 @@ class Oracle:
         return row, None
 
 
-def _decoded(line: bytes) -> str:
+def decoded(line: bytes) -> str:
     text = ""
     while True:
         try:

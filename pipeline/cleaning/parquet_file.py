@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ MAGIC = b"PAR1"
 MAX_FOOTER = 8 * 1024 * 1024
 #: Elements of a list in the footer, such as row groups.
 MAX_FOOTER_LIST = 100_000
+#: Parts of the footer: half a dozen for each column of each row group.
+MAX_STRUCTS = 400_000
 #: Bytes of pages and dictionaries, unpacked, that are held at once: the largest of each column. Tools write pages of
 #: 1 MB, some of them one page per column and group.
 MAX_PAGES = 128 * 1024 * 1024
@@ -123,12 +125,16 @@ def read_batches(stream: BinaryIO, metadata: pq.FileMetaData, source_name: str) 
         file, rows = plan.reading(groups)
         with decoding(source_name):
             batches = file.iter_batches(rows, row_groups=groups)
+        left = sum(metadata.row_group(i).num_rows for i in groups)
         while True:
             with decoding(source_name):
                 batch = next(batches, None)
             if batch is None:
                 break
+            left -= batch.num_rows
             yield batch
+        if left:  # Arrow just ends where a column has fewer rows than others, or lists of a fixed length
+            raise damaged(source_name, f"{abs(left):,} rows {'less' if left > 0 else 'more'} than its footer says")
 
 
 @dataclass
@@ -169,6 +175,7 @@ class _Plan:
 
     def __init__(self, stream: BinaryIO, metadata: pq.FileMetaData, source_name: str) -> None:
         self._stream, self._metadata, self._source_name = stream, metadata, source_name
+        self._chunks = _column_chunks(stream, source_name)
         texts = {column.name for column in metadata.schema.to_arrow_schema() if values.is_text(column.type)}
         self._leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
         times = Counter(leaf.path for leaf in self._leaves)  # of a name that occurs twice, Arrow takes any
@@ -258,14 +265,16 @@ class _Plan:
 
     def _pages(self, group: int, leaf: int) -> _Pages:
         """The headers of all pages of a column, as Arrow finds them."""
-        with decoding(self._source_name):
-            chunk = self._metadata.row_group(group).column(leaf)
-            start = chunk.data_page_offset
-            if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-                start = chunk.dictionary_page_offset
-            end, left = start + chunk.total_compressed_size, chunk.num_values
+        try:
+            chunk = self._chunks[group][leaf]
+            start, dictionary = chunk[9], chunk.get(11, 0)
+            end, left = min(start, dictionary or start) + chunk[7], chunk[5]
+        except (IndexError, KeyError) as error:
+            raise damaged(self._source_name, f"its footer: {error!r}") from None
+        if 0 < dictionary < start:
+            start = dictionary
         pages = _Pages()
-        while left > 0 and start < end:
+        while left > 0 and 0 <= start < end:
             page, length = _page_header(self._stream, start, self._source_name)
             packed, size = page.get(3, 0), page.get(2, 0)
             if packed < 0 or size < 0:
@@ -275,93 +284,117 @@ class _Plan:
             if page.get(1) == _DICTIONARY:
                 pages.dictionary = max(pages.dictionary, size)
             elif page.get(1) in (_DATA, _DATA_V2):
-                left -= page.get("values", 0)
-                pages.counts.append(page.get("values", 0))
+                data = page.get(5) or page.get(8) or {}
+                count = data.get(1, 0)
+                if not isinstance(count, int) or count < 0:
+                    raise damaged(self._source_name, "a page of a negative number of values")
+                left -= count
+                pages.counts.append(count)
                 pages.sizes.append(size)
-                pages.encodings.append(page.get("encoding", 0))
+                pages.encodings.append(data.get(2 if 5 in page else 4, 0))
         return pages
 
 
-# -- headers of pages, in Thrift's compact protocol ------------------------------------------------
+# -- footers and headers of pages, in Thrift's compact protocol -------------------------------------
+
+#: A struct by the numbers of its fields: integers, structs and lists of structs. All else is passed over.
+Struct = dict[int, Any]
 
 
 class _TooShort(Exception):
-    """The header goes on behind the bytes at hand."""
+    """The struct goes on behind the bytes at hand."""
 
 
-def _page_header(stream: BinaryIO, start: int, source_name: str) -> tuple[dict[int | str, int], int]:
-    """The header of the page at ``start``, and its length: fields 1 to 3 of PageHeader by number, and of the data page
-    ``values`` and ``encoding``."""
+def _column_chunks(stream: BinaryIO, source_name: str) -> list[list[Struct]]:
+    """ColumnMetaData of each column of each row group. Arrow's own objects end the process for some damage to them."""
+    size = stream.seek(0, 2)
+    stream.seek(size - 8)
+    length = int.from_bytes(stream.read(4), "little")
+    stream.seek(size - 8 - length)
+    try:
+        footer, _ = _Reader(stream.read(length)).struct(0)
+        return [[column[3] for column in group[1]] for group in footer.get(4, [])]
+    except (_TooShort, IndexError, KeyError, TypeError, ValueError) as error:
+        raise damaged(source_name, f"its footer: {error!r}") from None
+
+
+def _page_header(stream: BinaryIO, start: int, source_name: str) -> tuple[Struct, int]:
+    """PageHeader at ``start``, and its length."""
     for length in _HEADERS:
         stream.seek(start)
-        data = stream.read(length)
         try:
-            fields, end = _struct(data, 0, 0)
+            return _Reader(stream.read(length)).struct(0)
         except (_TooShort, IndexError):
             continue
         except ValueError as error:
             raise damaged(source_name, error) from None
-        return fields, end
     raise damaged(source_name, "a page without a header")
 
 
-def _struct(data: bytes, position: int, depth: int) -> tuple[dict[int | str, int], int]:
-    """The integers of a struct by number; of the structs in it those of a data page."""
-    if depth > 8:
-        raise ValueError("a header within headers")
-    found: dict[int | str, int] = {}
-    number = 0
-    while True:
-        byte = data[position]
-        position += 1
-        if byte == 0:
-            return found, position
-        kind, step = byte & 15, byte >> 4
-        if step:
-            number += step
-        else:
-            number, position = _integer(data, position)
-        if kind in (4, 5, 6):
-            found[number], position = _integer(data, position)
-        elif kind == 12:
-            inner, position = _struct(data, position, depth + 1)
-            if depth == 0 and number in (5, 8):  # data page, data page of version 2
-                found["values"] = inner.get(1, 0)
-                found["encoding"] = inner.get(2 if number == 5 else 4, 0)
-        else:
-            position = _skipped(data, position, kind, depth)
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._structs = 0
 
+    def struct(self, position: int, depth: int = 0) -> tuple[Struct, int]:
+        """The struct at a position, and where it ends. ``ValueError`` if it is none, ``IndexError`` if it is cut."""
+        self._structs += 1
+        if depth > 16 or self._structs > MAX_STRUCTS:
+            raise ValueError("more parts than any file has")
+        data = self._data
+        found: Struct = {}
+        number = 0
+        while True:
+            byte = data[position]
+            position += 1
+            if byte == 0:
+                return found, position
+            kind, step = byte & 15, byte >> 4
+            if step:
+                number += step
+            else:
+                number, position = _integer(data, position)
+            if kind in (4, 5, 6):
+                found[number], position = _integer(data, position)
+            elif kind == 12:
+                found[number], position = self.struct(position, depth + 1)
+            elif kind == 9:
+                found[number], position = self._list(position, depth + 1)
+            elif kind not in (1, 2):  # true and false, which are their own value
+                position = self._after(position, kind, depth + 1)
 
-def _skipped(data: bytes, position: int, kind: int, depth: int) -> int:
-    """Where a value that nobody asked for ends."""
-    if depth > 8:
-        raise ValueError("a header within headers")
-    if kind in (1, 2):  # true and false, which are their own value
-        return position
-    if kind == 3:
-        return position + 1
-    if kind in (4, 5, 6):
-        return _integer(data, position)[1]
-    if kind == 7:
-        return position + 8
-    if kind == 8:
-        length, position = _varint(data, position)
-        if position + length > len(data):
-            raise _TooShort
-        return position + length
-    if kind in (9, 10):
-        size, inner = data[position] >> 4, data[position] & 15
+    def _list(self, position: int, depth: int) -> tuple[list[Struct], int]:
+        size, kind = self._data[position] >> 4, self._data[position] & 15
         position += 1
         if size == 15:
-            size, position = _varint(data, position)
-        if size > len(data):
+            size, position = _varint(self._data, position)
+        if size > len(self._data) or depth > 16:
             raise _TooShort
+        structs = []
         for _ in range(size):
-            position = position + 1 if inner in (1, 2) else _skipped(data, position, inner, depth + 1)
-        return position
-    if kind == 12:
-        return _struct(data, position, depth + 1)[1]
-    raise ValueError(f"a page header with a field of type {kind}")
+            if kind == 12:
+                struct, position = self.struct(position, depth)
+                structs.append(struct)
+            else:
+                position = position + 1 if kind in (1, 2) else self._after(position, kind, depth)
+        return structs, position
+
+    def _after(self, position: int, kind: int, depth: int) -> int:
+        """Where a value that nobody asked for ends."""
+        if kind == 3:
+            return position + 1
+        if kind in (4, 5, 6):
+            return _varint(self._data, position)[1]
+        if kind == 7:
+            return position + 8
+        if kind == 8:
+            length, position = _varint(self._data, position)
+            if position + length > len(self._data):
+                raise _TooShort
+            return position + length
+        if kind in (9, 10):
+            return self._list(position, depth + 1)[1]
+        raise ValueError(f"a field of type {kind}")
 
 
 def _integer(data: bytes, position: int) -> tuple[int, int]:

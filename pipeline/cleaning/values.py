@@ -364,7 +364,7 @@ def _number(values: pa.Array, column: Column) -> Converted:
     bad = _true(pc.invert(pc.is_finite(values)))
     if column.type == "int64":
         bad |= _true(pc.not_equal(pc.floor(values), values))
-        bad |= _true(pc.greater_equal(pc.abs(values), float(2**63)))
+        bad |= _true(pc.or_(pc.greater_equal(values, float(2**63)), pc.less(values, -float(2**63))))
     values = _null_where(values, bad) if bad.any() else values
     return values.cast(column.arrow_type), bad if bad.any() else None
 

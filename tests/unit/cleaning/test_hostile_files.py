@@ -109,3 +109,16 @@ def test_a_footer_that_lies_about_its_length_is_not_believed() -> None:
     for length in (0, 1, 2**31, 2**32 - 1):
         with pytest.raises(UnreadableFile, match="the_file: "), bounded():
             run(data[:-8] + struct.pack("<I", length) + b"PAR1", "green", "parquet")
+
+
+def test_rows_that_arrow_leaves_out_are_missed() -> None:
+    lists = pa.array([[1.0, 2.0]], pa.list_(pa.float64(), 2))
+    with pytest.raises(UnreadableFile, match="1 rows less than its footer says"):
+        run(parquet(green(1, zz=lists), data_page_size=1), "green", "parquet")
+
+
+def test_the_least_integer_as_a_double_is_the_same_whatever_its_neighbours() -> None:
+    for values, kept in (([-(2.0**63)], [-(2**63)]), ([-(2.0**63), 1.5, 2.0**63], [-(2**63)])):
+        column = pa.array(values)
+        result = run(parquet(green(len(values), passenger_count=column)), "green", "parquet")
+        assert result.column("passenger_count") == kept
