@@ -13,6 +13,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import own_code
 from ..errors import DamagedScratch, TakenAway
+from ..operations import journal
 from ..strict_json import json_object
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from ..lake.store import Store
 
 ROOT = "scratch"
+
+#: What a record says of who wrote it: the job, the run and its host. Nobody but ``sweep`` asks.
+ABOUT = "about"
 
 #: Seconds to wait for another process that works on the same month; it may be cleaning the largest of all.
 LOCK_TIMEOUT = 3600
@@ -131,9 +136,15 @@ class Scratch:
     def keep(self, file: Path, name: str, record: dict[str, Any]) -> None:
         """Put the file in place, then the record that vouches for it."""
         size = file.stat().st_size
+        about = {"job": self.job, "run": journal.run_id(), "host": socket.gethostname()}
+        metadata = {ABOUT: json.dumps(about)}  # so that one listing of a bucket tells it of all
         self.store.delete(self.path(f"{name}.json"))
-        self.store.put(file, self.path(name))
-        self.store.write(self.path(f"{name}.json"), json.dumps({**record, "bytes": size, "job": self.job}).encode())
+        self.store.put(file, self.path(name), metadata=metadata)
+        self.store.write(
+            self.path(f"{name}.json"),
+            json.dumps({**record, "bytes": size, ABOUT: about}).encode(),
+            metadata=metadata,
+        )
 
     def staging(self, name: str) -> AbstractContextManager[Path]:
         return self.store.staging(self.path(name))

@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,10 @@ from pipeline.stages.load import Load
 from pipeline.stages.scratch import Scratch, lock_of
 from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import WriteParquet
+
+from ..servers.gcs import gcs_bucket, gcs_server
+
+__all__ = ["gcs_bucket", "gcs_server"]
 
 MONTH = dt.date(2020, 4, 1)
 RULES = ("none", "zero_passengers,pickup_outside_month")
@@ -250,6 +255,7 @@ STEPS = st.one_of(
 @example([(Load, None), ("code", 1), ("forget", None)])
 @example([(Clean, None), ("code", 1)])
 @example([(Clean, None), ("rules", 1)])
+@example([(MonthlyTrips, None), ("rules", 1), (Clean, None), ("rules", 0)])
 @example([("source", 2), (WriteParquet, None), ("limit", 0)])
 @example([(WriteParquet, None), ("source", 1), (Download, None)])
 @example([(MonthlyTrips, None), ("source", 1), (Download, None), ("source", 0)])
@@ -303,7 +309,7 @@ def age(scratch: Scratch, seconds: float) -> None:
 
 def swept(scratch: Scratch) -> bool:
     with completeness.scheduling():
-        gone = sweep.sweep_scratch(scratch.store.url, {scratch.job["lake"]})
+        gone = sweep.sweep_scratch(scratch.store.url, {Job(**scratch.job, workspace=scratch.store.url)})
     left = {path.rpartition("/")[0] for path in scratch.store.list("scratch")}
     assert left.isdisjoint(gone) and set(gone) <= {scratch.prefix}
     return bool(gone)
@@ -335,18 +341,34 @@ def test_scratch_of_other_code_goes_when_nobody_can_be_using_it(
     os.close(other)
 
 
-def test_scratch_in_a_bucket_where_nobody_can_tell_stays_for_a_day(
-    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_ended(
+    gcs_bucket: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    job = Job("tlc", "none", f"file:{folder}/lake", f"gs://{gcs_bucket}/workspace")
+    monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace)
+    monkeypatch.setattr(journal, "folder", lambda: folder)
+    our_settings.apply_environment()
+    scratch = Scratch(job, "green", MONTH)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "another")
+        keep(scratch)
+    assert not swept(scratch), "still to be done"
     monkeypatch.setenv(own_code.CODE, CODES[1])
-    monkeypatch.setattr(LocalStore, "has_locks", False)
+    assert not swept(scratch), "of another host"
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "DAY", -60.0)
+        assert swept(scratch), "of another host, a day ago"
+    keep(scratch)
+    scratch.store.delete(scratch.path(f"{RAW}.json"))  # its run was killed before it was written
+    alive = journal._hold(journal.path())
     assert not swept(scratch)
-    age(scratch, 2 * sweep.DAY)
+    os.close(alive)
     assert swept(scratch)
 
 
 def test_scratch_of_another_lake_is_for_the_runs_of_that_lake(scratch: Scratch, folder: Path) -> None:
-    assert sweep.sweep_scratch(scratch.store.url, {f"file:{folder}/other"}) == []
+    other = Job(**{**scratch.job, "lake": f"file:{folder}/other"}, workspace=scratch.store.url)
+    assert sweep.sweep_scratch(scratch.store.url, {other}) == []
 
 
 def test_scratch_without_a_record_is_nobodys(scratch: Scratch) -> None:
@@ -392,4 +414,4 @@ def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pyte
 def test_record_that_somebody_else_has_written_is_none(scratch: Scratch, content: bytes) -> None:
     scratch.store.write(scratch.path(f"{RAW}.json"), content)
     assert scratch.record(RAW) is None
-    assert sweep._job_of(scratch.store, scratch.prefix, "file:workspace") is None
+    assert not sweep._about(scratch.store, list(scratch.store.list(scratch.prefix).values()))
