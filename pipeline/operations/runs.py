@@ -37,8 +37,8 @@ KILLED, UNKNOWN = "killed", "unknown"
 #: States of runs that ``--failed`` leaves out.
 NOT_FAILED = (WAITING, RUNNING, CANCELLED, UNKNOWN, outcomes.STOPPED, outcomes.COMPLETE)
 
-#: Failed months of one run whose reasons are listed.
-REASONS = 5
+#: Failed months of one run whose reasons are listed, and hosts that refuse it; characters of a line for people.
+REASONS, LONGEST = 5, 2000
 
 
 def runs(args: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def runs(args: argparse.Namespace) -> int:
         answer(json.dumps([run.as_json() for run in found], indent=1), keep="\n")
         return 0
     for run in found:
-        answer("\n    ".join(map(plain, run.lines())), keep="\n")
+        answer("\n    ".join(map(_shown, run.lines())), keep="\n")
     counted = f"{len(found):,} of {len(known):,}" if len(found) < len(known) else f"{len(known):,}"
     what = ("failed " if args.failed else "") + ("run" if len(known) == 1 else "runs")
     answer("; ".join([f"{counted} {what}", *_remarks(len(known) - len(found))]))
@@ -249,7 +249,15 @@ class Run:
         if one.state == RUNNING and one.cancelled_by:
             yield f"{one.cancelled_by} has told its agent to stop it"
         if one.state == WAITING:
-            yield from (f"refused by {host}: {one_line(why)}" for host, why in one.refusals.items())
+            refusals = list(one.refusals.items())
+            yield from (f"refused by {host}: {one_line(why)}" for host, why in refusals[:REASONS])
+            if len(refusals) > REASONS:
+                yield f"... and by {len(refusals) - REASONS:,} more"
+
+
+def _shown(line: str) -> str:
+    """A line as it is printed; somebody may have written a million characters into a queue file."""
+    return plain(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
 
 
 def summary(outcome: RunOutcome) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import settings
 from pipeline.operations import journal
+from pipeline.operations.queue import Queue, Submission, now
 from pipeline.operations.runs import Run, runs
 
 STAGE = {"event": "stage", "task": "x", "stage": "Clean", "dataset": "green", "month": "2020-01", "warehouse": None}
@@ -87,3 +88,15 @@ def test_long_journal_takes_no_room(folder: Path) -> None:
     tracemalloc.stop()
     assert [event.get("state") for event in events] == [None, "started", "done"]
     assert peak < 1_000_000 < path.stat().st_size // 10
+
+
+def test_run_of_somebody_who_wants_to_fill_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = Queue("q")
+    refusals = {f"host{number}": "y" * 10_000 for number in range(20)}
+    command = ["TaxiZones", *(["\x1b[2J" + "x" * 9000] * 60)]
+    here.submit(Submission("a", "q", command, {}, "me\nroot@here", now(), refusals=refusals))
+    asked = {"action": None, "id": None, "queue": None, "last": 20, "failed": False, "json": False}
+    assert runs(argparse.Namespace(**asked)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 and all(len(line) < 2100 and line.isprintable() for line in lines)
+    assert "... and by 15 more" in lines[-2]
