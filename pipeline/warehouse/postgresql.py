@@ -247,7 +247,7 @@ class PostgreSQL(Warehouse):
         self, statement: Statement, done: threading.Event, wait: Wait, give_up: Callable[[float], None]
     ) -> None:
         """Ask again and again, on other connections, whom a statement waits for; give it up if nobody answers."""
-        began = heard = time.monotonic()
+        answered = 0.0
 
         def ask() -> str:
             with contextlib.closing(self._open(self._url)) as connection, connection.cursor() as cursor:
@@ -257,14 +257,15 @@ class PostgreSQL(Warehouse):
         while not done.is_set():
             try:
                 holders = answer_of(ask, for_server(SILENCE), self.label)
-                heard = time.monotonic()
+                answered = time.monotonic()
                 if holders and not done.is_set():
                     wait.left(holders)
             except (psycopg2.Error, TimeoutError) as error:
                 if isinstance(error, psycopg2.Error) and "timeout expired" not in str(error):
-                    heard = time.monotonic()  # a server that refuses us is there
-            if time.monotonic() - heard >= for_server(SILENCE) - SAID_AFTER:
-                return give_up(time.monotonic() - began + SAID_AFTER)
+                    answered = time.monotonic()  # a server that refuses us is there
+                silence = time.monotonic() - max(answered, statement.heard)
+                if silence >= for_server(SILENCE):
+                    return give_up(silence)
             done.wait(SAID_AFTER)
 
     @cached_property

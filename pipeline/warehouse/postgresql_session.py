@@ -94,10 +94,10 @@ class Statement:
 
     def goes_on(self) -> None:
         """The server has taken the next piece of what we send."""
-        self._heard = time.monotonic()
+        self.heard = time.monotonic()
 
     def left(self) -> float:
-        return self._heard + self.limit - time.monotonic()
+        return self.heard + self.limit - time.monotonic()
 
     def give_up(self, seconds: float) -> None:
         """Cut the line. libpq, which waits for the server without a limit, then ends at once; called by a thread."""

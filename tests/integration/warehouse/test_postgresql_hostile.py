@@ -528,7 +528,6 @@ def test_who_asks_in_vain_for_the_blockers_gives_up_the_statement(
     """A server from which nothing is heard on new connections either has stopped as a whole."""
     place.load("A")
     monkeypatch.setattr(postgresql, "SAID_AFTER", 0.05)
-    monkeypatch.setattr(postgresql, "SILENCE", 0.1)
     warehouse = place.warehouse(statement_timeout=PATIENCE)
     assert isinstance(warehouse, postgresql.PostgreSQL)
     with warehouse._session() as session:
@@ -536,6 +535,7 @@ def test_who_asks_in_vain_for_the_blockers_gives_up_the_statement(
         def timeout(url: object) -> None:
             raise psycopg2.OperationalError("timeout expired")
 
+        monkeypatch.setattr(postgresql, "SILENCE", 0.1)
         monkeypatch.setattr(warehouse, "_open", timeout)
         with pytest.raises(WarehouseTrouble, match="no answer within"):
             session.run(f"SELECT pg_sleep({PATIENCE})")
