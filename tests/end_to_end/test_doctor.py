@@ -76,7 +76,7 @@ def test_says_which_settings_hold(project: Project) -> None:
 def test_publisher(web: Project, site: HttpServer) -> None:
     done = web.pipeline("doctor")
     assert done.returncode == 0
-    assert "answers, and has the zone table" in line(done.stdout, "ok", "publisher")
+    assert "answers, and has the zone table" in line(done.stdout, "ok", "publisher ")
     assert "no month was found" in line(done.stdout, "warn", "publisher")
     site.program("*", Fault(status=503, times=ALWAYS))
     done = web.pipeline("doctor")
