@@ -267,31 +267,32 @@ class _Plan:
         """The headers of all pages of a column, as Arrow finds them."""
         try:
             chunk = self._chunks[group][leaf]
-            start, dictionary = chunk[9], chunk.get(11, 0)
-            end, left = min(start, dictionary or start) + chunk[7], chunk[5]
-        except (IndexError, KeyError) as error:
+            start, dictionary = _number(chunk, 9), _number(chunk, 11)
+            end, left = min(start, dictionary or start) + _number(chunk, 7), _number(chunk, 5)
+        except (IndexError, ValueError) as error:
             raise damaged(self._source_name, f"its footer: {error!r}") from None
         if 0 < dictionary < start:
             start = dictionary
         pages = _Pages()
         while left > 0 and 0 <= start < end:
             page, length = _page_header(self._stream, start, self._source_name)
-            packed, size = page.get(3, 0), page.get(2, 0)
-            if packed < 0 or size < 0:
+            try:
+                kind, size, packed = (_number(page, field) for field in (1, 2, 3))
+                data = page.get(5 if kind == _DATA else 8, {})
+                count, encoding = _number(data, 1), _number(data, 2 if kind == _DATA else 4)
+            except ValueError as error:
+                raise damaged(self._source_name, error) from None
+            if min(packed, size, count) < 0 or max(packed, size, count) >= 2**31:
                 raise damaged(self._source_name, "a page of negative length")
             start += length + packed
             pages.packed = max(pages.packed, packed)
-            if page.get(1) == _DICTIONARY:
+            if kind == _DICTIONARY:
                 pages.dictionary = max(pages.dictionary, size)
-            elif page.get(1) in (_DATA, _DATA_V2):
-                data = page.get(5) or page.get(8) or {}
-                count = data.get(1, 0)
-                if not isinstance(count, int) or count < 0:
-                    raise damaged(self._source_name, "a page of a negative number of values")
+            elif kind in (_DATA, _DATA_V2):
                 left -= count
                 pages.counts.append(count)
                 pages.sizes.append(size)
-                pages.encodings.append(data.get(2 if 5 in page else 4, 0))
+                pages.encodings.append(encoding)
         return pages
 
 
@@ -314,7 +315,7 @@ def _column_chunks(stream: BinaryIO, source_name: str) -> list[list[Struct]]:
     try:
         footer, _ = _Reader(stream.read(length)).struct(0)
         return [[column[3] for column in group[1]] for group in footer.get(4, [])]
-    except (_TooShort, IndexError, KeyError, TypeError, ValueError) as error:
+    except (_TooShort, IndexError, KeyError, TypeError, ValueError) as error:  # parts in the places of others, too
         raise damaged(source_name, f"its footer: {error!r}") from None
 
 
@@ -329,6 +330,14 @@ def _page_header(stream: BinaryIO, start: int, source_name: str) -> tuple[Struct
         except ValueError as error:
             raise damaged(source_name, error) from None
     raise damaged(source_name, "a page without a header")
+
+
+def _number(struct: Any, field: int) -> int:
+    """An integer of a struct, 0 if it has none; ``ValueError`` if either is something else."""
+    number = struct.get(field, 0) if isinstance(struct, dict) else None
+    if not isinstance(number, int):
+        raise ValueError(f"field {field} is no number")
+    return number
 
 
 class _Reader:
