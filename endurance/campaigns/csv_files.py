@@ -119,7 +119,7 @@ MONTH_FIRST = re.compile(r"(\d{1,2})([-/])(\d{1,2})\2(\d{4})" + CLOCK, re.ASCII 
 class CsvFiles(Campaign):
     name = "csv"
     what = "mutated CSV files: no row is lost, and all ways to read them give what Python's csv module and Decimal say"
-    slice = 60
+    slice = 30
 
     def attempt(self, chance: random.Random, folder: Path) -> str:
         dataset = datasets.get(chance.choice(["green", "fhv", "yellow", "fhvhv"]))

@@ -68,11 +68,11 @@ def test_a_text_is_a_value_up_to_its_longest_length() -> None:
 @pytest.mark.parametrize("size", [1, 100, 60_000])
 def test_pieces_have_all_rows_in_their_order(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(parquet_reader, "PIECE_BYTES", size)
-    sources = [None if i % 7 == 0 else f"source {i % 11}" for i in range(1_000)]
-    data = parquet(green(1_000, request_source=pa.array(sources), zz=repeated("x" * 500, 1_000)), row_group_size=300)
+    sources = [None if i % 7 == 0 else f"source {i % 11}" for i in range(200)]
+    data = parquet(green(200, request_source=pa.array(sources), zz=repeated("x" * 500, 200)), row_group_size=60)
     result = run(data, "green", "parquet")
     assert result.column("request_source") == sources
-    assert result.report.unknown_columns == {"zz": 1_000}
+    assert result.report.unknown_columns == {"zz": 200}
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 20])
