@@ -260,9 +260,9 @@ class LocalStore(Store):
             raise self._explain(error, prefix) from error
 
     def _remove_empty(self, path: str) -> None:
-        """Remove the folders above a path that are empty now. ``_publish`` makes them again where it needs them."""
+        """Remove the folders above a path that are empty now, but the uppermost. ``_publish`` makes them again."""
         with suppress(OSError):  # holds something else
-            while path := path.rpartition("/")[0]:
+            while "/" in (path := path.rpartition("/")[0]):
                 with self._folder_of(path) as (folder, name):
                     os.rmdir(name, dir_fd=folder)
 
