@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -66,6 +67,10 @@ class Places:
     table: str = "{}"
     row_hash: str = "CAST(bit_xor(hash(t)) AS VARCHAR), CAST(sum(hash(t) % 1000003) AS VARCHAR)"
     environment: dict[str, str] = field(default_factory=dict)
+    #: With a short path: sockets lie there.
+    temporary: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="runs-")
+    )
 
     def env(self, **more: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
@@ -76,7 +81,7 @@ class Places:
             "PIPELINE_LAKE_URL": self.lake,
             "PIPELINE_WORKSPACE_URL": self.workspace,
             "PIPELINE_WAREHOUSE_URL": self.warehouse,
-            "TMPDIR": str(self.folder),
+            "TMPDIR": self.temporary.name,
             **self.environment,
             **more,
         }
@@ -136,7 +141,7 @@ class Run:
             variables |= {**gated, "PYTHONPATH": f"{gated['PYTHONPATH']}{os.pathsep}{CHECKOUT}"}
         is_here = places.workspace.startswith("file:")
         self._journals = (
-            Path(places.workspace.removeprefix("file:")) if is_here else places.folder,
+            Path(places.workspace.removeprefix("file:") if is_here else places.temporary.name),
             f"runs/{name}.jsonl" if is_here else f"nyc-trips-runs*/{name}.jsonl",
         )
         with self.output.open("w") as output:
@@ -179,7 +184,10 @@ class Run:
         return self.process.returncode
 
     def end_well(self) -> None:
-        if code := self.end():
+        code = self.end()
+        if code == 2 and "no luigid answers" in self.output.read_text():  # killed before the run could begin
+            self.is_killed = True
+        elif code:
             raise Difference(f"{self.name} ended with {code}: {self.output.read_text()[-800:]}")
 
     def wait(self, seconds: float) -> None:
