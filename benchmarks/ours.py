@@ -57,9 +57,7 @@ def upload(folder: str, source: str) -> Work:
     import pipeline
     from pipeline import datasets
     from pipeline.cleaning import Report
-    from pipeline.stages.clean import REJECTS, ROWS
-    from pipeline.stages.download import RAW
-    from pipeline.stages.write_parquet import PARQUET
+    from pipeline.stages.scratch import PARQUET, RAW, REJECTS, ROWS
 
     task = pipeline.Upload(dataset="yellow", month=dt.date(2021, 1, 1))
     assert task.job.lake_object

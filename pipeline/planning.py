@@ -296,8 +296,7 @@ def check_workspace(snapshot: Snapshot, job: Job) -> None:
 
 def _can_be_fetched(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]) -> bool:
     """Whether the publisher answers. False if it does not and need not, because an earlier run fetched all of them."""
-    from .stages.download import RAW
-    from .stages.scratch import Scratch
+    from .stages.scratch import RAW, Scratch
 
     try:
         check_publisher(snapshot, job)

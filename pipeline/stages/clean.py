@@ -21,15 +21,13 @@ from ..lake.lake import digest_of
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress, rejects
 from .base import Stage, settings
-from .download import RAW, Download
+from .download import Download
+from .scratch import RAW, REJECTS, ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 LOGGER = logging.getLogger("pipeline")
-
-ROWS = "rows.arrow"
-REJECTS = "rejects.parquet"
 
 
 class Clean(Stage):

@@ -12,9 +12,8 @@ from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress
 from . import servers
 from .base import Stage, settings
+from .scratch import RAW
 from .servers import Server
-
-RAW = "raw"
 
 
 class Download(Stage):

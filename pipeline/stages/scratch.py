@@ -40,11 +40,15 @@ LOCK_TIMEOUT = 3600
 #: Bytes of the longest record.
 RECORD = 4 << 20
 
-#: Types of what records have. One with others is none of ours.
-_FIELDS: dict[str, type] = {
-    **dict.fromkeys(("sha256", "parquet_sha256", "url", "format", "fetched_at"), str),
-    **dict.fromkeys(("bytes", "length", "rows_written"), int),
-    **dict.fromkeys(("version", "report"), dict),
+#: The files: as the publisher has it, its rows, what was rejected of it, and what goes into the lake.
+RAW, ROWS, REJECTS, PARQUET = "raw", "rows.arrow", "rejects.parquet", "trips.parquet"
+
+#: What the record of each has at least. One without, or with another type, is none of ours.
+_FIELDS: dict[str, dict[str, type]] = {
+    RAW: {"url": str, "sha256": str, "version": dict, "length": int, "format": str, "fetched_at": str},
+    ROWS: {"sha256": str, "report": dict},
+    REJECTS: {"sha256": str},
+    PARQUET: {"sha256": str, "parquet_sha256": str, "rows_written": int},
 }
 
 
@@ -89,7 +93,7 @@ class Scratch:
             record = json_object(self.store.read_small(self.path(f"{name}.json"), RECORD))
         except (FileNotFoundError, ValueError):
             return None
-        if not all(isinstance(record.get(field), kind) for field, kind in _FIELDS.items() if field in record):
+        if not _is_ours(name, record):
             return None
         found = self.store.stat(self.path(name))
         return record if found is not None and found.size == record.get("bytes") else None
@@ -211,6 +215,30 @@ def lock_of(prefix: str, purpose: str = "scratch") -> str:
     folder, _, name = prefix.rpartition("/")
     digest = hashlib.sha256(purpose.encode()).hexdigest()[:8]  # a label of a warehouse is no file name
     return f"{folder}/{name.partition('-')[0]}.{digest}"
+
+
+def _is_ours(name: str, record: dict[str, Any]) -> bool:
+    """Whether a stage can have written the record: anybody may have put a file of that name there."""
+    if not all(isinstance(record.get(field), kind) for field, kind in _FIELDS[name].items()):
+        return False
+    if name == RAW:
+        with suppress(ValueError):
+            return dt.datetime.fromisoformat(record["fetched_at"]).tzinfo is not None
+        return False
+    return name != ROWS or _is_report(record["report"])
+
+
+def _is_report(report: dict[str, Any]) -> bool:
+    from ..cleaning import Report
+
+    def is_counts(value: object) -> bool:
+        return isinstance(value, int) or (isinstance(value, dict) and all(map(is_counts, value.values())))
+
+    counts = {field: value for field, value in vars(Report()).items() if isinstance(value, int | dict)}
+    return all(
+        field in report and isinstance(report[field], dict) == isinstance(value, dict) and is_counts(report[field])
+        for field, value in counts.items()
+    ) and isinstance(report.get("ignored_columns"), list)
 
 
 class Writer:

@@ -17,9 +17,8 @@ from ..lake.manifest import Digest, Manifest, Source
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress, page_of
 from .base import Stage, run_id, settings
-from .clean import REJECTS, ROWS
-from .download import RAW
-from .write_parquet import PARQUET, WriteParquet
+from .scratch import PARQUET, RAW, REJECTS, ROWS
+from .write_parquet import WriteParquet
 
 #: The outcome of a month that was published anew without any change: only the new ETag is written down, so that the
 #: file is not fetched for it again. Its Parquet file and the tables stay as they are.

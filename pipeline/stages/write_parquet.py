@@ -15,13 +15,12 @@ from ..datasets.schema import Column
 from ..lake.target import StoreTarget
 from ..operations.progress import StageProgress, rejects
 from .base import Stage
-from .clean import ROWS, Clean
-from .download import RAW
+from .clean import Clean
+from .scratch import PARQUET, RAW, ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARQUET = "trips.parquet"
 
 #: Rows of a row group: enough for good compression and few footers, little enough to hold several in memory.
 ROW_GROUP = 256 * 1024

@@ -38,9 +38,9 @@ from pipeline.operations import forget, journal, sweep
 from pipeline.ranges import MonthlyTrips
 from pipeline.stages.base import Stage
 from pipeline.stages.clean import Clean
-from pipeline.stages.download import RAW, Download
+from pipeline.stages.download import Download
 from pipeline.stages.load import Load
-from pipeline.stages.scratch import Scratch, lock_of
+from pipeline.stages.scratch import RAW, Scratch, lock_of
 from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import WriteParquet
 
@@ -298,7 +298,8 @@ def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
 def keep(scratch: Scratch, name: str = RAW) -> None:
     with scratch.staging(name) as file:
         file.write_bytes(b"x")
-        scratch.keep(file, name, {"sha256": "ab" * 32})
+        about = {"url": "https://example.org/raw", "version": {}, "length": 1, "format": "parquet"}
+        scratch.keep(file, name, {**about, "sha256": "ab" * 32, "fetched_at": "2021-01-01T00:00:00+00:00"})
 
 
 def age(scratch: Scratch, seconds: float) -> None:

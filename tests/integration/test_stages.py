@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import completeness, datasets, planning, sample, settings
+from pipeline.cleaning import Report
 from pipeline.completeness import Snapshot
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake.lake import digest_of
@@ -25,12 +26,12 @@ from pipeline.operations.progress import StageProgress
 from pipeline.operations.worker import NOT_AGAIN
 from pipeline.stages import write_parquet
 from pipeline.stages.base import Stage
-from pipeline.stages.clean import REJECTS, ROWS, Clean, ipc_file
-from pipeline.stages.download import RAW, Download
+from pipeline.stages.clean import Clean, ipc_file
+from pipeline.stages.download import Download
 from pipeline.stages.load import Load
-from pipeline.stages.scratch import Scratch
+from pipeline.stages.scratch import PARQUET, RAW, REJECTS, ROWS, Scratch
 from pipeline.stages.upload import Upload
-from pipeline.stages.write_parquet import PARQUET, WriteParquet
+from pipeline.stages.write_parquet import WriteParquet
 
 from ..patience import Clock
 from ..servers.gcs import gcs_bucket, gcs_server
@@ -59,18 +60,54 @@ def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: None) 
         lake=f"file:{tmp_path}/lake",
         workspace=f"file:{tmp_path}/workspace",
     )
-    about = {
-        "url": "https://example.org/a.parquet",
-        "sha256": "ab" * 32,
-        "version": {},
-        "length": 1,
-        "format": "parquet",
-        "fetched_at": "2021-01-01T00:00:00+00:00",
-    }
     for name in (RAW, ROWS):
         (tmp_path / name).write_bytes(b"x")
-        task.scratch.keep(tmp_path / name, name, about)
+        task.scratch.keep(tmp_path / name, name, record(name))
     return task
+
+
+def record(name: str, sha256: str = "ab" * 32) -> dict[str, Any]:
+    """What the stages note of a file of the scratch."""
+    fields = {
+        RAW: {
+            "url": "https://example.org/a.parquet",
+            "version": {},
+            "length": 1,
+            "format": "parquet",
+            "fetched_at": "2021-01-01T00:00:00+00:00",
+        },
+        ROWS: {"report": vars(Report())},
+        REJECTS: {},
+        PARQUET: {"parquet_sha256": "ef" * 32, "rows_written": 0},
+    }
+    return {"sha256": sha256, **fields[name]}
+
+
+@pytest.mark.parametrize("name", [RAW, ROWS, REJECTS, PARQUET])
+@pytest.mark.parametrize("odd", [None, "x", -1.5, [], {"a": "b"}])
+def test_a_record_that_no_stage_can_have_written_counts_for_nothing(
+    upload: Upload, tmp_path: Path, name: str, odd: Any
+) -> None:
+    def is_believed(written: dict[str, Any]) -> bool:
+        (tmp_path / name).write_bytes(b"x")
+        upload.scratch.keep(tmp_path / name, name, written)
+        return upload.scratch.record(name) is not None
+
+    sound = record(name)
+    assert is_believed(sound)
+    for field in sound:
+        assert not is_believed({other: value for other, value in sound.items() if other != field})
+        assert is_believed({**sound, field: odd}) == (
+            isinstance(odd, type(sound[field])) and field not in ("report", "fetched_at")
+        )
+    if name == RAW:
+        assert not is_believed({**sound, "fetched_at": "yesterday"})
+        assert not is_believed({**sound, "fetched_at": "2021-01-01"})
+    if name == ROWS:
+        for field, value in sound["report"].items():
+            report = {other: value for other, value in sound["report"].items() if other != field}
+            assert is_believed({**sound, "report": report}) == (value is None)
+            assert is_believed({**sound, "report": {**report, field: odd}}) == (value is None or odd == value)
 
 
 def test_row_groups_of_long_texts_have_fewer_rows(
@@ -106,7 +143,7 @@ def test_scratch_that_is_gone_is_made_again_at_once_where_stages_have_locks(uplo
 
 
 def test_scratch_that_is_not_there_whole_is_damaged_where_stages_have_locks(upload: Upload, tmp_path: Path) -> None:
-    upload.scratch.keep(tmp_path / ROWS, PARQUET, {})
+    upload.scratch.keep(tmp_path / ROWS, PARQUET, record(PARQUET))
     with upload.scratch.local(PARQUET) as file:
         file.write_bytes(b"longer")
     with pytest.raises(DamagedScratch, match=rf"{PARQUET} is not there as it was written; run again"):
@@ -117,7 +154,7 @@ def test_scratch_that_is_not_there_whole_is_damaged_where_stages_have_locks(uplo
 def test_scratch_of_another_version_of_the_source_is_not_uploaded(upload: Upload, tmp_path: Path, name: str) -> None:
     for each in (ROWS, PARQUET, REJECTS):
         (tmp_path / each).write_bytes(b"x")
-        upload.scratch.keep(tmp_path / each, each, {"sha256": ("cd" if each == name else "ab") * 32, "report": {}})
+        upload.scratch.keep(tmp_path / each, each, record(each, ("cd" if each == name else "ab") * 32))
     with pytest.raises(TakenAway, match=f"{name} was replaced or removed"):
         upload.attempt(StageProgress(upload))
     if name == ROWS:
@@ -287,7 +324,7 @@ def test_scratch_is_not_waited_for_until_it_is_on_the_disk(
         raise AssertionError("synced")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    upload.scratch.keep(tmp_path / ROWS, ROWS, {})
+    upload.scratch.keep(tmp_path / ROWS, ROWS, record(ROWS))
     assert upload.scratch.record(ROWS)
     with pytest.raises(AssertionError, match="synced"):
         upload.job.lake_object.store.write("data/a", b"the lake is")
