@@ -29,9 +29,9 @@ from tests.servers.postgres import PostgresServer
 from .campaign import Difference
 from .runner import CHECKOUT
 
-MONTHS = ("2020-01", "2020-02", "2020-03")
+MONTHS = ("2020-01", "2020-02")
 STAGES = ("Download", "Clean", "WriteParquet", "Upload", "Load")
-RANGE = ("RangeMonthly", "--dataset", "green", "--start", MONTHS[0], "--stop", "2020-04")
+RANGE = ("RangeMonthly", "--dataset", "green", "--start", MONTHS[0], "--stop", "2020-03")
 
 #: Seconds without a word in output and journals after which a run counts as hanging. What it waits for ends before.
 QUIET = 420.0
@@ -72,6 +72,12 @@ class Places:
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="runs-")
     )
 
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.temporary.cleanup()
+
     def env(self, **more: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
         return {
@@ -100,9 +106,15 @@ class Places:
         }
         return found
 
-    def left_over(self) -> list[str]:
-        """Files of the workspace that are of no use any more, by their places."""
-        return sorted(path for path in open_store(self.workspace).list() if not path.startswith("runs/"))
+    def left_over(self, last: Run) -> list[str]:
+        """What lies in the scratch of the workspace after a last run that nobody disturbed, and must not.
+
+        In a bucket, or with the lake in one, a run that has nothing to do leaves what it finds.
+        """
+        scratch = Path(self.workspace.removeprefix("file:")) / "scratch"
+        if all(url.startswith("file:") for url in (self.workspace, self.lake)) or last.has_worked:
+            return sorted(open_store(self.workspace).list("scratch")) or sorted(map(str, scratch.glob("*")))
+        return []
 
 
 def in_duckdb(folder: Path, lake: str = "", workspace: str = "", **environment: str) -> Places:
@@ -172,11 +184,23 @@ class Run:
             raise Difference(f"{self.name} says nothing for {QUIET:g} s; its last words: {said}")
         return False
 
+    def _journal(self) -> list[bytes]:
+        folder, pattern = self._journals
+        return [line for path in folder.glob(pattern) for line in path.read_bytes().splitlines()]
+
     def _words(self) -> tuple[int, int]:
         """How much it has said. That it still waits is nothing new."""
-        folder, pattern = self._journals
-        lines = [line for path in folder.glob(pattern) for line in path.read_bytes().split(b"\n")]
-        return self.output.stat().st_size, sum(b'"event": "waiting"' not in line for line in lines)
+        return self.output.stat().st_size, sum(b'"event": "waiting"' not in line for line in self._journal())
+
+    @property
+    def events(self) -> int:
+        """How many lines its journal has."""
+        return self._words()[1]
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether it found something to do."""
+        return any(b'"state": "done"' in line for line in self._journal())
 
     def end(self) -> int:
         while not self.is_over:
@@ -190,8 +214,11 @@ class Run:
         elif code:
             raise Difference(f"{self.name} ended with {code}: {self.output.read_text()[-800:]}")
 
-    def wait(self, seconds: float) -> None:
-        """Let it work for a while, or to its end."""
+    def wait(self, seconds: float, events: int = 0) -> None:
+        """Let it work until its journal has so many lines more, and for a while; or to its end."""
+        events += self.events
+        while self.events < events and not self.is_over:
+            time.sleep(INTERVAL)
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.is_over:
             time.sleep(INTERVAL)
@@ -224,6 +251,15 @@ class Run:
             time.sleep(INTERVAL)
         self.kill()
         raise Difference(f"{self.name}: processes outlive their main process: {children}")
+
+    def child(self, name: str, seconds: float) -> psutil.Process | None:
+        """One of ``children`` as soon as it is there; None if it does not come, or the run ends."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.is_over:
+            if child := self.children().get(name):
+                return child
+            time.sleep(INTERVAL)
+        return None
 
     def children(self) -> dict[str, psutil.Process]:
         """Its fork server, its resource tracker and one of its workers, as far as they are there."""

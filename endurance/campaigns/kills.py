@@ -26,16 +26,20 @@ from ..campaign import Campaign, Difference
 from ..runs import RANGE, Places, Run, Runs, differences, in_bigquery, in_duckdb, in_postgres, publish, some_gate
 
 RULES = ("none", "zero_passengers,pickup_outside_month", "zero_distance")
-TARGETS = (
-    "all",
-    "all",
-    "main process",
-    "worker",
-    "worker",
-    "worker in its last word",
-    "fork server",
-    "resource tracker",
-)
+#: Of what a run can lose and go on.
+PARTS = ("worker", "worker", "worker", "fork server", "resource tracker")
+
+#: Seconds after which luigid believes a host dead: a run need not wait longer for the tasks of one that was killed.
+DISCONNECT_DELAY = 5
+
+#: Failures that a task may have in an attempt: its run gives it up after five, and luigid counts for all of them.
+FAILURES = 4
+
+#: Lines in the journal of a run of ``RANGE`` that nobody disturbs, or a few less.
+EVENTS = 50
+
+#: Seconds to wait for a part of a run that is there for a moment only.
+MOMENT = 3.0
 
 
 class Kills(Campaign):
@@ -48,7 +52,6 @@ class Kills(Campaign):
         self._stack = ExitStack()
         self._published = {name: publish(self.folder / name, seed, 300) for name, seed in (("a", 1), ("b", 2))}
         self._expected: dict[tuple[str, ...], dict[str, Any]] = {}
-        self._seconds = 0.0
         self._postgres: PostgresServer | None = None
         self._gcs: GcsServer | None = None
         return self
@@ -77,25 +80,28 @@ class Kills(Campaign):
         if warehouse == "postgresql":
             if self._postgres is None:
                 self._postgres = self._stack.enter_context(start_postgres())
-            with self._postgres.database() as database:
-                yield in_postgres(folder, self._postgres, database, **where, **environment)
+            with (
+                self._postgres.database() as database,
+                in_postgres(folder, self._postgres, database, **where, **environment) as places,
+            ):
+                yield places
         elif warehouse == "bigquery":
-            with BigQueryServer() as server:
-                yield in_bigquery(folder, server, **where, **environment)
+            with BigQueryServer() as server, in_bigquery(folder, server, **where, **environment) as places:
+                yield places
                 server.settle()
         else:
-            yield in_duckdb(folder, **where, **environment)
+            with in_duckdb(folder, **where, **environment) as places:
+                yield places
 
     def _undisturbed(self, kind: str, published: str, rules: str) -> dict[str, Any]:
-        """What a run leaves that nobody disturbs."""
-        key = kind, published, rules
+        """What a run leaves that nobody disturbs. Where lake and workspace lie makes no difference."""
+        warehouse = kind.partition("+")[0]
+        key = warehouse, published, rules
         if key not in self._expected:
             folder = self.folder / "undisturbed"
             folder.mkdir()
-            with self._places(kind, folder) as places, Runs() as runs:
-                began = time.monotonic()
+            with self._places(warehouse, folder) as places, Runs() as runs:
                 runs.start(places, "run", *RANGE, "--local-scheduler", **self._settings(published, rules)).end_well()
-                self._seconds = time.monotonic() - began
                 self._expected[key] = places.result()
             shutil.rmtree(folder)
         return self._expected[key]
@@ -115,12 +121,13 @@ class Kills(Campaign):
             ["duckdb", "duckdb", "duckdb+all", "postgresql", "postgresql", "bigquery+lake", "bigquery+all"]
         )
         published, rules = chance.choice("ab"), chance.choice(RULES)
-        kills, self._is_complete = 0, False
+        kills, self._failures, self._is_complete = 0, 0, False
         try:
-            self._undisturbed(kind, published, rules)
             with self._places(kind, folder) as places, ExitStack() as stack:
-                luigid = stack.enter_context(Luigid(folder / "luigid")) if chance.random() < 0.4 else None
-                for number in range(chance.randint(1, 5)):
+                luigid = None
+                if chance.random() < 0.3:
+                    luigid = stack.enter_context(Luigid(folder / "luigid", disconnect_delay=DISCONNECT_DELAY))
+                for number in range(chance.randint(1, 3)):
                     kills += self._disturb(chance, places, number, luigid, **self._settings(published, rules))
                     if chance.random() < 0.5 or self._is_complete:  # else there is nothing left to do
                         published, rules = chance.choice(
@@ -129,49 +136,57 @@ class Kills(Campaign):
                 expected = self._undisturbed(kind, published, rules)
                 with Runs() as runs:
                     for name in ("last", "again") if chance.random() < 0.2 else ("last",):
-                        runs.start(
-                            places, name, *RANGE, "--local-scheduler", **self._settings(published, rules)
-                        ).end_well()
+                        run = runs.start(places, name, *RANGE, "--local-scheduler", **self._settings(published, rules))
+                        run.end_well()
                 wrong = differences(places.result(), expected)
+                left_over = places.left_over(run)
         except (Unavailable, pytest.skip.Exception) as reason:
             return f"{kind.partition('+')[0]}: not here: {reason}"
-        if wrong:
-            raise Difference(f"{kind}, published {published}, {rules}: {wrong}")
+        if wrong or left_over:
+            told = wrong or f"left over: {', '.join(left_over)}"
+            raise Difference(f"{kind}, published {published}, {rules}: {told}")
         return f"{kind.partition('+')[0]}, {kills} kills, then the same"
 
     def _disturb(
         self, chance: random.Random, places: Places, number: int, luigid: Luigid | None, **environment: str
     ) -> int:
-        """Start a run, or two at once, and kill one of it or of its processes. Returns how many kills there were."""
-        target = chance.choice(TARGETS if luigid is None else (*TARGETS, "luigid", "luigid"))
-        workers = 1 if target in ("all", "main process", "luigid") and chance.random() < 0.4 else chance.choice([2, 3])
+        """Start a run, or two at once, kill parts of it, and maybe all of it. Returns how many kills there were."""
+        parts = [chance.choice(PARTS if luigid is None else (*PARTS, "luigid")) for _ in range(chance.randint(0, 2))]
+        end = "" if parts and chance.random() < 0.3 else chance.choice(["all", "all", "main process"])
+        targets = [*parts, *filter(None, [end])]
+        workers = 1 if not set(parts) - {"luigid"} and chance.random() < 0.4 else chance.choice([2, 3])
         words = (*RANGE, "--workers", str(workers), *(luigid.flags if luigid else ("--local-scheduler",)))
-        is_pair, moment, pause = chance.random() < 0.25, chance.uniform(0.1, 1.0), chance.uniform(0, 3)
+        is_pair, pause = chance.random() < 0.25, chance.uniform(0, 2)
         gate: Gate | None = None
-        if target == "worker in its last word":
+        if workers > 1 and chance.random() < 0.15:
             gate = some_gate(chance, places.folder / f"gate-{number}", ("telling",))
+            targets.insert(0, "worker in its last word")
         elif chance.random() < 0.5:
             gate = some_gate(chance, places.folder / f"gate-{number}", ("started", "running", "done", "left"))
+        kills = 0
         with Runs() as runs:
             run = runs.start(places, f"run-{number}", *words, gate=gate, **environment)
             pair = runs.start(places, f"run-{number}-too", *words, **environment) if is_pair else None
-            if gate:
-                run.wait_at(gate)
-            else:
-                run.wait(moment * self._seconds)
-            is_killed = not run.is_over and self._kill(target, run, gate, luigid, pause)
-            if gate:
-                gate.open()
+            for which, target in enumerate(targets):
+                events, rest = chance.randint(0, EVENTS // len(targets)), chance.uniform(0, 0.3)
+                if gate and which == 0:
+                    run.wait_at(gate)
+                else:
+                    run.wait(rest, events)
+                if run.is_over:
+                    break
+                kills += self._kill(target, run, gate, luigid, pause)
+                if gate:
+                    gate.open()
             if not run.is_killed:
                 run.end_well()
             if pair:
                 pair.end_well()
             self._is_complete = not run.is_killed or pair is not None
-        return int(is_killed)
+        return kills
 
-    @staticmethod
-    def _kill(target: str, run: Run, gate: Gate | None, luigid: Luigid | None, pause: float) -> bool:
-        """Kill what is there of it; else the whole run."""
+    def _kill(self, target: str, run: Run, gate: Gate | None, luigid: Luigid | None, pause: float) -> bool:
+        """Whether it was there to be killed."""
         if target == "all":
             run.kill()
         elif target == "main process":
@@ -181,19 +196,22 @@ class Kills(Campaign):
             luigid.stop(signal.SIGKILL)
             time.sleep(pause)
             luigid.start()
-        elif target.startswith("worker") and gate and gate.stopped:
+            return True
+        elif self._failures == FAILURES:
+            return False
+        elif target.startswith("worker") and gate and gate.stopped and not gate.is_open:
             if gate.stopped[0] == run.process.pid:
                 run.kill()
             else:
                 with suppress(ProcessLookupError):
                     os.kill(gate.stopped[0], signal.SIGKILL)
         else:
-            child = run.children().get("worker" if target.startswith("worker") else target)
-            if child is None:  # not yet, or not any more
-                run.kill()
-            else:
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
+            child = run.child("worker" if target.startswith("worker") else target, MOMENT)
+            if child is None:
+                return False
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        self._failures += 1
         return True
 
 

@@ -28,10 +28,9 @@ class LuigidKills(Campaign):
 
     def __enter__(self) -> Self:
         self.published = f"file:{publish(self.folder / 'published', 1, 300)}"
-        places = in_duckdb(self.folder)
-        with Runs() as runs:
+        with in_duckdb(self.folder) as places, Runs() as runs:
             runs.start(places, "undisturbed", *RANGE, "--local-scheduler", **self._publisher).end_well()
-        self.expected = places.result()
+            self.expected = places.result()
         return self
 
     @property
@@ -41,9 +40,12 @@ class LuigidKills(Campaign):
     def attempt(self, chance: random.Random, folder: Path) -> str:
         hosts, workers = chance.choice([1, 1, 2]), chance.choice([1, 2, 3])
         losses = [chance.choice(LOSSES) for _ in range(chance.choice([1, 1, 2]))]
-        pause = chance.uniform(0, 4)
-        places = in_duckdb(folder, **self._publisher)
-        with Luigid(folder / "luigid", disconnect_delay=PATIENT) as luigid, Runs() as runs:
+        pause = chance.uniform(0, 2)
+        with (
+            in_duckdb(folder, **self._publisher) as places,
+            Luigid(folder / "luigid", disconnect_delay=PATIENT) as luigid,
+            Runs() as runs,
+        ):
             words = (*RANGE, "--workers", str(workers), *luigid.flags)
             old = folder / "old.pickle"
             if "of another time" in losses:  # luigid knows all as done, and nothing is
@@ -64,8 +66,10 @@ class LuigidKills(Campaign):
             gate.open()
             for run in started:
                 run.end_well()
-        if wrong := differences(places.result(), self.expected):
-            raise Difference(wrong)
+            wrong = differences(places.result(), self.expected)
+            left_over = places.left_over(started[-1]) if hosts == 1 else []
+        if wrong or left_over:
+            raise Difference(wrong or f"left over: {', '.join(left_over)}")
         return f"{len(losses)} times {'in the middle' if is_hit else 'late'}, same"
 
 

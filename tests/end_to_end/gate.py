@@ -58,5 +58,9 @@ class Gate:
         """Whether the main process has heard that it shall take no more tasks."""
         return (self.folder / "told to stop").exists()
 
+    @property
+    def is_open(self) -> bool:
+        return (self.folder / "open").exists()
+
     def open(self) -> None:
         (self.folder / "open").touch()
