@@ -134,7 +134,7 @@ def read_batches(stream: BinaryIO, metadata: pq.FileMetaData, source_name: str) 
             left -= batch.num_rows
             yield batch
         if left:  # Arrow just ends where a column has fewer rows than others, or lists of a fixed length
-            raise damaged(source_name, f"{abs(left):,} rows {'less' if left > 0 else 'more'} than its footer says")
+            raise damaged(source_name, f"{'fewer' if left > 0 else 'more'} rows than its footer says")
 
 
 @dataclass

@@ -113,7 +113,7 @@ def test_a_footer_that_lies_about_its_length_is_not_believed() -> None:
 
 def test_rows_that_arrow_leaves_out_are_missed() -> None:
     lists = pa.array([[1.0, 2.0]], pa.list_(pa.float64(), 2))
-    with pytest.raises(UnreadableFile, match="1 rows less than its footer says"):
+    with pytest.raises(UnreadableFile, match="fewer rows than its footer says"):
         run(parquet(green(1, zz=lists), data_page_size=1), "green", "parquet")
 
 
