@@ -229,6 +229,7 @@ class Worker(luigi.worker.Worker):
         self._failed_elsewhere: dict[str, float] = {}  # the same, of other runs; since when they were seen
         self._explanations: dict[str, str] = {}  # of the last failures
         self._given_up: set[str] = set()
+        self._enabled: set[str] = set()  # in this run, after the scheduler had disabled them by itself
         self._is_done = False  # whatever the scheduler says that is pending
         self._next_look = 0.0
         self._idle_since_when: float | None = None
@@ -405,7 +406,10 @@ class Worker(luigi.worker.Worker):
             LOGGER.error("%s: %s", self._name(task_id), message)
         is_for_good = explanation.endswith(NOT_AGAIN)
         is_enough = self._failures[task_id] >= luigi.scheduler.scheduler().retry_count
-        self._give_up(task_id, {FAILED, PENDING, DISABLED} if is_for_good or is_enough else {DISABLED})
+        if is_for_good or is_enough:
+            self._give_up(task_id, {FAILED, PENDING, DISABLED})
+        elif not self._enable(task_id):
+            self._give_up(task_id, {DISABLED})
 
     def _error_of(self, task_id: str) -> tuple[str, str]:
         return error_of(self._explanations.get(task_id, ""), self._name(task_id))
@@ -469,6 +473,18 @@ class Worker(luigi.worker.Worker):
                 self._scheduler.re_enable_task(task_id=task_id)
                 self._scheduler.forgive_failures(task_id=task_id)
 
+    def _enable(self, task_id: str) -> bool:
+        """Have the scheduler offer a task again that it has disabled by itself; once in a run.
+
+        It counts the failures of all runs within an hour, those of runs before too. What failed too often in this run
+        is given up, and so is what it disables once more, as when it kills each host that does it.
+        """
+        if task_id in self._enabled or not self._scheduler.re_enable_task(task_id=task_id):
+            return False
+        self._enabled.add(task_id)
+        self._scheduler.forgive_failures(task_id=task_id)
+        return True
+
     def _counts_as_done(self, task_id: str) -> bool:
         return task_id in self._scheduler.task_search(task_str=task_id).get(DONE, {})
 
@@ -514,6 +530,7 @@ class Worker(luigi.worker.Worker):
             and (status_of[task_id] == UNKNOWN or (status_of[task_id] == PENDING and not known[task_id]["workers"]))
         ]
         lost = [task for task in lost if self._announcements[task.task_id] < ANNOUNCEMENTS]
+        enabled = {name for name in left if known.get(name, {}).get("re_enable_able") and self._enable(name)}
         self._is_done = not lost and all(status == DONE or name in done for name, (_, status) in last.items())
         if lost:
             self._announcements.update(task.task_id for task in lost)
@@ -521,11 +538,11 @@ class Worker(luigi.worker.Worker):
             self._announce([*self._roots.values(), *lost])
         elif is_end:
             for task_id in left:
-                if status_of[task_id] == DISABLED and task_id not in self._given_up:  # by another run
+                if status_of[task_id] == DISABLED and task_id not in self._given_up | enabled:  # by another run
                     self._note_given_up_elsewhere(task_id)
             for response in self._get_work_response_history:  # from these Luigi tells what was left to others
                 response["running_tasks"] = [task for task in response["running_tasks"] if task["task_id"] in left]
-        return bool(lost)
+        return bool(lost or enabled)
 
     def _note_done(self, tasks: Iterable[luigi.Task]) -> set[str]:
         """Note those as done that are complete now, whoever did them. Returns their ids."""

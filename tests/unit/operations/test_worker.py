@@ -158,12 +158,18 @@ def test_error_that_may_pass_is_repeated() -> None:
 
 
 def test_error_that_does_not_pass_ends_the_run_and_leaves_the_next_call_free() -> None:
-    scheduler = make_scheduler(retry_count=3)
-    Fails.errors = [Throttled("too many")] * 3
+    scheduler = make_scheduler()
+    Fails.errors = [Throttled("too many")] * 5
     run(scheduler)
-    assert (Fails.runs, Fails.done) == (3, False)
+    assert (Fails.runs, Fails.done) == (5, False)
     run(scheduler)
-    assert (Fails.runs, Fails.done) == (4, True)
+    assert (Fails.runs, Fails.done) == (6, True)
+
+
+def test_scheduler_that_gives_up_sooner_is_asked_once_more() -> None:
+    Fails.errors = [Throttled("too many")] * 10
+    run(make_scheduler(retry_count=2))
+    assert Fails.runs == 4
 
 
 def test_scheduler_that_would_repeat_for_ever_is_not_followed() -> None:
@@ -453,6 +459,44 @@ def test_task_that_the_scheduler_disabled_by_itself_is_tried_by_the_next_call() 
     assert Step.started == list(range(ROOT + 1))
 
 
+def test_task_that_the_scheduler_disables_in_the_middle_of_a_run_because_earlier_ones_died_is_done_here() -> None:
+    scheduler = make_scheduler(retry_count=1)
+    take(scheduler, Step(2), "dead")
+    Step.during = {0: [lambda: scheduler._state.inactivate_workers(["dead"])]}
+    worker = run(scheduler, Step(ROOT))
+    assert worker.run_succeeded and Step.started == list(range(ROOT + 1))
+
+
+@pytest.mark.parametrize("errors", [1, 4])
+def test_failures_in_earlier_runs_do_not_count(errors: int, events: list[dict[str, Any]]) -> None:
+    """As often as a task may fail in one hour, the scheduler says, and means all runs."""
+    scheduler = make_scheduler()
+    for _ in range(4):
+        take(scheduler, Fails("a"), "dead")
+        scheduler.add_task(task_id=Fails("a").task_id, worker="dead", status="FAILED", expl='"Fails: its process died"')
+    Fails.errors = [Throttled("too many") for _ in range(errors)]
+    run(scheduler)
+    assert (Fails.runs, Fails.done) == (errors + 1, True)
+    assert not [event for event in events if event["event"] == "given up"]
+
+
+def test_task_whose_hosts_die_again_and_again_ends_as_a_failure(events: list[dict[str, Any]]) -> None:
+    scheduler = make_scheduler(retry_count=1)
+    worker = make_worker(scheduler)
+
+    def another_dies() -> Any:
+        for task in scheduler._state.get_active_tasks():
+            if task.id == Step(0).task_id and task.status == "PENDING":
+                scheduler._state.set_status(task, "FAILED", scheduler._config)
+        return get_work()
+
+    with worker:
+        worker.add(Step(ROOT))
+        get_work, worker._get_work = worker._get_work, another_dies  # type: ignore[method-assign]
+        finish(worker)
+    assert Step.started == [] and given_up(events)["message"] == "the hosts that did it died"
+
+
 def test_task_whose_host_died_is_soon_done_here_whatever_the_scheduler_would_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -620,7 +664,7 @@ def given_up(events: list[dict[str, Any]]) -> dict[str, Any]:
     ("error", "name", "message", "times"),
     [
         (WrongFormat("a page"), "WrongFormat", "a page", 1),
-        (Throttled("too many"), "Throttled", "too many", 3),
+        (Throttled("too many"), "Throttled", "too many", 5),
         (KeyError("x"), "KeyError", "'x'", 1),
     ],
 )
@@ -628,7 +672,7 @@ def test_given_up_task_is_recorded_with_its_last_error(
     events: list[dict[str, Any]], error: Exception, name: str, message: str, times: int
 ) -> None:
     Fails.errors = [error] * times
-    run(make_scheduler(retry_count=3), Then())
+    run(make_scheduler(), Then())
     expected = {"task": Fails("a").task_id, "family": "Fails", "error": name, "message": message}
     assert given_up(events) == expected
 
