@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import completeness, figures, publishers, reach, settings, waiting
 from .completeness import Job, Snapshot
-from .errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable
+from .errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable, text_after
 
 if TYPE_CHECKING:
     from .lake.manifest import Manifest
@@ -145,10 +145,10 @@ def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
             try:
                 publishers.look(job.publisher_object, "zones", None, policy=settings.retry_policy())
             except MissingAtPublisher as error:
-                LOGGER.warning("zones are left out: %s", error)
+                LOGGER.warning("zones are left out: %s", text_after("zones", error))
                 return Plan([Entry("zones", None, MISSING, reason)])
             except PipelineError as error:
-                LOGGER.warning("zones: %s", error)  # trouble may pass until their turn comes
+                LOGGER.warning("zones: %s", text_after("zones", error))  # trouble may pass until their turn comes
         return Plan([Entry("zones", None, TO_DO, reason)])
 
 

@@ -148,7 +148,10 @@ class DuckDB(Warehouse):
             return _append(connection, row)
 
     def _exists(self) -> bool:
-        """Whether there is a database. Raises UsageError for what DuckDB would wait for, take over or misread."""
+        """Whether there is a database.
+
+        Raises UsageError for what DuckDB would wait for, take over or misread, WarehouseError for what is left of one.
+        """
         try:
             for place in (self._named, *self._named.parents):
                 if place.is_symlink() and not place.exists():
@@ -162,6 +165,7 @@ class DuckDB(Warehouse):
                 with suppress(OSError), self.path.open("rb") as file:
                     what = "an SQLite database" if file.read(len(_SQLITE)) == _SQLITE else ""
         except (FileNotFoundError, NotADirectoryError):
+            self._refuse_remains()
             return False
         except OSError as error:
             raise UsageError(
@@ -172,6 +176,15 @@ class DuckDB(Warehouse):
                 f"[warehouse] url: {self._named} is {what}; name a DuckDB file, or one that is not there yet"
             )
         return True
+
+    def _refuse_remains(self) -> None:
+        """Raise WarehouseError for the write-ahead log of a database that is gone: a new one would not get its rows."""
+        log = f"{self.path}.wal"
+        if os.path.lexists(log) and not self.path.exists():  # which another run may have made meanwhile
+            raise WarehouseError(
+                f"{self.label}: the database is gone, but {log}, which holds its last changes, is there; "
+                f"put the database back, or remove that file, then run again"
+            )
 
     def ensure(self) -> None:
         self._exists()
@@ -297,16 +310,16 @@ class DuckDB(Warehouse):
 
     def _create(self) -> None:
         """Make an empty database under another name and rename it: a killed process leaves no half of a header."""
-        log = f"{self.path}.wal"
-        if os.path.exists(log):
-            raise WarehouseError(
-                f"{self.label}: the database is gone, but {log}, which holds its last changes, is there; "
-                f"put the database back, or remove that file, then run again"
-            )
+        self._refuse_remains()
         name = f"{self.path}.new"
-        Path(name).unlink(missing_ok=True)
-        duckdb.connect(name).close()
-        os.replace(name, self.path)
+        try:
+            Path(name).unlink(missing_ok=True)
+            duckdb.connect(name).close()
+            os.replace(name, self.path)
+        except OSError as error:
+            raise WarehouseError(
+                f"{self.label}: {name} cannot be made: {error.strerror}; remove what is in its place"
+            ) from error
 
     def _try_to_connect(self, read_only: bool) -> duckdb.DuckDBPyConnection | str:
         """A connection, or the name of who holds the file now. Any other trouble is raised."""

@@ -361,9 +361,25 @@ def test_the_log_of_a_database_that_is_gone_is_named(warehouse: DuckDB) -> None:
     warehouse.path.unlink()
     with pytest.raises(WarehouseError, match=r"w\.duckdb\.wal, which holds its last changes.*; put the database back"):
         load(warehouse, APRIL, [2.0], "b")
+    with pytest.raises(WarehouseError, match="the database is gone"):  # before a run does a month for it
+        warehouse.ledger()
     assert log.exists() and not warehouse.path.exists()
     warehouse.path.write_bytes(saved)
     assert fares(warehouse, APRIL) == [1.0, 1.0]
+
+
+def test_a_link_is_no_place_for_the_log_of_a_new_database(warehouse: DuckDB, tmp_path: Path) -> None:
+    log, elsewhere = Path(f"{warehouse.path}.wal"), tmp_path / "elsewhere"
+    log.symlink_to(elsewhere)
+    with pytest.raises(WarehouseError, match="the database is gone"):
+        load(warehouse, APRIL, [1.0])
+    assert not elsewhere.exists()
+
+
+def test_a_folder_where_a_new_database_is_made_is_named(warehouse: DuckDB) -> None:
+    Path(f"{warehouse.path}.new").mkdir()
+    with pytest.raises(WarehouseError, match=r"w\.duckdb\.new cannot be made: .*; remove what is in its place"):
+        load(warehouse, APRIL, [1.0])
 
 
 def test_a_place_where_no_file_can_be_made_is_no_lock() -> None:
