@@ -208,7 +208,7 @@ def test_missing_zone_file_fails_no_month(folder_project: Project) -> None:
     (folder_project.folder / "published" / "misc" / "taxi_zone_lookup.csv").unlink()
     done = folder_project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-03")
     assert done.returncode == 0, done.stdout
-    assert "zones are left out: file:" in done.stdout
+    assert "zones are left out: /" in done.stdout
     assert month_count(folder_project) == 2
 
 
