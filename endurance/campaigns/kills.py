@@ -32,9 +32,6 @@ PARTS = ("worker", "worker", "worker", "fork server", "resource tracker")
 #: Seconds after which luigid believes a host dead: a run need not wait longer for the tasks of one that was killed.
 DISCONNECT_DELAY = 5
 
-#: Failures that a task may have in an attempt: its run gives it up after five, and luigid counts for all of them.
-FAILURES = 4
-
 #: Lines in the journal of a run of ``RANGE`` that nobody disturbs, or a few less.
 EVENTS = 50
 
@@ -121,7 +118,7 @@ class Kills(Campaign):
             ["duckdb", "duckdb", "duckdb+all", "postgresql", "postgresql", "bigquery+lake", "bigquery+all"]
         )
         published, rules = chance.choice("ab"), chance.choice(RULES)
-        kills, self._failures, self._is_complete = 0, 0, False
+        kills, self._is_complete = 0, False
         try:
             with self._places(kind, folder) as places, ExitStack() as stack:
                 luigid = None
@@ -150,7 +147,10 @@ class Kills(Campaign):
     def _disturb(
         self, chance: random.Random, places: Places, number: int, luigid: Luigid | None, **environment: str
     ) -> int:
-        """Start a run, or two at once, kill parts of it, and maybe all of it. Returns how many kills there were."""
+        """Start a run, or two at once, kill parts of it, and maybe all of it. Returns how many kills there were.
+
+        No task of it fails so often that the run may give it up.
+        """
         parts = [chance.choice(PARTS if luigid is None else (*PARTS, "luigid")) for _ in range(chance.randint(0, 2))]
         end = "" if parts and chance.random() < 0.3 else chance.choice(["all", "all", "main process"])
         targets = [*parts, *filter(None, [end])]
@@ -163,16 +163,16 @@ class Kills(Campaign):
             targets.insert(0, "worker in its last word")
         elif chance.random() < 0.5:
             gate = some_gate(chance, places.folder / f"gate-{number}", ("started", "running", "done", "left"))
+        moments = [(chance.uniform(0, 0.3), chance.randint(0, EVENTS // len(targets))) for _ in targets]
         kills = 0
         with Runs() as runs:
             run = runs.start(places, f"run-{number}", *words, gate=gate, **environment)
             pair = runs.start(places, f"run-{number}-too", *words, **environment) if is_pair else None
-            for which, target in enumerate(targets):
-                events, rest = chance.randint(0, EVENTS // len(targets)), chance.uniform(0, 0.3)
-                if gate and which == 0:
+            for target, moment in zip(targets, moments, strict=True):
+                if gate and not gate.is_open:
                     run.wait_at(gate)
                 else:
-                    run.wait(rest, events)
+                    run.wait(*moment)
                 if run.is_over:
                     break
                 kills += self._kill(target, run, gate, luigid, pause)
@@ -185,7 +185,8 @@ class Kills(Campaign):
             self._is_complete = not run.is_killed or pair is not None
         return kills
 
-    def _kill(self, target: str, run: Run, gate: Gate | None, luigid: Luigid | None, pause: float) -> bool:
+    @staticmethod
+    def _kill(target: str, run: Run, gate: Gate | None, luigid: Luigid | None, pause: float) -> bool:
         """Whether it was there to be killed."""
         if target == "all":
             run.kill()
@@ -196,9 +197,6 @@ class Kills(Campaign):
             luigid.stop(signal.SIGKILL)
             time.sleep(pause)
             luigid.start()
-            return True
-        elif self._failures == FAILURES:
-            return False
         elif target.startswith("worker") and gate and gate.stopped and not gate.is_open:
             if gate.stopped[0] == run.process.pid:
                 run.kill()
@@ -211,7 +209,6 @@ class Kills(Campaign):
                 return False
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-        self._failures += 1
         return True
 
 
