@@ -61,9 +61,10 @@ class MonthlyTrips(_Warehouses, MonthTask):
 
     def run(self) -> None:
         """All is loaded: what was needed on the way there can go."""
-        self.scratch.prune()
-        journal.record_all_loaded(self)
-        manifest = self.job.lake_object.manifest(self.dataset, self.month)
+        with self.blaming():
+            self.scratch.prune()
+            journal.record_all_loaded(self)
+            manifest = self.job.lake_object.manifest(self.dataset, self.month)
         if manifest is not None:
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
             progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))

@@ -55,6 +55,9 @@ TIMEOUT = (20.0, 60.0)
 #: 1 Mbit/s, and several uploads may share it.
 UPLOAD_TIMEOUT = (180.0, 180.0)
 
+#: Seconds within which an answer must be there whole, however slowly it drips, unless it brings a large object.
+WHOLE = 300.0
+
 #: Bytes of an object that come and go in one request for which a person waits, even on a slow line.
 SMALL = 64 * 1024
 
@@ -303,7 +306,7 @@ class GcsStore(Store):
 
     @property
     def _retry(self) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return patient(for_server(self.options.patience), for_server(float("inf")))
+        return patient(for_server(self.options.patience), for_server(WHOLE))
 
     @property
     def _retry_of_bytes(self) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

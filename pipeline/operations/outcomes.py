@@ -17,7 +17,7 @@ from luigi.retcodes import retcode
 from luigi.task_status import DONE as TASK_DONE
 from luigi.task_status import PENDING, UNKNOWN
 
-from .. import completeness
+from .. import completeness, reach
 from ..completeness import REPUBLISHED
 from ..errors import MissingAtPublisher
 from ..planning import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
@@ -460,7 +460,7 @@ def judge(worker: Any, roots: list[luigi.Task], events: Events) -> dict[str, Any
 
 
 def _are_complete(tasks: list[luigi.Task]) -> bool:
-    with completeness.running(), completeness.scheduling():  # not what was true when the run was planned
+    with reach.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
         try:
             return all(task.complete() for task in tasks)
         except Exception:  # a warehouse that does not answer, anything of somebody else's task: nobody knows

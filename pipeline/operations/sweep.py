@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import completeness, own_code, planning
+from .. import completeness, own_code, planning, reach
 from ..completeness import Job
 from ..errors import LakeError, LakeTrouble
 from ..lake import Store, StoredObject, open_store
@@ -46,6 +46,11 @@ def sweep(tasks: Iterable[Any], has_worked: bool) -> None:
     """
     jobs = {task.job for task in tasks if isinstance(task, JobTask)}
     jobs = {job for job in jobs if has_worked or all(url.startswith("file:") for url in (job.workspace, job.lake))}
+    with reach.planning():
+        _sweep(jobs)
+
+
+def _sweep(jobs: set[Job]) -> None:
     try:
         for url in sorted({url for job in jobs for url in (job.workspace, job.lake)}):
             open_store(url).sweep()

@@ -31,7 +31,7 @@ import luigi.worker
 from luigi.rpc import RemoteScheduler, RPCError
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDED, UNKNOWN
 
-from .. import completeness, errors, settings
+from .. import completeness, errors, reach, settings
 from ..errors import PipelineError, TakenAway, TransientError, text_after
 from ..waiting import SAID_AFTER
 from . import journal
@@ -138,6 +138,7 @@ class _CheckedProcess(luigi.worker.TaskProcess):
     """One run of a task. A dependency that is not there is done again; Luigi would fail the task with a traceback."""
 
     may_ask = False
+    _trouble: PipelineError | None = None
 
     def run(self) -> None:
         missing = self._missing() if self.check_unfulfilled_deps else []
@@ -154,6 +155,8 @@ class _CheckedProcess(luigi.worker.TaskProcess):
 
     def _run_get_new_deps(self) -> Any:
         """Run the task. What it needs may be taken away after it was asked for, while the task waits for a lock."""
+        if self._trouble is not None and not getattr(self.task, "tells_trouble", False):
+            raise self._trouble
         try:
             return super()._run_get_new_deps()
         except TakenAway as error:
@@ -180,8 +183,14 @@ class _CheckedProcess(luigi.worker.TaskProcess):
             nullcontext() if getattr(self.task, "spans_months", False) else completeness.running()
         )
         try:
-            with look:
+            for server in getattr(self.task, "servers", []):
+                server.check()
+            with look, reach.planning():
                 missing = [task for task in self.task.deps() if not task.complete()]
+        except PipelineError as error:
+            self._trouble = error
+            self.check_unfulfilled_deps = False  # Luigi's own check would wait for the same server again
+            return []
         except Exception:
             return []  # Luigi's own check meets the error again, and reports it
         if any(map(luigi.worker._is_external, missing)):
@@ -307,7 +316,7 @@ class Worker(luigi.worker.Worker):
         waiting = {task.task_id: task for task in tasks}
         seen = set(waiting)
         answers = True
-        with completeness.running(), completeness.scheduling(), self._announcer():
+        with completeness.running(), completeness.scheduling(), reach.planning(), self._announcer():
             while waiting:
                 task = waiting.pop(next(iter(waiting)))
                 is_complete: Any = False  # where nobody answers each task finds out itself, and tries again
@@ -547,7 +556,7 @@ class Worker(luigi.worker.Worker):
     def _note_done(self, tasks: Iterable[luigi.Task]) -> set[str]:
         """Note those as done that are complete now, whoever did them. Returns their ids."""
         done = set()
-        with completeness.running(), completeness.scheduling():  # not what was true when the run was planned
+        with reach.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
             for task in tasks:
                 try:
                     if not task.complete():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from typing import Any, TypeVar
 
@@ -76,6 +78,31 @@ class JobTask(luigi.Task):
     def job(self) -> completeness.Job:
         return completeness.Job(self.publisher, self.rules, self.lake, self.workspace)
 
+    @property
+    def servers(self) -> list[Server]:
+        """Those that know whether the task is done. Without them neither it nor its like can be."""
+        stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not url.startswith("file:"))
+        return [servers.of_store(url) for url in stores]
+
+    @property
+    def sources(self) -> list[Server]:
+        """Those without which it cannot be done, though they need not be asked whether it is."""
+        return []
+
+    def blame(self, error: TransientError) -> None:
+        """Raise Unreachable if it is the error of a server that answers nobody."""
+        for server in [*self.servers, *self.sources]:
+            server.blame(error)
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """``blame`` for what is raised within this context."""
+        try:
+            yield
+        except TransientError as error:
+            self.blame(error)
+            raise
+
     def sibling(self, task: type[AnyTask], **changes: Any) -> AnyTask:
         """Another task of the same job: every parameter that both have is the same unless it is changed here."""
         names = {name for name, _ in task.get_params()}
@@ -125,6 +152,9 @@ class MonthTask(JobTask):
 class Stage(MonthTask):
     """One arrow of the data's way. A subclass says what it has made (``complete``) and makes it (``work``)."""
 
+    #: What keeps it from finding out whether there is something to do, it tells by itself.
+    tells_trouble = True
+
     def work(self, progress: StageProgress) -> dict[str, Any]:
         """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
         raise NotImplementedError
@@ -140,27 +170,13 @@ class Stage(MonthTask):
     def once(self, progress: StageProgress) -> dict[str, Any]:
         """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
         try:
-            return self.work(progress)
-        except (LakeTrouble, DamagedScratch) as error:
-            with completeness.running():
+            with self.blaming():  # first: a server that answers nobody would only be waited for again
+                return self.work(progress)
+        except (LakeTrouble, DamagedScratch):
+            with self.blaming(), completeness.running():
                 if self.complete():
                     return {"outcome": DONE_BY_ANOTHER}
-            if isinstance(error, TransientError) and not isinstance(error, TakenAway):
-                self.blame(error)
             raise
-        except TransientError as error:
-            self.blame(error)
-            raise
-
-    @property
-    def servers(self) -> list[Server]:
-        """Without which neither this month nor any other can be done."""
-        stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not url.startswith("file:"))
-        return [servers.of_store(url) for url in stores]
-
-    def blame(self, error: TransientError) -> None:
-        for server in self.servers:
-            server.blame(error)
 
     def lock(self) -> Any:
         return self.scratch.lock()
@@ -172,7 +188,11 @@ class Stage(MonthTask):
         try:
             with waiting.told_to(progress), self.lock(), completeness.running():
                 started = time.monotonic()
-                if self.complete():  # Luigi asked before another process did it
+                for server in self.servers:
+                    server.check()
+                with self.blaming():
+                    is_complete = self.complete()  # Luigi asked before another process did it
+                if is_complete:
                     if progress.has_waited:  # for it, maybe
                         progress.done({"outcome": DONE_BY_ANOTHER}, 0.0)
                     else:
@@ -180,10 +200,10 @@ class Stage(MonthTask):
                     return
                 progress.started()
                 try:
-                    for server in self.servers:
+                    for server in self.sources:
                         server.check()
                     details = self.attempt(progress)
-                    for server in self.servers:
+                    for server in [*self.servers, *self.sources]:
                         server.has_answered()
                 except (DamagedFile, DamagedScratch):
                     self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew

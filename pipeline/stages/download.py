@@ -45,9 +45,8 @@ class Download(Stage):
         return self.once(progress)  # the transfer tries again by itself, from where it broke off
 
     @property
-    def servers(self) -> list[Server]:
-        is_local = self.job.publisher_object.is_local
-        return super().servers + ([] if is_local else [servers.of_publisher(self.publisher)])
+    def sources(self) -> list[Server]:
+        return [] if self.job.publisher_object.is_local else [servers.of_publisher(self.publisher)]
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         from .. import transfer

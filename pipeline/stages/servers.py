@@ -7,21 +7,25 @@ other stages of the run, in whichever process, give up at once. As soon as one o
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from .. import publishers, reach, settings
 from ..errors import (
     ConflictError,
+    LakeError,
     LakeTrouble,
     PublisherTrouble,
+    TakenAway,
     TransientError,
     TruncatedFile,
     Unreachable,
     WarehouseTrouble,
 )
-from ..lake import open_store
+from ..lake import Store, open_store
 from ..operations import journal
 
 #: Seconds after which somebody asks again a server that did not answer, and how long that may take.
@@ -52,7 +56,8 @@ class Server:
 
     def blame(self, error: TransientError) -> None:
         """Raise Unreachable if the error of a stage is what all others would meet too."""
-        if isinstance(error, self.troubles) and error.at_once and not isinstance(error, ConflictError):
+        is_of_another_run = isinstance(error, ConflictError | TakenAway)
+        if isinstance(error, self.troubles) and error.at_once and not is_of_another_run:
             self.ask()
 
     def ask(self) -> None:
@@ -83,9 +88,19 @@ def of_publisher(label: str) -> Server:
 
 def of_store(url: str) -> Server:
     def question() -> None:
-        publishers.retrying(lambda: open_store(url).stat("manifests"), settings.retry_policy())
+        with suppress(LakeError, ConflictError, FileNotFoundError):  # it answers
+            publishers.retrying(lambda: _use(open_store(url)), settings.retry_policy())
 
     return Server(url, (LakeTrouble,), question)
+
+
+def _use(store: Store) -> None:
+    """Look, write, read and delete: a server may answer to some of these only."""
+    store.stat("manifests")
+    probe = f"doctor/{uuid.uuid4().hex}.txt"
+    store.write(probe, b"is it there")
+    store.read(probe)
+    store.delete(probe)
 
 
 def of_warehouse(label: str) -> Server:

@@ -20,6 +20,7 @@ class Gate:
     """Stands where a stage has ``started``, is ``running`` with a ``share`` of its work done, or is ``done``.
 
     There it holds the lock of its month, which it has let go where it is ``left`` and ``telling`` its result.
+    ``patience``: seconds for which the command waits for a server once the gate is open, instead of minutes.
 
     Every process of a command with the variables of ``environment`` that comes there waits until the gate is opened.
     It waits in the code of the stage: a signal, a lock and a connection behave as they do while the stage works.
@@ -31,13 +32,14 @@ class Gate:
     month: str | None = None
     dataset: str = "green"
     share: float = 0.0
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
 
     @property
     def environment(self) -> dict[str, str]:
-        where = {name: getattr(self, name) for name in ("stage", "state", "month", "dataset", "share")}
+        where = {name: getattr(self, name) for name in ("stage", "state", "month", "dataset", "share", "patience")}
         paths = [str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {
             "PYTHONPATH": os.pathsep.join(paths),

@@ -13,12 +13,15 @@ import pytest
 from pipeline import sample
 from pipeline.warehouse import LedgerRow, open_warehouse
 
+from ..patience import PATIENCE
+from ..servers.gcs import Fault as GcsFault
+from ..servers.gcs import GcsServer, gcs_bucket, gcs_server
 from ..servers.http import ALWAYS, Fault, HttpServer, Request
 from ..servers.postgres import PostgresServer, postgres_server
 from ..servers.raw import RawServer
 from .conftest import Project
 
-__all__ = ["postgres_server"]
+__all__ = ["gcs_bucket", "gcs_server", "postgres_server"]
 
 GREEN = ("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
 
@@ -301,3 +304,26 @@ def test_tasks_of_others_that_need_ours_are_told_in_one_line_too(tmp_path: Path,
         said = [line for line in done.stdout.splitlines() if "error" in line.lower()]
         assert len(said) == 1 and said[0].endswith(end), done.stdout
         assert "failed: " not in done.stdout, done.stdout
+
+
+def test_bucket_that_dies_is_waited_for_once(project: Project, gcs_server: GcsServer, gcs_bucket: str) -> None:
+    """Each month that needs it has its line, no task is tried again, and the next run does the rest."""
+    bucket = {f"PIPELINE_{place}_URL": f"gs://{gcs_bucket}/{place.lower()}" for place in ("LAKE", "WORKSPACE")}
+    project.environment |= {"STORAGE_EMULATOR_HOST": gcs_server.url, **bucket}
+    span = ("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05", "--workers", "2")
+    before = dict(project.environment)
+    gate = project.gate("Upload", "started", month="2020-02", patience=1.0)
+    process = project.start(project.luigi_command(*span))
+    gate.wait(process)
+    gcs_server.program("*", GcsFault(cut_request=0, times=ALWAYS))
+    gate.open()
+    told, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 30, told
+    rows = re.findall(r"^ +green +(2020-\d\d) .*(loaded|failed: Unreachable) *$", told, re.MULTILINE)
+    assert [month for month, _ in rows] == [f"2020-{month:02}" for month in range(1, 5)], told
+    assert "LakeTrouble" not in told and told.count(" ERROR ") <= 2, told
+    gcs_server.clear()
+    project.environment = before
+    again = project.luigi(*span)
+    assert again.returncode == 0, again.stdout
+    assert project.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(4,)]

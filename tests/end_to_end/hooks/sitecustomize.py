@@ -107,7 +107,17 @@ def watch_worker(module: Any) -> None:
     module.Worker._start_phasing_out = _phase_out
 
 
+def make_impatient(module: Any) -> None:
+    """Wait for servers for seconds only, once the gate is open."""
+    for_server, patience = module.for_server, GATE["patience"]
+    if patience is not None:
+        module.for_server = lambda seconds: min(
+            for_server(seconds), patience if (FOLDER / "open").exists() else float("inf")
+        )
+
+
 sys.meta_path[:0] = [
+    Finder("pipeline.reach", make_impatient),
     Finder("pipeline.operations.progress", watch_stages),
     Finder("pipeline.stages.base", watch_ends),
     Finder("luigi.worker", watch_worker),

@@ -12,6 +12,7 @@ from pipeline.errors import (
     ConflictError,
     LakeTrouble,
     PublisherTrouble,
+    TakenAway,
     TransientError,
     TruncatedFile,
     Unreachable,
@@ -94,7 +95,7 @@ def test_trouble_with_one_thing_is_not_the_servers(line: Line) -> None:
     publisher(line).check()
 
 
-@pytest.mark.parametrize("error", [ConflictError("x"), WarehouseBusy("x"), PublisherTrouble("x")])
+@pytest.mark.parametrize("error", [ConflictError("x"), TakenAway("x", True), WarehouseBusy("x"), PublisherTrouble("x")])
 def test_errors_that_tell_nothing_of_the_server(line: Line, error: TransientError) -> None:
     Server("x", (LakeTrouble, WarehouseTrouble), line).blame(error)
     assert line.asked == []

@@ -1,0 +1,48 @@
+"""Whether a bucket is one that answers nobody: asked with all that a stage does with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import reach
+from pipeline.errors import LakeTrouble, Unreachable
+from pipeline.lake import open_store
+from pipeline.operations import journal
+from pipeline.stages import servers
+
+from ..patience import PATIENCE
+from ..servers.gcs import ALWAYS, Fault, GcsServer, gcs_bucket, gcs_server
+
+__all__ = ["gcs_bucket", "gcs_server"]
+
+
+@pytest.mark.parametrize("operation", ["stat", "upload", "download", "delete"])
+def test_bucket_that_answers_to_some_only(
+    operation: str, gcs_bucket: str, gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "folder", lambda: tmp_path)
+    monkeypatch.setenv(journal.RUN_ID, "a-run")
+    bucket = servers.of_store(f"gs://{gcs_bucket}/lake")
+    monkeypatch.setattr(reach, "RUN_PATIENCE", 0.2)
+    gcs_server.program(operation, Fault(status=503, times=ALWAYS))
+    with pytest.raises(Unreachable):
+        bucket.blame(LakeTrouble("no answer"))
+    with pytest.raises(Unreachable):
+        bucket.check()
+    gcs_server.clear()
+    monkeypatch.setattr(reach, "RUN_PATIENCE", PATIENCE)
+    open_store(f"gs://{gcs_bucket}/lake").delete_tree("doctor")
+    bucket.blame(LakeTrouble("no answer"))  # it answers, and so it is another object's trouble
+    bucket.check()
+    assert open_store(f"gs://{gcs_bucket}").list() == {}
+
+
+def test_bucket_that_may_not_be_written_answers(
+    gcs_bucket: str, gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "folder", lambda: tmp_path)
+    monkeypatch.setenv(journal.RUN_ID, "a-run")
+    gcs_server.program("upload", Fault(status=403, times=ALWAYS))
+    servers.of_store(f"gs://{gcs_bucket}/lake").blame(LakeTrouble("no answer"))
