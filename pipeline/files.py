@@ -34,6 +34,17 @@ def refuse_long(path: str | os.PathLike[str], what: str) -> None:
         )
 
 
+def lost_link(path: Path) -> str:
+    """What to say of a path that leads over a link to something that is not there; "" for any other path."""
+    if os.path.exists(path):
+        return ""
+    for place in (path, *path.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            there = os.readlink(place)
+            return f"{place} is a link to {there}, which is not there; mount the disk that has it, or remove the link"
+    return ""
+
+
 def open_plain(
     path: str | os.PathLike[str], flags: int, mode: int = 0o600, dir_fd: int | None = None, follows: bool = False
 ) -> int:

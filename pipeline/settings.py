@@ -38,6 +38,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from . import luigi_config
 from .errors import UsageError
+from .files import lost_link
 
 ENVIRONMENT_PREFIX = "PIPELINE_"
 
@@ -577,11 +578,15 @@ def workspace_url() -> str:
 
 def _store_url(section: str, url: str) -> str:
     from .lake import open_store
+    from .lake.local import path_of
 
     try:
-        return open_store(url).url
+        found = open_store(url).url
+        if found.startswith("file:") and (lost := lost_link(path_of(found))):
+            raise UsageError(lost)  # or all that is behind the link would count as not there
     except UsageError as error:
         raise UsageError(f"[{section}] url: {error}") from None
+    return found
 
 
 def rules_text() -> str:

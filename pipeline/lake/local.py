@@ -28,7 +28,7 @@ from urllib.parse import quote, unquote
 
 from ..checks import Check, cannot_be_made
 from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
-from ..files import PLANTED, modes, open_plain, refuse_long
+from ..files import PLANTED, lost_link, modes, open_plain, refuse_long
 from ..waiting import Held, Wait, gave_up, lock_file
 from .staging import Staging, refuse_link
 from .store import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
@@ -453,6 +453,8 @@ class LocalStore(Store):
 
     def _explain(self, error: OSError, path: str) -> PipelineError:
         where = self.uri(path) if path else self.url
+        if error.errno in (errno.ENOENT, errno.EEXIST, errno.ELOOP) and (lost := lost_link(self.folder / path)):
+            return LakeError(f"{where}: {lost}")
         match error.errno:
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 return LakeError(f"{where}: {error.strerror}; give your user the right to read and write {self.folder}")

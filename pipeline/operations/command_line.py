@@ -142,7 +142,10 @@ def _check_core() -> None:
     if workers > arguments.MOST_WORKERS:
         raise UsageError(f"--workers {workers} (or [core] workers): give {arguments.MOST_WORKERS:,} at most")
     if core.scheduler_url:
-        arguments.check_luigid_url(core.scheduler_url)
+        try:
+            arguments.check_luigid_url(core.scheduler_url)
+        except UsageError as error:
+            raise UsageError(f"--scheduler-url (or [core] default_scheduler_url): {error}") from None
     if not 1 <= core.scheduler_port <= 65535:
         raise UsageError(f"--scheduler-port {core.scheduler_port} (or [core]) is not between 1 and 65535")
     _check_logging(core.logging_conf_file)

@@ -25,7 +25,7 @@ from typing import IO, Any, BinaryIO
 
 from .. import settings
 from ..errors import UsageError
-from ..files import PLANTED, make_folder, modes, open_plain, private_folder
+from ..files import PLANTED, lost_link, make_folder, modes, open_plain, private_folder
 from ..plain import HARMLESS
 from . import names
 
@@ -225,6 +225,8 @@ def not_writable(error: OSError) -> UsageError:
     """The error of a folder of journals that cannot be used, as one line."""
     if error.errno in PLANTED:
         return UsageError(f"{error.filename} is {PLANTED[error.errno]}, not a file of a run; remove it")
+    if lost := lost_link(folder()):
+        return UsageError(f"[workspace] url: {lost}")
     return UsageError(
         f"[workspace] url: {folder()} cannot be written to: {error.strerror}; give your user the right to, "
         "or name another folder"

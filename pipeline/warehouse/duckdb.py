@@ -29,6 +29,7 @@ from ..checks import cannot_be_made
 from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, UsageError, WarehouseBusy, WarehouseError
+from ..files import PLANTED, lost_link
 from ..reach import at_most
 from ..waiting import Held, Wait, gave_up, lock_file
 from . import duckdb_path, label_of
@@ -153,12 +154,8 @@ class DuckDB(Warehouse):
         Raises UsageError for what DuckDB would wait for, take over or misread, WarehouseError for what is left of one.
         """
         try:
-            for place in (self._named, *self._named.parents):
-                if place.is_symlink() and not place.exists():
-                    raise UsageError(
-                        f"[warehouse] url: {place} is a link to {os.readlink(place)}, which is not there; "
-                        f"mount the disk that has it, or remove the link"
-                    )
+            if lost := lost_link(self._named):
+                raise UsageError(f"[warehouse] url: {lost}")
             mode = os.stat(self.path).st_mode
             what = "" if stat.S_ISREG(mode) else "a folder" if stat.S_ISDIR(mode) else "no regular file"
             if stat.S_ISREG(mode):
@@ -288,6 +285,9 @@ class DuckDB(Warehouse):
         except Held as error:
             raise self._busy(str(error)) from None
         except OSError as error:
+            if error.errno in PLANTED:
+                why = f"{self.label}: {self.path}.lock is {PLANTED[error.errno]}, not the pipeline's file; remove it"
+                raise WarehouseError(why) from error
             if required:
                 raise WarehouseError(
                     f"{self.label}: {error.strerror or error}; make the folder {self.path.parent} writable"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from luigi.configuration import get_config
@@ -76,3 +77,23 @@ def test_what_a_run_writes_into_environment_and_configuration_does_not_outlast_i
         settings.hand_down()
     assert (config.get("lake", "url", None), config.get("clean", "rules", None)) == before
     assert settings.in_environment() == environment
+
+
+@pytest.mark.parametrize("kind", ["folder", "above", "chain", "loop"])
+@pytest.mark.parametrize("section", ["lake", "workspace"])
+def test_a_place_on_a_disk_that_is_not_mounted_is_not_empty(section: str, kind: str, tmp_path: Path) -> None:
+    """Or ``verify`` would find nothing wrong, and ``status`` nothing done."""
+    link, disk = tmp_path / "link", tmp_path / "disk"
+    link.symlink_to(link if kind == "loop" else tmp_path / "next" if kind == "chain" else disk)
+    if kind == "chain":
+        (tmp_path / "next").symlink_to(disk)
+    url = settings.lake_url if section == "lake" else settings.workspace_url
+    with settings.restored():
+        place = link / "inner" if kind == "above" else link
+        settings.take_over({f"PIPELINE_{section.upper()}_URL": f"file:{place}"})
+        says = rf"^\[{section}\] url: .*link is a link to .*, which is not there; mount the disk"
+        with pytest.raises(UsageError, match=says):
+            url()
+        if kind != "loop":
+            disk.mkdir()
+            assert url() == f"file:{place}"

@@ -680,6 +680,18 @@ def test_a_link_to_what_is_not_there_is_refused_and_stays(kind: str, tmp_path: P
     assert set(tmp_path.iterdir()) == {link, file.path} and link.is_symlink()
 
 
+@pytest.mark.parametrize("what", ["a link", "a folder"])
+def test_what_stands_in_place_of_the_lock_is_named(what: str, tmp_path: Path) -> None:
+    place = tmp_path / "w.duckdb.lock"
+    if what == "a link":
+        place.symlink_to(tmp_path / "another")
+    else:
+        place.mkdir()
+    with pytest.raises(WarehouseError, match=rf"w\.duckdb\.lock is {what}, not the pipeline's file; remove it"):
+        opened(tmp_path / "w.duckdb").append(ledger_row("toy", APRIL, 1))
+    assert list(tmp_path.iterdir()) == [place], "nothing is made behind the link"
+
+
 @pytest.mark.parametrize("links", ["file", "folder", "both"])
 def test_a_link_is_followed_and_all_lies_beside_the_file(links: str, tmp_path: Path) -> None:
     disk, here = tmp_path / "disk", tmp_path / "here"

@@ -532,6 +532,18 @@ def test_what_the_disk_says_becomes_one_line(
     assert store.list() == {}
 
 
+@pytest.mark.parametrize("link", ["data", "data/green", "data/green/a"])
+def test_a_link_to_what_is_not_there_is_named_with_its_target(link: str, tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(tmp_path / "disk")
+    lake = open_store(f"file:{root}", StoreOptions(follows_links=True))
+    says = rf"{link} is a link to .*/disk, which is not there; mount the disk that has it, or remove the link"
+    with pytest.raises(LakeError, match=says):
+        lake.write("data/green/a/b", b"x")
+    assert not (tmp_path / "disk").exists() and (root / link).is_symlink()
+
+
 def test_a_file_in_the_way(store: Store, tmp_path: Path) -> None:
     store.write("a", b"x")
     with pytest.raises(LakeError, match="remove or rename what is in the way"):
