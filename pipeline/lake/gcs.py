@@ -14,6 +14,7 @@ import io
 import logging
 import mimetypes
 import os
+import random
 import re
 import time
 import uuid
@@ -66,6 +67,9 @@ FAST = 2.0
 
 #: How often an upload or download is begun anew: lost upload sessions, objects replaced while they are read.
 _ATTEMPTS = 4
+
+#: Looks at an object until one is read before somebody replaces it.
+_RACES = 30
 
 #: Bytes of one request where parts of an object are read; the footer of a month's Parquet file is shorter.
 READ_AHEAD = 256 * 1024
@@ -378,7 +382,8 @@ class GcsStore(Store):
 
         ValueError if there are more than ``limit``.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        damaged, races = 0, 0
+        while damaged < _ATTEMPTS:
             found = self._find(path)
             if found is None:
                 raise FileNotFoundError(f"{self.uri(path)} does not exist")
@@ -391,11 +396,18 @@ class GcsStore(Store):
                 try:
                     self._fetch(found, summed)
                 except NotFound as error:
-                    if is_bucket_missing(error) or attempt == _ATTEMPTS:
+                    if is_bucket_missing(error):
                         raise
-                    continue  # replaced since we looked
+                    races += 1
+                    if races == _RACES:
+                        raise LakeTrouble(
+                            f"{self.uri(path)} is replaced all the time by other runs; run again"
+                        ) from None
+                    time.sleep(random.uniform(0, min(0.02 * 2**races, 2)))
+                    continue
             if _text(summed.crc32c) == found.crc32c:
                 return
+            damaged += 1
             logger.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
         raise LakeTrouble(f"{self.uri(path)} arrives damaged each time (CRC32C differs); run again, over another line")
 

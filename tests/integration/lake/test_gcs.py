@@ -47,6 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the retries: what was waited between two tries, and how long patience lasts, without any waiting."""
     clock = Clock()
     monkeypatch.setattr(tenacity, "time", clock)
+    monkeypatch.setattr(gcs, "time", clock)
     monkeypatch.setattr(tenacity.nap, "time", clock)
     monkeypatch.setattr(gcs_wire, "_backoff", wait_random_exponential(multiplier=0.01, max=0.05))
     return clock
@@ -574,6 +575,26 @@ def test_parallel_observers_lose_nothing(store: Store) -> None:
         process.join()
         assert process.exitcode == 0
     assert len(Lake(store).observations("tlc")["green"]) == 16
+
+
+@pytest.mark.parametrize("times", [10, 1000])
+def test_an_object_that_is_replaced_while_it_is_read_is_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, clock: Clock, times: int
+) -> None:
+    store.write("hot", b"0")
+    fetch, writes = gcs.GcsStore._fetch, iter(range(1, times + 1))
+
+    def late(self: gcs.GcsStore, *args: Any) -> None:
+        if (content := next(writes, None)) is not None:
+            store.write("hot", b"%d" % content)
+        fetch(self, *args)
+
+    monkeypatch.setattr(gcs.GcsStore, "_fetch", late)
+    if times == 10:
+        assert store.read("hot") == b"10"
+    else:
+        with pytest.raises(LakeTrouble, match="hot is replaced all the time by other runs; run again"):
+            store.read("hot")
 
 
 def test_parts_of_an_object_are_read_without_the_rest(store: Store, gcs_server: GcsServer, large: Path) -> None:
