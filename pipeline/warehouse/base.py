@@ -23,6 +23,7 @@ from typing import Protocol
 
 from ..checks import Check as Check
 from ..datasets.schema import Column, Dataset
+from ..errors import WarehouseError
 
 #: (dataset, first day of the month); the month is None for a dataset without months.
 Slice = tuple[str, dt.date | None]
@@ -149,6 +150,10 @@ class Warehouse(abc.ABC):
     @abc.abstractmethod
     def label(self) -> str:
         """The name without secrets that task parameters, logs and errors use (``postgresql@host/db``)."""
+
+    def named(self, error: WarehouseError) -> WarehouseError:
+        """The error with the label in front: the one line of a verb names the warehouse nowhere else."""
+        return error if str(error).startswith(self.label) else WarehouseError(f"{self.label}: {error}")
 
     @property
     def takes_synthetic(self) -> bool:

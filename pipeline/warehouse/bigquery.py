@@ -649,6 +649,8 @@ class BigQuery(Warehouse):
         """Everything that Google's libraries raise becomes one line of ours, cut loose from their tracebacks."""
         try:
             yield
+        except WarehouseError as error:
+            raise self.named(error) from None
         except PipelineError:
             raise
         except Exception as error:

@@ -271,6 +271,8 @@ class DuckDB(Warehouse):
                 yield stack.enter_context(closing(connection))
         except duckdb.Error as error:
             raise self._error(error) from error
+        except WarehouseError as error:
+            raise self.named(error) from error.__cause__
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C while a statement runs
                 raise KeyboardInterrupt from None

@@ -199,6 +199,8 @@ class PostgreSQL(Warehouse):
                     raise self._busy("a table", holders) from error
         except psycopg2.Error as error:
             raise self._error(error) from error
+        except WarehouseError as error:
+            raise self.named(error) from error.__cause__
 
     def _limit(self, rows: int) -> float:
         """Seconds that a statement may take which goes through so many rows."""

@@ -740,7 +740,7 @@ def test_a_new_column_of_the_zones(warehouse: BigQuery, lake: Lake, bigquery_ser
 def test_a_differing_type_is_refused(warehouse: BigQuery, lake: Lake) -> None:
     warehouse.load(*lake.month("A"))
     other = tuple(replace(each, type="string") if each.name == "fare_amount" else each for each in GREEN.columns)
-    with pytest.raises(WarehouseError, match="column fare_amount is FLOAT64 and should be STRING"):
+    with pytest.raises(WarehouseError, match=r"^bigquery:.*column fare_amount is FLOAT64 and should be STRING"):
         warehouse.load(*lake.month("B", dataset=replace(GREEN, columns=other)))
     assert [row.status for row in warehouse.ledger().values()] == ["loaded"]
 
