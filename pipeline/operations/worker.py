@@ -147,7 +147,10 @@ class _CheckedProcess(luigi.worker.TaskProcess):
             return
         if not self.may_ask:
             title, names = title_of(self.task), ", ".join(map(title_of, missing))
-            text = f"{title}: what it needs was done and is gone again, {STARTS} times: {names}"
+            text = (
+                f"{title}: what it needs was done and is gone again, {STARTS} times: {names}; "
+                f"if another run does it with other rules or from another publisher, run again when that one has ended"
+            )
             LOGGER.error("%s", text)
             self.result_queue.put((self.task.task_id, FAILED, f"{text} {NOT_AGAIN}", [], []))
             return

@@ -119,6 +119,9 @@ class Load(Stage):
         except WarehouseError as error:
             if is_intact(file, manifest.parquet):
                 raise
+            now = lake.settled_manifest(self.dataset, self.month)
+            if now is None or now.parquet != manifest.parquet:  # another run replaces the month, with other rules maybe
+                raise self._taken_away() from error
             lake.forget(self.dataset, self.month)
             raise DamagedLakeFile(
                 f"{file.uri} is not the file of its manifest any more; run again, and the month is fetched anew"

@@ -32,6 +32,7 @@ from pipeline.stages.load import Load
 from pipeline.stages.scratch import PARQUET, RAW, REJECTS, ROWS, Scratch
 from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import WriteParquet
+from pipeline.warehouse.duckdb import DuckDB
 
 from ..patience import Clock
 from ..servers.gcs import gcs_bucket, gcs_server
@@ -367,6 +368,38 @@ def test_a_month_that_is_forgotten_before_its_load_may_come_back(upload: Upload,
     load = upload.sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
     with pytest.raises(TakenAway, match="does not have the month any more"):
         load.work(StageProgress(load))
+
+
+def test_a_month_that_another_run_replaces_while_it_is_loaded_is_not_damaged(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "published" / "misc" / "taxi_zone_lookup.csv"
+    table.parent.mkdir(parents=True)
+    rows = ["LocationID,Borough,Zone,service_zone", "1,EWR,Newark Airport,EWR", "4,Manhattan,Alphabet City,Yellow Zone"]
+    stages = [
+        upload.sibling(stage, dataset="zones", month=None, publisher=f"tlc=file:{tmp_path}/published")
+        for stage in (Download, Clean, WriteParquet, Upload)
+    ]
+    load = stages[-1].sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
+    load_now = DuckDB.load
+
+    def put_into_lake() -> None:
+        table.write_text("\n".join([*rows, ""]))
+        for stage in stages:
+            stage.run()
+
+    def load_late(self: DuckDB, *args: Any) -> Any:
+        rows.append("5,Staten Island,Arden Heights,Boro Zone")
+        put_into_lake()
+        return load_now(self, *args)
+
+    put_into_lake()
+    monkeypatch.setattr(DuckDB, "load", load_late)
+    with pytest.raises(TakenAway, match="does not have the month any more"):
+        load.work(StageProgress(load))
+    monkeypatch.setattr(DuckDB, "load", load_now)
+    load.run()
+    assert load.complete() and load.work(StageProgress(load))["rows"] == 3
 
 
 def test_a_zone_table_that_shrinks_is_believed_only_after_the_old_one_is_forgotten(
