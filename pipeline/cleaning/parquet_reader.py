@@ -43,8 +43,11 @@ def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: R
 def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
     metadata = read_footer(stream, source_name)
     with decoding(source_name):
-        names = metadata.schema.to_arrow_schema().names
-    header = Header.of(names, dataset, source_name)
+        schema = metadata.schema.to_arrow_schema()
+    header = Header.of(schema.names, dataset, source_name)
+    for position, kind in enumerate(schema.types):
+        if header.column_at(position) is not None and pa.types.is_nested(kind):
+            raise _wrong_type(kind, header, position, source_name)  # Arrow does not read all of these
     report.ignored_columns = [header.names[i] for i in header.ignored]
     report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
     done = 0
@@ -134,6 +137,14 @@ def _beginning(text: pa.Buffer) -> bytes:
     return bytes(data[:end]) + f"... ({len(data):,} bytes)".encode()
 
 
+def _wrong_type(kind: pa.DataType, header: Header, position: int, source_name: str) -> UnreadableFile:
+    column = header.column_at(position)
+    return UnreadableFile(
+        f"{source_name}: column {header.names[position]} has the type {kind}, "
+        f"which cannot be read as {column.type if column else 'anything'}. Check the file at its publisher"
+    )
+
+
 def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, report: Report) -> Chunk:
     columns: dict[int, pa.Array] = {}
     first_bad = np.full(batch.num_rows, -1)  # position of the first value in each row that does not fit
@@ -146,10 +157,7 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
         try:
             columns[position], bad = values.from_arrow(array, column, report.repaired)
         except TypeError:
-            raise UnreadableFile(
-                f"{source_name}: column {header.names[position]} has the type {array.type}, "
-                f"which cannot be read as {column.type}. Check the file at its publisher"
-            ) from None
+            raise _wrong_type(array.type, header, position, source_name) from None
         if bad is not None:
             first_bad[bad & (first_bad < 0)] = position
     rejects = []
