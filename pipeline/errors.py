@@ -128,6 +128,10 @@ class LakeError(TerminalError):
     """The lake or workspace refuses what was asked of it (permissions, missing bucket, full disk)."""
 
 
+class MissingBucket(LakeError):
+    """The bucket as a whole is not there."""
+
+
 class LakeTrouble(TransientError):
     """The lake did not answer, or lost the race against another writer."""
 

@@ -22,7 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from .. import reach, waiting
-from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError
+from ..errors import ConflictError, LakeError, LakeTrouble, MissingBucket, PipelineError
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def explained(error: Exception, where: str, bucket: str, permission: str) -> Pip
         role = "roles/storage.admin" if permission == "storage.buckets.create" else "roles/storage.objectUser"
         return LakeError(f"{where}: the service account needs {permission} on {bucket}; grant it {role}")
     if status == 404:
-        return LakeError(
+        return MissingBucket(
             f"{where}: the bucket {bucket} does not exist; "
             "make it with `python -m pipeline doctor --create`, or correct the URL"
         )

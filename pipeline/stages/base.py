@@ -17,7 +17,16 @@ from typing import Any, TypeVar
 import luigi
 
 from .. import completeness, planning, publishers, settings, waiting
-from ..errors import DamagedFile, DamagedScratch, LakeTrouble, TakenAway, TransientError, WarehouseBusy
+from ..errors import (
+    DamagedFile,
+    DamagedScratch,
+    LakeTrouble,
+    MissingBucket,
+    PipelineError,
+    TakenAway,
+    TransientError,
+    WarehouseBusy,
+)
 from ..lake import open_store
 from ..operations import journal, worker
 from ..operations.progress import StageProgress
@@ -89,7 +98,7 @@ class JobTask(luigi.Task):
         """Those without which it cannot be done, though they need not be asked whether it is."""
         return []
 
-    def blame(self, error: TransientError) -> None:
+    def blame(self, error: PipelineError) -> None:
         """Raise Unreachable if it is the error of a server that answers nobody."""
         for server in [*self.servers, *self.sources]:
             server.blame(error)
@@ -99,7 +108,7 @@ class JobTask(luigi.Task):
         """``blame`` for what is raised within this context."""
         try:
             yield
-        except TransientError as error:
+        except (TransientError, MissingBucket) as error:
             self.blame(error)
             raise
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,8 @@ from ..errors import (
     ConflictError,
     LakeError,
     LakeTrouble,
+    MissingBucket,
+    PipelineError,
     PublisherTrouble,
     TakenAway,
     TransientError,
@@ -36,11 +37,11 @@ ASK_AGAIN, GLANCE = 60.0, 5.0
 class Server:
     """A publisher, lake, workspace or warehouse, by its label. ``troubles`` may be its fault: then ``question`` tells.
 
-    ``question`` raises a TransientError or Unreachable where the server has no answer.
+    ``question`` raises a TransientError, MissingBucket or Unreachable where the server has no answer.
     """
 
     label: str
-    troubles: tuple[type[TransientError], ...]
+    troubles: tuple[type[PipelineError], ...]
     question: Callable[[], object]
 
     def check(self) -> None:
@@ -54,10 +55,11 @@ class Server:
         with reach.somebody_waits(GLANCE):
             self.ask()
 
-    def blame(self, error: TransientError) -> None:
+    def blame(self, error: PipelineError) -> None:
         """Raise Unreachable if the error of a stage is what all others would meet too."""
         is_of_another_run = isinstance(error, ConflictError | TakenAway)
-        if isinstance(error, self.troubles) and error.at_once and not is_of_another_run:
+        is_worth_asking = getattr(error, "at_once", True)
+        if isinstance(error, self.troubles) and is_worth_asking and not is_of_another_run:
             self.ask()
 
     def ask(self) -> None:
@@ -65,11 +67,12 @@ class Server:
         try:
             with reach.planning():
                 self.question()
-        except (TransientError, Unreachable) as error:
+        except (TransientError, MissingBucket, Unreachable) as error:
             last = _last(self.label)
-            journal.record(UNREACHABLE, label=self.label, message=str(error))
-            is_known = last is not None and last["event"] == UNREACHABLE
-            raise Unreachable(str(error), is_repeated=is_known) from None
+            known = last.get("message") if last is not None and last["event"] == UNREACHABLE else None
+            message = str(known or error)  # all months of a run say the same
+            journal.record(UNREACHABLE, label=self.label, message=message)
+            raise Unreachable(message, is_repeated=known is not None) from None
         self.has_answered()
 
     def has_answered(self) -> None:
@@ -88,10 +91,14 @@ def of_publisher(label: str) -> Server:
 
 def of_store(url: str) -> Server:
     def question() -> None:
-        with suppress(LakeError, ConflictError, FileNotFoundError):  # it answers
+        try:
             publishers.retrying(lambda: _use(open_store(url)), settings.retry_policy())
+        except MissingBucket:
+            raise
+        except (LakeError, ConflictError, FileNotFoundError):
+            pass  # it answers
 
-    return Server(url, (LakeTrouble,), question)
+    return Server(url, (LakeTrouble, MissingBucket), question)
 
 
 def _use(store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import reach
-from pipeline.errors import LakeTrouble, Unreachable
+from pipeline.errors import LakeTrouble, MissingBucket, Unreachable
 from pipeline.lake import open_store
 from pipeline.operations import journal
 from pipeline.stages import servers
@@ -46,3 +46,20 @@ def test_bucket_that_may_not_be_written_answers(
     monkeypatch.setenv(journal.RUN_ID, "a-run")
     gcs_server.program("upload", Fault(status=403, times=ALWAYS))
     servers.of_store(f"gs://{gcs_bucket}/lake").blame(LakeTrouble("no answer"))
+
+
+def test_bucket_that_is_gone_is_said_once(
+    gcs_bucket: str, gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "folder", lambda: tmp_path)
+    monkeypatch.setenv(journal.RUN_ID, "a-run")
+    store = open_store(f"gs://{gcs_bucket}-gone/lake")
+    with pytest.raises(MissingBucket) as error:
+        store.stat("manifests")
+    bucket = servers.of_store(store.url)
+    with pytest.raises(Unreachable, match="does not exist; make it") as first:
+        bucket.blame(error.value)
+    with pytest.raises(Unreachable) as second:
+        bucket.check()
+    assert str(first.value) == str(second.value)
+    assert second.value.is_repeated and not first.value.is_repeated
