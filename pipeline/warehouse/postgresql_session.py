@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg2
 import psycopg2.errors
@@ -109,6 +109,16 @@ class Statement:
             line.shutdown(socket.SHUT_RDWR)
 
 
+def _rows(cursor: Any) -> list[Any]:
+    """What a statement answered. Raises WarehouseError for a date or time that Python does not have."""
+    try:
+        return list(cursor.fetchall())
+    except (ValueError, OverflowError) as error:
+        raise WarehouseError(
+            f"a table of the pipeline has a date or time that no run wrote: {error}; correct that row, then run again"
+        ) from None
+
+
 class Session:
     """An open connection: statements, transactions and what the pipeline asks the catalog.
 
@@ -186,7 +196,7 @@ class Session:
         def execute() -> list[tuple]:
             with self.connection.cursor() as cursor:
                 cursor.execute(statement, values or None)
-                return cursor.fetchall() if cursor.description else []
+                return _rows(cursor) if cursor.description else []
 
         return self.call(execute)
 
@@ -344,7 +354,7 @@ class Session:
                             f"{LEDGER_TABLE}: column {column.name} is not {TYPES[column.type]}; change its type or "
                             f"rename the table, then run again"
                         )
-                return [LedgerRow.from_mapping(nothing | row) for row in cursor.fetchall()]
+                return [LedgerRow.from_mapping(nothing | row) for row in _rows(cursor)]
 
         return self.call(execute)
 

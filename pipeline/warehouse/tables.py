@@ -9,7 +9,7 @@ from typing import Any
 
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import WarehouseError
-from .base import LedgerRow
+from .base import LEDGER_TABLE, LedgerRow
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,10 @@ def next_row(row: LedgerRow, newest: LedgerRow | None, now: dt.datetime | None =
     if newest is None:
         return replace(row, replaces=None, loaded_at=now)
     if newest.loaded_at is not None:
+        if newest.loaded_at == dt.datetime.max:
+            raise WarehouseError(
+                f"{LEDGER_TABLE} has a row of {row.dataset} that no run wrote: its loaded_at is the last moment "
+                f"there is; correct that row, then run again"
+            )
         now = max(now, newest.loaded_at + dt.timedelta(microseconds=1))
     return replace(row, replaces=newest.sha256 if row.status == "loaded" else None, loaded_at=now)

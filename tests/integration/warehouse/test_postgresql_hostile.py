@@ -242,6 +242,22 @@ def test_a_ledger_of_other_types_is_one_line_for_who_asks(place: Place) -> None:
             ask()
 
 
+@pytest.mark.parametrize("column", ["file_month = '0044-03-15 BC'", "loaded_at = '200000-01-01'"])
+def test_a_time_that_python_does_not_have_is_one_line_for_who_asks(place: Place, column: str) -> None:
+    place.load("A")
+    place.run(f"UPDATE etl_loads SET {column}")
+    for ask in (place.warehouse().ledger, place.warehouse().history):
+        with pytest.raises(WarehouseError, match=r"^postgresql@\S+: a table of the pipeline has a date or time"):
+            ask()
+
+
+def test_a_load_at_the_end_of_time_is_one_line(place: Place) -> None:
+    place.load("A")
+    place.run("UPDATE etl_loads SET loaded_at = 'infinity'")
+    with pytest.raises(WarehouseError, match="its loaded_at is the last moment there is; correct that row"):
+        place.load("B")
+
+
 @pytest.mark.parametrize("schema", ["a%b;%s", """My "own" schema's, 1""", "ü" * 40])
 def test_names_of_schemas_with_anything_in_them(place: Place, schema: str) -> None:
     """As libpq takes them: in quotes, with a backslash before a blank."""
