@@ -83,6 +83,9 @@ class LedgerRow:
 
     @classmethod
     def from_mapping(cls, row: Mapping[str, object]) -> LedgerRow:
+        for name in ("file_month", "loaded_at"):
+            if not isinstance(row[name], dt.date | None):  # as DuckDB gives one before Christ
+                raise WarehouseError(f"{LEDGER_TABLE} has a {name} that no run wrote: {row[name]}; correct that row")
         return cls(**{f.name: row[f.name] for f in fields(cls)})  # type: ignore[arg-type]
 
 

@@ -368,6 +368,16 @@ def test_the_log_of_a_database_that_is_gone_is_named(warehouse: DuckDB) -> None:
     assert fares(warehouse, APRIL) == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("column", ["file_month = '0044-03-15 (BC)'", "loaded_at = '200000-01-01'"])
+def test_a_time_that_python_does_not_have_is_one_line(warehouse: DuckDB, column: str) -> None:
+    load(warehouse, APRIL, [1.0])
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute(f"UPDATE etl_loads SET {column}")
+    for ask in (warehouse.ledger, warehouse.history):
+        with pytest.raises(WarehouseError, match=r"w\.duckdb: etl_loads has a \w+ that no run wrote: .*; correct"):
+            ask()
+
+
 def test_a_link_is_no_place_for_the_log_of_a_new_database(warehouse: DuckDB, tmp_path: Path) -> None:
     log, elsewhere = Path(f"{warehouse.path}.wal"), tmp_path / "elsewhere"
     log.symlink_to(elsewhere)
