@@ -151,8 +151,7 @@ class _CheckedProcess(luigi.worker.TaskProcess):
                 f"{title}: what it needs was done and is gone again, {STARTS} times: {names}; "
                 f"if another run does it with other rules or from another publisher, run again when that one has ended"
             )
-            LOGGER.error("%s", text)
-            self.result_queue.put((self.task.task_id, FAILED, f"{text} {NOT_AGAIN}", [], []))
+            self.result_queue.put((self.task.task_id, FAILED, f"{text} {NOT_AGAIN}", [], []))  # the run says it
             return
         self.result_queue.put((self.task.task_id, PENDING, "", [], self._again(missing)))
 
