@@ -57,14 +57,16 @@ class ParquetFiles(Campaign):
             first = _read(data)
         with _sizes(chance.randint(1, 5), chance.choice([1, 60, 4_000]), chance.choice([0, 1 << 24])):
             second = _read(data)
-        if first != second:
+        # Arrow reads structs of dictionaries in small batches only, and says so.
+        is_beyond_arrow = any(isinstance(read, str) and "Nested data conversions" in read for read in (first, second))
+        if first != second and not is_beyond_arrow:
             raise Difference(f"{title}, read at once and in pieces: {str(first)[:300]} / {str(second)[:300]}")
         if isinstance(first, str):
             if "\n" in first or len(first) > 1_000:
                 raise Difference(f"more than one line: {first!r}")
             # Arrow loses rows of columns of lists in pages of a few values; that is noticed, and all that can be done.
             is_lost = "fewer rows than its footer says" in first and any(word in title for word in ("list", "map"))
-            if expected is not REFUSED and not is_lost:
+            if expected is not REFUSED and not is_lost and not is_beyond_arrow:
                 raise Difference(f"{title}: refused ({first})")
         elif expected is REFUSED:
             raise Difference(f"{title}: read, and no value of this type means the column")
