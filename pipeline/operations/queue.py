@@ -397,10 +397,15 @@ class Queue:
         LOGGER.warning("%s is no %s; remove it: %s", where, what, why)
 
     def _free_place(self, path: str) -> str:
-        """Where a file may be put that is set aside: under its own name, as far as that can be one."""
-        name = re.sub(r"[^\w.-]", "_", path.rpartition("/")[2], flags=re.ASCII)[:150].lstrip(".-") or "odd"
+        """Where a file may be put that is set aside: under its own name, as far as that can be one.
+
+        Several files are read at once, and what is left of two names may be the same.
+        """
+        own = path.rpartition("/")[2]
+        name = re.sub(r"[^\w.-]", "_", own, flags=re.ASCII)[:150].lstrip(".-") or "odd"
         place = f"{self._folder('set-aside')}/{name}"
-        return place if self._store.stat(place) is None else f"{place}.{secrets.token_hex(4)}"
+        is_free = name == own and self._store.stat(place) is None
+        return place if is_free else f"{place}.{secrets.token_hex(4)}"
 
 
 def _workspace() -> Store:

@@ -67,12 +67,12 @@ def test_who_is_at_work_on_the_month_is_named(
     job = Job("sample", "zero_passengers-1", f"file:{tmp_path}/lake", f"file:{tmp_path}/workspace")
     scratch = Scratch(job, "green", dt.date(2020, 1, 1))
     (tmp_path / "file").write_bytes(b"x")
-    scratch.keep(tmp_path / "file", "raw", {})
+    scratch.keep(tmp_path / "file", "rejects.parquet", {"sha256": "ab" * 32})
     monkeypatch.setattr("pipeline.stages.scratch.LOCK_TIMEOUT", 0.1)
     with scratch.lock():
         assert main(["forget", "--dataset", "green", "--month", "2020-01"]) != 0
     said = capsys.readouterr().err
     assert "another run of the pipeline (PID " in said and "is still working on green 2020-01 after" in said
-    assert scratch.record("raw")
+    assert scratch.record("rejects.parquet")
     assert main(["forget", "--dataset", "green", "--month", "2020-01"]) == 0
-    assert not scratch.record("raw")
+    assert not scratch.record("rejects.parquet")

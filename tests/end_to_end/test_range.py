@@ -268,7 +268,8 @@ def test_scratch_of_a_killed_run_does_not_hide_a_republication(folder_project: P
         scratch, kept = folder_project.folder / "workspace" / "scratch", folder_project.folder / "kept"
         shutil.copytree(scratch, kept)
         assert folder_project.luigi("MonthlyTrips", *month).returncode == 0
-        assert not scratch.exists(), "nothing is left of a month that is loaded"
+        assert not [path for path in scratch.rglob("*") if path.is_file()], "nothing is left of a month that is loaded"
+        shutil.rmtree(scratch, ignore_errors=True)
         kept.rename(scratch)
     sample.make_file("green", dt.date(2020, 2, 1), file, rows=310, seed=2, layout="tlc")
     again = folder_project.luigi("MonthlyTrips", *month)
