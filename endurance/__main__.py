@@ -51,12 +51,14 @@ def main(words: list[str] | None = None) -> int:
     commit = runner.commit()
     seconds = None if args.hours is None else args.hours * 3600 / len(chosen)
     records = {}
-    for name, kind in chosen.items():
-        print(f"{name}: {kind.what}", flush=True)
-        records[name] = record = runner.Record.of(args.folder, name, args.seed, commit)
-        runner.run(
-            kind(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=args.folder))), record, args.seed, args.count, seconds
-        )
+    try:
+        for name, kind in chosen.items():
+            print(f"{name}: {kind.what}", flush=True)
+            records[name] = record = runner.Record.of(args.folder, name, args.seed, commit)
+            with _folder(args.folder, name) as folder:
+                runner.run(kind(folder), record, args.seed, args.count, seconds)
+    except KeyboardInterrupt:
+        print("stopped; the next call goes on from here")
     _show(records, args.seed, commit)
     return 1 if any(record.differences for record in records.values()) else 0
 
@@ -65,9 +67,11 @@ def main(words: list[str] | None = None) -> int:
 def _folder(parent: Path, name: str) -> Iterator[Path]:
     """A new one for a campaign. It stays if an attempt has left something to look at."""
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
-    yield folder
-    if not any(folder.glob("attempt-*")):
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        if not any(folder.glob("attempt-*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _show(records: dict[str, runner.Record], seed: int, commit: str) -> None:

@@ -82,6 +82,23 @@ def test_without_a_difference_the_exit_code_is_0(tmp_path: Path, capsys: pytest.
     assert command.main(["dice", "--count", before_a_six, "--folder", str(tmp_path / "none")]) == 0
 
 
+def test_ctrl_c_shows_what_is_done_and_the_next_call_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt, numbers = Dice.attempt, iter(range(100))
+
+    def interrupted(dice: Dice, chance: random.Random, folder: Path) -> str:
+        if next(numbers) == 3:
+            raise KeyboardInterrupt
+        return attempt(dice, chance, folder)
+
+    monkeypatch.setattr(Dice, "attempt", interrupted)
+    command.main(["dice", "--count", "10", "--folder", str(tmp_path)])
+    assert "stopped; the next call goes on from here" in (said := capsys.readouterr().out) and "│ 3 " in said
+    command.main(["dice", "--count", "10", "--folder", str(tmp_path)])
+    assert "│ 10 " in capsys.readouterr().out
+
+
 def test_an_attempt_that_never_ends_is_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["endless", "--count", "1", "--folder", str(tmp_path)]) == 1
     assert "still at work after 0.05 s" in capsys.readouterr().out
