@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from . import reach, settings
 from .errors import UsageError
-from .operations import console, journal, logs, streams
-from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with
+from .operations import console, logs, streams
+from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with, without_values
 from .plain import mistake_line
 
 Verb = Callable[[argparse.Namespace], int]
@@ -31,11 +31,7 @@ SETTINGS = "Any setting of luigi.cfg can be given too, as --section-name VALUE, 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        what, colon, words = message.partition("unrecognized arguments: ")
-        if colon and not what:  # what stands behind an unknown flag may be a secret
-            flags = [word.partition("=")[0] for word in words.split() if word.startswith("--")]
-            message = colon + " ".join(flags or journal.without_addresses(words.split()))
-        exit_with(ValueError(f"{message}; see {self.prog} --help"))
+        exit_with(ValueError(f"{without_values(message)}; see {self.prog} --help"))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -167,6 +167,15 @@ def _check_logging(path: str) -> None:
         raise UsageError(f"--logging-conf-file {path} (or [core] logging_conf_file): {why}")
 
 
+def without_values(message: str) -> str:
+    """What argparse says, without the values of flags that it does not know: each may be a secret."""
+    what, colon, words = message.partition("unrecognized arguments: ")
+    if not colon or what:
+        return message
+    flags = [word.partition("=")[0] for word in words.split() if word.startswith("--")]
+    return colon + " ".join(flags or journal.without_addresses(words.split()))
+
+
 def _no_such_task(name: str) -> UsageError:
     near = difflib.get_close_matches(name, Register.task_names(), 1)
     return UsageError(f"there is no task {name or repr(name)}" + (f"; did you mean {near[0]}?" if near else ""))
@@ -191,7 +200,7 @@ def _with_short_errors(build: Any) -> Any:
                 unknown, common, 1, settings.ALIKE
             )
             near = [] if unknown in own + common else near
-            exit_with(UsageError(message + (f"; did you mean {near[0]}?" if near else "")))
+            exit_with(UsageError(without_values(message) + (f"; did you mean {near[0]}?" if near else "")))
 
         parser.error = error  # type: ignore[method-assign]
         return parser

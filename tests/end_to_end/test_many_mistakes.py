@@ -137,8 +137,8 @@ OF_TASKS = {
     "scheduler-retry-delay": ["1e308", "-1", "x"],
     "lock-size": ["x"],
     "retcode-task-failed": ["x", "256", "-1", "1.5"],
-    "mont": ["2021-01"],
-    "no-such-flag": ["x"],
+    "mont": ["2021-01", f"json://{SECRET}"],
+    "no-such-flag": ["x", f"json://{SECRET}"],
 }
 
 OF_RANGES = {
