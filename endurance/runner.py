@@ -33,10 +33,11 @@ class Record:
     def of(cls, folder: Path, name: str, seed: int, commit: str) -> Record:
         """The record that an earlier call has begun, or a new one."""
         record = cls(folder / f"{name}-seed{seed}-{commit}.jsonl")
-        if record.path.exists():
-            for line in record.path.read_text().splitlines(keepends=True):
-                if line.endswith("\n"):  # the last one may be cut: the runner was killed
-                    record._count(json.loads(line))
+        record.path.touch()
+        whole, newline, _ = record.path.read_text().rpartition("\n")
+        record.path.write_text(whole + newline)  # the last line may be cut: the runner was killed
+        for line in whole.splitlines():
+            record._count(json.loads(line))
         return record
 
     @property
@@ -46,11 +47,8 @@ class Record:
 
     def add(self, **attempt: Any) -> None:
         """Write an attempt down before it counts."""
-        done = self.path.read_bytes() if self.path.exists() else b""
-        with self.path.open("r+b" if done else "wb") as file:
-            file.seek(done.rfind(b"\n") + 1)
-            file.truncate()
-            file.write(json.dumps(attempt).encode() + b"\n")
+        with self.path.open("a") as file:
+            file.write(json.dumps(attempt) + "\n")
         self._count(attempt)
 
     def _count(self, attempt: dict[str, Any]) -> None:

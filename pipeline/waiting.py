@@ -240,6 +240,16 @@ def answer_of(function: Callable[[], T], limit: float, whom: str = "") -> T:
     that a name has, and not at all while the name is looked up. Who is given up goes on in a thread of its own, which
     ends with the process.
     """
+    with for_answer(whom, limit) if whom else nullcontext():
+        answer = begun(function, f"ask {whom}".strip())
+        futures.wait([answer], min(limit, threading.TIMEOUT_MAX))
+    if not answer.done():
+        raise TimeoutError
+    return answer.result()
+
+
+def begun(function: Callable[[], T], name: str) -> futures.Future[T]:
+    """What ``function`` will return. A thread of its own runs it, which ends with the process at the latest."""
     answer: futures.Future[T] = futures.Future()
 
     def run() -> None:
@@ -248,9 +258,5 @@ def answer_of(function: Callable[[], T], limit: float, whom: str = "") -> T:
         except BaseException as error:
             answer.set_exception(error)
 
-    with for_answer(whom, limit) if whom else nullcontext():
-        threading.Thread(target=run, name=f"ask {whom}".strip(), daemon=True).start()
-        futures.wait([answer], min(limit, threading.TIMEOUT_MAX))
-    if not answer.done():
-        raise TimeoutError
-    return answer.result()
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return answer

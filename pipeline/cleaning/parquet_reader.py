@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..datasets.schema import Dataset
+from ..datasets.schema import Column, Dataset
 from ..errors import UnreadableFile
 from ..signatures import refuse_other_magic
 from . import values
@@ -46,8 +46,9 @@ def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) 
         schema = metadata.schema.to_arrow_schema()
     header = Header.of(schema.names, dataset, source_name)
     for position, kind in enumerate(schema.types):
-        if header.column_at(position) is not None and pa.types.is_nested(kind):
-            raise _wrong_type(kind, header, position, source_name)  # Arrow does not read all of these
+        column = header.column_at(position)
+        if column is not None and pa.types.is_nested(kind):  # Arrow does not read all of these
+            raise _wrong_type(kind, header.names[position], column, source_name)
     report.ignored_columns = [header.names[i] for i in header.ignored]
     report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
     done = 0
@@ -137,11 +138,10 @@ def _beginning(text: pa.Buffer) -> bytes:
     return bytes(data[:end]) + f"... ({len(data):,} bytes)".encode()
 
 
-def _wrong_type(kind: pa.DataType, header: Header, position: int, source_name: str) -> UnreadableFile:
-    column = header.column_at(position)
+def _wrong_type(kind: pa.DataType, name: str, column: Column, source_name: str) -> UnreadableFile:
     return UnreadableFile(
-        f"{source_name}: column {header.names[position]} has the type {kind}, "
-        f"which cannot be read as {column.type if column else 'anything'}. Check the file at its publisher"
+        f"{source_name}: column {name} has the type {kind}, which cannot be read as {column.type}. "
+        "Check the file at its publisher"
     )
 
 
@@ -157,7 +157,7 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
         try:
             columns[position], bad = values.from_arrow(array, column, report.repaired)
         except TypeError:
-            raise _wrong_type(array.type, header, position, source_name) from None
+            raise _wrong_type(array.type, header.names[position], column, source_name) from None
         if bad is not None:
             first_bad[bad & (first_bad < 0)] = position
     rejects = []

@@ -8,7 +8,6 @@ import hashlib
 import math
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -19,6 +18,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extras
 
+from .. import waiting
 from ..errors import PipelineError, WarehouseError
 from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Slice
 from .tables import Dialect
@@ -173,16 +173,8 @@ class Session:
 
     def call(self, function: Callable[[], T]) -> T:
         """What a function returns that waits for the server. A thread runs it: libpq would not let Ctrl-C through."""
-        answer: futures.Future[T] = futures.Future()
-
-        def run() -> None:
-            try:
-                answer.set_result(function())
-            except BaseException as error:
-                answer.set_exception(error)
-
         with self.statement() as statement:
-            threading.Thread(target=run, name="statement", daemon=True).start()
+            answer = waiting.begun(function, "statement")
             try:
                 futures.wait([answer])
             except BaseException:

@@ -54,6 +54,16 @@ def test_every_change_of_the_code_is_seen(package: Path) -> None:
     assert sources(package) != before
 
 
+def test_another_digest_for_other_code_or_another_library(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_code.importlib.resources, "files", lambda name: package)
+    before = own_code._digest.__wrapped__()
+    file = package / "cleaning" / "rules.py"
+    file.write_text(f"{file.read_text()}\n")
+    changed = own_code._digest.__wrapped__()
+    monkeypatch.setattr(own_code, "_version_of", lambda library: "another")
+    assert len({before, changed, own_code._digest.__wrapped__()}) == 3
+
+
 def test_byte_code_alone_does_as_well(package: Path) -> None:
     compileall.compile_dir(package, quiet=2, legacy=True)
     for file in package.rglob("*.py"):

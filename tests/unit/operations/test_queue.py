@@ -294,6 +294,8 @@ def test_odd_names_are_set_aside_and_leave_no_folder(tmp_path: Path, caplog: pyt
         (folder / name).write_bytes(odd(id="20260101T000000-ffffff"))
     assert here.open() == [] and here.open() == []
     assert {path.name for path in folder.iterdir()} == HIDDEN
+    aside = {path.name for path in (folder.parent / "set-aside").iterdir()}
+    assert aside & NAMES == {"x"} and "a_b.json" not in aside, "what is left of two names may be the same"
     assert here.aside()[0] == len(NAMES) and len(caplog.records) == len(NAMES)
     assert all(record.getMessage().isprintable() for record in caplog.records)
     assert {path.name for path in tmp_path.iterdir()} == {"workspace"}
