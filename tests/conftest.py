@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pipeline import settings as our_settings
+
 from . import real_data as published
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,13 @@ def logging_as_before() -> Iterator[None]:
     for logger, level, propagate, handlers in before:
         logger.setLevel(level)
         logger.propagate, logger.handlers[:] = propagate, handlers
+
+
+@pytest.fixture(autouse=True)
+def settings_as_before() -> Iterator[None]:
+    """What a test leaves in the environment and in luigi's configuration, the next test does not inherit."""
+    with our_settings.restored():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -253,6 +253,7 @@ def _settings(folder: Path) -> Iterator[None]:
         "PIPELINE_WORKSPACE_URL": f"file:{folder}/workspace",
         "PIPELINE_LAKE_URL": f"file:{folder}/lake",
         "PIPELINE_WAREHOUSE_URL": f"duckdb:///{folder}/warehouse.duckdb",
+        "PIPELINE_CLEAN_RULES": "zero_passengers",
     }
     lease = queue.LEASE
     with settings.restored():

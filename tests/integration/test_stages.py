@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import completeness, datasets, planning, sample, settings
+from pipeline import completeness, datasets, planning, sample
 from pipeline.cleaning import Report
 from pipeline.completeness import Snapshot
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, TakenAway, UnreadableFile, WarehouseBusy
@@ -42,14 +42,7 @@ __all__ = ["gcs_bucket", "gcs_server"]
 
 
 @pytest.fixture
-def own_settings() -> Iterator[None]:
-    """What the environment says of settings in this test is no other test's."""
-    with settings.restored():
-        yield
-
-
-@pytest.fixture
-def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_settings: None) -> Upload:
+def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upload:
     """Upload of a month whose raw file and rows are in the scratch, and whose Parquet file is not (any more)."""
     monkeypatch.setenv("PIPELINE_PUBLISHER_ATTEMPTS", "2")
     monkeypatch.setenv("PIPELINE_PUBLISHER_BACKOFF", "0.01")
