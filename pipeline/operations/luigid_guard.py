@@ -32,7 +32,6 @@ _READING = {
     "dep_graph",
     "fetch_error",
     "get_running_task_resources",
-    "get_scheduler_message_response",
     "get_task_progress_percentage",
     "get_task_status_message",
     "graph",
@@ -49,8 +48,8 @@ _READING = {
 #: A name or an address, and a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?")
 
-#: A text in which there may be something that must not be shown as it is.
-_ODD = re.compile(r"[<>]|\\u|tracking_url|[^ -~]")
+#: JSON in which there may be something that must not be shown as it is.
+_ODD = re.compile(r"[<>]|\\[bfru]|tracking_url|[^ -~]")
 
 
 class Hosts:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def status(luigid: Luigid, path: str = "/api/task_list", method: str = "GET", **
         ("127.0.0.1.evil.example", False),
         ("localhost@evil.example", False),
         ("evil.example#localhost", False),
+        ("localhost~evil.example", False),
         ("203.0.113.9:{port}", False),
         ("", False),
     ],
@@ -83,6 +85,8 @@ def test_host(luigid: Luigid, host: str, is_ours: bool) -> None:
         ("http://evil.example", "127.0.0.1:{port}", False),
         ("http://127.0.0.1:{port}.evil.example", "127.0.0.1:{port}", False),
         ("http://127.0.0.1:1", "127.0.0.1:{port}", False),
+        ("http://localhost.evil.example", "localhost", False),
+        ("app://127.0.0.1:{port}", "127.0.0.1:{port}", False),
         ("null", "127.0.0.1:{port}", False),
         ("", "127.0.0.1:{port}", False),
         ("file://", "127.0.0.1:{port}", False),
@@ -139,12 +143,34 @@ def test_texts_are_harmless_whoever_sends_them(luigid: Luigid) -> None:
     luigid.ask(
         "add_task", worker="w", task_id="T_1", status="FAILED", expl=f"{EVIL}<script>", tracking_url="JavaScript:x"
     )
-    (task,) = luigid.tasks()
+    (task,) = [task for task in luigid.tasks() if task["id"] == "T_1"]
     shown = [task["params"]["month"], task["status_message"], luigid.ask("fetch_error", task_id="T_1")["error"]]
     for text in shown:
         assert "<" not in text and is_clean(text.replace("\\n", "").replace("\n", "")) and "owned" in text
     assert not task["tracking_url"]
     assert is_clean(luigid.page("/metrics").replace("\n", ""))
+
+
+@pytest.mark.parametrize("text", ["<", ">", "\b", "\f", "\r", "\x1b", "\x7f", "\u202e"])
+def test_one_character_is_enough_to_look_at_a_text(luigid: Luigid, text: str) -> None:
+    luigid.ask("add_task", worker="w", task_id="T_2", family="T")
+    luigid.ask("set_task_status_message", task_id="T_2", status_message=text)
+    shown = luigid.ask("get_task_status_message", task_id="T_2")["statusMessage"]
+    assert shown and text not in shown and is_clean(shown)
+
+
+def test_link_that_a_browser_would_run_is_dropped(luigid: Luigid) -> None:
+    for url in ("javascript:x", "https://example.com/log"):
+        luigid.ask("add_task", worker="w", task_id="T_3", family="T", tracking_url=url)
+        (task,) = [task for task in luigid.tasks() if task["id"] == "T_3"]
+        assert task["tracking_url"] == (url if url.startswith("https") else None)
+
+
+def test_program_of_http_1_0_names_no_host(luigid: Luigid) -> None:
+    with socket.create_connection(("127.0.0.1", luigid.port), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET /api/is_paused HTTP/1.0\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            assert b" 200 OK" in answer.readline()
 
 
 def test_state_that_is_a_link_is_not_read(tmp_path: Path) -> None:
