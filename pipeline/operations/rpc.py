@@ -15,12 +15,11 @@ from luigi.rpc import RemoteScheduler, RequestsFetcher
 from tenacity import RetryCallState, Retrying, stop_after_attempt, stop_after_delay, stop_any
 
 from ..plain import shown_by_luigid
-from ..waiting import SAID_AFTER
+from ..waiting import SAID_AFTER, answer_of
 from .progress import RunProgress
 
 #: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
 AT_ONCE = 3
-
 
 #: How many times the time-out of a request one answer may take.
 IN_ALL = 3
@@ -49,17 +48,9 @@ class Fetcher(RequestsFetcher):
         What is no answer of luigid's is an error as well: a page of a proxy, or of another program on its port.
         """
         self.check_pid()
-        answer: Future[str] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(super(Fetcher, self).fetch(full_url, body, timeout))
-            except BaseException as error:
-                answer.set_exception(error)
-
-        threading.Thread(target=ask, name="ask luigid", daemon=True).start()
+        ask = super().fetch
         try:
-            page = answer.result(IN_ALL * timeout)
+            page = answer_of(lambda: ask(full_url, body, timeout), IN_ALL * timeout)
         except TimeoutError:
             self.session = self._session()
             raise requests.exceptions.ReadTimeout(f"no whole answer within {IN_ALL * timeout:g} s") from None
