@@ -94,27 +94,24 @@ def message_of_run(outcome: RunOutcome, where: str = "") -> Message | None:
 
     ``where`` names its log.
     """
-    failed, new = outcome.failures, outcome.new
-    is_well = _is_well(outcome)
-    republished = [month for month in new if month.is_republished]
-    drift = _unknown_columns(new)
+    failed, new, is_well = outcome.failures, outcome.new, _is_well(outcome)
     happened = {
         CRASHED: outcome.result == outcomes.CRASHED or any(month.was_killed for month in failed),
         FAILED: not is_well,
         COMPLETED: bool(new) and is_well,
-        REPUBLISHED: bool(republished),
-        SCHEMA_DRIFT: bool(drift),
+        REPUBLISHED: bool(_republished(outcome)),
+        SCHEMA_DRIFT: bool(_unknown_columns(outcome)),
         NOTHING_NEW: outcome.is_planned and not new and outcome.result == COMPLETE,
     }
     if not any(happened.values()):
         return None
     about = {month.dataset for month in (*failed, *_gaps(outcome), *new)}
     is_about_months = is_well or bool(failed or _gaps(outcome))
-    headlines = ", ".join(_headlines(outcome, failed, new, republished, drift))
+    headlines = ", ".join(_headlines(outcome))
     return Message.of(
         title=f"NYC trips: {headlines or 'nothing new'}",
         lines=[
-            *_details(outcome, failed, new, republished, drift),
+            *_details(outcome),
             _whereabouts(outcome.run or journal.run_id(), outcome.host or socket.gethostname(), where),
         ],
         happened=(word for word, did in happened.items() if did),
@@ -131,23 +128,22 @@ def _gaps(outcome: RunOutcome) -> list[MonthOutcome]:
     return [] if outcome.result == COMPLETE else [month for month in outcome.having(MISSING) if month.month]
 
 
-def _unknown_columns(months: Iterable[MonthOutcome]) -> dict[str, list[str]]:
-    """Undeclared columns with the months that have them."""
+def _republished(outcome: RunOutcome) -> list[MonthOutcome]:
+    return [month for month in outcome.new if month.is_republished]
+
+
+def _unknown_columns(outcome: RunOutcome) -> dict[str, list[str]]:
+    """Undeclared columns with the months loaded now that have them."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for month in months:
+    for month in outcome.new:
         for column in month.unknown_columns:
             found[column].append(month.title)
     return found
 
 
-def _headlines(
-    outcome: RunOutcome,
-    failed: Sequence[MonthOutcome],
-    new: Sequence[MonthOutcome],
-    republished: Sequence[MonthOutcome],
-    drift: Mapping[str, list[str]],
-) -> Iterator[str]:
-    gaps, left = _gaps(outcome), outcome.having(outcomes.NOT_DONE, outcomes.PARTLY)
+def _headlines(outcome: RunOutcome) -> Iterator[str]:
+    failed, gaps = outcome.failures, _gaps(outcome)
+    left = outcome.having(outcomes.NOT_DONE, outcomes.PARTLY)
     if outcome.result == outcomes.STOPPED:
         yield "the run was stopped"
     elif not (_is_well(outcome) or failed or gaps or (left and outcome.result == outcomes.UNFINISHED)):
@@ -158,22 +154,17 @@ def _headlines(
         (failed, "failed"),
         (gaps, "missing at the publisher"),
         (left if is_left else [], "not done"),
-        (new, "loaded"),
-        (republished, "republished"),
+        (outcome.new, "loaded"),
+        (_republished(outcome), "republished"),
     ):
         if months:
             yield f"{_counted(month.title for month in months)} {what}"
-    if drift:
+    if drift := _unknown_columns(outcome):
         yield f"undeclared columns: {', '.join(list(drift)[:NAMED])}"
 
 
-def _details(
-    outcome: RunOutcome,
-    failed: Sequence[MonthOutcome],
-    new: Sequence[MonthOutcome],
-    republished: Sequence[MonthOutcome],
-    drift: Mapping[str, list[str]],
-) -> Iterator[str]:
+def _details(outcome: RunOutcome) -> Iterator[str]:
+    failed, new = outcome.failures, outcome.new
     if outcome.failure:
         yield f"Failed: {outcome.failure}"
     reasons = outcomes.by_reason(failed)
@@ -191,9 +182,9 @@ def _details(
     if new:
         rows, rejected = sum(month.rows or 0 for month in new), sum(sum(month.rejected.values()) for month in new)
         yield f"Loaded: {_listed(month.title for month in new)}; {rows:,} rows, {rejected:,} rejected"
-    if republished:
+    if republished := _republished(outcome):
         yield f"Republished and loaded anew: {_listed(month.title for month in republished)}"
-    for column, titles in drift.items():
+    for column, titles in _unknown_columns(outcome).items():
         yield f"Column {column} is not declared and was kept out: {_listed(titles)}"
     for number, text in (
         (outcome.complete_before, "complete before"),
