@@ -6,8 +6,9 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,12 @@ def full() -> Iterator[int]:
 
 
 @contextmanager
-def without_reader() -> Iterator[int]:
-    reader, writer = os.pipe()
-    os.close(reader)
-    yield writer
-    os.close(writer)
+def left_alone(pair: Callable[[], tuple[int, int]]) -> Iterator[int]:
+    """One end of a pipe or a terminal, the other end of which is closed."""
+    other, end = pair()
+    os.close(other)
+    yield end
+    os.close(end)
 
 
 @contextmanager
@@ -67,21 +69,20 @@ def stalled() -> Iterator[int]:
     os.close(writer)
 
 
-@contextmanager
-def terminal_that_went_away() -> Iterator[int]:
-    master, slave = pty.openpty()
-    os.close(master)
-    yield slave
-    os.close(slave)
-
-
-BROKEN = [full, without_reader, stalled, terminal_that_went_away]
+BROKEN = {
+    "full": full,
+    "without reader": partial(left_alone, os.pipe),
+    "stalled": stalled,
+    "terminal that went away": partial(left_alone, pty.openpty),
+}
 
 
 @pytest.mark.parametrize("code", [COMMAND, LINES], ids=["command", "lines"])
-@pytest.mark.parametrize("broken", BROKEN)
-def test_broken_streams_do_not_change_the_exit_code(broken: object, code: str) -> None:
-    with broken() as stream:  # type: ignore[operator]
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_broken_streams_do_not_change_the_exit_code(
+    broken: Callable[[], AbstractContextManager[int]], code: str
+) -> None:
+    with broken() as stream:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=CHECKOUT, stdout=stream, stderr=stream, timeout=PATIENCE
         )
