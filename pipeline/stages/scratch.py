@@ -52,10 +52,14 @@ _FIELDS: dict[str, dict[str, type]] = {
 }
 
 
+#: The months of folders; any other may have been made by anybody.
+_MONTH = r"[1-9][0-9]{3}-(?:0[1-9]|1[0-2])"
+
+
 def months_of(job: Job, dataset: str) -> set[dt.date]:
     """The months of a dataset of which there is scratch, of whatever publisher, rules and lake."""
     names = {path.split("/")[2] for path in store_of(job.workspace).list(f"{ROOT}/{dataset}")}
-    return {dt.date.fromisoformat(f"{name}-01") for name in names if re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", name)}
+    return {dt.date.fromisoformat(f"{name}-01") for name in names if re.fullmatch(_MONTH, name)}
 
 
 def store_of(workspace: str) -> Store:
@@ -201,7 +205,7 @@ class Scratch:
 
 
 #: A folder of scratch below the folder of its month: the job, and the code; versions before had no code there.
-_PREFIX = re.compile(rf"{ROOT}/[a-z]+/(?:\d{{4}}-\d{{2}}|all)/[0-9a-f]{{12}}(?:-[0-9a-f]{{12}})?(?=/|$)")
+_PREFIX = re.compile(rf"{ROOT}/[a-z]+/(?:{_MONTH}|all)/[0-9a-f]{{12}}(?:-[0-9a-f]{{12}})?(?=/|$)")
 
 
 def prefix_of(path: str) -> str | None:

@@ -40,7 +40,7 @@ from pipeline.stages.base import Stage
 from pipeline.stages.clean import Clean
 from pipeline.stages.download import Download
 from pipeline.stages.load import Load
-from pipeline.stages.scratch import RAW, Scratch, lock_of
+from pipeline.stages.scratch import RAW, Scratch, lock_of, months_of
 from pipeline.stages.upload import Upload
 from pipeline.stages.write_parquet import WriteParquet
 
@@ -375,6 +375,19 @@ def test_scratch_of_another_lake_is_for_the_runs_of_that_lake(scratch: Scratch, 
 def test_scratch_without_a_record_is_nobodys(scratch: Scratch) -> None:
     scratch.store.delete(scratch.path(f"{RAW}.json"))
     assert swept(scratch)
+
+
+@pytest.mark.parametrize(
+    "planted", ["green/2020-13", "green/0000-01", "green/\u0662020-01", "green/x", "purple/2020-01"]
+)
+def test_folder_that_somebody_else_has_made_keeps_no_scratch_from_going(scratch: Scratch, planted: str) -> None:
+    record = scratch.store.read_small(scratch.path(f"{RAW}.json"), 10_000)
+    scratch.store.write(f"scratch/{planted}/{scratch.prefix.rpartition('/')[2]}/{RAW}.json", record)
+    job = Job(**scratch.job, workspace=scratch.store.url)
+    assert months_of(job, "green") <= {MONTH, dt.date(2020, 1, 1)}
+    scratch.store.delete(scratch.path(f"{RAW}.json"))
+    with completeness.scheduling():
+        assert scratch.prefix in sweep.sweep_scratch(scratch.store.url, {job})
 
 
 def test_a_link_in_place_of_scratch_goes_and_what_it_leads_to_stays(scratch: Scratch, folder: Path) -> None:
