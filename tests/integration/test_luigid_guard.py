@@ -40,6 +40,19 @@ def luigid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Luigid]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_state_and_history_are_made_for_their_owner_alone(tmp_path: Path, is_there: bool) -> None:
+    folder = tmp_path / "kept"
+    if is_there:
+        folder.mkdir()
+        folder.chmod(0o755)
+    with Luigid(tmp_path, arguments=("--folder", str(folder))):
+        pass
+    assert (stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0) is not is_there
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+    assert {"state.pickle", "history.db"} <= modes.keys() and set(modes.values()) == {0o600}
+
+
 def status(luigid: Luigid, path: str = "/api/task_list", method: str = "GET", **headers: str) -> int:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     data = {"data": json.dumps({"status": "", "upstream_status": ""})}

@@ -88,6 +88,21 @@ def test_state_that_cannot_be_written_does_not_stop_luigid(
     assert "state of luigid cannot be saved" in caplog.text
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_a_killed_luigid_left_does_not_keep_the_state_from_being_saved(
+    scheduler: luigid.Scheduler, tmp_path: Path, is_link: bool
+) -> None:
+    (tmp_path / "theirs").write_text("precious")
+    new = tmp_path / "state.pickle.new"
+    if is_link:
+        new.symlink_to("theirs")
+    else:
+        new.write_bytes(b"half")
+    scheduler.dump()
+    assert pickle.loads((tmp_path / "state.pickle").read_bytes()) and not os.path.lexists(new)
+    assert (tmp_path / "theirs").read_text() == "precious"
+
+
 def test_state_that_somebody_else_may_have_written_is_not_read(scheduler: luigid.Scheduler, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     state = tmp_path / "state.pickle"
