@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline import settings
-from pipeline.operations.agent import Agent, _list_queues, code_version
+from pipeline.errors import UsageError
+from pipeline.operations.agent import Agent, _list_queues, code_version, difference
 from pipeline.operations.queue import CANCELLED, DONE, RUNNING, Entry, Queue, Submission, now
 
 NAME = "a-run"
@@ -70,6 +71,30 @@ def test_run_that_another_agent_took_over_is_not_ours(queue: Queue, caplog: pyte
     assert agent._renew(entry) is None and luigi.sent == []
     agent._settle(entry, DONE)
     assert queue.open()[0].submission.agent == "other:1" and not queue.ended()
+
+
+def test_command_of_other_code_is_refused_and_not_judged() -> None:
+    """Newer code may know flags that this one does not."""
+    submitted = Submission(NAME, "q", ["RangeMonthly", "--new-flag"], {"code": "other"}, "me@here", now())
+    assert difference(submitted) == f"code is other there and {code_version()} here"
+    with pytest.raises(UsageError, match="no flag of RangeMonthly"):
+        difference(submitted.changed(meaning={"code": code_version()}))
+
+
+def test_what_is_run_are_the_words_as_they_were_understood(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, _, entry = claimed(queue)
+    entry = queue.replace(entry, command=["RangeMonthly", "--start", "2021-1"])
+    started: list[list[str]] = []
+
+    def popen(words: list[str], **options: Any) -> Any:
+        started.append(words)
+        raise OSError("no process")
+
+    monkeypatch.setattr("pipeline.operations.agent.subprocess.Popen", popen)
+    agent._run(entry)
+    (words,) = started
+    assert words[words.index("pipeline") + 1 :][:2] == ["RangeMonthly", "--start=2021-01"]
+    assert [one.submission.message for one in queue.ended()] == ["luigi could not be started: no process"]
 
 
 def test_run_that_was_ended_but_not_moved_is_moved(queue: Queue) -> None:

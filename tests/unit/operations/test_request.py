@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
+from pipeline import settings
 from pipeline.errors import UsageError
 from pipeline.operations import request
 
@@ -38,6 +39,15 @@ def test_allowed_words_have_one_spelling(words: str, flags: list[str]) -> None:
     with CmdlineParser.global_instance(["--module", "pipeline", *asked.words], allow_override=True) as parser:
         known = vars(parser.known_args)
         assert all(known[flag.replace("-", "_")] == (value or True) for flag, value in asked.values.items())
+
+
+def test_what_a_request_does_not_say_is_this_hosts() -> None:
+    asked, bare = (
+        request.read(["TaxiZones", *flags]) for flags in (["--publisher-name=dtc", "--clean-rules=none"], [])
+    )
+    assert (request.label_of_publisher(asked).partition("=")[0], request.rules_of(asked)) == ("dtc", "none")
+    assert request.label_of_publisher(bare) == settings.publisher_label() != request.label_of_publisher(asked)
+    assert request.rules_of(bare) == settings.rules_text() != "none"
 
 
 SECRET = "hunter2hunter2"
@@ -74,6 +84,7 @@ WRONG = [
     'RangeMonthly --of-params {"dataset":NaN}',
     'RangeMonthly --of-params {"publisher":"tlc@file:/etc"}',
     'RangeMonthly --of-params {"month":"2021-01"}',
+    'RangeMonthly --of-params {"warehouse":"green"}',
     "RangeMonthly --of-params []",
     "RangeMonthly --of-params " + "[" * 1900,
     "RangeMonthly --of_params {}",
