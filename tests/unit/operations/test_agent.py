@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import settings
 from pipeline.errors import UsageError
-from pipeline.operations.agent import Agent, _list_queues, code_version, difference
-from pipeline.operations.queue import CANCELLED, DONE, RUNNING, Entry, Queue, Submission, now
+from pipeline.operations.agent import ATTEMPTS, Agent, _list_queues, code_version, difference
+from pipeline.operations.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Entry, Queue, Submission, now
 
 NAME = "a-run"
 
@@ -104,6 +104,50 @@ def test_run_that_was_ended_but_not_moved_is_moved(queue: Queue) -> None:
     assert agent._claim_one(ended) is None
     assert [one.submission.state for one in queue.ended()] == [DONE] and not queue.open()
     assert queue.cancel(NAME, "you@there") is None
+
+
+def test_run_that_ends_all_its_agents_is_given_up(queue: Queue) -> None:
+    agent, _, entry = claimed(queue)
+    last = agent._claim_one(queue.replace(entry, attempts=ATTEMPTS - 1))
+    assert last.submission.attempts == ATTEMPTS
+    assert agent._claim_one(last) is None
+    (ended,) = queue.ended()
+    assert (ended.submission.state, ended.submission.message) == (
+        FAILED,
+        f"given up: {ATTEMPTS} agents died while running it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts", "is_stopping", "state", "attempts_then", "says"),
+    [
+        (0, 1, True, DONE, 1, ""),
+        (30, 1, False, FAILED, 1, "its last words"),
+        (30, 1, True, WAITING, 0, "stopped at .*; waits again"),
+        (-signal.SIGKILL, 1, True, WAITING, 1, "ended by SIGKILL at .*; waits again"),
+        (-signal.SIGKILL, ATTEMPTS - 1, False, WAITING, ATTEMPTS - 1, "ended by SIGKILL at .*; waits again"),
+        (-signal.SIGKILL, ATTEMPTS, False, FAILED, ATTEMPTS, "ended by SIGKILL"),
+    ],
+)
+def test_what_the_queue_is_told_of_a_process_that_ended(
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    attempts: int,
+    is_stopping: bool,
+    state: str,
+    attempts_then: int,
+    says: str,
+) -> None:
+    agent, _, entry = claimed(queue)
+    agent._last_words = "its last words"
+    if is_stopping:
+        agent._stopping.set()
+    monkeypatch.setattr(agent, "_luigi", lambda entry: (code, entry))
+    agent._run(queue.replace(entry, attempts=attempts))
+    (found,) = (*queue.open(), *queue.ended())
+    assert (found.submission.state, found.submission.attempts) == (state, attempts_then)
+    assert re.fullmatch(says, found.submission.message)
 
 
 def test_version_of_the_code_is_known_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
