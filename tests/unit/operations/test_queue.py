@@ -119,6 +119,20 @@ def test_cancel_takes_a_waiting_run_back_and_tells_the_agent_of_a_running_one(ur
     assert here.cancel("a", "me@here") is None and here.cancel("none", "me@here") is None
 
 
+def test_run_of_a_silent_agent_is_cancelled_at_once(url: str) -> None:
+    here = opened(url)
+    here.submit(submission("a").changed(state=RUNNING, agent="moon:1", renewed_at="2026-01-01T00:00:00+00:00"))
+    cancelled = here.cancel("a", "me@here")
+    assert cancelled and cancelled.state == CANCELLED and here.open() == []
+
+
+def test_run_that_is_done_is_not_cancelled_though_its_agent_was_killed_before_it_moved_it(url: str) -> None:
+    here = opened(url)
+    here.submit(submission("a").changed(state=DONE, exit_code=0, ended_at=queue.now()))
+    assert here.cancel("a", "me@here") is None
+    assert [entry.submission.state for entry in here.ended()] == [DONE] and here.open() == []
+
+
 def test_cancel_of_a_run_that_is_claimed_meanwhile(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here, agent = opened(url), opened(url)
     here.submit(submission("a"))
