@@ -19,6 +19,8 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 #: Columns of a file, those within others counted one by one. No published file has more than 30.
 MAX_COLUMNS = 1_000
+#: Columns without a name at the end. No row needs a value for them, and each takes memory for all rows of a block.
+MAX_UNNAMED = 100
 #: Characters of a name that are shown and kept.
 MAX_NAME = 100
 
@@ -51,6 +53,12 @@ class Header:
         if len(names) > MAX_COLUMNS:
             raise UnreadableFile(f"{source_name}: {too_many_columns(len(names))}. Check the file at its publisher")
         stripped = tuple(excerpt(trimmed(name), MAX_NAME, plain=True) for name in names)
+        unnamed = len(stripped) - _named(stripped)
+        if unnamed > MAX_UNNAMED:
+            raise UnreadableFile(
+                f"{source_name}: it has {unnamed:,} columns without a name at the end, more than the {MAX_UNNAMED:,} "
+                "that are read. Check the file at its publisher"
+            )
         found: dict[str, list[int]] = {}
         unknown: dict[int, str] = {}
         ignored = []
@@ -89,7 +97,7 @@ class Header:
     @cached_property
     def needed(self) -> int:
         """How many values a row must have: all but those of columns without a name at the end."""
-        return max((i + 1 for i, name in enumerate(self.names) if name), default=0)
+        return _named(self.names)
 
     @cached_property
     def _meanings(self) -> list[str]:
@@ -144,6 +152,11 @@ class Header:
             else:
                 arrays.append(pc.coalesce(*candidates))
         return pa.record_batch(arrays, schema=self.dataset.schema)
+
+
+def _named(names: tuple[str, ...]) -> int:
+    """How many columns there are up to the last one that has a name."""
+    return max((i + 1 for i, name in enumerate(names) if name), default=0)
 
 
 def _ordinal(number: int) -> str:

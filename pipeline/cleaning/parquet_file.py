@@ -32,6 +32,8 @@ MAX_STRUCTS = 400_000
 #: Bytes of pages and dictionaries, unpacked, that are held at once: the largest of each column. Tools write pages of
 #: 1 MB, some of them one page per column and group.
 MAX_PAGES = 128 * 1024 * 1024
+#: Data pages of a column in a row group. A group of 24 million rows has some 1,200.
+MAX_DATA_PAGES = 100_000
 #: Bytes of texts in a row group among which Arrow may look for the distinct ones: it keeps all that it has found.
 MAX_DISTINCT = 16 * 1024 * 1024
 #: Bytes of the lists of one column in a row group.
@@ -290,6 +292,11 @@ class _Plan:
                 pages.dictionary = max(pages.dictionary, size)
             elif kind in (_DATA, _DATA_V2):
                 left -= count
+                if len(pages.counts) == MAX_DATA_PAGES:
+                    raise UnreadableFile(
+                        f"{self._source_name}: a column of a row group has more than {MAX_DATA_PAGES:,} pages. "
+                        "Have it published with pages of 1 MB"
+                    )
                 pages.counts.append(count)
                 pages.sizes.append(size)
                 pages.encodings.append(encoding)

@@ -48,6 +48,19 @@ def _zeros(rows: int) -> pa.Array:
     return pa.array(np.zeros(rows))
 
 
+#: One page for a whole column of a row group.
+_LARGE_PAGES: dict[str, object] = {
+    "use_dictionary": False,
+    "compression": "gzip",
+    "data_page_size": 1 << 30,
+    "max_rows_per_page": 1 << 30,
+}
+
+
+def _distinct(rows: int) -> bytes:
+    return parquet(green(rows, zz=pa.array(np.arange(rows)).cast(pa.string())), dictionary_pagesize_limit=1 << 30)
+
+
 #: By what they are. The rows of each are read or rejected, or the file is refused in one line.
 PARQUET: dict[str, Callable[[], bytes]] = {
     "a long text": lambda: parquet(green(zz=repeated("x" * 1_000_000))),
@@ -69,21 +82,31 @@ PARQUET: dict[str, Callable[[], bytes]] = {
     ),
     "wide bytes": lambda: parquet(green(2_000, 0, zz=pa.array([b"x" * 100_000] * 2_000, pa.binary(100_000)))),
     "one value of 20 MB": lambda: parquet(green(3, 0, zz=pa.array(["x" * 20_000_000, "", None]))),
-    "large pages": lambda: parquet(
-        green(3_000_000),
-        use_dictionary=False,
-        compression="gzip",
-        data_page_size=1 << 30,
-        max_rows_per_page=1 << 30,
-    ),
-    "a large dictionary": lambda: parquet(
-        green(500_000, zz=pa.array(np.arange(500_000)).cast(pa.string())), dictionary_pagesize_limit=1 << 30
-    ),
+    "large pages": lambda: parquet(green(3_000_000), **_LARGE_PAGES),
+    "larger pages": lambda: parquet(green(3_000_000), row_group_size=3_000_000, **_LARGE_PAGES),
+    "a large dictionary": lambda: _distinct(500_000),
+    "a larger dictionary": lambda: _distinct(1_000_000),
     "1,000 columns": lambda: parquet(green(**{f"c{i}": _zeros(ROWS) for i in range(900)})),
     "10,000 columns": lambda: parquet(green(3, **{f"c{i}": pa.nulls(3) for i in range(10_000)})),
     "long names": lambda: parquet(green(3, 0, **{f"c{i}" + "n" * 100_000: pa.nulls(3) for i in range(20)})),
     "many row groups": lambda: parquet(green(1_000), row_group_size=1),
     "no row": lambda: parquet(green(0)),
+}
+
+
+_NAMES = ",".join(green(0).schema.names).encode()
+_LINE = b"1,2020-04-01 00:00:00,2020-04-01 00:10:00,1,1.0,1,5.0,6.0"
+_EMPTY = b"," * _NAMES.count(b",")
+
+#: The same of CSV files, unpacked.
+CSV: dict[str, Callable[[], bytes]] = {
+    "a header that ends in 900 commas": lambda: _NAMES + b"," * 900 + b"\n" + (_EMPTY + b"\n") * 160_000,
+    "a header that ends in 100 commas": lambda: _NAMES + b"," * 100 + b"\n" + (_EMPTY + b"\n") * 160_000,
+    "990 unknown columns": lambda: _NAMES + b",x" * 990 + b"\n" + (_LINE + b"," * 990 + b"\n") * 8_000,
+    "a line of commas": lambda: _NAMES + b"\n" + b"," * 4_000_000 + b"\n" + _LINE,
+    "empty lines": lambda: _NAMES + b"\n" * 8_000_000 + _LINE,
+    "byte order marks": lambda: _NAMES + b"\n" + b"\xef\xbb\xbf\n" * 2_000_000 + _LINE,
+    "long values": lambda: _NAMES + b"\n" + (b"x" * 3_000_000 + b"," + _LINE + b"\n") * 5,
 }
 
 

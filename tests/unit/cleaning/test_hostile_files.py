@@ -14,35 +14,37 @@ from pipeline import datasets
 from pipeline.cleaning import Report, Rules, clean, parquet_file, parquet_reader
 from pipeline.errors import UnreadableFile
 
-from .hostile import PARQUET, bounded, green, parquet, repeated
+from .hostile import CSV, PARQUET, bounded, green, parquet, repeated
 from .support import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from /proc")
-
 REFUSED = {
     "lists of a long text",
     "a long list",
     "one value of 20 MB",
-    "large pages",
-    "a large dictionary",
+    "larger pages",
+    "a larger dictionary",
     "10,000 columns",
+    "a header that ends in 900 commas",
 }
 
 
-@pytest.mark.parametrize("kind", PARQUET)
+@pytest.mark.parametrize("kind", [*PARQUET, *CSV])
 def test_memory_is_bounded(kind: str) -> None:
-    data = PARQUET[kind]()
+    data = {**PARQUET, **CSV}[kind]()
+    file_format = "parquet" if kind in PARQUET else "csv"
     report = Report()
     rules = Rules.parse("zero_passengers")
     refused = None
     with bounded():
         try:
             for _ in clean(
-                io.BytesIO(data), "parquet", datasets.get("green"), dt.date(2020, 4, 1), rules, "the_file", report
+                io.BytesIO(data), file_format, datasets.get("green"), dt.date(2020, 4, 1), rules, "the_file", report
             ):
                 pass
         except UnreadableFile as error:
             refused = str(error)
+    assert (refused is not None) == (kind in REFUSED)
     if refused is not None:
         assert refused.startswith("the_file: ") and "\n" not in refused and len(refused) < 400
     else:
@@ -109,6 +111,26 @@ def test_a_footer_that_lies_about_its_length_is_not_believed() -> None:
     for length in (0, 1, 2**31, 2**32 - 1):
         with pytest.raises(UnreadableFile, match="the_file: "), bounded():
             run(data[:-8] + struct.pack("<I", length) + b"PAR1", "green", "parquet")
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"),
+    [
+        ("MAX_FOOTER", r"the footer of the Parquet file has [1-9],\d{3} bytes, more than the 4 allowed\. Check"),
+        ("MAX_FOOTER_LIST", r"damaged or cut off \(.*[Ss]ize limit.*\)\. Check"),
+        ("MAX_ROWS", r"the Parquet file claims 12 rows, more than any month has\. Check"),
+        ("MAX_STRUCTS", r"damaged or cut off \(.*more parts than any file has.*\)\. Download it again"),
+        ("MAX_DATA_PAGES", r"a column of a row group has more than 4 pages\. Have it published with pages of 1 MB"),
+        ("MAX_PAGES", r"the pages of the Parquet file take [\d,]+ bytes at once, more than the 4 that are read\. Have"),
+        ("MAX_COLUMNS", r"it has 8 columns, more than the 1,000 that are read\. Check"),
+    ],
+)
+def test_each_bound_of_a_parquet_file_is_one_line(monkeypatch: pytest.MonkeyPatch, bound: str, says: str) -> None:
+    data = parquet(green(12), row_group_size=6, use_dictionary=False, max_rows_per_page=1)
+    assert run(data, "green", "parquet").report.rows_written == 12
+    monkeypatch.setattr(parquet_file, bound, 4)
+    with pytest.raises(UnreadableFile, match=f"^the_file: .*{says}"):
+        run(data, "green", "parquet")
 
 
 def test_rows_that_arrow_leaves_out_are_missed() -> None:
