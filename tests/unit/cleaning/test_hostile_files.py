@@ -26,6 +26,7 @@ REFUSED = {
     "a larger dictionary",
     "10,000 columns",
     "a header that ends in 900 commas",
+    "a header of 1,500 names",
 }
 
 
