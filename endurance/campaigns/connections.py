@@ -15,17 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest import mock
 
 import psycopg2
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import datasets
-from pipeline.datasets.schema import Dataset
 from pipeline.errors import PipelineError
 from pipeline.warehouse import LedgerRow, Options, Slice, open_warehouse
 from pipeline.warehouse.postgresql import PostgreSQL
-from pipeline.warehouse.postgresql_session import Statement
+from pipeline.warehouse.postgresql_session import Session, Statement
+from tests.integration.warehouse.loads import file_of, ledger_row
 from tests.servers.postgres import start_postgres
 
 from ..campaign import Campaign, Difference
@@ -38,6 +37,9 @@ MODES = ("ACCESS SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "ACCESS EXCL
 
 #: Seconds that a load waits for a lock, and after which a session that stays counts as left behind.
 LOCK_TIMEOUT, PATIENCE = 0.3, 120.0
+
+#: Seconds by which a fault without a delay is ahead of its statement; that may as well come first.
+HEAD_START = 0.01
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,17 @@ class Connections(Campaign):
     slice = 3
 
     def __enter__(self) -> Self:
-        self._stack = contextlib.ExitStack()
-        self._server = self._stack.enter_context(start_postgres(deadlock_timeout="100ms"))
-        self._database = self._stack.enter_context(self._server.database())
         self._numbers = itertools.count()
         (self.folder / "files").mkdir()
-        undisturbed = self._warehouse("undisturbed")
-        self._expected = {}
-        for slice, version in itertools.product(SLICES, VERSIONS):
-            self._load(undisturbed, slice, version)
-            self._expected[slice, version] = self._content("undisturbed", slice)
+        with contextlib.ExitStack() as stack:
+            self._server = stack.enter_context(start_postgres(deadlock_timeout="100ms"))
+            self._database = stack.enter_context(self._server.database())
+            undisturbed = self._warehouse("undisturbed")
+            self._expected = {}
+            for slice, version in itertools.product(SLICES, VERSIONS):
+                self._load(undisturbed, slice, version)
+                self._expected[slice, version] = self._content("undisturbed", slice)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -99,7 +102,7 @@ class Connections(Campaign):
                 version = "A"
             warehouse = self._warehouse(schema)
             try:
-                with self._disturbed(warehouse, faults, schema):
+                with self._disturbed(faults, schema):
                     self._do(warehouse, slice, version)
             except PipelineError as error:
                 failed += 1
@@ -120,11 +123,10 @@ class Connections(Campaign):
             self._load(warehouse, slice, version)
 
     def _load(self, warehouse: PostgreSQL, slice: Slice, version: str) -> None:
-        dataset = datasets.get(slice[0])
-        path = self.folder / "files" / f"{slice[0]}-{slice[1]}-{version}.parquet"
-        if not path.exists():
-            pq.write_table(rows_of(dataset, slice[1], version), path)
-        warehouse.load(dataset, File(path), ledger_row(slice, version, pq.read_metadata(path).num_rows))
+        dataset, month = datasets.get(slice[0]), slice[1]
+        rows = 40_000 if version == "B" and month else 100 + 10 * VERSIONS.index(version)
+        file = file_of(self.folder / "files", version, month, rows, dataset)
+        warehouse.load(dataset, file, ledger_row(version, month, rows, dataset))
 
     def _warehouse(self, schema: str) -> PostgreSQL:
         url = f"{self._server.url(self._database)}?options=-csearch_path%3D{schema}"
@@ -135,29 +137,29 @@ class Connections(Campaign):
     # -- what happens to it ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _disturbed(self, warehouse: PostgreSQL, faults: list[Fault], schema: str) -> Iterator[None]:
+    def _disturbed(self, faults: list[Fault], schema: str) -> Iterator[None]:
         """Within this context the faults befall the sessions of the warehouse."""
-        watched, count, threads = warehouse._watched, itertools.count(1), []
+        undisturbed, count, threads = Session.statement, itertools.count(1), list[threading.Thread]()
 
         @contextlib.contextmanager
-        def disturbed(statement: Statement) -> Iterator[None]:
-            number = next(count)
+        def disturbed(session: Session) -> Iterator[Statement]:
+            number, pid = next(count), session.connection.info.backend_pid
             for fault in faults:
                 if fault.at == number:
-                    thread = threading.Thread(target=self._befall, args=(fault, statement.pid, schema))
+                    thread = threading.Thread(target=self._befall, args=(fault, pid, schema))
                     thread.start()
                     threads.append(thread)
                     if not fault.delay:
-                        thread.join(0.01)
-            with watched(statement):
-                yield
+                        thread.join(HEAD_START)
+            with undisturbed(session) as statement:
+                yield statement
 
-        warehouse._watched = disturbed  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            for thread in threads:
-                thread.join()
+        with mock.patch.object(Session, "statement", disturbed):
+            try:
+                yield
+            finally:
+                for thread in threads:
+                    thread.join()
 
     def _befall(self, fault: Fault, pid: int, schema: str) -> None:
         time.sleep(fault.delay)
@@ -229,49 +231,3 @@ class Connections(Campaign):
             if time.monotonic() > until:
                 raise Difference("a session of a load stays")
             time.sleep(0.01)
-
-
-class File:
-    """A Parquet file as the lake hands it over."""
-
-    generation = location = None
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.uri = path, path.as_uri()
-
-    def local(self) -> contextlib.AbstractContextManager[Path]:
-        return contextlib.nullcontext(self.path)
-
-
-def rows_of(dataset: Dataset, month: dt.date | None, version: str) -> pa.Table:
-    """Rows that differ by version, in number too."""
-    rows = 40_000 if version == "B" and month else 100 + 10 * VERSIONS.index(version)
-    number = float(ord(version))
-    values: dict[str, list[Any]] = {
-        "int64": list(range(rows)),
-        "float64": [number + row / 8 for row in range(rows)],
-        "string": [None if row % 3 else f"{version} {row}" for row in range(rows)],
-        "timestamp": [dt.datetime(2021, 1, 1) + dt.timedelta(seconds=row) for row in range(rows)],
-        "date": [month] * rows,
-    }
-    arrays = [pa.array(values[column.type], column.arrow_type) for column in dataset.table_columns]
-    return pa.table(arrays, schema=dataset.table_schema)
-
-
-def ledger_row(slice: Slice, version: str, rows: int) -> LedgerRow:
-    return LedgerRow(
-        dataset=slice[0],
-        file_month=slice[1],
-        status="loaded",
-        row_count=rows,
-        rejected_count=0,
-        publisher="tlc",
-        sha256=version,
-        source_url="file:/somewhere",
-        source_etag="etag",
-        rules="none",
-        schema_version=datasets.get(slice[0]).schema_version,
-        parquet_sha256=version,
-        is_synthetic=0,
-        run_id="run",
-    )

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import datasets
 from pipeline.cleaning import Rules, clean
 from pipeline.datasets.schema import Dataset
 from pipeline.errors import WarehouseError
@@ -27,11 +26,10 @@ from tests.patience import PATIENCE
 from tests.servers.bigquery import BigQueryServer, bigquery_server
 from tests.servers.postgres import PostgresServer, postgres_server
 
-from .test_postgresql import LocalFile, ledger_row
+from .loads import GREEN, ZONES, LocalFile, ledger_row
 
 __all__ = ["bigquery_server", "postgres_server"]
 
-GREEN, ZONES = datasets.get("green"), datasets.get("zones")
 MONTH = dt.date(2021, 1, 1)
 DAY = 86_400_000_000
 #: The first microsecond of the year 1, and the last of the year 9999, since 1970.

@@ -28,22 +28,9 @@ from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse, po
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 
-GREEN, ZONES = datasets.get("green"), datasets.get("zones")
+from .loads import GREEN, ZONES, LocalFile, file_of, ledger_row
+
 JANUARY, FEBRUARY, MARCH = (dt.date(2021, month, 1) for month in (1, 2, 3))
-
-
-@dataclasses.dataclass
-class LocalFile:
-    path: Path
-    generation: str | None = None
-    location: str | None = None
-
-    @property
-    def uri(self) -> str:
-        return self.path.as_uri()
-
-    def local(self) -> contextlib.AbstractContextManager[Path]:
-        return contextlib.nullcontext(self.path)
 
 
 @dataclasses.dataclass
@@ -67,21 +54,7 @@ class Place:
     def file(
         self, version: str, month: dt.date | None = JANUARY, rows: int = 500, dataset: Dataset = GREEN
     ) -> LocalFile:
-        """Rows that differ by version: ``rows`` of them, with the version in every float column."""
-        path = self.folder / f"{dataset.name}_{month}_{version}_{rows}.parquet"
-        if not path.exists():
-            number = float(sum(version.encode()))
-            times = [dt.datetime(2021, 1, 1) + dt.timedelta(seconds=5 * row) for row in range(rows)]
-            values: dict[str, list] = {
-                "int64": list(range(rows)),
-                "float64": [number + row / 8 for row in range(rows)],
-                "string": [None if row % 3 else f"text {row}" for row in range(rows)],
-                "timestamp": times,
-                "date": [month] * rows,
-            }
-            arrays = [pa.array(values[column.type], column.arrow_type) for column in dataset.table_columns]
-            pq.write_table(pa.table(arrays, schema=dataset.table_schema), path)
-        return LocalFile(path)
+        return file_of(self.folder, version, month, rows, dataset)
 
     def load(
         self,
@@ -114,25 +87,6 @@ class Place:
             "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT "
             "relispartition AND relname NOT IN ('taxi_zones', 'etl_loads')"
         )
-
-
-def ledger_row(version: str, month: dt.date | None, rows: int, dataset: Dataset = GREEN) -> LedgerRow:
-    return LedgerRow(
-        dataset=dataset.name,
-        file_month=month,
-        status="loaded",
-        row_count=rows,
-        rejected_count=3,
-        publisher="tlc",
-        sha256=version,
-        source_url="file:/somewhere",
-        source_etag="etag",
-        rules="none",
-        schema_version=dataset.schema_version,
-        parquet_sha256="p" + version,
-        is_synthetic=0,
-        run_id="run",
-    )
 
 
 @pytest.fixture

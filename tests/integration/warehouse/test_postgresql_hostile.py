@@ -23,7 +23,8 @@ from pipeline.warehouse import Warehouse, postgresql, postgresql_session
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 
-from .test_postgresql import FEBRUARY, GREEN, JANUARY, ZONES, LocalFile, Place, ledger_row, locked_table
+from .loads import GREEN, ZONES, LocalFile, ledger_row
+from .test_postgresql import FEBRUARY, JANUARY, Place, locked_table
 
 
 @pytest.fixture
