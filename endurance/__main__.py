@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.servers.postgres import Unavailable
+
 from . import runner
 from .campaigns import all_campaigns
 
@@ -56,7 +58,10 @@ def main(words: list[str] | None = None) -> int:
             print(f"{name}: {kind.what}", flush=True)
             records[name] = record = runner.Record.of(args.folder, name, args.seed, commit)
             with _folder(args.folder, name) as folder:
-                runner.run(kind(folder), record, args.seed, args.count, seconds)
+                try:
+                    runner.run(kind(folder), record, args.seed, args.count, seconds)
+                except Unavailable as reason:
+                    print(f"{name}: not here: {reason}")
     except KeyboardInterrupt:
         print("stopped; the next call goes on from here")
     _show(records, args.seed, commit)

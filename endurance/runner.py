@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -34,8 +35,8 @@ class Record:
         """The record that an earlier call has begun, or a new one."""
         record = cls(folder / f"{name}-seed{seed}-{commit}.jsonl")
         record.path.touch()
-        whole, newline, _ = record.path.read_text().rpartition("\n")
-        record.path.write_text(whole + newline)  # the last line may be cut: the runner was killed
+        whole, newline, _ = record.path.read_bytes().rpartition(b"\n")
+        os.truncate(record.path, len(whole + newline))  # the last line may be cut: the runner was killed
         for line in whole.splitlines():
             record._count(json.loads(line))
         return record

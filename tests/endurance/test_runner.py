@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from endurance import __main__ as command
 from endurance.campaign import Campaign, Difference
+
+from ..servers.postgres import Unavailable
 
 
 class Dice(Campaign):
@@ -36,9 +39,21 @@ class Endless(Campaign):
             pass
 
 
+class Elsewhere(Campaign):
+    name = "elsewhere"
+    what = "it needs a server that is not here"
+
+    def __enter__(self) -> Self:
+        raise Unavailable("no such server")
+
+    def attempt(self, chance: random.Random, folder: Path) -> str:
+        raise NotImplementedError
+
+
 @pytest.fixture(autouse=True)
 def only_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "all_campaigns", lambda: {"dice": Dice, "endless": Endless})
+    kinds = {"elsewhere": Elsewhere, "dice": Dice, "endless": Endless}
+    monkeypatch.setattr(command, "all_campaigns", lambda: kinds)
     Dice.rolled = []
 
 
@@ -102,6 +117,14 @@ def test_ctrl_c_shows_what_is_done_and_the_next_call_goes_on(
 def test_an_attempt_that_never_ends_is_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["endless", "--count", "1", "--folder", str(tmp_path)]) == 1
     assert "still at work after 0.05 s" in capsys.readouterr().out
+
+
+def test_a_campaign_that_lacks_its_server_keeps_no_other_from_its_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.main(["elsewhere", "dice", "--count", "5", "--folder", str(tmp_path)])
+    assert "elsewhere: not here: no such server" in capsys.readouterr().out
+    assert len(Dice.rolled) == 5
 
 
 @pytest.mark.parametrize("words", [["dice"], ["nosuch", "--count", "1"], ["--only", "3"]])
