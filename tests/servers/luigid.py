@@ -14,9 +14,10 @@ from typing import Any
 
 import requests
 
-from ..conftest import CHECKOUT
 from ..patience import PATIENCE, wait_for
 from .ports import free_port
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 #: Seconds of silence after which a host counts as dead, where no test is about that: a busy machine is no dead host.
 PATIENT = 3600

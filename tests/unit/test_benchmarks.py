@@ -17,6 +17,9 @@ from benchmarks.cases import CASES
 from benchmarks.contest import Command, CouldNotRun, Measured, Work, contest
 from benchmarks.inputs import Inputs
 
+from ..conftest import CHECKOUT
+from . import dev_packages
+
 
 def results(**seconds: float) -> Results:
     return Results("input", {name: Measured((each, each + 1)) for name, each in seconds.items()})
@@ -151,6 +154,12 @@ def test_the_command_line_lists_cases_and_refuses_unknown_ones() -> None:
     assert all(each.name in listed.stdout for each in CASES)
     refused = run("no-such-case")
     assert (refused.returncode, "no case no-such-case" in refused.stderr) == (2, True)
+
+
+def test_cases_need_no_package_that_make_bench_does_not_install() -> None:
+    installed = dev_packages.names((CHECKOUT / "benchmarks" / "requirements.txt").read_text())
+    imported = dev_packages.import_with(installed, "benchmarks.__main__", CHECKOUT)
+    assert imported.returncode == 0, imported.stderr
 
 
 def test_a_case_whose_contestant_fails_does_not_end_the_others(tmp_path: Path) -> None:
