@@ -18,8 +18,9 @@ RUN .venv/bin/pip install --no-cache-dir --no-deps .
 # -- an emulator of BigQuery for the profile local-cloud: the server of the tests
 FROM build AS emulator
 COPY requirements-dev.txt ./
-RUN grep "^pytest==" requirements-dev.txt > emulator.txt && .venv/bin/pip install --no-cache-dir --requirement emulator.txt
+RUN grep -E "^(pytest|psutil)==" requirements-dev.txt > emulator.txt && .venv/bin/pip install --no-cache-dir --requirement emulator.txt
 COPY tests/__init__.py tests/__init__.py
+COPY tests/patience.py tests/patience.py
 COPY tests/servers tests/servers
 ENV PATH=/srv/nyc-trips/.venv/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001

@@ -22,6 +22,7 @@ from pipeline import settings
 from pipeline.__main__ import parser
 
 from ..conftest import CHECKOUT
+from . import dev_packages
 
 DEPLOY = CHECKOUT / "deploy"
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
@@ -261,6 +262,17 @@ def test_dockerfile_copies_what_exists_and_is_let_in() -> None:
             assert (CHECKOUT / source).exists(), source
             assert any(source == each or source.startswith(f"{each}/") for each in let_in), f"{source} is ignored"
     assert [each for each in let_in if not (CHECKOUT / each).exists()] == []
+
+
+def test_emulator_has_all_that_it_imports(tmp_path: Path) -> None:
+    stage = DOCKERFILE.partition(" AS emulator\n")[2].partition("\nFROM ")[0]
+    for source, target in re.findall(r"^COPY (tests/\S+) (\S+)$", stage, re.M):
+        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (CHECKOUT / source).is_dir() else shutil.copyfile
+        copy(CHECKOUT / source, tmp_path / target)
+    installed = re.search(r'grep -E "\^\((.+)\)=="', stage)[1].split("|")  # type: ignore[index]
+    imported = dev_packages.import_with(installed, "tests.servers.__main__", tmp_path)
+    assert imported.returncode == 0, imported.stderr
 
 
 def test_image_runs_as_nobody_special() -> None:
