@@ -174,7 +174,7 @@ def is_recent(time: dt.datetime, seconds: float) -> bool:
 
 
 def seen_since(
-    job: Job, dataset: str, month: Month, last_look: str | None, fetched_at: dt.datetime | None
+    job: Job, dataset: str, month: Month, last_look: str | None, fetched_at: dt.datetime
 ) -> Version | None:
     """The version last observed at the publisher, if that was after a file was fetched; None if nothing newer was seen.
 
@@ -194,7 +194,7 @@ def seen_since(
         return None
     if name_of(observed) == last_look:
         return None
-    if last_look is None and fetched_at is not None:
+    if last_look is None:
         checked_at, now = dt.datetime.fromisoformat(observed["checked_at"]), dt.datetime.now(dt.UTC)
         if checked_at <= fetched_at <= now:  # otherwise one of the clocks was wrong
             return None

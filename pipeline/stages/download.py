@@ -32,7 +32,7 @@ class Download(Stage):
             return lake_reason(self.job, self.dataset, self.month) is None
         fetched = publishers.Version.from_dict(record["version"])
         fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
-        current = seen_since(self.job, self.dataset, self.month, record.get("last_look"), fetched_at)
+        current = seen_since(self.job, self.dataset, self.month, record["last_look"], fetched_at)
         return current is None or current.same_as(fetched)
 
     def _last_loaded(self) -> dt.date | None:

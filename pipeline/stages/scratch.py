@@ -45,11 +45,22 @@ RAW, ROWS, REJECTS, PARQUET = "raw", "rows.arrow", "rejects.parquet", "trips.par
 
 #: What the record of each has at least. One without, or with another type, is none of ours.
 _FIELDS: dict[str, dict[str, type]] = {
-    RAW: {"url": str, "sha256": str, "version": dict, "length": int, "format": str, "fetched_at": str},
+    RAW: {
+        "url": str,
+        "sha256": str,
+        "version": dict,
+        "length": int,
+        "format": str,
+        "fetched_at": str,
+        "last_look": str,
+    },
     ROWS: {"sha256": str, "report": dict},
     REJECTS: {"sha256": str},
     PARQUET: {"sha256": str, "parquet_sha256": str, "rows_written": int},
 }
+
+#: What is in the version of a raw file, if it is known.
+_VERSION: dict[str, type] = {"etag": str, "length": int, "last_modified": str}
 
 
 #: The months of folders; any other may have been made by anybody.
@@ -227,7 +238,10 @@ def _is_ours(name: str, record: dict[str, Any]) -> bool:
         return False
     if name == RAW:
         with suppress(ValueError):
-            return dt.datetime.fromisoformat(record["fetched_at"]).tzinfo is not None
+            has_zone = dt.datetime.fromisoformat(record["fetched_at"]).tzinfo is not None
+            return has_zone and all(
+                isinstance(record["version"].get(field), kind | None) for field, kind in _VERSION.items()
+            )
         return False
     return name != ROWS or _is_report(record["report"])
 

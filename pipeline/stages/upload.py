@@ -55,7 +55,7 @@ class Upload(Stage):
             last_modified=raw["version"].get("last_modified"),
             format=raw["format"],
             fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
-            last_look=raw.get("last_look"),  # a scratch of before has none
+            last_look=raw["last_look"],
         )
         known = lake.manifest(self.dataset, self.month)
         if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):

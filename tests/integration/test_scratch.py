@@ -298,7 +298,7 @@ def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
 def keep(scratch: Scratch, name: str = RAW) -> None:
     with scratch.staging(name) as file:
         file.write_bytes(b"x")
-        about = {"url": "https://example.org/raw", "version": {}, "length": 1, "format": "parquet"}
+        about = {"url": "https://example.org/raw", "version": {}, "length": 1, "format": "parquet", "last_look": ""}
         scratch.keep(file, name, {**about, "sha256": "ab" * 32, "fetched_at": "2021-01-01T00:00:00+00:00"})
 
 

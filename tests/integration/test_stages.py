@@ -69,6 +69,7 @@ def record(name: str, sha256: str = "ab" * 32) -> dict[str, Any]:
             "length": 1,
             "format": "parquet",
             "fetched_at": "2021-01-01T00:00:00+00:00",
+            "last_look": "",
         },
         ROWS: {"report": vars(Report())},
         REJECTS: {},
@@ -97,6 +98,9 @@ def test_a_record_that_no_stage_can_have_written_counts_for_nothing(
     if name == RAW:
         assert not is_believed({**sound, "fetched_at": "yesterday"})
         assert not is_believed({**sound, "fetched_at": "2021-01-01"})
+        for part, known in (("etag", '"x"'), ("length", 1), ("last_modified", "x")):
+            assert is_believed({**sound, "version": {part: known}})
+            assert is_believed({**sound, "version": {part: odd}}) == (odd is None or isinstance(odd, type(known)))
     if name == ROWS:
         for field, value in sound["report"].items():
             report = {other: value for other, value in sound["report"].items() if other != field}
@@ -182,9 +186,8 @@ def test_what_was_made_of_a_damaged_file_is_not_kept(
 ) -> None:
     task = upload.sibling(Clean, workspace=f"gs://{gcs_bucket}/workspace") if is_bucket else upload.sibling(Clean)
     (tmp_path / RAW).write_bytes(b"PAR1" + b"x" * 100 + b"PAR1")
-    about = {"url": "https://example.org/a.parquet", "sha256": digest_of(tmp_path / RAW, RAW).sha256, "version": {}}
-    about |= {"length": 108, "format": "parquet", "fetched_at": "2021-01-01T00:00:00+00:00"}
-    task.scratch.keep(tmp_path / RAW, RAW, about)
+    about = record(RAW, digest_of(tmp_path / RAW, RAW).sha256)
+    task.scratch.keep(tmp_path / RAW, RAW, {**about, "length": 108})
     assert task.requires().complete()
     with pytest.raises(UnreadableFile):
         task.run()
@@ -342,9 +345,9 @@ class Recorded(StageProgress):
 def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_path: Path, layout: str) -> None:
     raw = tmp_path / "raw_file"
     sample.make_file("green", dt.date(2020, 1, 1), raw, rows=150_000, seed=1, layout=layout)
-    record = {"url": "https://example.org/a", "sha256": digest_of(raw, RAW).sha256, "version": {}}
-    record |= {"length": raw.stat().st_size, "format": "parquet" if layout == "tlc" else "csv.gz"}
-    upload.scratch.keep(raw, RAW, {**record, "fetched_at": "2021-01-01T00:00:00+00:00"})
+    about = record(RAW, digest_of(raw, RAW).sha256)
+    about |= {"length": raw.stat().st_size, "format": "parquet" if layout == "tlc" else "csv.gz"}
+    upload.scratch.keep(raw, RAW, about)
     for task in (upload.sibling(Clean), upload.sibling(WriteParquet), upload):
         progress = Recorded(task)
         task.work(progress)
