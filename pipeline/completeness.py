@@ -173,9 +173,7 @@ def is_recent(time: dt.datetime, seconds: float) -> bool:
     return 0 <= (dt.datetime.now(dt.UTC) - time).total_seconds() <= seconds
 
 
-def seen_since(
-    job: Job, dataset: str, month: Month, last_look: str | None, fetched_at: dt.datetime
-) -> Version | None:
+def seen_since(job: Job, dataset: str, month: Month, last_look: str | None, fetched_at: dt.datetime) -> Version | None:
     """The version last observed at the publisher, if that was after a file was fetched; None if nothing newer was seen.
 
     ``last_look`` is the name of the look that was the last one before the file was fetched. Where nobody has noted it,

@@ -306,13 +306,11 @@ class LocalStore(Store):
         limit, what = self.options.lock_timeout if timeout is None else timeout, title or self.uri(path)
         digest = hashlib.sha256(checked(path).encode()).hexdigest()[:16]
         file = self.folder / HIDDEN / "locks" / f"{path.rsplit('/', 1)[-1][:100]}.{digest}"
-        for folder in (self.folder / HIDDEN, file.parent):
-            refuse_link(folder)
         with ExitStack() as stack:
             try:
+                for folder in (file.parent.parent, file.parent):
+                    refuse_link(folder)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                for hidden in (file.parent.parent, file.parent, file):
-                    refuse_link(hidden)
                 with Wait(limit, what) as wait:
                     stack.enter_context(lock_file(file, wait, mode=0o666))
             except Held as error:

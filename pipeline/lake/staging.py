@@ -64,8 +64,8 @@ class Staging:
         for entry in self.folder.iterdir() if self.folder.is_dir() else ():
             if not _ENTRY.fullmatch(entry.name) or entry.is_symlink():
                 continue
-            with suppress(FileNotFoundError, NotADirectoryError):
-                newest = max(path.stat().st_mtime for path in (entry, *entry.iterdir()))
+            with suppress(OSError):  # removed meanwhile, or another user's, or with a pipe in place of its lock
+                newest = max(path.lstat().st_mtime for path in (entry, *entry.iterdir()))
                 if time.time() - newest < older_than:
                     continue
                 lock = _try_lock(entry)

@@ -73,6 +73,24 @@ def test_objects_come_and_go(store: Store, tmp_path: Path) -> None:
     assert list(store.list()) == ["ab/c.json"]
 
 
+def test_what_strangers_put_into_a_folder_is_told_and_moved_as_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(gcs, "checked", lambda path: path)
+        for name in ("open/b", "open/a", "open/.hidden", "open/sub/c", "openness"):
+            store.write(f"q/{name}", b"12345")
+    assert list(store.files("q/open")) == ["a", "b"] and store.files("q/none") == {}
+    assert store.folders("q") == ("open",)
+    assert store.read_small("q/open/b", 5) == b"12345"
+    with pytest.raises(ValueError, match="more than 4 bytes"):
+        store.read_small("q/open/b", 4)
+    for name in ("a", ".hidden", "gone"):
+        store.move(f"q/open/{name}", "q/aside/it")
+    assert set(store.list("q")) == {"q/open/b", "q/open/sub/c", "q/openness", "q/aside/it"}
+    assert store.folders("q") == ("aside", "open") and store.read("q/aside/it") == b"12345"
+
+
 def test_names_with_blanks_and_signs(store: Store) -> None:
     store.write("a b/100% ü?.txt", b"x")
     assert list(store.list("a b")) == ["a b/100% ü?.txt"]

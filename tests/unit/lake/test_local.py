@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -41,7 +42,17 @@ def test_urls_name_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    "url", ["file:", "file://host/x", "file://host", "lake", "", "s3://key:secret@bucket/x?sig=secret"]
+    "url",
+    [
+        "file:",
+        "file:/",
+        "file:///x/..",
+        "file://host/x",
+        "file://host",
+        "lake",
+        "",
+        "s3://key:secret@bucket/x?sig=secret",
+    ],
 )
 def test_other_urls_are_refused_without_secrets(url: str) -> None:
     with pytest.raises(UsageError, match="write file:") as caught:
@@ -350,6 +361,8 @@ def test_folders_that_become_empty_go_and_are_made_again(store: Store, monkeypat
         store.write(path, b"")
     store.delete_tree("a/b/c")
     assert os.listdir(store.folder / "a") == ["d"]  # type: ignore[attr-defined]
+    store.delete_tree("a/d")
+    assert os.listdir(store.folder / "a") == []  # type: ignore[attr-defined]
     replace = os.replace
 
     def race(source: object, target: object, **folders: object) -> None:
@@ -412,6 +425,7 @@ def test_scratch_is_not_written_through_a_link(strict: Store, victim: Path) -> N
             strict.write(path, b"replaced")
     assert content(victim) == BEFORE
     assert list(strict.list("scratch")) == ["scratch/green", "scratch/x"], "the link itself, and not what is behind it"
+    assert strict.list("scratch/green") == strict.list("scratch/green/docs") == {}
 
 
 def test_a_link_in_place_of_a_file_is_replaced(store: Store, victim: Path) -> None:
@@ -441,18 +455,24 @@ def test_links_that_lead_in_circles_end(store: Store) -> None:
     assert "a/b/c" in store.list()
 
 
-@pytest.mark.parametrize("hidden", [".store", ".store/staging", ".store/locks"])
-def test_the_folders_of_temporary_files_are_no_links(store: Store, victim: Path, hidden: str) -> None:
+@pytest.mark.parametrize(
+    "hidden, uses",
+    [(".store", ["lock", "staging", "sweep"]), (".store/staging", ["staging", "sweep"]), (".store/locks", ["lock"])],
+)
+def test_the_folders_of_temporary_files_are_no_links(store: Store, victim: Path, hidden: str, uses: list[str]) -> None:
     link = store.folder / hidden  # type: ignore[attr-defined]
     link.parent.mkdir(parents=True)
+    entry = victim / ("staging" if hidden == ".store" else "") / ("0" * 32)
+    entry.mkdir(parents=True)
+    before = sorted(victim.rglob("*"))
     link.symlink_to(victim)
-    for old in (victim, victim / "docs"):
-        os.utime(old, (0, 0))
-    with pytest.raises(LakeError, match=f"{hidden} is a symbolic link"):
-        with store.lock("a"), store.staging("a"):
-            pass
-        store.sweep(0)
-    assert content(victim) == BEFORE
+    for use in uses:
+        with pytest.raises(LakeError, match=f"{hidden} is a symbolic link"), contextlib.ExitStack() as stack:
+            if use == "sweep":
+                store.sweep(0)
+            else:
+                stack.enter_context(getattr(store, use)("a"))
+        assert sorted(victim.rglob("*")) == before and content(victim) == BEFORE
 
 
 def test_sweep_touches_nothing_but_entries(store: Store, victim: Path) -> None:
@@ -467,12 +487,76 @@ def test_sweep_touches_nothing_but_entries(store: Store, victim: Path) -> None:
     assert content(victim) == BEFORE and len(list(staging.iterdir())) == 4
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_stands_in_place_of_the_lock_of_an_entry_is_not_followed(store: Store, victim: Path, kind: str) -> None:
+    with store.staging("a", key="a") as path:
+        entry = path.parent
+    entry.mkdir()
+    lock = entry / "lock"
+    if kind == "link":
+        lock.symlink_to(victim / "new")
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    with pytest.raises(LakeError, match="remove or rename what is in the way"), store.staging("a", key="a"):
+        pass
+    old = entry.with_name("0" * 32)
+    old.mkdir()
+    (old / "file").symlink_to(victim / "nowhere")
+    assert store.sweep(0) == 1 and not old.exists() and entry.exists(), "one does not keep the others from being swept"
+    assert content(victim) == BEFORE
+
+
 def test_a_resumed_file_is_not_written_behind_a_link(store: Store, victim: Path) -> None:
     with store.staging("a", key="a") as path:
         entry = path.parent
     entry.symlink_to(victim)
     with pytest.raises(LakeError, match="is a symbolic link"), store.staging("a", key="a"):
         pass
+    assert content(victim) == BEFORE
+
+
+def test_a_store_that_is_emptied_keeps_what_somebody_is_about_to_put_there(store: Store) -> None:
+    store.write("a/b", b"x")
+    with store.staging("c") as file:
+        file.write_bytes(b"new")
+        store.delete_tree("")
+        assert store.list() == {}
+        store.put(file, "c")
+    assert store.read("c") == b"new"
+
+
+def test_what_strangers_put_into_a_folder_is_told_and_moved_as_it_is(store: Store, victim: Path) -> None:
+    folder = store.folder / "q" / "open"  # type: ignore[attr-defined]
+    store.write("q/open/b", b"12345")
+    for name in (".hidden", "a\\b"):
+        (folder / name).touch()
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to(victim / "raw")
+    assert list(store.files("q/open")) == ["a\\b", "b", "link", "sub"] and store.files("q/none") == {}
+    assert store.read_small("q/open/b", 5) == b"12345"
+    for path, limit, says in (
+        ("b", 4, "more than 4 bytes"),
+        ("link", 99, "it is a link"),
+        ("sub", 99, "it is a folder"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            store.read_small(f"q/open/{path}", limit)
+    for name in ("a\\b", "link", "gone"):
+        store.move(f"q/open/{name}", "q/aside/it")
+    assert not (folder / "a\\b").exists() and os.readlink(folder.parent / "aside" / "it") == str(victim / "raw")
+    (folder.parent / "empty").mkdir()
+    (folder.parent / "planted").symlink_to(victim)
+    assert store.folders("q") == ("aside", "open")
+    for call in (
+        lambda: store.files("q/planted"),
+        lambda: store.read_small("q/planted/raw", 99),
+        lambda: store.move("q/planted/raw", "q/aside/raw"),
+        lambda: store.move("q/open/b", "q/planted/b"),
+    ):
+        with pytest.raises(LakeError, match="planted is a symbolic link"):
+            call()
     assert content(victim) == BEFORE
 
 
@@ -574,6 +658,12 @@ def test_lock_is_not_made_behind_a_link(store: Store, tmp_path: Path) -> None:
         with pytest.raises(LakeError, match="is a symbolic link"), store.lock("a"):
             pass
         folder.unlink()
+    with store.lock("a"):
+        (lock,) = (hidden / "locks").iterdir()
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(tmp_path / "home" / "new")
+    with pytest.raises(LakeError, match="remove or rename what is in the way"), store.lock("a"):
+        pass
     assert list((tmp_path / "home").iterdir()) == []
 
 
