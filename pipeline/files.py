@@ -55,7 +55,7 @@ def open_plain(
     """
     try:
         link = 0 if follows else os.O_NOFOLLOW
-        descriptor = os.open(path, flags | link | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+        descriptor = os.open(path, flags | link | os.O_NONBLOCK, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno == errno.EMLINK:  # what FreeBSD says of a link
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None

@@ -48,6 +48,12 @@ def test_folder_of_a_group_is_shared_by_the_group(tmp_path: Path) -> None:
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o770
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o2750, 0o1777])
+def test_folder_is_not_a_groups_unless_it_is_said_in_full(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    assert modes(tmp_path) == modes(tmp_path / "not there") == (0o600, 0o700)
+
+
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -66,6 +72,7 @@ def test_private_folder_is_made_once(temporary: Path) -> None:
         ("dangling", "is a link"),
         ("file", "is no folder"),
         ("open", "can be written to by other users"),
+        ("a group's", "can be written to by other users"),
         ("another's", "belongs to another user"),
     ],
 )
@@ -82,7 +89,7 @@ def test_folder_that_somebody_else_has_made_is_refused(
         path.touch()
     else:
         path.mkdir()
-        path.chmod(0o777 if kind == "open" else 0o755)
+        path.chmod({"open": 0o777, "a group's": 0o770}.get(kind, 0o755))
     if kind == "another's":
         uid = os.getuid() + 1
         monkeypatch.setattr(os, "getuid", lambda: uid)
