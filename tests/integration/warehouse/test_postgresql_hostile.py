@@ -48,12 +48,18 @@ def test_what_would_change_or_skip_rows_is_refused_by_name(place: Place) -> None
     before = state(place)
     place.run(NOTHING)
     each_row = "FOR EACH ROW EXECUTE FUNCTION mine()"
+    always = "ALTER TABLE green_trips_2021_01 ENABLE ALWAYS {} t"
     for own, table in (
         (f"TRIGGER t BEFORE INSERT ON green_trips {each_row}", "green_trips"),
         (f"TRIGGER t BEFORE INSERT ON green_trips_2021_01 {each_row}", "green_trips_2021_01"),
         (f"TRIGGER t BEFORE DELETE ON green_trips_2021_01 {each_row}", "green_trips_2021_01"),
         ("TRIGGER t AFTER INSERT ON green_trips EXECUTE FUNCTION mine()", "green_trips"),
+        (
+            f"TRIGGER t BEFORE INSERT ON green_trips_2021_01 {each_row}; {always.format('TRIGGER')}",
+            "green_trips_2021_01",
+        ),
         ("RULE t AS ON INSERT TO green_trips_2021_01 DO INSTEAD NOTHING", "green_trips_2021_01"),
+        (f"RULE t AS ON INSERT TO green_trips_2021_01 DO NOTHING; {always.format('RULE')}", "green_trips_2021_01"),
         ("RULE t AS ON DELETE TO green_trips_2021_01 DO INSTEAD NOTHING", "green_trips_2021_01"),
     ):
         place.run(f"CREATE {own}")
@@ -76,6 +82,26 @@ def test_a_trigger_that_is_off_or_of_other_events_is_harmless(place: Place) -> N
     )
     place.load("B", rows=300)
     assert place.warehouse().counts(GREEN) == {JANUARY: 300}
+
+
+def test_rows_that_do_not_arrive_are_missed_whatever_keeps_them_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.load("A")
+    before = state(place)
+    honest = postgresql.copy
+    with monkeypatch.context() as patch:
+        patch.setattr(postgresql, "copy", lambda *args: honest(*args) - 1)
+        for month in (JANUARY, FEBRUARY):
+            with pytest.raises(WarehouseError, match="499 rows of 500 arrived; load the month again"):
+                place.load("B", month)
+    each_row = "FOR EACH ROW EXECUTE FUNCTION mine()"
+    place.run(f"{NOTHING} CREATE TRIGGER t BEFORE INSERT ON green_trips_2021_01 {each_row}")
+    monkeypatch.setattr(postgresql_session.Session, "rules_on", lambda session, tables: [])
+    with pytest.raises(WarehouseError, match=r"\b0 rows of 500 arrived; load the month again"):
+        place.load("B")
+    assert state(place) == before
+    assert place.leftovers() == []
 
 
 def test_a_ledger_that_does_not_keep_what_it_is_given_is_an_error(place: Place) -> None:
@@ -202,10 +228,13 @@ def test_foreign_keys_to_the_zones(place: Place) -> None:
     place.load("A", None, rows=20, dataset=ZONES)
     place.run('ALTER TABLE taxi_zones ADD UNIQUE ("LocationID"); CREATE TABLE favourites (zone bigint)')
     key = 'ALTER TABLE favourites ADD CONSTRAINT f FOREIGN KEY (zone) REFERENCES taxi_zones ("LocationID")'
-    place.run(f"INSERT INTO favourites VALUES (3); {key} ON DELETE CASCADE")
-    with pytest.raises(WarehouseError, match="favourites has the foreign key f of your own"):
-        place.load("B", None, rows=20, dataset=ZONES)
-    place.run(f"ALTER TABLE favourites DROP CONSTRAINT f; {key}")
+    place.run("INSERT INTO favourites VALUES (3)")
+    for action in ("CASCADE", "SET NULL", "SET DEFAULT"):
+        place.run(f"{key} ON DELETE {action} DEFERRABLE INITIALLY DEFERRED")
+        with pytest.raises(WarehouseError, match="favourites has the foreign key f of your own"):
+            place.load("B", None, rows=20, dataset=ZONES)
+        place.run("ALTER TABLE favourites DROP CONSTRAINT f")
+    place.run(key)
     with pytest.raises(WarehouseError, match="make the foreign key DEFERRABLE INITIALLY DEFERRED"):
         place.load("B", None, rows=20, dataset=ZONES)
     place.run(f"ALTER TABLE favourites DROP CONSTRAINT f; {key} DEFERRABLE INITIALLY DEFERRED")
@@ -451,6 +480,12 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(place: Place) ->
         place.warehouse(lock_timeout=0, statement_timeout=0.5).ledger()
 
 
+def patience(session: postgresql_session.Session) -> float:
+    """Seconds after which we give up a statement that the server has not ended by itself."""
+    with session.statement() as statement:
+        return statement.limit
+
+
 def test_whoever_waits_is_answered_sooner(place: Place) -> None:
     warehouse = place.warehouse(lock_timeout=60, statement_timeout=300)
     assert isinstance(warehouse, postgresql.PostgreSQL)
@@ -459,6 +494,12 @@ def test_whoever_waits_is_answered_sooner(place: Place) -> None:
         assert session.run("SHOW statement_timeout") == [("17s",)]
         with session.transaction(rows=10_000):  # to count a table takes as long as it takes, if the server is there
             assert session.run("SHOW statement_timeout") == [("302s",)]
+            assert patience(session) == 304
+        assert session.run("SHOW statement_timeout") == [("17s",)] and patience(session) == 19
+        session.call(session.connection.commit)
+        session.begin_alone(10_000)
+        assert session.run("SHOW statement_timeout") == [("302s",)] and patience(session) == 304
+        assert session.run("SHOW lock_timeout") == [("15s",)]
     with reach.planning(), warehouse._session() as session:
         assert session.run("SHOW statement_timeout") == [("62s",)]
 
