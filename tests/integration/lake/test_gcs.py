@@ -625,3 +625,16 @@ def test_parts_of_an_object_are_read_without_the_rest(store: Store, gcs_server: 
         file.seek(-8, os.SEEK_END)
         assert file.read() == LARGE[-8:]
     assert gcs_server.asked("download") == 2, "the one that failed, and one for the end"
+
+
+def test_parts_of_an_object_are_asked_for_by_its_version(
+    store: Store, monkeypatch: pytest.MonkeyPatch, gcs_server: GcsServer
+) -> None:
+    """The service refuses any other one, so that no file is put together from two."""
+    monkeypatch.setattr(gcs, "READ_AHEAD", 4)
+    version = store.write("a", b"first second third").version
+    gcs_server.requests.clear()
+    with store.open("a") as file:
+        assert file.read(6) + file.read() == b"first second third"
+    asked = [path for operation, _, path in gcs_server.requests if operation == "download"]
+    assert len(asked) == 2 and all(path.endswith(f"ifGenerationMatch={version}") for path in asked)
