@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import errno
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline import settings
 from pipeline.errors import ConflictError, LakeError, UsageError
-from pipeline.lake import StoreOptions, local, open_store
+from pipeline.lake import local, open_store
 from pipeline.operations import queue
 from pipeline.operations.queue import CANCELLED, DONE, RUNNING, AgentRecord, Queue, Submission
 from tests.servers.gcs import gcs_bucket, gcs_server
@@ -48,6 +49,13 @@ def test_one_of_two_claims_wins(url: str) -> None:
     assert now.submission.agent == "first" and not second.is_free(now)
 
 
+def test_id_is_submitted_once(url: str) -> None:
+    opened(url).submit(submission())
+    with pytest.raises(UsageError, match=f"run {submission().id} is in queue q already"):
+        opened(url).submit(submission().changed(command=["TaxiZones"]))
+    assert [entry.submission for entry in opened(url).open()] == [submission()]
+
+
 def test_run_of_a_silent_agent_becomes_free(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Any = type("clock", (), {"monotonic": staticmethod(lambda: moment)})
     moment = 1000.0
@@ -77,6 +85,31 @@ def test_ended_runs_are_listed_and_forgotten_at_last(url: str) -> None:
     assert [entry.submission.state for entry in here.ended()] == [DONE, DONE]
     here.prune()
     assert [entry.submission.id[-6:] for entry in here.ended()] == ["bbbbbb"]
+
+
+def ago(**time: float) -> str:
+    return (dt.datetime.now(dt.UTC) - dt.timedelta(**time)).isoformat(timespec="seconds")
+
+
+def test_ended_runs_whose_ids_have_no_time_are_forgotten_by_their_end(url: str) -> None:
+    here = opened(url)
+    for name, days in (("old", queue.KEEP + 1), ("new", queue.KEEP - 1)):
+        here.submit(submission(name).changed(ended_at=ago(days=days)))
+    for entry in here.open():
+        here.end(entry, state=DONE)
+    here.prune()
+    assert [entry.submission.id for entry in here.ended()] == ["new"]
+
+
+def test_queues_are_those_that_are_in_use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "workspace_url", lambda: url)
+    assert queue.names() == []
+    opened(url).submit(submission())
+    Queue("paused", open_store(url)).pause()
+    Queue("served", open_store(url)).register(AgentRecord("sun:7", queue.now(), queue.now()))
+    for path in ("left/set-aside/odd", "a b/open/a.json"):
+        open_store(url).write(f"queues/{path}", b"{}")
+    assert sorted(queue.names()) == ["paused", "q", "served"]
 
 
 def test_what_is_no_submission_is_passed_over(url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,11 +186,14 @@ def test_agents_of_a_queue(url: str) -> None:
     silent = AgentRecord("moon.example:7", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:05+00:00")
     here.register(AgentRecord("sun:7", queue.now(), queue.now(), run="a"))
     here.register(silent)
-    assert {agent.name: agent.is_alive for agent in opened(url).agents()} == {"sun:7": True, "moon.example:7": False}
+    here.register(AgentRecord("mars:7", ago(hours=5), ago(hours=5)))
+    alive = {agent.name: agent.is_alive for agent in opened(url).agents()}
+    assert alive == {"sun:7": True, "moon.example:7": False, "mars:7": False}
     here.prune()  # of those that were silent for a day nobody wants to know any more
     here.leave("none")
-    assert [agent.name for agent in here.agents()] == ["sun:7"]
-    here.leave("sun:7")
+    assert {agent.name for agent in here.agents()} == {"sun:7", "mars:7"}
+    for name in ("sun:7", "mars:7"):
+        here.leave(name)
     assert here.agents() == []
 
 
@@ -316,7 +352,9 @@ def test_odd_names_are_set_aside_and_leave_no_folder(tmp_path: Path, caplog: pyt
 
 
 @pytest.mark.parametrize("place", ["", "open", "ended", "agents", "set-aside"])
-def test_nothing_is_read_written_or_moved_behind_a_link(tmp_path: Path, place: str) -> None:
+def test_nothing_is_read_written_or_moved_behind_a_link(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     for name in ("thesis.txt", "20200101T000000-aaaaaa.json"):
@@ -324,7 +362,8 @@ def test_nothing_is_read_written_or_moved_behind_a_link(tmp_path: Path, place: s
     path = tmp_path / "workspace" / "queues" / "q" / place
     path.parent.mkdir(parents=True)
     path.symlink_to(home)
-    here = Queue("q", open_store(f"file:{tmp_path}/workspace", StoreOptions(follows_links=False)), sets_aside=True)
+    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}/workspace")
+    here = Queue("q", sets_aside=True)
     if place == "set-aside":
         (path.parent / "open").mkdir()
         (path.parent / "open" / "odd.json").write_text("{")
