@@ -26,7 +26,7 @@ from .. import luigi_config, reach, settings
 from ..errors import PipelineError, UsageError
 from ..plain import mistake_line
 from ..stages.base import JobTask
-from . import console, journal, logs, process, run, start, streams
+from . import arguments, console, journal, logs, process, run, start, streams
 from .rpc import Luigid
 from .run import MISTAKES, PLANNING_FAILED, STOPPED, USAGE, code_of
 from .worker import Worker
@@ -133,8 +133,6 @@ def _check_flags(given: Namespace) -> None:
 
 def _check_core() -> None:
     """Refuse a number of workers with which Luigi waits for ever."""
-    from . import arguments
-
     core = luigi.interface.core()
     workers = core.workers
     if workers < 1:
@@ -274,7 +272,6 @@ def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: 
 def _connect(self: Any, url: str) -> Luigid:
     """Ask luigid once before the first task: Luigi alone would be silent for minutes while it tries again."""
     from .. import web
-    from . import arguments
 
     arguments.check_luigid_url(url)
     shown = url.rpartition("@")[2].rstrip("/")

@@ -102,14 +102,14 @@ def refusal(request: HTTPServerRequest, hosts: Hosts) -> tuple[int, str] | None:
     """Why a request is not answered, as an HTTP status and a line; None if it is."""
     host = request.headers.get("Host", "localhost")  # programs of HTTP/1.0 have none
     if host not in hosts:
-        return 421, "luigid is not called so; start it with --allowed-host and this name if it is"
+        return 421, "luigid does not know this name; if it is right, start luigid with --allowed-host and the name"
     origin = request.headers.get("Origin")
     if origin is not None and not hosts.is_own(origin, host):
         return 403, "the request comes from a page of another site"
     call = request.path.removeprefix("/api/")
     is_from_page = request.headers.get("X-Requested-With") == "XMLHttpRequest"  # no page of another site can set it
     if request.path != call and request.method == "GET" and call not in _READING and not is_from_page:
-        return 405, "what changes something is asked for by POST"
+        return 405, "a call that changes something needs POST"
     return None
 
 
