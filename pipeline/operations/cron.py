@@ -264,7 +264,7 @@ def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
         held = []
         try:
             journal.ensure_folder()
-            own = re.sub(r"\W", "-", task)[:100]  # whatever the word is, the lock stays in this folder
+            own = re.sub(r"\W", "-", task, flags=re.ASCII)[:100]  # whatever the word is, the lock stays in this folder
             for name, wait in ((f"cron.{own}", 0.0), ("cron", patience)):
                 held.append(_lock(journal.folder() / f"{name}.lock", wait, task))
                 stack.callback(os.close, held[-1])
@@ -288,7 +288,7 @@ def _lock(path: Path, patience: float, task: str) -> int:
             raise _Busy(f"{holder} is running already") from None
         about = f"{task} (run {journal.run_id()}, process {os.getpid()} on {socket.gethostname()}, since {_now()})"
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, about.encode(), 0)
+        os.pwrite(descriptor, about.encode(errors="replace"), 0)
         return descriptor
 
 

@@ -161,7 +161,7 @@ def test_link_in_place_of_the_log_is_one_line(folder: Path) -> None:
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.parametrize("task", ["../../x", "a/b", "--module", "x" * 300])
+@pytest.mark.parametrize("task", ["../../x", "a/b", "--module", "x" * 300, "\u6771" * 100, "\udcff"])
 def test_lock_of_any_word_stays_in_its_folder(folder: Path, task: str) -> None:
     with cron._one_at_a_time(task, 60):
         assert len(list(folder.iterdir())) == 2

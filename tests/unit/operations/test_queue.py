@@ -131,7 +131,7 @@ def test_pause(url: str) -> None:
     assert not opened(url).is_paused
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b"])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b", "\u6771" * 100])
 def test_names_of_queues(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name of a queue"):
         Queue(name, open_store(f"file:{tmp_path}"))

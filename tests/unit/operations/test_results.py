@@ -63,6 +63,12 @@ def test_half_a_result_is_none_and_keeps_nobody_waiting(monkeypatch: pytest.Monk
     sender.close()
     with pytest.raises(queue.Empty):
         results.get(timeout=PATIENCE)  # at once: the end of a process is worth a look
+    waited_for: list[list[object]] = []
+    monkeypatch.setattr("pipeline.operations.results.wait", lambda some, timeout: waited_for.append(some))
+    with pytest.raises(queue.Empty):
+        results.get(timeout=PATIENCE)
+    assert waited_for == [[]], "it is worth one look"
+    monkeypatch.undo()
     results.put(("a", "FAILED", "died", [], []))
     assert results.get(timeout=PATIENCE)[1] == "FAILED"
 
