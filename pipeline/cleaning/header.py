@@ -52,7 +52,7 @@ class Header:
         """Map ``names``; ``UnreadableFile`` where columns that every file of the dataset has are missing."""
         if len(names) > MAX_COLUMNS:
             raise UnreadableFile(f"{source_name}: {too_many_columns(len(names))}. Check the file at its publisher")
-        stripped = tuple(excerpt(trimmed(name), MAX_NAME, plain=True) for name in names)
+        stripped = tuple(beginning(trimmed(name), MAX_NAME) for name in names)
         unnamed = len(stripped) - _named(stripped)
         if unnamed > MAX_UNNAMED:
             raise UnreadableFile(
@@ -81,7 +81,8 @@ class Header:
                     )
             raise UnreadableFile(
                 f"{source_name}: no {dataset.name} file, it lacks {', '.join(missing)}; it begins with "
-                f"{excerpt(','.join(names))}. Check the file at its publisher, or whether it is another dataset's"
+                f"{beginning(','.join(names), 80)!a}. Check the file at its publisher, or whether "
+                "it is another dataset's"
             )
 
         def canonical_first(name: str) -> tuple[int, ...]:
@@ -163,7 +164,6 @@ def _ordinal(number: int) -> str:
     return {2: "2nd", 3: "3rd"}.get(number, f"{number}th")
 
 
-def excerpt(text: str, length: int = 80, plain: bool = False) -> str:
-    """The beginning of a text of unknown origin; unless ``plain``, in quotes and safe to show in one line."""
-    text = text if len(text) <= length else text[:length] + "..."
-    return text if plain else ascii(text)
+def beginning(text: str, length: int) -> str:
+    """The beginning of a text of unknown origin, as it stands there."""
+    return text if len(text) <= length else text[:length] + "..."

@@ -20,7 +20,7 @@ from ..errors import UnreadableFile
 from ..signatures import refuse_other_magic
 from . import values
 from .chunks import Chunk, Reject, Report
-from .header import MAX_NAME, Header, excerpt
+from .header import MAX_NAME, Header, beginning
 from .parquet_file import MAGIC, damaged, decoding, read_batches, read_footer
 
 #: Text that stands in JSON as it is.
@@ -186,7 +186,7 @@ def _as_json(batch: pa.RecordBatch, rows: np.ndarray) -> list[str]:
     chosen = batch.take(pa.array(rows, pa.int64()))
     pieces: list[pa.Array | str] = []
     for name, column in zip(batch.schema.names, chosen.columns, strict=True):
-        pieces += [f"{', ' if pieces else '{'}{json.dumps(excerpt(name, MAX_NAME, plain=True))}: ", _json_texts(column)]
+        pieces += [f"{', ' if pieces else '{'}{json.dumps(beginning(name, MAX_NAME))}: ", _json_texts(column)]
     return list(pc.binary_join_element_wise(*pieces, "}", "").to_pylist())
 
 
