@@ -23,6 +23,7 @@ import psutil
 from pipeline import sample
 from pipeline.lake import open_store
 from tests.end_to_end.gate import Gate
+from tests.patience import has_ended
 from tests.servers.bigquery import BigQueryServer
 from tests.servers.postgres import PostgresServer
 
@@ -246,7 +247,7 @@ class Run:
         self.process.wait()
         until = time.monotonic() + QUIET
         while time.monotonic() < until:
-            if all(map(_has_ended, children)):
+            if all(has_ended(child.pid) for child in children):
                 return
             time.sleep(INTERVAL)
         self.kill()
@@ -275,13 +276,6 @@ class Run:
                     else:
                         found["worker"] = child
         return found
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Runs:

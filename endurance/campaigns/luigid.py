@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from tests.servers.luigid import PATIENT, Luigid
 
@@ -77,10 +77,9 @@ def lose(luigid: Luigid, loss: str, old: Path, pause: float) -> None:
     """Kill or stop luigid, have its state suffer, and start it again after a pause."""
     state = luigid.folder / "luigid" / "state.pickle"
     if loss == "stopped":
-        process: Any = luigid._process
-        process.send_signal(signal.SIGSTOP)
+        luigid.send(signal.SIGSTOP)
         time.sleep(pause)
-        process.send_signal(signal.SIGCONT)
+        luigid.send(signal.SIGCONT)
         return
     luigid.stop(signal.SIGTERM if loss == "cut" else signal.SIGKILL)
     match loss:

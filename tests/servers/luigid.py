@@ -94,9 +94,14 @@ class Luigid:
         except requests.ConnectionError:
             return False
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
+    def send(self, number: int) -> None:
+        """Send a signal, and do not wait for what it does."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        assert self._process is not None
+        self.send(number)
         self._process.wait(PATIENCE)
 
     @property
