@@ -509,6 +509,25 @@ def test_damage_that_nothing_shows_is_seen_when_it_does_not_come_again(
     assert parts(inbox) == []
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.replace(b"\r\n", b"\n"),
+        lambda data: data.replace(b"\r\n", b"\r"),
+        lambda data: data.replace(b"\r\n", b",\r\n"),
+        lambda data: data.replace(b"Zone 7,", "Zoné 7,".encode("cp1252")),
+        lambda data: data + b"266,Queens,Zone 266,Boro Zone\r\n",
+    ],
+    ids=["byte order mark", "LF", "CR", "commas at the end", "Windows-1252", "a zone more"],
+)
+def test_a_zone_table_of_another_tool_is_whole(
+    server: HttpServer, site: Path, inbox: Path, how: Callable[[bytes], bytes]
+) -> None:
+    (site / ZONES[1:]).write_bytes(how(zones(site)))
+    assert is_whole(fetch(server.url, ZONES, inbox, ONCE), site / ZONES[1:], inbox)
+
+
 def test_a_folder_may_have_some_zones_only(site: Path, inbox: Path) -> None:
     (site / ZONES[1:]).write_bytes(b"LocationID,Borough,Zone,service_zone\n41,Manhattan,Central Harlem,Boro Zone\n")
     assert is_whole(fetch(f"file:{site}", ZONES, inbox), site / ZONES[1:], inbox)

@@ -91,6 +91,16 @@ def test_texts_are_the_same_however_they_are_read(
     assert run(data, "green", "parquet").column("request_source") == texts
 
 
+@pytest.mark.parametrize(("limit", "is_found"), [(1_000, True), (100, False)])
+def test_arrow_finds_the_distinct_texts_of_small_row_groups_only(
+    monkeypatch: pytest.MonkeyPatch, limit: int, is_found: bool
+) -> None:
+    monkeypatch.setattr(parquet_file, "MAX_DISTINCT", limit)
+    stream = io.BytesIO(parquet(green(50, zz=pa.array([f"text {i}" for i in range(50)])), use_dictionary=False))
+    [batch] = parquet_file.read_batches(stream, parquet_file.footer(stream), "the_file")
+    assert pa.types.is_dictionary(batch.column("zz").type) == is_found
+
+
 def test_a_page_that_lies_about_its_size_is_not_believed() -> None:
     data = bytearray(parquet(green(3), compression="none", use_dictionary=False))
     start = 4  # the header of the first page: type, size unpacked, size packed
