@@ -24,6 +24,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.publishers import Policy, Version
+from tests.patience import Clock
 
 SECRET = "https://ann:pa55word@mirror.example/nyc?sig=s1gnature"
 
@@ -361,6 +362,43 @@ def test_patience_ends_before_a_wait_that_is_longer_than_it() -> None:
     with pytest.raises(TransientError, match="tomorrow"):
         flaky.run(Policy(max_backoff=50, patience=40))
     assert flaky.slept == []
+
+
+def test_questions_that_share_their_waits_share_the_patience() -> None:
+    policy = Policy(max_backoff=50, patience=70)
+    policy.spent.add(0, 30)
+    flaky = Flaky(TransientError("tomorrow", retry_after=86_400))
+    with pytest.raises(TransientError, match="tomorrow"):
+        flaky.run(policy)
+    assert flaky.slept == []
+    policy.spent.add(20, 75)  # the first ten seconds of it were counted before
+    assert policy.left() == 0
+    with pytest.raises(PublisherTrouble, match="no answer within 70 s"):
+        publishers.ask("HEAD", publishers.get("tlc", "http://no-such-host.invalid/x"), "zones", None, policy)
+
+
+def test_what_counts_against_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest between two tries, all of a wait in vain, and of one with an answer what goes beyond a usual one."""
+    clock, policy = Clock(), Policy(backoff=0, max_backoff=50, patience=100)
+    monkeypatch.setattr(publishers, "time", clock)
+    publishers.retrying(Flaky(TransientError("later", retry_after=30)), policy, sleep=clock.sleep)
+    assert policy.left() == 70
+    seconds = iter([publishers.SLOW, publishers.SLOW + 10, 15])
+
+    def answer(*args: object) -> object:
+        clock.sleep(next(seconds))
+        if clock.slept[-1] == 15:
+            raise TimeoutError
+        return object()
+
+    monkeypatch.setattr(web, "ask", answer)
+    publisher = publishers.get("tlc", "http://host/x")
+    for left in (70, 60):
+        publishers.ask("HEAD", publisher, "zones", None, policy)
+        assert policy.left() == left
+    with pytest.raises(PublisherTrouble, match="no answer within 60 s"):
+        publishers.ask("HEAD", publisher, "zones", None, policy)
+    assert policy.left() == 45
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,13 @@ PARQUET: dict[str, Callable[[], bytes]] = {
     "a long text in rejects": lambda: parquet(green(9_000, 0, zz=repeated("\u00e9" * 300_000, 9_000))),
     "long bytes in rejects": lambda: parquet(green(2_000, 0, zz=repeated(b"\xff" * 500_000, 2_000))),
     "a long text of ours": lambda: parquet(green(9_000, request_source=repeated("x" * 500_000, 9_000))),
+    # Without the schema that Arrow leaves in a file, texts come as indices, and so in large batches.
+    "a long text of ours, by another tool": lambda: parquet(
+        green(request_source=repeated("x" * 500_000)), store_schema=False
+    ),
+    "ten texts that originals keep, by another tool": lambda: parquet(
+        green(12_000, 0, **{f"z{i}": repeated("x" * 4_000, 12_000) for i in range(10)}), store_schema=False
+    ),
     "a long code": lambda: parquet(green(9_000, store_and_fwd_flag=repeated("x" * 1_000_000, 9_000))),
     "a long time": lambda: parquet(green(9_000, lpep_pickup_datetime=repeated("x" * 1_000_000, 9_000))),
     "a long number": lambda: parquet(green(9_000, fare_amount=repeated("1" * 60_000, 9_000))),

@@ -68,6 +68,14 @@ def test_a_text_is_a_value_up_to_its_longest_length() -> None:
         assert result.reasons == [("bad_value", "request_source", 2)]
 
 
+def test_an_identifier_is_a_value_up_to_its_longest_length() -> None:
+    names = b"dispatching_base_num,pickup_datetime,dropOff_datetime,PUlocationID,DOlocationID,SR_Flag\n"
+    lines = [b"B" * length + b",2020-01-01 00:00:00,2020-01-01 00:10:00,1,2,\n" for length in (1_000, 1_001)]
+    result = run(names + b"".join(lines), "fhv")
+    assert result.column("dispatching_base_num") == ["B" * 1_000]
+    assert result.reasons == [("bad_value", "dispatching_base_num", 3)]
+
+
 @pytest.mark.parametrize("size", [1, 100, 60_000])
 def test_pieces_have_all_rows_in_their_order(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(parquet_reader, "PIECE_BYTES", size)
