@@ -236,7 +236,7 @@ def test_patience_ends_even_where_a_request_does_not(tlc: HttpServer, monkeypatc
     never = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: never.wait(600))
     try:
-        with pytest.raises(Unreachable, match=r"no answer within 0\.05 s"):
+        with pytest.raises(Unreachable, match=r"no answer within 0\.\d+ s"):
             publishers.check_reachable(publishers.get("tlc", tlc.url), Policy(patience=0.1))
     finally:
         never.set()
