@@ -113,6 +113,17 @@ def test_distinct_unknown_codes_are_bounded() -> None:
     assert len(codes) == 101 and codes["(others)"] == 150 and codes.total() == 250
 
 
+def test_what_the_report_keeps_of_the_file_is_short() -> None:
+    header = b"hvfhs_license_num,dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,DOLocationID\n"
+    line = b"%s,B00001,2021-01-01 00:00:00,2021-01-01 00:10:00,1,%s\n"
+    data = header + b"".join(line % (b"H" * length, b"2") for length in (100, 101, 500)) + line % (b"H", b"x" * 1_000)
+    result = run(data, "fhvhv")
+    assert result.report.unknown_codes == {"hvfhs_license_num": {"H" * 100: 1, "(others)": 2}}
+    assert result.originals == [(line % (b"H", b"x" * 1_000)).decode().rstrip()]
+    first = result.report.first_unreadable
+    assert first is not None and first.original == result.originals[0][:200]
+
+
 def test_repeated_headers_and_blank_lines_are_no_rows() -> None:
     result = run(b"\n \n" + fhv(b" \t\r\n", GOOD, HEADER, b"\r\n", GOOD, HEADER.replace(b"\r", b"")), "fhv")
     report = result.report
