@@ -281,7 +281,7 @@ def test_any_order_of_events_ends_like_an_undisturbed_run(folder: Path, steps: l
     assert not world.scratch()
 
 
-# -- what is swept, and what is not -----------------------------------------------------------------
+# -- what is believed, what is swept, and what is not -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -300,6 +300,19 @@ def keep(scratch: Scratch, name: str = RAW) -> None:
         file.write_bytes(b"x")
         about = {"url": "https://example.org/raw", "version": {}, "length": 1, "format": "parquet", "last_look": ""}
         scratch.keep(file, name, {**about, "sha256": "ab" * 32, "fetched_at": "2021-01-01T00:00:00+00:00"})
+
+
+def test_a_record_never_speaks_for_the_file_of_another(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if both have the same size, and the process is killed before the new record is written."""
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    assert scratch.record(RAW)
+    monkeypatch.setattr(LocalStore, "write", killed)
+    with pytest.raises(Killed):
+        keep(scratch)
+    assert scratch.store.stat(scratch.path(RAW)) and scratch.record(RAW) is None
 
 
 def age(scratch: Scratch, seconds: float) -> None:

@@ -344,6 +344,11 @@ SEEN = (
     "client_encoding",
     "standard_conforming_strings",
     "transaction_isolation",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_keepalives_count",
+    "tcp_user_timeout",
+    "client_connection_check_interval",  # of newer servers only
 )
 
 
@@ -354,8 +359,8 @@ def test_the_settings_of_a_session_are_ours_whatever_others_say(
     place.load("A")
     place.run(
         "CREATE TABLE seen (name text, value text); CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN INSERT INTO public.seen SELECT name, current_setting(name) FROM unnest(ARRAY["
-        f"{', '.join(map(repr, SEEN))}]) AS name; RETURN NULL; END $$;"
+        "$$ BEGIN INSERT INTO public.seen SELECT name, current_setting(name) FROM pg_settings "
+        f"WHERE name IN ({', '.join(map(repr, SEEN))}); RETURN NULL; END $$;"
         "CREATE TRIGGER tell AFTER INSERT ON etl_loads EXECUTE FUNCTION tell()"
     )
     theirs = {
@@ -366,6 +371,8 @@ def test_the_settings_of_a_session_are_ours_whatever_others_say(
         "client_encoding": "LATIN1",
         "standard_conforming_strings": "off",
         "default_transaction_isolation": "serializable",
+        "tcp_keepalives_idle": "7000",
+        "tcp_user_timeout": "0",
         "DateStyle": "German",
     }
     url = place.url
@@ -380,6 +387,7 @@ def test_the_settings_of_a_session_are_ours_whatever_others_say(
     place.load("B", warehouse=place.warehouse(url, lock_timeout=50, statement_timeout=200))
     seen = dict(place.run("SELECT name, value FROM seen"))
     assert int(re.sub(r"\D", "", seen.pop("statement_timeout"))) >= 200
+    assert seen.pop("client_connection_check_interval", "5s") == "5s"
     assert seen == {
         "lock_timeout": "50s",
         "idle_in_transaction_session_timeout": "200s",
@@ -388,6 +396,10 @@ def test_the_settings_of_a_session_are_ours_whatever_others_say(
         "client_encoding": "UTF8",
         "standard_conforming_strings": "on",
         "transaction_isolation": "read committed",
+        "tcp_keepalives_idle": "60",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "60000",
     }
 
 
