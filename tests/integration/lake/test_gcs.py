@@ -9,6 +9,7 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -104,6 +105,9 @@ def test_listing_is_paged(store: Store, gcs_server: GcsServer, monkeypatch: pyte
     gcs_server.clear()
     assert [one.metadata["number"] for one in store.list("many").values()] == list("01234")
     assert gcs_server.asked() == gcs_server.asked("list") == 3
+    for _, _, path in gcs_server.requests:  # the double answers with all of them
+        (fields,) = parse_qs(urlsplit(path).query)["fields"]
+        assert fields == "items(name,size,generation,metadata,updated),nextPageToken"
 
 
 def test_large_file_goes_up_in_chunks_and_comes_back(store: Store, large: Path, gcs_server: GcsServer) -> None:
