@@ -32,7 +32,7 @@ from luigi.task_register import Register
 from pipeline import cleaning, completeness, datasets, own_code
 from pipeline import settings as our_settings
 from pipeline.completeness import Job
-from pipeline.errors import LakeTrouble, TooManyUnreadable
+from pipeline.errors import LakeError, LakeTrouble, TooManyUnreadable
 from pipeline.lake.local import LocalStore
 from pipeline.operations import forget, journal, sweep
 from pipeline.ranges import MonthlyTrips
@@ -279,6 +279,23 @@ def test_any_order_of_events_ends_like_an_undisturbed_run(folder: Path, steps: l
     else:
         assert world.now.fails
     assert not world.scratch()
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_scratch_goes_as_soon_as_the_month_is_in_the_lake(
+    folder: Path, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing but Upload or Load was asked for. That it cannot go fails no month."""
+
+    def refuse(scratch: Scratch) -> None:
+        raise LakeError("no right")
+
+    world = World(folder / "world")
+    world.set(source=0)
+    if is_refused:
+        monkeypatch.setattr(Scratch, "discard", refuse)
+    do(world.task(Upload))
+    assert world.task(Upload).complete() and bool(world.scratch()) == is_refused
 
 
 # -- what is believed, what is swept, and what is not -----------------------------------------------------------------

@@ -378,6 +378,14 @@ def test_a_time_that_python_does_not_have_is_one_line(warehouse: DuckDB, column:
             ask()
 
 
+def test_a_ledger_row_without_a_time_is_older_than_all(warehouse: DuckDB) -> None:
+    load(warehouse, APRIL, [1.0])
+    with duckdb.connect(str(warehouse.path)) as connection:
+        connection.execute("UPDATE etl_loads SET loaded_at = NULL")
+    load(warehouse, APRIL, [2.0], "b")
+    assert warehouse.ledger()["toy", APRIL].sha256 == warehouse.history()[-1].sha256 == "b"
+
+
 def test_a_link_is_no_place_for_the_log_of_a_new_database(warehouse: DuckDB, tmp_path: Path) -> None:
     log, elsewhere = Path(f"{warehouse.path}.wal"), tmp_path / "elsewhere"
     log.symlink_to(elsewhere)
