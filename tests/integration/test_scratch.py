@@ -298,6 +298,16 @@ def test_scratch_goes_as_soon_as_the_month_is_in_the_lake(
     assert world.task(Upload).complete() and bool(world.scratch()) == is_refused
 
 
+def test_a_file_that_was_cleaned_under_a_wider_limit_is_refused_by_a_narrower_one(folder: Path) -> None:
+    world = World(folder / "world")
+    world.set(source=2, limit=1)
+    do(world.task(WriteParquet))
+    world.set(limit=0)
+    with pytest.raises(TooManyUnreadable):
+        do(world.task(Upload))
+    assert world.task().job.lake_object.manifest("green", MONTH) is None
+
+
 # -- what is believed, what is swept, and what is not -----------------------------------------------------------------
 
 

@@ -341,6 +341,25 @@ class Recorded(StageProgress):
         self.reports.append((done, total, unit))
 
 
+def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may happen in a bucket, which has no lock."""
+    raw, before = tmp_path / "raw_file", upload.scratch.record(ROWS)
+    sample.make_file("green", dt.date(2020, 1, 1), raw, rows=100, seed=1, layout="tlc")
+    about = {**record(RAW, digest_of(raw, RAW).sha256), "length": raw.stat().st_size}
+
+    def replace_it(*args: Any) -> None:
+        upload.scratch.keep(raw, RAW, {**about, "sha256": "cd" * 32})
+
+    upload.scratch.keep(raw, RAW, about)
+    monkeypatch.setattr(Clean, "_refuse_no_rows", replace_it)
+    task = upload.sibling(Clean)
+    with pytest.raises(TakenAway, match=f"{RAW} was replaced or removed by another run"):
+        task.work(StageProgress(task))
+    assert upload.scratch.record(ROWS) == before and upload.scratch.record(REJECTS) is None
+
+
 @pytest.mark.parametrize("layout", ["tlc", "dtc"])
 def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_path: Path, layout: str) -> None:
     raw = tmp_path / "raw_file"
