@@ -20,7 +20,9 @@ from pipeline import completeness, datasets, planning, sample
 from pipeline.cleaning import Report
 from pipeline.completeness import Snapshot
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, TakenAway, UnreadableFile, WarehouseBusy
+from pipeline.lake import layout
 from pipeline.lake.lake import digest_of
+from pipeline.lake.local import LocalStore
 from pipeline.operations import progress
 from pipeline.operations.progress import StageProgress
 from pipeline.operations.worker import NOT_AGAIN
@@ -385,63 +387,89 @@ def test_a_month_that_is_forgotten_before_its_load_may_come_back(upload: Upload,
         load.work(StageProgress(load))
 
 
-def test_a_month_that_another_run_replaces_while_it_is_loaded_is_not_damaged(
-    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = tmp_path / "published" / "misc" / "taxi_zone_lookup.csv"
-    table.parent.mkdir(parents=True)
-    rows = ["LocationID,Borough,Zone,service_zone", "1,EWR,Newark Airport,EWR", "4,Manhattan,Alphabet City,Yellow Zone"]
-    stages = [
-        upload.sibling(stage, dataset="zones", month=None, publisher=f"tlc=file:{tmp_path}/published")
-        for stage in (Download, Clean, WriteParquet, Upload)
-    ]
-    load = stages[-1].sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
-    load_now = DuckDB.load
+class ZoneTable:
+    """The zone table in a publisher's folder, and its way into a lake."""
 
-    def put_into_lake() -> None:
-        table.write_text("\n".join([*rows, ""]))
-        for stage in stages:
+    HEADER = "LocationID,Borough,Zone,service_zone"
+    ROWS = (
+        "1,EWR,Newark Airport,EWR",
+        "4,Manhattan,Alphabet City,Yellow Zone",
+        "5,Staten Island,Arden Heights,Boro Zone",
+    )
+
+    def __init__(self, upload: Upload, folder: Path) -> None:
+        self.file = folder / "published" / "misc" / "taxi_zone_lookup.csv"
+        self.stages = [
+            upload.sibling(stage, dataset="zones", month=None, publisher=f"tlc=file:{folder}/published")
+            for stage in (Download, Clean, WriteParquet, Upload)
+        ]
+        self.lake = upload.job.lake_object
+        self.load = self.stages[-1].sibling(Load, warehouse=f"duckdb:///{folder}/w.duckdb")
+
+    def put_into_lake(self, rows: int) -> int:
+        """Publish so many rows and run the stages; the number of rows that the lake has then."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text("\n".join([self.HEADER, *self.ROWS[:rows], ""]))
+        for stage in self.stages:
             stage.run()
-
-    def load_late(self: DuckDB, *args: Any) -> Any:
-        rows.append("5,Staten Island,Arden Heights,Boro Zone")
-        put_into_lake()
-        return load_now(self, *args)
-
-    put_into_lake()
-    monkeypatch.setattr(DuckDB, "load", load_late)
-    with pytest.raises(TakenAway, match="does not have the month any more"):
-        load.work(StageProgress(load))
-    monkeypatch.setattr(DuckDB, "load", load_now)
-    load.run()
-    assert load.complete() and load.work(StageProgress(load))["rows"] == 3
-
-
-def test_a_zone_table_that_shrinks_is_believed_only_after_the_old_one_is_forgotten(
-    upload: Upload, tmp_path: Path
-) -> None:
-    table = tmp_path / "published" / "misc" / "taxi_zone_lookup.csv"
-    table.parent.mkdir(parents=True)
-    rows = ["LocationID,Borough,Zone,service_zone", "1,EWR,Newark Airport,EWR", "4,Manhattan,Alphabet City,Yellow Zone"]
-    stages = [
-        upload.sibling(stage, dataset="zones", month=None, publisher=f"tlc=file:{tmp_path}/published")
-        for stage in (Download, Clean, WriteParquet, Upload)
-    ]
-
-    def run(rows: list[str]) -> int:
-        table.write_text("\n".join([*rows, ""]))
-        for stage in stages:
-            stage.run()
-        manifest = stages[0].job.lake_object.manifest("zones", None)
+        manifest = self.lake.manifest("zones", None)
         assert manifest is not None
         return manifest.rows_written
 
-    assert run(rows) == 2
+
+@pytest.fixture
+def table(upload: Upload, tmp_path: Path) -> ZoneTable:
+    return ZoneTable(upload, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["replaces", "removes"])
+def test_a_month_that_another_run_takes_away_while_it_is_loaded_is_not_damaged(
+    table: ZoneTable, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    load_now = DuckDB.load
+
+    def load_late(self: DuckDB, *args: Any) -> Any:
+        if how == "replaces":
+            table.put_into_lake(3)
+        else:
+            table.lake.store.delete(layout.data("zones", None))
+        return load_now(self, *args)
+
+    table.put_into_lake(2)
+    monkeypatch.setattr(DuckDB, "load", load_late)
+    with pytest.raises(TakenAway, match="does not have the month any more"):
+        table.load.work(StageProgress(table.load))
+    monkeypatch.setattr(DuckDB, "load", load_now)
+    table.put_into_lake(3)
+    table.load.run()
+    assert table.load.complete() and table.load.work(StageProgress(table.load))["rows"] == 3
+
+
+def test_a_load_waits_for_the_run_that_replaces_its_month(table: ZoneTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    table.put_into_lake(2)
+    path = layout.manifest("zones", None)
+    text = table.lake.store.read(path)
+    lock = LocalStore.lock
+
+    @contextmanager
+    def lock_when_it_is_free(self: LocalStore, name: str, *args: Any, **named: Any) -> Iterator[None]:
+        if name == path and not self.stat(path):
+            self.write(path, text)  # the last thing that another run does with the lock
+        with lock(self, name, *args, **named):
+            yield
+
+    table.lake.store.delete(path)
+    monkeypatch.setattr(LocalStore, "lock", lock_when_it_is_free)
+    assert table.load.work(StageProgress(table.load))["rows"] == 2
+
+
+def test_a_zone_table_that_shrinks_is_believed_only_after_the_old_one_is_forgotten(table: ZoneTable) -> None:
+    assert table.put_into_lake(2) == 2
     with pytest.raises(UnreadableFile, match=r"has 1 rows, and the table in the lake has 2.*forget --dataset zones"):
-        run(rows[:-1])
-    assert run([*rows, "5,Staten Island,Arden Heights,Boro Zone"]) == 3
-    stages[0].job.lake_object.forget("zones", None)
-    assert run(rows[:-1]) == 1
+        table.put_into_lake(1)
+    assert table.put_into_lake(3) == 3
+    table.lake.forget("zones", None)
+    assert table.put_into_lake(1) == 1
 
 
 class Zones:
