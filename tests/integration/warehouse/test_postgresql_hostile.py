@@ -557,6 +557,21 @@ def test_a_server_process_that_stops_in_the_middle_of_a_copy(
     assert place.leftovers() == []
 
 
+def test_a_copy_may_take_as_long_as_it_takes_while_it_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit counts from the last piece that the server has taken."""
+    taken: list[float] = []
+    goes_on = postgresql_session.Statement.goes_on
+
+    def note(statement: postgresql_session.Statement) -> None:
+        goes_on(statement)
+        taken.append(statement.heard)
+
+    monkeypatch.setattr(postgresql_session.Statement, "goes_on", note)
+    so_far: list[int] = []
+    place.load("A", rows=100_000, progress=lambda done, total: so_far.append(len(taken)))
+    assert len(set(so_far)) > 2 and taken == sorted(taken)
+
+
 def test_a_server_process_that_stops_before_the_commit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it was done nobody knows then; the same call again makes it good."""
     place.load("A", JANUARY)
