@@ -89,6 +89,8 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
                 with reach.planning(snapshot.spent):
                     failed = planning.observe(snapshot, one, dataset, months)
                     assert failed.keys() == set(months) and all("no answer within" in str(e) for e in failed.values())
+            for dataset in ("green", "yellow", "fhv"):
+                planning.make(one, dataset, months, [])
         assert len(server.requests) <= planning.CONCURRENT
 
 

@@ -223,6 +223,13 @@ def test_rules_that_published_rows_break_are_one_line(place: Place, own: str, te
     assert place.leftovers() == []
 
 
+def test_an_identity_column_which_a_new_month_could_not_fill_is_refused(place: Place) -> None:
+    place.warehouse().append(ledger_row("A", JANUARY, 500))
+    place.run("ALTER TABLE green_trips ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY")
+    with pytest.raises(WarehouseError, match=r"column number of your own is an identity column.*of a sequence"):
+        place.load("B")
+
+
 def test_foreign_keys_to_the_zones(place: Place) -> None:
     """Emptying and filling the table again neither deletes rows of others nor needs their consent."""
     place.load("A", None, rows=20, dataset=ZONES)
@@ -499,6 +506,7 @@ def patience(session: postgresql_session.Session) -> float:
 
 
 def test_whoever_waits_is_answered_sooner(place: Place) -> None:
+    place.load("A")
     warehouse = place.warehouse(lock_timeout=60, statement_timeout=300)
     assert isinstance(warehouse, postgresql.PostgreSQL)
     with reach.somebody_waits(), warehouse._session() as session:
@@ -508,6 +516,7 @@ def test_whoever_waits_is_answered_sooner(place: Place) -> None:
             assert session.run("SHOW statement_timeout") == [("302s",)]
             assert patience(session) == 304
         assert session.run("SHOW statement_timeout") == [("17s",)] and patience(session) == 19
+        assert session.rows_of(GREEN.table) >= 500
         session.call(session.connection.commit)
         session.begin_alone(10_000)
         assert session.run("SHOW statement_timeout") == [("302s",)] and patience(session) == 304

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,6 +95,19 @@ def test_trouble_with_one_thing_is_not_the_servers(line: Line) -> None:
     publisher(line).blame(PublisherTrouble("503 for one file"))
     assert len(line.asked) == 1
     publisher(line).check()
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_from_asking(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "ASK_AGAIN", 3600.0)
+    for ask in (lambda: publisher(line).blame(TruncatedFile("cut")), publisher(line).check):
+        with pytest.raises(Unreachable):
+            ask()
+    assert len(line.asked) == 1
+    before = time.time() - 7200
+    monkeypatch.setattr(servers, "time", SimpleNamespace(time=lambda: before))
+    line.is_dead = False
+    publisher(line).check()
+    assert len(line.asked) == 2
 
 
 @pytest.mark.parametrize("error", [ConflictError("x"), TakenAway("x", True), WarehouseBusy("x"), PublisherTrouble("x")])
