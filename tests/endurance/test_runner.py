@@ -39,6 +39,19 @@ class Endless(Campaign):
             pass
 
 
+class Deaf(Campaign):
+    name = "deaf"
+    what = "it must end, and takes any error for an answer"
+    patience = 0.05
+
+    def attempt(self, chance: random.Random, folder: Path) -> str:
+        try:
+            while True:
+                pass
+        except Exception:
+            return "refused"
+
+
 class Elsewhere(Campaign):
     name = "elsewhere"
     what = "it needs a server that is not here"
@@ -52,7 +65,7 @@ class Elsewhere(Campaign):
 
 @pytest.fixture(autouse=True)
 def only_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = {"elsewhere": Elsewhere, "dice": Dice, "endless": Endless}
+    kinds = {"elsewhere": Elsewhere, "dice": Dice, "endless": Endless, "deaf": Deaf}
     monkeypatch.setattr(command, "all_campaigns", lambda: kinds)
     Dice.rolled = []
 
@@ -114,8 +127,11 @@ def test_ctrl_c_shows_what_is_done_and_the_next_call_goes_on(
     assert "│ 10 " in capsys.readouterr().out
 
 
-def test_an_attempt_that_never_ends_is_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["endless", "--count", "1", "--folder", str(tmp_path)]) == 1
+@pytest.mark.parametrize("name", ["endless", "deaf"])
+def test_an_attempt_that_never_ends_is_a_difference(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([name, "--count", "1", "--folder", str(tmp_path)]) == 1
     assert "still at work after 0.05 s" in capsys.readouterr().out
 
 
