@@ -343,7 +343,7 @@ def test_a_drip_is_broken_off_and_goes_on_from_there(site: Path, inbox: Path, ra
 def test_a_body_that_does_not_come_on_is_said_once_and_so_is_its_end(
     site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, said = (site / CSV[1:]).read_bytes(), list[str]()
+    data, said, heard = (site / CSV[1:]).read_bytes(), list[str](), list[str]()
     monkeypatch.setattr(web, "GLANCE", 0.01)
     monkeypatch.setattr(waiting, "SAID_AFTER", 0.05)
     monkeypatch.setattr(waiting, "say", lambda text: not said.append(text))
@@ -354,7 +354,9 @@ def test_a_body_that_does_not_come_on_is_said_once_and_so_is_its_end(
         connection.sendall(data[1000:])
 
     with RawServer(behave) as server:
-        assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
+        fetched = fetch(server.url, CSV, inbox, progress=lambda done, total: done > 1000 and heard.extend(said[-1:]))
+        assert is_whole(fetched, site / CSV[1:], inbox)
+        assert "" in heard, "the wait is over as soon as more bytes come"
         says = f"waits for publisher dtc at {server.url} to go on, for at most {PATIENCE:g} s"
         assert says in said and said[-1] == ""
 
@@ -482,6 +484,8 @@ def zones(site: Path) -> bytes:
         lambda data: data + bytes(100) + b"\n",
         lambda data: data.replace(b"\r\n77,", b"\r\n,"),
         lambda data: data.replace(b"\r\n77,", b",77,"),
+        lambda data: data.replace(b',"Boro Zone"\r\n77,', b"\r\n77,"),
+        lambda data: data.replace(b"\r\n77,", b",junk\r\n77,"),
     ],
 )
 def test_a_zone_table_that_is_not_whole_is_refused_however_often_it_comes(
@@ -507,6 +511,18 @@ def test_damage_that_nothing_shows_is_seen_when_it_does_not_come_again(
     with pytest.raises(TruncatedFile, match="two transfers brought different bytes"):
         fetch(server.url, ZONES, inbox)
     assert parts(inbox) == []
+
+
+def test_a_second_transfer_without_an_end_is_refused(site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "MOST_BYTES", dict.fromkeys(transfer.MOST_BYTES, 100_000))
+
+    def behave(request: bytes, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + zones(site) * len(server.requests) ** 8)
+
+    with RawServer(behave) as server:
+        with pytest.raises(WrongFormat, match="more than 100000 bytes, which no file of this kind has"):
+            fetch(server.url, ZONES, inbox)
+        assert len(server.requests) == 2 and os.listdir(inbox) == []
 
 
 @pytest.mark.parametrize(
