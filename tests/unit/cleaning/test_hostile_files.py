@@ -60,6 +60,12 @@ def test_a_long_text_is_shortened_with_a_mark_in_the_original() -> None:
     assert '"zz": "' + "a" * 4_000 + '"' in second and '"zz": null' in third
 
 
+def test_a_long_struct_is_shortened_with_a_mark_in_the_original() -> None:
+    data = parquet(green(1, zz=pa.array([{"a": "x" * 5_000}]), passengers=0))
+    [original] = run(data, "green", "parquet", "zero_passengers").originals
+    assert original.endswith('x... (5,009 characters)"}') and 4_000 < len(original) < 4_500
+
+
 def test_a_text_is_a_value_up_to_its_longest_length() -> None:
     texts = ["\U0001f695" * 1_000, "a" * 1_001, "b"]
     for values in (pa.array(texts), pa.array(texts).dictionary_encode(), pa.array(texts).cast(pa.binary())):
