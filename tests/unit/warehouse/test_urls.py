@@ -84,6 +84,14 @@ def test_bad_url_is_one_line_that_names_the_setting_and_no_password(url: str) ->
         assert all(form in text for form in forms) or "has letters, digits and _ only" in text
 
 
+@pytest.mark.parametrize("port", [0, 65536, 10**20])
+def test_port_that_there_is_not_is_named(port: int) -> None:
+    with pytest.raises(UsageError, match="has a port that is not between 1 and 65535") as caught:
+        label_of(f"postgresql://etl:secret@db:{port}/ny_taxi")
+    assert "secret" not in str(caught.value)
+    assert label_of("postgresql://etl:secret@db:65535/ny_taxi").endswith("db:65535/ny_taxi")
+
+
 @given(password=st.text(st.characters(codec="ascii", exclude_characters="@"), min_size=6))
 def test_no_password_reaches_a_label_or_an_error(password: str) -> None:
     secret = f"Q{password}Q"
