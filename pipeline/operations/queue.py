@@ -159,7 +159,7 @@ def _from_json(cls: type[T], data: bytes) -> T:
     for name, kind in get_type_hints(cls).items():
         if name in given:
             if not _has_type(given[name], kind):
-                raise ValueError(f"its {name} is of the wrong kind, or too long")
+                raise ValueError(f"its field {name} has the wrong type, or is too long")
             values[name] = given[name]
     try:
         return cls(**values)

@@ -215,7 +215,7 @@ def _no_flag(task: str, word: str, number: int) -> str:
     if flag in _agents_own():
         return (
             f"{flag} is the agent's own: give it to `python -m pipeline agent`, or set it where that runs; an address "
-            "or a password does not belong into a queue"
+            "or a password does not belong in a queue"
         )
     allowed = [f"--{name}" for name in _FLAGS[task]]
     near = difflib.get_close_matches(flag, allowed, 1)

@@ -154,7 +154,7 @@ def test_what_is_the_agents_own_is_refused_in_every_spelling(flag: str) -> None:
         with pytest.raises(UsageError) as error:
             request.read(["RangeMonthly", "--start", "2021-01", *words])
         assert SECRET not in str(error.value)
-    with pytest.raises(UsageError, match=f"^{flag} is the agent's own: .*a password does not belong into a queue"):
+    with pytest.raises(UsageError, match=f"^{flag} is the agent's own: .*a password does not belong in a queue"):
         request.read(["RangeMonthly", flag, SECRET])
 
 
