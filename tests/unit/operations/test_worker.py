@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 import luigi
 import luigi.scheduler
 import pytest
+from luigi.rpc import RemoteScheduler, RPCError
 
 from pipeline.errors import TakenAway, Throttled, WrongFormat
-from pipeline.operations.worker import NOT_AGAIN, Worker, error_of, explain
+from pipeline.operations.rpc import Luigid
+from pipeline.operations.worker import ANNOUNCEMENTS, NOT_AGAIN, Worker, error_of, explain
 from tests.patience import PATIENCE
 
 
@@ -95,8 +97,10 @@ def finish(worker: Worker) -> None:
     """Run, and stop in the end: without what is tested here some runs would wait for ever."""
     alarm = threading.Timer(PATIENCE, worker._start_phasing_out)
     alarm.start()
-    worker.run()
-    alarm.cancel()
+    try:
+        worker.run()
+    finally:
+        alarm.cancel()
 
 
 def run(scheduler: Any, task: luigi.Task | None = None) -> Worker:
@@ -352,6 +356,36 @@ def test_run_goes_on_when_the_scheduler_has_kept_some_of_its_state(
     Step.during = {number: [lose_most]}
     run(scheduler, Step(ROOT))
     assert sorted(set(Step.started)) == list(range(ROOT + 1)) and Step.done == set(range(ROOT + 1))
+
+
+@pytest.mark.parametrize("number", range(ROOT))
+def test_run_goes_on_when_the_scheduler_knows_its_tasks_from_another_run_only(number: int) -> None:
+    scheduler = make_scheduler()
+
+    def only_another() -> None:
+        lose_state(scheduler)
+        for task in map(Step, range(ROOT + 1)):
+            needed = [dependency.task_id for dependency in task.deps()]
+            scheduler.add_task(task_id=task.task_id, worker="another", family="Step", deps=needed)
+
+    Step.during = {number: [only_another]}
+    worker = run(scheduler, Step(ROOT))
+    assert Step.started == list(range(ROOT + 1)) and worker.run_succeeded
+
+
+def test_scheduler_that_forgets_all_it_is_told_does_not_keep_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.0)
+    scheduler = make_scheduler()
+    get_work = scheduler.get_work
+
+    def forgetful(**asked: Any) -> Any:
+        lose_state(scheduler)
+        return get_work(**asked)
+
+    monkeypatch.setattr(scheduler, "get_work", forgetful)
+    worker = run(scheduler, Step(0))
+    assert worker._announcements == {Step(0).task_id: ANNOUNCEMENTS}
+    assert not Step.started and not worker._stop_requesting_work, "it has ended by itself"
 
 
 def test_several_tasks_of_one_run_are_all_announced_again() -> None:
@@ -617,6 +651,24 @@ def test_run_that_is_disabled_on_the_page_says_so_and_ends(lines: list[str]) -> 
     assert Step.started == [0] and len(lines) == 1 and "disabled on luigid's page" in lines[0]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        5,
+        {},
+        {"name": 5},
+        {"name": "set_worker_processes"},
+        {"name": "set_worker_processes", "kwargs": {"n": "x"}},
+        {"name": "set_worker_processes", "kwargs": {"x": 1}},
+    ],
+)
+def test_message_that_makes_no_sense_is_one_line(message: Any, lines: list[str]) -> None:
+    worker = make_worker(make_scheduler())
+    worker._handle_rpc_message(message)
+    worker._handle_rpc_message({"name": "set_worker_processes", "kwargs": {"n": 3}})
+    assert len(lines) == 1 and "a message of luigid cannot be followed" in lines[0] and worker.worker_processes == 3
+
+
 def test_task_that_the_scheduler_believes_a_dead_run_does_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """As luigid that came back with a state of another time, and gives nobody up for an hour."""
     monkeypatch.setattr("pipeline.operations.worker.LOOK_EVERY", 0.01)
@@ -628,6 +680,16 @@ def test_task_that_the_scheduler_believes_a_dead_run_does_is_done_here(monkeypat
     scheduler.add_worker(OTHER, [("host", socket.gethostname()), ("pid", ended.pid)])
     run(scheduler, Step(ROOT))
     assert Step.started == list(range(ROOT + 1))
+
+
+@pytest.mark.parametrize("answer", [{}, None, [], 5, {"task_id": None, "running_tasks": None}])
+def test_answer_that_makes_no_sense_is_one_of_a_luigid_that_went_away(
+    monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(RemoteScheduler, "_request", lambda *asked, **options: answer)
+    worker = make_worker(Luigid("http://127.0.0.1:1"))
+    with pytest.raises(RPCError, match="the answer of the scheduler makes no sense"):
+        worker._get_work()
 
 
 def test_task_that_was_done_here_is_waited_for_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
