@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -107,6 +108,13 @@ def test_where_no_file_can_be_made_nobody_is_waited_for() -> None:
     refused = pytest.raises(FileNotFoundError, match="no file can be made there")
     with refused, waiting.Wait(600, "it") as wait, waiting.lock_file(path, wait):
         pass
+
+
+def test_who_held_a_lock_before_is_not_named_any_more(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.write_text(json.dumps({"pid": 12, "host": "moon" * 100, "run": "r" * 100}))
+    waiting.sign(lock)
+    assert json.loads(lock.read_bytes())["pid"] == os.getpid()
 
 
 def test_a_text_that_is_not_ours_is_left_in_a_lock_file(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_what_is_planted_in_place_of_a_journal_ends_the_run_in_one_line(tmp_path
     with pytest.raises(UsageError, match=f"a-run.jsonl is {says}.*, not a file of a run; remove it"):
         journal.begin(["luigi"])
     assert victim.read_text() == "precious" and journal.files() == []
-    assert not journal.is_mine()
+    assert not journal.is_mine() and not journal.is_held(journal.path())
 
 
 def test_journal_is_its_owners_or_the_groups_that_shares_the_workspace(
