@@ -19,7 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.operations import console, logs, notify, outcomes
 from pipeline.operations.outcomes import MonthOutcome, RunOutcome
 from pipeline.operations.rpc import Luigid
-from pipeline.plain import one_line, plain, shown_by_luigid
+from pipeline.plain import LONGEST, mistake_line, one_line, plain, shown_by_luigid
 
 #: The title of a terminal, a cleared screen, a C1 sequence, a reversed line, a line that looks like ours, markup.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\nerror: all is lost\x00\x7f\u2028[red]x[/red] :bomb: <b>"
@@ -47,6 +47,26 @@ def test_what_is_written_in_place_of_it() -> None:
 
 def test_errors_are_one_clean_line() -> None:
     assert is_clean(str(UsageError(EVIL))) and "owned" in str(UsageError(EVIL))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("'https://host/x?sig=hush' is no folder", "'https://…' is no folder"),
+        ('--x: "slack://hush/b" is not known', '--x: "slack://…" is not known'),
+        ("no luigid at http://u:hush@host:8082", "no luigid at http://…@host:8082"),
+        ("'gs://bucket/lake' is not empty", "'gs://bucket/lake' is not empty"),
+        ("write http://user:password@host:8082", "write http://user:password@host:8082"),
+        (f"{EVIL}\n", one_line(EVIL)),
+    ],
+)
+def test_line_about_a_mistake_shows_no_secret(text: str, shown: str) -> None:
+    assert mistake_line(text) == shown
+
+
+def test_line_about_a_mistake_has_the_ends_of_a_long_value() -> None:
+    line = mistake_line(f"--x: {'y' * 10**6} is too long")
+    assert len(line) < LONGEST + 10 and line.startswith("--x: yyy") and line.endswith("yyy is too long")
 
 
 def test_console(capsys: pytest.CaptureFixture[str]) -> None:
