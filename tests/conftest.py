@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from luigi.configuration import get_config
 
 from pipeline import settings as our_settings
 
@@ -40,8 +41,19 @@ def logging_as_before() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def settings_as_before() -> Iterator[None]:
     """What a test leaves in the environment and in luigi's configuration, the next test does not inherit."""
+    config = get_config()
+    before = {section: dict(config.items(section, raw=True)) for section in config.sections()}
     with our_settings.restored():
         yield
+    for section in config.sections():  # Luigi's own settings; ours are as before
+        if section not in before:
+            config.remove_section(section)
+            continue
+        for name, value in config.items(section, raw=True):
+            if name not in before[section]:
+                config.remove_option(section, name)
+            elif value != before[section][name]:
+                config.set(section, name, before[section][name])
 
 
 @pytest.fixture(scope="session")
