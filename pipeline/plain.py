@@ -15,10 +15,11 @@ from typing import Any
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 #: Addresses without user, password and query, of kinds that have no secret in their path.
-HARMLESS = re.compile(r"(?:https?|file|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)://[^@?#]*")
+HARMLESS = re.compile(r"(?:(?:https?|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)://|file:)[^@?#]*")
 
-#: An address in quotes, and a password in any other; that of an example is none.
-_QUOTED = re.compile(r"""(['"])([A-Za-z][\w+.-]*://[^'"]*)\1""")
+#: A value in quotes, as ``repr`` writes it, with the scheme of an address, and a password in any other address; that of
+#: an example is none.
+_QUOTED = re.compile(r"""(?<!\w)(['"])(([A-Za-z][\w+.-]*://)?(?:\\.|(?!\1)[^\\])*)\1(?!\w)""")
 _PASSWORD = re.compile(r"://(?!user:password@)[^\s/@'\"]*:[^\s@'\"]*@")
 
 #: Characters of the longest line about a mistake.
@@ -48,12 +49,12 @@ def one_line(text: object) -> str:
 def mistake_line(error: object) -> str:
     """The one line that says what is wrong, without secrets, and without all of a value that is very long.
 
-    An address in quotes is a value that was given, maybe in a place where no secret is expected.
+    An address in quotes is a value that was given, maybe in a place where no secret is expected, and maybe misspelt.
     """
 
     def shown(found: re.Match[str]) -> str:
-        quote, address = found.groups()
-        return found[0] if HARMLESS.fullmatch(address) else f"{quote}{address.partition(':')[0]}://…{quote}"
+        quote, value, scheme = found.groups(default="")
+        return f"{quote}{scheme}…{quote}" if "//" in value and not HARMLESS.fullmatch(value) else found[0]
 
     text = _QUOTED.sub(shown, one_line(error))
     text = _PASSWORD.sub("://…@", text)

@@ -13,6 +13,7 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,22 +79,24 @@ class Queues(Campaign):
             good = Submission(GOOD, "q", ["TaxiZones"], meaning, "me@here", queue.now())
             here.submit(good)
             here.register(AgentRecord("moon:1", queue.now(), queue.now()))
-            planted = [_plant(chance, workspace / "queues" / "q", good, victim) for _ in range(chance.randint(1, 8))]
+            for _ in range(chance.randint(1, 8)):
+                _plant(chance, workspace / "queues" / "q", good, victim)
             if is_real := chance.random() < 0.03:
                 _real_agent(folder)
                 done = []
             else:
-                done = _decide(here)
+                with _each_said_once(lines):
+                    done = _decide(here)
             _verbs(lines)
         if GOOD not in done and not is_real:
             raise Difference("the good run was not done")
-        self._compare(folder, victim, lines, len(planted))
+        self._compare(folder, victim, lines)
         aside = len(list((workspace / "queues" / "q" / "set-aside").glob("*")))
         who = "real agent" if is_real else "others done too" if len(done) > 1 else "good one done"
         return f"{who}, {min(aside, 3)}{'+' if aside > 3 else ''} set aside"
 
     @staticmethod
-    def _compare(folder: Path, victim: Path, lines: list[str], planted: int) -> None:
+    def _compare(folder: Path, victim: Path, lines: list[str]) -> None:
         if "evil" in sys.modules or (folder / "owned").exists():
             raise Difference("a stranger's module was imported")
         if {path.name: path.read_text() for path in victim.iterdir()} != {"thesis.txt": "precious"}:
@@ -102,9 +105,6 @@ class Queues(Campaign):
             raise Difference(f"something was made outside of the workspace: {odd}")
         if odd_lines := [line for line in lines if not line.isprintable()]:
             raise Difference(f"control characters: {odd_lines[0]!r}")
-        said = [line for line in lines if " is no submission" in line or " is no record" in line]
-        if len(said) > 3 * planted:  # by the agent, and by two verbs
-            raise Difference(f"{len(said)} lines for {planted} files")
 
 
 #: What a run of the real agent makes, as its settings say.
@@ -131,14 +131,31 @@ def _decide(here: Queue) -> list[str]:
 def _verbs(lines: list[str]) -> None:
     """What people look with must neither fail nor show what commands a terminal."""
     listing = {"action": None, "id": None, "queue": None, "last": 100, "failed": False}
-    for as_json in (False, True):
+    commands = [
+        *((runs.runs, {**listing, "json": as_json}) for as_json in (False, True)),
+        *((agent.queue, {"action": "list", "name": None, "json": as_json}) for as_json in (False, True)),
+        (runs.runs, {**listing, "action": "cancel", "id": "2020", "json": False}),
+    ]
+    for verb, arguments in commands:
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            runs.runs(argparse.Namespace(**listing, json=as_json))
-            agent.queue(argparse.Namespace(action="list", name=None, json=as_json))
-            with contextlib.suppress(PipelineError):
-                runs.runs(argparse.Namespace(**{**listing, "action": "cancel", "id": "2020"}, json=False))
+        with (
+            _each_said_once(lines),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+            contextlib.suppress(PipelineError),
+        ):
+            verb(argparse.Namespace(**arguments))
         lines += printed.getvalue().splitlines()
+
+
+@contextlib.contextmanager
+def _each_said_once(lines: list[str]) -> Iterator[None]:
+    """What is no file of a queue is one line of each command that meets it."""
+    before = len(lines)
+    yield
+    said = Counter(line for line in lines[before:] if " is no submission" in line or " is no record" in line)
+    if twice := [line for line, times in said.items() if times > 1]:
+        raise Difference(f"said {said[twice[0]]} times: {twice[0]}")
 
 
 def _real_agent(folder: Path) -> None:
@@ -158,7 +175,7 @@ def _real_agent(folder: Path) -> None:
 # -- what is planted -------------------------------------------------------------------------------
 
 
-def _plant(chance: random.Random, folder: Path, good: Submission, victim: Path) -> Path:
+def _plant(chance: random.Random, folder: Path, good: Submission, victim: Path) -> None:
     """Put one odd thing into the queue."""
     place = chance.choices(["open", "ended", "agents"], [6, 2, 2])[0]
     name = f"20200101T{chance.randrange(10**6):06}-{chance.randrange(16**6):06x}"
@@ -169,7 +186,7 @@ def _plant(chance: random.Random, folder: Path, good: Submission, victim: Path) 
     path = folder / place / f"{name}{chance.choice(['.json'] * 9 + ['.json~', ''])}"
     path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(path):
-        return path
+        return
     kind = chance.choices(["words", "field", "bytes", "no file"], [5, 5, 3, 2])[0]
     submission = {**dataclasses.asdict(good), "id": name}
     if place == "agents":
@@ -177,7 +194,7 @@ def _plant(chance: random.Random, folder: Path, good: Submission, victim: Path) 
         kind = "field" if kind == "words" else kind
     if kind == "no file":
         _plant_no_file(chance, path, victim)
-        return path
+        return
     if kind == "words":
         submission["command"] = [chance.choice(WORDS) for _ in range(chance.randint(0, 6))]
         if chance.random() < 0.7:
@@ -190,7 +207,6 @@ def _plant(chance: random.Random, folder: Path, good: Submission, victim: Path) 
             submission[chance.choice(sorted(submission))] = chance.choice(VALUES)
     data = json.dumps(submission).encode()
     path.write_bytes(_damaged(chance, data) if kind == "bytes" else data)
-    return path
 
 
 def _misspelt(chance: random.Random, flag: str) -> str:

@@ -216,7 +216,7 @@ def without_addresses(command: Sequence[str]) -> list[str]:
     for word in command:
         flag, is_flag, value = word.partition("=") if word.startswith("--") else ("", "", word)
         named = flag or (found[-1] if found and found[-1].startswith("-") else "")
-        is_secret = _SECRET.search(named) or ("://" in value and not HARMLESS.fullmatch(value))
+        is_secret = _SECRET.search(named) or ("//" in value and not HARMLESS.fullmatch(value))
         found.append(f"{flag}{is_flag}{ELLIPSIS}" if is_secret and value and not value.startswith("-") else word)
     return found
 

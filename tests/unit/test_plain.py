@@ -57,6 +57,11 @@ def test_errors_are_one_clean_line() -> None:
         ("no luigid at http://u:hush@host:8082", "no luigid at http://…@host:8082"),
         ("'gs://bucket/lake' is not empty", "'gs://bucket/lake' is not empty"),
         ("write http://user:password@host:8082", "write http://user:password@host:8082"),
+        ("'j]son://hush' is not a number", "'…' is not a number"),
+        ("'json:#//hush' is not one of the agent's 'green'", "'…' is not one of the agent's 'green'"),
+        ('"http:\\\'//u:hush@" is not a number', '"…" is not a number'),
+        ("'slack://a b/hush' is none", "'slack://…' is none"),
+        ("'file:lake//x' and 'zero_passengers@9' stay", "'file:lake//x' and 'zero_passengers@9' stay"),
         (f"{EVIL}\n", one_line(EVIL)),
     ],
 )
