@@ -14,12 +14,14 @@ from typing import Any
 #: halves of pairs, ends of lines and paragraphs.
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
+_KNOWN = r"(?:https?|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)"
 #: Addresses without user, password and query, of kinds that have no secret in their path.
-HARMLESS = re.compile(r"(?:(?:https?|gs|duckdb|bigquery|postgresql|postgresql\+psycopg2)://|file:)[^@?#]*")
+HARMLESS = re.compile(rf"(?:{_KNOWN}://(?:[^@?#/:\[]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?(?:/[^@?#]*)?|file:[^@?#]*)")
 
-#: A value in quotes, as ``repr`` writes it, with the scheme of an address, and a password in any other address; that of
-#: an example is none.
+#: A value in quotes, as ``repr`` writes it, with the scheme of an address.
 _QUOTED = re.compile(r"""(?<!\w)(['"])(([A-Za-z][\w+.-]*://)?(?:\\.|(?!\1)[^\\])*)\1(?!\w)""")
+#: An address of a kind that has its secret anywhere, and a password in any other; those of examples are none.
+_OTHER = re.compile(rf"(?<![^\s=(])(?!{_KNOWN}:|file:)[^\s'\"=(]*://(?!(?:user:password@)?host\b)[^\s'\"…]+")
 _PASSWORD = re.compile(r"://(?!user:password@)[^\s/@'\"]*:[^\s@'\"]*@")
 
 #: Characters of the longest line about a mistake.
@@ -54,9 +56,11 @@ def mistake_line(error: object) -> str:
 
     def shown(found: re.Match[str]) -> str:
         quote, value, scheme = found.groups(default="")
-        return f"{quote}{scheme}…{quote}" if "//" in value and not HARMLESS.fullmatch(value) else found[0]
+        is_address = "//" in value or (":" in value and "@" in value)
+        return f"{quote}{scheme}…{quote}" if is_address and not HARMLESS.fullmatch(value) else found[0]
 
     text = _QUOTED.sub(shown, one_line(error))
+    text = _OTHER.sub("…", text)
     text = _PASSWORD.sub("://…@", text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} … {text[-LONGEST // 3 :]}"
 

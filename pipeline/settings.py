@@ -373,7 +373,7 @@ def validate() -> None:
             elif text := get_config().get(section, name, ""):  # of a flag more is known where the flags are checked
                 parameter.normalize(parameter.parse(text))
         except TaskClassNotFoundException:
-            raise UsageError(f"{_named(section, name)}: there is no task {text}") from None
+            raise UsageError(f"{_named(section, name)}: there is no task {text!r}") from None
         except Exception as error:
             raise UsageError(f"{_named(section, name)}: {error}") from None
     _check_luigis()

@@ -10,6 +10,7 @@ import configparser
 import difflib
 import multiprocessing
 import os
+import re
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
@@ -176,7 +177,8 @@ def without_values(message: str) -> str:
 
 def _no_such_task(name: str) -> UsageError:
     near = difflib.get_close_matches(name, Register.task_names(), 1)
-    return UsageError(f"there is no task {name or repr(name)}" + (f"; did you mean {near[0]}?" if near else ""))
+    shown = name if re.fullmatch(r"[\w.]+", name) else repr(name)
+    return UsageError(f"there is no task {shown}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _with_short_errors(build: Any) -> Any:

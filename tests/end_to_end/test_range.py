@@ -111,7 +111,7 @@ def test_unknown_task_and_misspelt_environment_are_one_line(project: Project) ->
     ("line", "instead", "says"),
     [
         ("start = 2021-01", "start = 2021-1x", r"\[RangeMonthly\] start .*'2021-1x' is not a month"),
-        ("of = MonthlyTrips", "of = Monthly", r"\[RangeMonthly\] of .*there is no task Monthly"),
+        ("of = MonthlyTrips", "of = Monthly", r"\[RangeMonthly\] of .*there is no task .Monthly"),
         ("retry_count = 5", "retry_count = five", r"luigi.cfg: \[scheduler\] retry_count: .*'five'"),
         ("memory = 4", "memory = lots", r"luigi.cfg: \[resources\] memory: 'lots' is not a whole number"),
         ("wait_interval = 1", "wait_interval = soon", r"luigi.cfg: \[worker\] wait_interval: .*'soon'"),
