@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
-from pipeline import figures
+from pipeline.datasets import row_counts
 
 #: Published by TLC as CSV only; a mirror in its layout is presumed to have them, so the stand-in for one does.
 CSV_ONLY = tuple(("green", dt.date(2013, month, 1)) for month in range(8, 13))
@@ -13,7 +13,7 @@ CSV_ONLY = tuple(("green", dt.date(2013, month, 1)) for month in range(8, 13))
 
 def all_months() -> list[tuple[str, dt.date]]:
     """(dataset, month) of everything that TLC has published."""
-    return [*CSV_ONLY, *figures.official()]
+    return [*CSV_ONLY, *row_counts.official()]
 
 
 def range_words() -> list[str]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from .contest import CouldNotRun
 
@@ -37,7 +37,7 @@ class Published:
 
     @property
     def files(self) -> list[Path]:
-        return [self.folder / sample.relative_path(self.dataset, month, self.layout) for month in self.months]
+        return [self.folder / generator.relative_path(self.dataset, month, self.layout) for month in self.months]
 
     @property
     def size(self) -> int:
@@ -57,7 +57,7 @@ class Published:
 
 
 class Inputs:
-    """Makes inputs in ``folder`` and finds them there again, until ``pipeline.sample`` would make them otherwise."""
+    """Makes inputs in ``folder`` and finds them there again, until the generator would make them otherwise."""
 
     def __init__(self, folder: Path, own: Path | None = None) -> None:
         self.folder, self.own = folder, own
@@ -66,7 +66,7 @@ class Inputs:
         """``count`` synthetic months from ``first`` (YYYY-MM) on, with ``rows`` rows each."""
         month = dt.datetime.strptime(first, "%Y-%m").date()
         months = tuple(_months_later(month, number) for number in range(count))
-        key = sample.version(dataset, month, rows, SEED, layout)
+        key = generator.version(dataset, month, rows, SEED, layout)
         folder = self.folder / f"{layout}-{dataset}-{first}-{count}x{rows}-{key}"
         if not folder.exists():
             print(f"    making {count} x {rows:,} rows of {dataset} ...", file=sys.stderr)

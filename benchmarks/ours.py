@@ -21,7 +21,7 @@ def stages(folder: str, dataset: str, month: str, timed: list[str], before: list
     """The ``timed`` stages of a month, after those that come ``before`` (names of the stages, in their order)."""
     import pipeline
     from pipeline import settings
-    from pipeline.operations import process
+    from pipeline.runner import process
 
     for module in process.modules_of_workers():  # as the processes of a run have it, and as the peers have theirs
         import_module(module)
@@ -57,7 +57,7 @@ def upload(folder: str, source: str) -> Work:
     import pipeline
     from pipeline import datasets
     from pipeline.cleaning import Report
-    from pipeline.stages.scratch import PARQUET, RAW, REJECTS, ROWS
+    from pipeline.tasks.scratch import PARQUET, RAW, REJECTS, ROWS
 
     task = pipeline.Upload(dataset="yellow", month=dt.date(2021, 1, 1))
     assert task.job.lake_object
@@ -96,14 +96,15 @@ def everything_done(folder: str) -> Work:
     from concurrent.futures import ThreadPoolExecutor
 
     import pipeline
-    from pipeline import datasets, planning
-    from pipeline.operations import journal
-    from pipeline.stages.load import ledger_row
+    from pipeline import datasets
+    from pipeline.planning import planner
+    from pipeline.reporting import journal
+    from pipeline.tasks.load import ledger_row
 
     from .history import all_months
 
     root = pipeline.TaxiZones()
-    job, zones = root.job, planning.zones_job(root.job)
+    job, zones = root.job, planner.zones_job(root.job)
     warehouses = [pipeline.settings.open_warehouse(label) for label in root.warehouses]
 
     def add(key: tuple[str, dt.date | None]) -> None:

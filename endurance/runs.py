@@ -20,8 +20,8 @@ from typing import Any
 import duckdb
 import psutil
 
-from pipeline import sample
-from pipeline.lake import open_store
+from pipeline.publishers.sample import generator
+from pipeline.storage import open_store
 from tests.end_to_end.gate import Gate
 from tests.patience import has_ended
 from tests.servers.bigquery import BigQueryServer
@@ -50,7 +50,7 @@ LEDGER = """
 def publish(folder: Path, seed: int, rows: int) -> Path:
     """The months of ``RANGE`` and the zone table, as TLC publishes them; another seed has other trips."""
     months = [dt.date.fromisoformat(f"{month}-01") for month in MONTHS]
-    sample.publish(folder, "green", months, rows=rows + seed, seed=seed, layout="tlc")
+    generator.publish(folder, "green", months, rows=rows + seed, seed=seed, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     return folder
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from . import luigi_config, settings  # luigi_config before all that imports luigi
 from ._version import __version__
-from .operations import command_line
-from .ranges import AllTrips, MonthlyTrips, RangeMonthly, Refresh, TaxiZones
-from .stages.clean import Clean
-from .stages.download import Download
-from .stages.load import Load
-from .stages.upload import Upload
-from .stages.write_parquet import WriteParquet
+from .runner import command_line
+from .tasks.clean import Clean
+from .tasks.download import Download
+from .tasks.load import Load
+from .tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly, Refresh, TaxiZones
+from .tasks.upload import Upload
+from .tasks.write_parquet import WriteParquet
 
 if TYPE_CHECKING:
     import pandas
@@ -46,6 +46,6 @@ def read(dataset: str, month: str | None = None) -> pandas.DataFrame:
     Whole numbers stay whole where values are missing (nullable dtypes); texts are strings, times ``datetime64[us]``.
     Raises ``FileNotFoundError`` if the lake has no complete month of that name.
     """
-    from .operations.notebook import read
+    from .commands.notebook import read
 
     return read(dataset, month)

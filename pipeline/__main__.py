@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from . import reach, settings
+from . import remote, settings
 from .errors import UsageError
-from .operations import console, logs, streams
-from .operations.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with, without_values
 from .plain import mistake_line
+from .reporting import console, logs, streams
+from .runner.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with, without_values
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -36,14 +36,15 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .operations import agent, arguments, doctor, forget, refresh, runs, status, verify
+    from .agents import agent
+    from .commands import arguments, doctor, forget, refresh, runs, status, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", metavar="verb", parser_class=_Parser)
 
     def verb(name: str, work: Verb, help: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, epilog=SETTINGS)
-        added.set_defaults(work=reach.somebody_waits()(work) if name in WAITED_FOR else work, validate=True)
+        added.set_defaults(work=remote.somebody_waits()(work) if name in WAITED_FOR else work, validate=True)
         for section, setting, _ in settings.names():
             if section != "RangeMonthly":
                 added.add_argument(
@@ -155,18 +156,18 @@ def parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--json", action="store_true", help="list as JSON")
 
-    from . import sample
-    from .operations import cron
+    from .commands import cron
+    from .publishers.sample import generator
 
     cron.add_arguments(
         verb("cron", cron.cron, "run luigi unattended: one at a time, with a log, judged by its root task")
     )
-    sample.add_arguments(verb("sample", sample.main, "make synthetic months in a publisher's layout"))
+    generator.add_arguments(verb("sample", generator.main, "make synthetic months in a publisher's layout"))
     return top
 
 
 def _ui(args: argparse.Namespace) -> int:
-    from .operations import luigid  # with a web server and SQLAlchemy, which no other verb needs
+    from .runner import luigid  # with a web server and SQLAlchemy, which no other verb needs
 
     return luigid.ui(args)
 

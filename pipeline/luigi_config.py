@@ -10,6 +10,7 @@ This module is the first of the package to import luigi, which reads luigi.cfg w
 from __future__ import annotations
 
 import configparser
+import logging
 import os
 import sys
 import warnings
@@ -17,6 +18,8 @@ from typing import Any, NoReturn
 
 from .errors import UsageError
 from .plain import mistake_line
+
+LOGGER = logging.getLogger("pipeline")
 
 #: Luigi's own settings, where luigi.cfg does not say otherwise; luigi.cfg explains each.
 DEFAULTS: dict[str, dict[str, str]] = {
@@ -27,7 +30,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "rpc_retry_wait": "5",
     },
     "worker": {
-        "task_process_context": "pipeline.operations.process.TaskContext",
+        "task_process_context": "pipeline.runner.process.TaskContext",
         "check_complete_on_run": "false",
         "cache_task_completion": "false",
         "keep_alive": "true",
@@ -63,7 +66,12 @@ DEFAULTS: dict[str, dict[str, str]] = {
     },
 }
 
-#: Those of the luigi command. What a program that calls ``luigi.build`` logs is decided in operations/logs.py.
+#: Values that a luigi.cfg of an earlier version may have, and what they are called now.
+RENAMED = {
+    ("worker", "task_process_context", "pipeline.operations.process.TaskContext"): "pipeline.runner.process.TaskContext"
+}
+
+#: Those of the luigi command. What a program that calls ``luigi.build`` logs is decided in reporting/logs.py.
 COMMAND_DEFAULTS: dict[str, dict[str, str]] = {"core": {"no_configure_logging": "true"}}
 
 #: Where Luigi looks for settings; the later wins. ``LUIGI_CONFIG_PATH`` comes last.
@@ -90,6 +98,10 @@ def complete(defaults: dict[str, dict[str, str]]) -> None:
             for name, value in values.items():
                 if not config.has_option(section, name):
                     config.set(section, name, value)
+        for (section, name, old), new in RENAMED.items():
+            if config.get(section, name, "") == old:
+                LOGGER.warning("[%s] %s: %s is called %s now; change it in luigi.cfg", section, name, old, new)
+                config.set(section, name, new)
 
 
 def _mistake(path: str) -> str:

@@ -380,13 +380,13 @@ def validate() -> None:
     # What the tasks' parameters are made of; Luigi would bury an error of theirs in one of its own.
     for derived in (publisher_label, workspace_url, lake_url, warehouse_labels, rules_text):
         derived()
-    from .operations import journal
+    from .reporting import journal
 
     journal.check_run_id()
     journal.folder()
     _check_resources()
     if notify().urls:
-        from .operations import notify as notifications
+        from .reporting import notify as notifications
 
         notifications.addresses()
     _is_valid = True
@@ -563,7 +563,7 @@ def _check_names() -> None:
 
 def publisher_label() -> str:
     """The configured publisher as task parameters name it."""
-    from . import publishers
+    from .publishers import publishers
 
     return publishers.get(publisher().name, publisher().url).label
 
@@ -577,8 +577,8 @@ def workspace_url() -> str:
 
 
 def _store_url(section: str, url: str) -> str:
-    from .lake import open_store
-    from .lake.local import path_of
+    from .storage import open_store
+    from .storage.local import path_of
 
     try:
         found = open_store(url).url
@@ -608,7 +608,7 @@ def warehouse_labels() -> str:
 
 def open_publisher(label: str) -> Any:
     """The publisher for a label; credentials come from ``[publisher] url`` if that has the same label."""
-    from . import publishers
+    from .publishers import publishers
 
     configured = publishers.get(publisher().name, publisher().url)
     return configured if configured.label == label else publishers.from_label(label)
@@ -636,8 +636,8 @@ def open_warehouse(label: str) -> Any:
 
 def retry_policy() -> Any:
     """The waits and tries of ``[publisher]``, cut short while somebody waits or a run is planned."""
-    from .publishers import Policy
-    from .reach import for_server, spent
+    from .publishers.publishers import Policy
+    from .remote import for_server, spent
 
     settings = publisher()
     return Policy(

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from .errors import is_said
 from .files import open_plain
-from .reach import at_most
+from .remote import at_most
 from .strict_json import json_object
 
 LOGGER = logging.getLogger("pipeline")

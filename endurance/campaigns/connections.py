@@ -22,8 +22,8 @@ import psycopg2
 from pipeline import datasets
 from pipeline.errors import PipelineError
 from pipeline.warehouse import LedgerRow, Options, Slice, open_warehouse
-from pipeline.warehouse.postgresql import PostgreSQL
-from pipeline.warehouse.postgresql_session import Session, Statement
+from pipeline.warehouse.postgresql.session import Session, Statement
+from pipeline.warehouse.postgresql.warehouse import PostgreSQL
 from tests.integration.warehouse.loads import file_of, ledger_row
 from tests.servers.postgres import start_postgres
 

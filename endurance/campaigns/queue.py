@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import settings
+from pipeline.agents import agent, queue, request
+from pipeline.agents.queue import AgentRecord, Queue, Submission
+from pipeline.commands import runs
 from pipeline.errors import PipelineError
-from pipeline.operations import agent, queue, request, runs
-from pipeline.operations.queue import AgentRecord, Queue, Submission
 
 from ..campaign import Campaign, Difference
 from ..runner import CHECKOUT
@@ -286,7 +287,7 @@ def _settings(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _heard() -> Iterator[list[str]]:
     """The lines that are logged meanwhile, as an agent writes them."""
-    from pipeline.operations.logs import OneLine
+    from pipeline.reporting.logs import OneLine
 
     class Ear(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -18,9 +18,9 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import publishers, transfer
 from pipeline.errors import PipelineError
-from pipeline.publishers import Policy
+from pipeline.publishers import fetching, publishers
+from pipeline.publishers.publishers import Policy
 from tests.servers.raw import RawServer
 
 from ..campaign import Campaign, Difference
@@ -515,14 +515,14 @@ class Transfers(Campaign):
             "parquet": tuple(self._parquet(noise, rows) for rows in (9000, 7000)),
             "csv": tuple(self._zones(name) for name in ("Zone", "New zone")),
         }
-        self._most = transfer.MOST_BYTES
-        transfer.MOST_BYTES = dict.fromkeys(self._most, 2_000_000)
+        self._most = fetching.MOST_BYTES
+        fetching.MOST_BYTES = dict.fromkeys(self._most, 2_000_000)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        transfer.MOST_BYTES = self._most
+        fetching.MOST_BYTES = self._most
 
     @staticmethod
     def _parquet(noise: random.Random, rows: int) -> bytes:
@@ -577,7 +577,7 @@ class Transfers(Campaign):
         inbox = folder / "inbox"
         (inbox / "raw").unlink(missing_ok=True)
         try:
-            got = transfer.fetch(publisher, dataset, month, inbox, name="raw", policy=policy).path.read_bytes()
+            got = fetching.fetch(publisher, dataset, month, inbox, name="raw", policy=policy).path.read_bytes()
         except PipelineError as error:
             text = str(error)
             if "\n" in text or len(text) > 500 or SECRET in text:

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from isal import igzip_threaded, isal_zlib
 
-from ..ahead import ahead
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile, UsageError
-from ..signatures import refuse_other_magic
+from ..file_types import refuse_other_magic
+from ..prefetch import ahead
 from .chunks import DUPLICATE_KEY, REJECTS_SCHEMA, Chunk, Reject, Report, reject_batch
 from .csv_reader import read_csv
 from .parquet_reader import read_parquet

@@ -30,10 +30,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from ..ahead import ahead, in_parallel
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile
-from ..signatures import identify, mismatch
+from ..file_types import identify, mismatch
+from ..prefetch import ahead, in_parallel
 from . import chunks, values
 from .chunks import Chunk, Reject, Report
 from .header import Header

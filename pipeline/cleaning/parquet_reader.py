@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ..datasets.schema import Column, Dataset
 from ..errors import UnreadableFile
-from ..signatures import refuse_other_magic
+from ..file_types import refuse_other_magic
 from . import values
 from .chunks import Chunk, Reject, Report
 from .header import MAX_NAME, Header, beginning

@@ -1,35 +1,8 @@
-"""Where files are kept: the lake's published Parquet with its manifests, and the workspace, in a folder or on GCS."""
+"""What lies in the lake: published Parquet files, their rejects and their manifests."""
 
 from __future__ import annotations
 
-from ..errors import UsageError
 from .lake import Lake, LakeFile, Listing
 from .manifest import Digest, Manifest, Source
-from .store import Store, StoredObject, StoreOptions, without_secrets
 
-__all__ = [
-    "Digest",
-    "Lake",
-    "LakeFile",
-    "Listing",
-    "Manifest",
-    "Source",
-    "Store",
-    "StoreOptions",
-    "StoredObject",
-    "open_store",
-]
-
-
-def open_store(url: str, options: StoreOptions | None = None) -> Store:
-    """The store that ``url`` names: ``file:…`` or ``gs://bucket/prefix``. Asks nothing of it yet."""
-    scheme, colon, _ = url.partition(":")
-    if colon and scheme == "file":
-        from .local import LocalStore
-
-        return LocalStore(url, options)
-    if colon and scheme == "gs":
-        from .gcs import GcsStore
-
-        return GcsStore(url, options)
-    raise UsageError(f"{without_secrets(url)!r} cannot be a lake or workspace; write file:folder or gs://bucket/prefix")
+__all__ = ["Digest", "Lake", "LakeFile", "Listing", "Manifest", "Source"]

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConflictError, DamagedScratch, LakeError
+from ..storage.base import Progress, Store, StoredObject
 from . import layout
 from .manifest import Digest, Manifest
-from .store import Progress, Store, StoredObject
 
 logger = logging.getLogger(__name__)
 

@@ -123,9 +123,9 @@ class Backend:
 #: Scheme of the URL -> backend. ``postgresql`` without a driver is psycopg2 here, whatever SQLAlchemy's default is.
 BACKENDS: dict[str, Backend] = {
     "duckdb": Backend("duckdb", "duckdb", "DuckDB", _duckdb_label),
-    "postgresql+psycopg2": Backend("postgresql+psycopg2", "postgresql", "PostgreSQL", _postgresql_label),
-    "postgresql": Backend("postgresql+psycopg2", "postgresql", "PostgreSQL", _postgresql_label),
-    "bigquery": Backend("bigquery", "bigquery", "BigQuery", _bigquery_label),
+    "postgresql+psycopg2": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
+    "postgresql": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
+    "bigquery": Backend("bigquery", "bigquery.warehouse", "BigQuery", _bigquery_label),
 }
 
 

@@ -30,7 +30,7 @@ from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, UsageError, WarehouseBusy, WarehouseError
 from ..files import PLANTED, lost_link
-from ..reach import at_most
+from ..remote import at_most
 from ..waiting import Held, Wait, gave_up, lock_file
 from . import duckdb_path, label_of
 from .base import (

@@ -104,11 +104,11 @@ def folder_project(tmp_path: Path) -> Project:
     """A project whose publisher is the folder ``published`` with small green months 2020-01, 02, 04 and the zones."""
     import datetime as dt
 
-    from pipeline import sample
+    from pipeline.publishers.sample import generator
 
     published = tmp_path / "published"
     months = [dt.date(2020, month, 1) for month in (1, 2, 4)]
-    sample.publish(published, "green", months, rows=300, seed=1, layout="tlc")
+    generator.publish(published, "green", months, rows=300, seed=1, layout="tlc")
     (published / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     return Project(
         tmp_path,

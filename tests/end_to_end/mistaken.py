@@ -79,12 +79,14 @@ class Forks:
 def _main() -> None:
 
     import pipeline.__main__
-    import pipeline.lake.gcs
-    import pipeline.lake.local
-    import pipeline.sample
+    import pipeline.publishers.sample.generator
+    import pipeline.storage.gcs
+    import pipeline.storage.local
     import pipeline.warehouse.duckdb
-    import pipeline.warehouse.postgresql
-    from pipeline.operations import agent, cron, luigid  # noqa: F401 - loaded once, for all forks
+    import pipeline.warehouse.postgresql.warehouse
+    from pipeline.agents import agent  # noqa: F401 - loaded once, for all forks
+    from pipeline.commands import cron  # noqa: F401 - loaded once, for all forks
+    from pipeline.runner import luigid  # noqa: F401 - loaded once, for all forks
 
     pipeline.__main__.parser()
     for line in sys.stdin:
@@ -159,8 +161,9 @@ def _stub() -> None:
 
     import luigi.server
 
-    from pipeline import sample
-    from pipeline.operations import agent, command_line
+    from pipeline.agents import agent
+    from pipeline.publishers.sample import generator
+    from pipeline.runner import command_line
 
     def end(code: int) -> Any:
         def stub(*args: Any, **kwargs: Any) -> NoReturn:
@@ -173,7 +176,7 @@ def _stub() -> None:
     command_line.__dict__["Worker"] = end(ACCEPTED)
     agent.Agent.serve = end(ACCEPTED)  # type: ignore[method-assign]
     luigi.server.run = end(ACCEPTED)
-    sample.make_file = end(ACCEPTED)
+    generator.make_file = end(ACCEPTED)
     subprocess.__dict__["Popen"] = end(ACCEPTED)
     multiprocessing.set_forkserver_preload = lambda modules: None
 

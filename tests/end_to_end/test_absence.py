@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from ..servers.http import ALWAYS, Fault, HttpServer
 from .conftest import Project
@@ -26,7 +26,7 @@ def site(tmp_path: Path) -> Iterator[HttpServer]:
     """Green January, February and April; whatever is not there answers 403, as TLC's address does."""
     folder = tmp_path / "published"
     months = [dt.date(2020, month, 1) for month in (1, 2, 4)]
-    sample.publish(folder, "green", months, rows=200, seed=1, layout="tlc")
+    generator.publish(folder, "green", months, rows=200, seed=1, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()
     with HttpServer(folder, absent=403) as server:
         yield server

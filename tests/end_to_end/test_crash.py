@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.lake import open_store
+from pipeline.storage import open_store
 
 from ..patience import PATIENCE, wait_for
 from .conftest import Project

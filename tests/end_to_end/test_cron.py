@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from ..patience import PATIENCE, has_ended, wait_for
 from ..servers.inbox import Inbox
@@ -35,7 +35,7 @@ def recent_project(tmp_path: Path, this: dt.date) -> Project:
     """A publisher whose green months end two months before this one, as TLC's do."""
     published = tmp_path / "published"
     months = [_back(this, count) for count in (6, 5, 4, 3)]
-    sample.publish(published, "green", months, rows=200, seed=1, layout="tlc")
+    generator.publish(published, "green", months, rows=200, seed=1, layout="tlc")
     (published / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     return Project(
         tmp_path,
@@ -239,7 +239,7 @@ def test_nightly_refresh(folder_project: Project) -> None:
     quiet = folder_project.pipeline("cron", "Refresh", "--since", "2020-01", "--dataset", "green")
     assert (quiet.returncode, quiet.stdout) == (0, "")
     month = folder_project.folder / "published" / "trip-data" / "green_tripdata_2020-02.parquet"
-    sample.make_file("green", dt.date(2020, 2, 1), month, rows=310, seed=2, layout="tlc")
+    generator.make_file("green", dt.date(2020, 2, 1), month, rows=310, seed=2, layout="tlc")
     with Inbox() as inbox:
         folder_project.environment["PIPELINE_NOTIFY_URLS"] = inbox.url
         assert folder_project.pipeline("cron", "Refresh", "--since", "2020-01", "--dataset", "green").returncode == 0

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from ..servers.http import HttpServer
 from .conftest import Project
@@ -48,7 +48,7 @@ class Site(HttpServer):
         self.layout = layout
         self.file = folder / (f"trip-data/{FILE}.parquet" if layout == "tlc" else f"green/{FILE}.csv.gz")
         self.file.parent.mkdir(parents=True)
-        sample.make_file("green", dt.date(2020, 1, 1), self.file, rows=3000, seed=1, layout=layout)
+        generator.make_file("green", dt.date(2020, 1, 1), self.file, rows=3000, seed=1, layout=layout)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from ..patience import PATIENCE, wait_for
 from ..servers.gcs import GcsServer, gcs_server
@@ -184,7 +184,7 @@ def test_page_history_metrics_and_state(tmp_path: Path, luigid: Luigid) -> None:
 
 
 def publish(folder: Path, months: tuple[int, ...] = (1, 2, 3)) -> Path:
-    sample.publish(folder, "green", [dt.date(2020, month, 1) for month in months], rows=300, seed=1, layout="tlc")
+    generator.publish(folder, "green", [dt.date(2020, month, 1) for month in months], rows=300, seed=1, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     return folder
 

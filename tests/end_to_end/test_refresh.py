@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from ..servers.http import ALWAYS, Fault, HttpServer
 from .conftest import Project
@@ -26,7 +26,7 @@ class Site(HttpServer):
 
     def publish(self, month: int, seed: int) -> None:
         path = self.folder / self.path(month)[1:]
-        sample.make_file("green", dt.date(2020, month, 1), path, rows=200 + seed, seed=seed, layout="tlc")
+        generator.make_file("green", dt.date(2020, month, 1), path, rows=200 + seed, seed=seed, layout="tlc")
 
     @staticmethod
     def path(month: int) -> str:
@@ -37,7 +37,7 @@ class Site(HttpServer):
 def site(tmp_path: Path) -> Iterator[Site]:
     folder = tmp_path / "published"
     months = [dt.date(2020, month, 1) for month in (1, 2)]
-    sample.publish(folder, "green", months, rows=201, seed=1, layout="tlc")
+    generator.publish(folder, "green", months, rows=201, seed=1, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     with Site(folder) as server:
         yield server

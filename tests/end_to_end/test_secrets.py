@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from ..servers.http import ALWAYS, Fault, HttpServer
 from ..servers.luigid import Luigid
@@ -46,7 +46,7 @@ def luigid(tmp_path: Path) -> Iterator[Luigid]:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[HttpServer]:
     folder = tmp_path / "published"
-    sample.publish(folder, "green", [dt.date(2020, month, 1) for month in (1, 2)], rows=200, seed=1, layout="tlc")
+    generator.publish(folder, "green", [dt.date(2020, month, 1) for month in (1, 2)], rows=200, seed=1, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()
     with HttpServer(folder) as server:
         yield server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 from pipeline.warehouse import LedgerRow, open_warehouse
 
 from ..patience import PATIENCE
@@ -64,7 +64,7 @@ def site(tmp_path: Path) -> Iterator[HttpServer]:
     """Green January to April 2020 and the zone table."""
     folder = tmp_path / "published"
     months = [dt.date(2020, month, 1) for month in range(1, 5)]
-    sample.publish(folder, "green", months, rows=200, seed=1, layout="tlc")
+    generator.publish(folder, "green", months, rows=200, seed=1, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     with HttpServer(folder) as server:
         yield server

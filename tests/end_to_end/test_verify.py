@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from pipeline import figures, sample
+from pipeline.datasets import row_counts
+from pipeline.publishers.sample import generator
 
 from ..real_data import FOLDER, ROWS
 from ..servers.gcs import GcsServer, gcs_bucket, gcs_server
@@ -32,7 +33,7 @@ def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two small green months that stand for TLC's own, loaded from a folder."""
     folder = tmp_path_factory.mktemp("loaded")
     months = [dt.date(2020, month, 1) for month in (1, 2)]
-    sample.publish(folder / "published", "green", months, rows=300, seed=1, layout="tlc")
+    generator.publish(folder / "published", "green", months, rows=300, seed=1, layout="tlc")
     (folder / "published" / "SYNTHETIC.txt").unlink()
     project = Project(folder, {"PIPELINE_PUBLISHER_URL": "file:published"})
     done = project.luigi("RangeMonthly", *RANGE)
@@ -75,7 +76,7 @@ def test_all_agrees_and_other_publications_are_a_note(loaded: Project) -> None:
 
 
 def test_other_rows_in_a_file_of_the_recorded_size_are_a_disagreement(loaded: Project) -> None:
-    figure = figures.published("tlc", "green", dt.date(2020, 2, 1))
+    figure = row_counts.published("tlc", "green", dt.date(2020, 2, 1))
     assert figure is not None
     change_manifest(loaded, lambda manifest: manifest["source"].update(length=figure.size_bytes))
     done = loaded.pipeline("verify")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.completeness import Job
-from pipeline.stages.scratch import Scratch
+from pipeline.planning.completeness import Job
+from pipeline.tasks.scratch import Scratch
 
 from ..patience import PATIENCE
 from .conftest import Project

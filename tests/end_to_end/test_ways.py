@@ -22,7 +22,7 @@ import duckdb
 import luigi
 import pytest
 
-from pipeline import sample
+from pipeline.publishers.sample import generator
 
 from ..conftest import CHECKOUT
 from ..patience import PATIENCE
@@ -110,7 +110,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Green 2020-01 and 2020-04, a page of HTML in place of 2020-02, and no 2020-03."""
     folder = tmp_path_factory.mktemp("published")
     months = [dt.date(2020, month, 1) for month in (1, 4)]
-    sample.publish(folder, "green", months, rows=50, seed=1, layout="tlc")
+    generator.publish(folder, "green", months, rows=50, seed=1, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     (folder / "trip-data" / "green_tripdata_2020-02.parquet").write_text("<html>503</html>" * 100)
     return folder

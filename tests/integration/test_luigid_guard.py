@@ -19,7 +19,7 @@ import requests
 
 from pipeline import web
 from pipeline.errors import UsageError
-from pipeline.operations import command_line
+from pipeline.runner import command_line
 
 from ..patience import PATIENCE
 from ..servers.luigid import Luigid

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import completeness, planning, publishers, reach
-from pipeline.completeness import Job, Snapshot
+from pipeline import remote
 from pipeline.errors import LakeTrouble, NoAnswer, Unreachable, WarehouseTrouble
-from pipeline.operations import start
-from pipeline.publishers import Policy
-from pipeline.stages.download import Download
-from pipeline.stages.upload import Upload
+from pipeline.planning import completeness, planner
+from pipeline.planning.completeness import Job, Snapshot
+from pipeline.publishers import publishers
+from pipeline.publishers.publishers import Policy
+from pipeline.runner import start
+from pipeline.tasks.download import Download
+from pipeline.tasks.upload import Upload
 from tests.patience import PATIENCE
 from tests.servers.raw import RawServer
 
@@ -25,7 +27,7 @@ JANUARY = dt.date(2020, 1, 1)
 @pytest.fixture(params=["closed", "silent"])
 def address(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of a server that is not there, or takes connections and says nothing."""
-    monkeypatch.setattr(reach, "RUN_PATIENCE", 0.1)
+    monkeypatch.setattr(remote, "RUN_PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         if request.param == "closed":
             listener.close()
@@ -46,16 +48,16 @@ def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
     one = job(tmp_path, **{what: "gs://some-bucket/x"})
     with pytest.raises(LakeTrouble, match=f"no answer from http://{address}"):
-        planning.make(one, "green", [JANUARY], [])
+        planner.make(one, "green", [JANUARY], [])
     with pytest.raises(LakeTrouble, match=f"no answer from http://{address}"):
-        planning.check_source(one, "green", JANUARY)
+        planner.check_source(one, "green", JANUARY)
 
 
 @pytest.mark.parametrize("label", ["bigquery://project/dataset", "postgresql://{}/name"])
 def test_warehouse(address: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://{address}")
     with pytest.raises(WarehouseTrouble, match=r"no answer|refused|timeout expired"):
-        planning.make(job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
+        planner.make(job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
 
 
 def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
@@ -70,9 +72,9 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
 
     monkeypatch.setattr(publishers, "look", look)
     monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
-    monkeypatch.setattr(planning, "CONCURRENT", 1)
-    months = list(planning.months_between(JANUARY, dt.date(2024, 1, 1)))
-    failed = planning.observe(Snapshot(), job(tmp_path, publisher="dtc"), "green", months)
+    monkeypatch.setattr(planner, "CONCURRENT", 1)
+    months = list(planner.months_between(JANUARY, dt.date(2024, 1, 1)))
+    failed = planner.observe(Snapshot(), job(tmp_path, publisher="dtc"), "green", months)
     assert asked == list(failed) == months
 
 
@@ -80,23 +82,23 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
-    monkeypatch.setattr(reach, "RUN_PATIENCE", 0.5)
-    months = list(planning.months_between(JANUARY, dt.date(2024, 1, 1)))
+    monkeypatch.setattr(remote, "RUN_PATIENCE", 0.5)
+    months = list(planner.months_between(JANUARY, dt.date(2024, 1, 1)))
     with RawServer(lambda request, connection: server.pause(PATIENCE)) as server:
         one = job(tmp_path, publisher=f"dtc={server.url}")
         with completeness.scheduling() as snapshot:
             for dataset in ("green", "yellow", "fhv"):
-                with reach.planning(snapshot.spent):
-                    failed = planning.observe(snapshot, one, dataset, months)
+                with remote.planning(snapshot.spent):
+                    failed = planner.observe(snapshot, one, dataset, months)
                     assert failed.keys() == set(months) and all("no answer within" in str(e) for e in failed.values())
             for dataset in ("green", "yellow", "fhv"):
-                planning.make(one, dataset, months, [])
-        assert len(server.requests) <= planning.CONCURRENT
+                planner.make(one, dataset, months, [])
+        assert len(server.requests) <= planner.CONCURRENT
 
 
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.completeness.lake_reason", lambda *args: None)
-    planning.check_source(job(tmp_path, workspace="gs://nobody-asks"), "green", JANUARY)
+    monkeypatch.setattr("pipeline.planning.completeness.lake_reason", lambda *args: None)
+    planner.check_source(job(tmp_path, workspace="gs://nobody-asks"), "green", JANUARY)
 
 
 def test_scheduled_downloads_ask_each_publisher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import publishers
 from pipeline.errors import MissingAtPublisher, PublisherTrouble, RefusedByPublisher, Throttled, Unreachable
-from pipeline.publishers import Policy, Publisher, Survey, Version
+from pipeline.publishers import publishers
+from pipeline.publishers.publishers import Policy, Publisher, Survey, Version
 from tests.patience import PATIENCE, wait_for
 from tests.servers.http import ALWAYS, Fault, HttpServer
 from tests.servers.raw import Behaviour, RawServer

@@ -29,20 +29,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from luigi.task_register import Register
 
-from pipeline import cleaning, completeness, datasets, own_code
+from pipeline import cleaning, code_version, datasets
 from pipeline import settings as our_settings
-from pipeline.completeness import Job
+from pipeline.commands import forget
 from pipeline.errors import LakeError, LakeTrouble, TooManyUnreadable
-from pipeline.lake.local import LocalStore
-from pipeline.operations import forget, journal, sweep
-from pipeline.ranges import MonthlyTrips
-from pipeline.stages.base import Stage
-from pipeline.stages.clean import Clean
-from pipeline.stages.download import Download
-from pipeline.stages.load import Load
-from pipeline.stages.scratch import RAW, Scratch, lock_of, months_of
-from pipeline.stages.upload import Upload
-from pipeline.stages.write_parquet import WriteParquet
+from pipeline.planning import completeness
+from pipeline.planning.completeness import Job
+from pipeline.reporting import journal
+from pipeline.runner import sweep
+from pipeline.storage.local import LocalStore
+from pipeline.tasks.base import Stage
+from pipeline.tasks.clean import Clean
+from pipeline.tasks.download import Download
+from pipeline.tasks.load import Load
+from pipeline.tasks.ranges import MonthlyTrips
+from pipeline.tasks.scratch import RAW, Scratch, lock_of, months_of
+from pipeline.tasks.upload import Upload
+from pipeline.tasks.write_parquet import WriteParquet
 
 from ..servers.gcs import gcs_bucket, gcs_server
 
@@ -120,7 +123,7 @@ class World:
             before = place.stat().st_mtime_ns if place.exists() else 0
             place.write_bytes(source(self.now.source))
             os.utime(place, ns=(before + 10**9, before + 10**9))
-        os.environ[own_code.CODE] = CODES[self.now.code]
+        os.environ[code_version.CODE] = CODES[self.now.code]
         limit(LIMITS[self.now.limit])
 
     def run(self, kind: type[luigi.Task], dies_after: int | None = None) -> bool:
@@ -206,7 +209,11 @@ def undisturbed(folder: Path, wanted: Situation) -> tuple[str, str, str]:
     wanted = replace(wanted, limit=1)
     if wanted not in RESULTS:
         shutil.rmtree(folder / "quiet", ignore_errors=True)
-        code, published, before = os.environ[own_code.CODE], folder / "published", our_settings.clean().max_unreadable
+        code, published, before = (
+            os.environ[code_version.CODE],
+            folder / "published",
+            our_settings.clean().max_unreadable,
+        )
         shutil.copytree(published, folder / "kept", dirs_exist_ok=True)
         quiet = World(folder / "quiet")
         quiet.set(**vars(wanted))
@@ -215,7 +222,7 @@ def undisturbed(folder: Path, wanted: Situation) -> tuple[str, str, str]:
         assert manifest is not None
         RESULTS[wanted] = manifest.parquet.sha256, manifest.rejects.sha256, quiet.table()
         shutil.copytree(folder / "kept", published, dirs_exist_ok=True)
-        os.environ[own_code.CODE] = code
+        os.environ[code_version.CODE] = code
         limit(before)
     return RESULTS[wanted]
 
@@ -226,14 +233,14 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     honest = cleaning.clean
 
     def clean(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        dearer = float(100 * CODES.index(os.environ[own_code.CODE]))
+        dearer = float(100 * CODES.index(os.environ[code_version.CODE]))
         for batch in honest(*args, **kwargs):
             index = batch.rows.schema.get_field_index("fare_amount")
             fares = pc.add(batch.rows.column(index), dearer)
             yield replace(batch, rows=batch.rows.set_column(index, batch.rows.schema.field(index), fares))
 
     with our_settings.restored(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv(own_code.CODE, CODES[0])
+        patch.setenv(code_version.CODE, CODES[0])
         patch.setenv("PIPELINE_PUBLISHER_ATTEMPTS", "1")
         patch.setenv("PIPELINE_WORKSPACE_URL", f"file:{tmp_path}/journals")
         patch.setattr(cleaning, "clean", clean, raising=False)
@@ -367,7 +374,7 @@ def test_scratch_of_a_month_still_to_be_done_stays_for_a_week(scratch: Scratch) 
 def test_scratch_of_other_code_goes_when_nobody_can_be_using_it(
     scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(own_code.CODE, CODES[1])
+    monkeypatch.setenv(code_version.CODE, CODES[1])
     journal.folder().mkdir(parents=True, exist_ok=True)
     other = journal._hold(journal.folder() / "other.jsonl")
     assert not swept(scratch), "another run is alive"
@@ -394,7 +401,7 @@ def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_end
         patch.setattr(socket, "gethostname", lambda: "another")
         keep(scratch)
     assert not swept(scratch), "still to be done"
-    monkeypatch.setenv(own_code.CODE, CODES[1])
+    monkeypatch.setenv(code_version.CODE, CODES[1])
     assert not swept(scratch), "of another host"
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "DAY", -60.0)
@@ -441,7 +448,7 @@ def test_a_link_in_place_of_scratch_goes_and_what_it_leads_to_stays(scratch: Scr
 
 def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
     assert scratch.record(RAW)
-    monkeypatch.setenv(own_code.CODE, CODES[1])
+    monkeypatch.setenv(code_version.CODE, CODES[1])
     job = Job(**scratch.job, workspace=scratch.store.url)
     later = Scratch(job, "green", MONTH)
     assert later.record(RAW) is None

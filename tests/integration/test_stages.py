@@ -16,24 +16,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import completeness, datasets, planning, sample
+from pipeline import datasets
 from pipeline.cleaning import Report
-from pipeline.completeness import Snapshot
 from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake import layout
 from pipeline.lake.lake import digest_of
-from pipeline.lake.local import LocalStore
-from pipeline.operations import progress
-from pipeline.operations.progress import StageProgress
-from pipeline.operations.worker import NOT_AGAIN
-from pipeline.stages import write_parquet
-from pipeline.stages.base import Stage
-from pipeline.stages.clean import Clean, ipc_file
-from pipeline.stages.download import Download
-from pipeline.stages.load import Load
-from pipeline.stages.scratch import PARQUET, RAW, REJECTS, ROWS, Scratch
-from pipeline.stages.upload import Upload
-from pipeline.stages.write_parquet import WriteParquet
+from pipeline.planning import completeness, planner
+from pipeline.planning.completeness import Snapshot
+from pipeline.publishers.sample import generator
+from pipeline.reporting import progress
+from pipeline.reporting.progress import StageProgress
+from pipeline.runner.worker import NOT_AGAIN
+from pipeline.storage.local import LocalStore
+from pipeline.tasks import write_parquet
+from pipeline.tasks.base import Stage
+from pipeline.tasks.clean import Clean, ipc_file
+from pipeline.tasks.download import Download
+from pipeline.tasks.load import Load
+from pipeline.tasks.scratch import PARQUET, RAW, REJECTS, ROWS, Scratch
+from pipeline.tasks.upload import Upload
+from pipeline.tasks.write_parquet import WriteParquet
 from pipeline.warehouse.duckdb import DuckDB
 
 from ..patience import Clock
@@ -348,7 +350,7 @@ def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
 ) -> None:
     """As it may happen in a bucket, which has no lock."""
     raw, before = tmp_path / "raw_file", upload.scratch.record(ROWS)
-    sample.make_file("green", dt.date(2020, 1, 1), raw, rows=100, seed=1, layout="tlc")
+    generator.make_file("green", dt.date(2020, 1, 1), raw, rows=100, seed=1, layout="tlc")
     about = {**record(RAW, digest_of(raw, RAW).sha256), "length": raw.stat().st_size}
 
     def replace_it(*args: Any) -> None:
@@ -365,7 +367,7 @@ def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
 @pytest.mark.parametrize("layout", ["tlc", "dtc"])
 def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_path: Path, layout: str) -> None:
     raw = tmp_path / "raw_file"
-    sample.make_file("green", dt.date(2020, 1, 1), raw, rows=150_000, seed=1, layout=layout)
+    generator.make_file("green", dt.date(2020, 1, 1), raw, rows=150_000, seed=1, layout=layout)
     about = record(RAW, digest_of(raw, RAW).sha256)
     about |= {"length": raw.stat().st_size, "format": "parquet" if layout == "tlc" else "csv.gz"}
     upload.scratch.keep(raw, RAW, about)
@@ -500,7 +502,7 @@ class Zones:
         self.stages[0].scratch.prune()
 
     def look(self) -> None:
-        assert planning.observe(Snapshot(), self.job, "zones", [None]) == {}
+        assert planner.observe(Snapshot(), self.job, "zones", [None]) == {}
 
     def reason(self) -> str | None:
         return completeness.lake_reason(self.job, "zones", None)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import reach
+from pipeline import remote
 from pipeline.errors import LakeTrouble, MissingBucket, Unreachable
-from pipeline.lake import open_store
-from pipeline.operations import journal
-from pipeline.stages import servers
+from pipeline.reporting import journal
+from pipeline.storage import open_store
+from pipeline.tasks import servers
 
 from ..patience import PATIENCE
 from ..servers.gcs import ALWAYS, Fault, GcsServer, gcs_bucket, gcs_server
@@ -25,14 +25,14 @@ def test_bucket_that_answers_to_some_only(
     monkeypatch.setattr(journal, "folder", lambda: tmp_path)
     monkeypatch.setenv(journal.RUN_ID, "a-run")
     bucket = servers.of_store(f"gs://{gcs_bucket}/lake")
-    monkeypatch.setattr(reach, "RUN_PATIENCE", 0.2)
+    monkeypatch.setattr(remote, "RUN_PATIENCE", 0.2)
     gcs_server.program(operation, Fault(status=503, times=ALWAYS))
     with pytest.raises(Unreachable):
         bucket.blame(LakeTrouble("no answer"))
     with pytest.raises(Unreachable):
         bucket.check()
     gcs_server.clear()
-    monkeypatch.setattr(reach, "RUN_PATIENCE", PATIENCE)
+    monkeypatch.setattr(remote, "RUN_PATIENCE", PATIENCE)
     open_store(f"gs://{gcs_bucket}/lake").delete_tree("doctor")
     bucket.blame(LakeTrouble("no answer"))  # it answers, and so it is another object's trouble
     bucket.check()

@@ -101,3 +101,12 @@ def test_what_luigi_cfg_says_wins_over_the_package(monkeypatch: pytest.MonkeyPat
     assert config.getint("retcode", "task_failed") == 3 and config.getint("retcode", "missing_data") == 20
     assert config.getint("core", "rpc_retry_attempts") == 2 and config.getint("core", "rpc_retry_wait") == 5
     assert config.getboolean("worker", "keep_alive") is False
+
+
+def test_old_names_are_understood(caplog: pytest.LogCaptureFixture) -> None:
+    config = luigi_config.luigi.configuration.get_config()
+    for (section, name, old), new in luigi_config.RENAMED.items():
+        config.set(section, name, old)
+        luigi_config.complete(luigi_config.DEFAULTS)
+        assert config.get(section, name) == new
+        assert f"[{section}] {name}: {old} is called {new} now" in caplog.text

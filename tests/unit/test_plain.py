@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from luigi.rpc import RemoteScheduler
 
 from pipeline.errors import UsageError
-from pipeline.operations import console, logs, notify, outcomes
-from pipeline.operations.outcomes import MonthOutcome, RunOutcome
-from pipeline.operations.rpc import Luigid
 from pipeline.plain import LONGEST, mistake_line, one_line, plain, shown_by_luigid
+from pipeline.reporting import console, logs, notify, outcomes
+from pipeline.reporting.outcomes import MonthOutcome, RunOutcome
+from pipeline.runner.rpc import Luigid
 
 #: The title of a terminal, a cleared screen, a C1 sequence, a reversed line, a line that looks like ours, markup.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\nerror: all is lost\x00\x7f\u2028[red]x[/red] :bomb: <b>"

@@ -117,9 +117,9 @@ def make_impatient(module: Any) -> None:
 
 
 sys.meta_path[:0] = [
-    Finder("pipeline.reach", make_impatient),
-    Finder("pipeline.operations.progress", watch_stages),
-    Finder("pipeline.stages.base", watch_ends),
+    Finder("pipeline.remote", make_impatient),
+    Finder("pipeline.reporting.progress", watch_stages),
+    Finder("pipeline.tasks.base", watch_ends),
     Finder("luigi.worker", watch_worker),
-    Finder("pipeline.operations.results", watch_results),
+    Finder("pipeline.runner.results", watch_results),
 ]

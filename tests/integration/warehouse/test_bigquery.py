@@ -22,15 +22,16 @@ from google.api_core import exceptions
 from google.auth import exceptions as auth
 from google.cloud import bigquery
 
-from pipeline import reach
+from pipeline import remote
 from pipeline.datasets import get
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import PipelineError, UsageError, WarehouseError, WarehouseTrouble
-from pipeline.lake import LakeFile, open_store
+from pipeline.lake import LakeFile
+from pipeline.storage import open_store
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
-from pipeline.warehouse.bigquery import BigQuery
-from pipeline.warehouse.bigquery_errors import translate
-from pipeline.warehouse.bigquery_places import are_disjoint, location_for
+from pipeline.warehouse.bigquery.errors import translate
+from pipeline.warehouse.bigquery.places import are_disjoint, location_for
+from pipeline.warehouse.bigquery.warehouse import BigQuery
 from tests.patience import PATIENCE, wait_for
 from tests.servers.bigquery import BigQueryServer, Fault
 from tests.servers.bigquery import bigquery_server as bigquery_server  # a fixture
@@ -416,7 +417,7 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
     """It takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with reach.somebody_waits(0.5), pytest.raises(WarehouseTrouble, match="no answer"):
+        with remote.somebody_waits(0.5), pytest.raises(WarehouseTrouble, match="no answer"):
             open_warehouse(URL).ledger()
     assert time_outs and max(time_outs) <= 0.5, "that of a run is a minute"
 
@@ -433,7 +434,7 @@ def test_somebody_who_waits_is_told_of_a_server_that_drips(monkeypatch: pytest.M
     with RawServer(drip) as server:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
         for ask in (lambda: open_warehouse(URL).ledger(), lambda: open_warehouse(URL).counts(GREEN)):
-            with reach.somebody_waits(0.3), pytest.raises(WarehouseTrouble, match="no answer"):
+            with remote.somebody_waits(0.3), pytest.raises(WarehouseTrouble, match="no answer"):
                 ask()
 
 

@@ -24,7 +24,9 @@ import pytest
 from pipeline import datasets, waiting
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
-from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse, postgresql, postgresql_copy
+from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse
+from pipeline.warehouse.postgresql import copy as postgresql_copy
+from pipeline.warehouse.postgresql import warehouse as postgresql
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 

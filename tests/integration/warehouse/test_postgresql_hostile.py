@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import reach
+from pipeline import remote
 from pipeline.errors import WarehouseBusy, WarehouseError, WarehouseTrouble
-from pipeline.warehouse import Warehouse, postgresql, postgresql_session
+from pipeline.warehouse import Warehouse
+from pipeline.warehouse.postgresql import session as postgresql_session
+from pipeline.warehouse.postgresql import warehouse as postgresql
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 
@@ -509,7 +511,7 @@ def test_whoever_waits_is_answered_sooner(place: Place) -> None:
     place.load("A")
     warehouse = place.warehouse(lock_timeout=60, statement_timeout=300)
     assert isinstance(warehouse, postgresql.PostgreSQL)
-    with reach.somebody_waits(), warehouse._session() as session:
+    with remote.somebody_waits(), warehouse._session() as session:
         assert session.run("SHOW lock_timeout") == [("15s",)]
         assert session.run("SHOW statement_timeout") == [("17s",)]
         with session.transaction(rows=10_000):  # to count a table takes as long as it takes, if the server is there
@@ -521,7 +523,7 @@ def test_whoever_waits_is_answered_sooner(place: Place) -> None:
         session.begin_alone(10_000)
         assert session.run("SHOW statement_timeout") == [("302s",)] and patience(session) == 304
         assert session.run("SHOW lock_timeout") == [("15s",)]
-    with reach.planning(), warehouse._session() as session:
+    with remote.planning(), warehouse._session() as session:
         assert session.run("SHOW statement_timeout") == [("62s",)]
 
 
@@ -607,7 +609,7 @@ def gone() -> Iterator[str]:
 
 
 def test_an_address_that_never_answers_is_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gone() as address, reach.somebody_waits(1.0):
+    with gone() as address, remote.somebody_waits(1.0):
         for more in ("", "?connect_timeout=0"):
             warehouse = place.warehouse(f"postgresql+psycopg2://etl:pw@{address}/trips{more}")
             with pytest.raises(WarehouseTrouble, match="check that the server runs and may be reached"):

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConflictError, LakeError
-from pipeline.lake import Lake, Manifest, layout, open_store
+from pipeline.lake import Lake, Manifest, layout
 from pipeline.lake.lake import digest_of
-from pipeline.lake.store import Store
+from pipeline.storage import open_store
+from pipeline.storage.base import Store
 from pipeline.warehouse.base import ParquetFile
 
 from .conftest import MakeMonth

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.warehouse import postgresql_copy
+from pipeline.warehouse.postgresql import copy as postgresql_copy
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Queues of submitted runs, and the agents that execute them."""

@@ -1,0 +1,442 @@
+"""``agent``, ``submit`` and ``queue``: work that is handed over and done though its submitter is gone.
+
+An agent runs what was submitted with the real ``luigi``, in a process of its own and under the submitter's run id. It
+refuses what would come to something else on its host than where it was submitted, and sets aside what ``request`` does
+not allow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from luigi.cmdline_parser import CmdlineParser
+
+from .. import names, settings
+from .._version import __version__
+from ..commands.runs import summary
+from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
+from ..reporting import journal, outcomes
+from ..reporting.console import answer, say
+from ..runner import process
+from . import request
+from .queue import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    OPEN,
+    RENEW,
+    RUNNING,
+    WAITING,
+    AgentRecord,
+    Entry,
+    Queue,
+    Submission,
+    now,
+    user,
+)
+from .queue import names as queues
+from .request import Request
+
+LOGGER = logging.getLogger("pipeline")
+
+#: Times that a run may end its agent or be ended by a signal; a host with too little memory would do so for ever.
+ATTEMPTS = 3
+
+
+@cache
+def code_version() -> str:
+    """The version of the package and a digest of its source files, such as ``0.1.0+3fa2c1d09b7e``."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def meaning(asked: Request) -> dict[str, str]:
+    """What a request comes to on this host: code, and the settings with the flags of the request in force."""
+    return {
+        "code": code_version(),
+        "publisher": request.label_of_publisher(asked),
+        "rules": request.rules_of(asked),
+        "lake": settings.lake_url(),
+        "workspace": settings.workspace_url(),
+        "warehouses": settings.warehouse_labels(),
+    }
+
+
+def difference(submission: Submission) -> str:
+    """In what this host differs from the submitter's; empty if in nothing that matters.
+
+    Raises UsageError for a command that no agent runs.
+    """
+    here = {"code": code_version()}
+    if submission.meaning.get("code") == here["code"]:  # other code may know other flags
+        asked = request.read(submission.command)
+        # A publisher may be named, so that only who reads from it does the run, but not chosen: it is the agent's own.
+        named = asked.values.get("publisher-name", settings.publisher().name)
+        if named != settings.publisher().name:
+            return f"publisher is {named} there and {settings.publisher_label()} here"
+        here = meaning(asked)
+    return "; ".join(
+        f"{name} is {submission.meaning.get(name, '')[:200] or 'none'} there and {value or 'none'} here"
+        for name, value in here.items()
+        if submission.meaning.get(name) != value
+    )
+
+
+# -- the verbs -------------------------------------------------------------------------------------
+
+
+def submit(args: argparse.Namespace) -> int:
+    """Hand a luigi command over to a queue. What is wrong with it is said now, not by the agent."""
+    if not args.task:
+        raise UsageError("submit takes a task as luigi does, such as: submit RangeMonthly --start 2021-01")
+    asked = request.read(args.task)
+    with CmdlineParser.global_instance(["--module", "pipeline", *asked.words]) as parser:
+        parser.get_task_obj()
+    Queue(args.queue).submit(
+        Submission(
+            id=journal.run_id(),
+            queue=args.queue,
+            command=asked.words,
+            meaning=meaning(asked),
+            submitter=user(),
+            submitted_at=now(),
+        )
+    )
+    answer(f"{journal.run_id()} waits in queue {args.queue}")
+    with contextlib.suppress(PipelineError):  # the run is handed over, whatever is found out about agents
+        _warn_unless_served(args.queue)
+    return 0
+
+
+def _warn_unless_served(queue: str) -> None:
+    serves = {name: any(agent.is_alive for agent in Queue(name).agents()) for name in {queue, *queues()}}
+    if not serves.pop(queue):
+        others = ", ".join(name for name, is_served in sorted(serves.items()) if is_served)
+        say(
+            f"warning: no agent serves queue {queue} now"
+            + (f"; queues with agents: {others}" if others else "")
+            + f"; start one with: python -m pipeline agent --queue {queue}",
+            error=True,
+        )
+
+
+def queue(args: argparse.Namespace) -> int:
+    """List the queues; or pause one, so that no agent claims a run from it, or resume it. Running ones go on."""
+    if args.action == "list":
+        return _list_queues(args.name, args.json)
+    name = args.name or "default"
+    if name not in (known := queues()):
+        known_ones = f"; queues: {', '.join(known)}" if known else ""
+        say(f"warning: queue {name} has no run and no agent{known_ones}", error=True)
+    if args.action == "pause":
+        Queue(name).pause()
+    else:
+        Queue(name).resume()
+    answer(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
+    return 0
+
+
+def _list_queues(only: str | None, as_json: bool) -> int:
+    """Print each queue with its runs and the agents that serve it."""
+    found = []
+    listed = [only] if only else queues()
+    for name in listed:
+        queue = Queue(name)
+        number, place = queue.aside()
+        states = [entry.submission.state for entry in queue.open()]
+        waiting, running, agents = states.count(WAITING), states.count(RUNNING), queue.agents()
+        if as_json:
+            served = [{**vars(agent), "is_alive": agent.is_alive} for agent in agents]
+            about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running, "agents": served}
+            about["set_aside"] = number
+            found.append(about)
+            continue
+        answer(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
+        for agent in agents:
+            answer(f"    {_described(agent)}")
+        if number:
+            answer(f"    {number:,} file{'' if number == 1 else 's'} set aside in {place}")
+        if not any(agent.is_alive for agent in agents):
+            answer(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
+    if as_json:
+        answer(json.dumps(found, indent=1), keep="\n")
+    elif not listed:
+        answer("no queues")
+    return 0
+
+
+def _described(agent: AgentRecord) -> str:
+    since = f"{dt.datetime.fromisoformat(agent.since).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    state = f"runs {agent.run}" if agent.run else "idle"
+    if not agent.is_alive:
+        state = "silent: it was killed, or its host is down"
+    return f"agent {agent.name} since {since}, last heard of {agent.silent:,.0f} s ago, {state}"
+
+
+def agent(args: argparse.Namespace) -> int:
+    """Take runs from a queue until told to stop, or with ``--drain`` until there is none left for this host."""
+    return Agent(args.queue, args.workers, args.scheduler_url, args.poll, args.drain).serve()
+
+
+def _shown(submission: Submission) -> str:
+    return shlex.join(journal.without_addresses(submission.command))
+
+
+# -- the agent -------------------------------------------------------------------------------------
+
+
+class _SignsOfLife:
+    """Tells the queue every ``RENEW`` seconds that this agent serves it, and at what it works."""
+
+    def __init__(self, queue: str, agent: str) -> None:
+        self._queue = Queue(queue)
+        self._record = AgentRecord(agent, since=now(), heard_at=now())
+        self._news = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._tell, name="signs of life", daemon=True)
+
+    def __enter__(self) -> _SignsOfLife:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+        self._news.set()
+        self._thread.join(RENEW)  # a store that does not answer is waited for no longer
+
+    def work_on(self, run: str) -> None:
+        """``run`` is at work; empty for none."""
+        self._record = dataclasses.replace(self._record, run=run)
+        self._news.set()
+
+    def _tell(self) -> None:
+        while not self._over:
+            self._news.clear()
+            with contextlib.suppress(PipelineError):  # whoever claims runs meets the same error, and says so
+                self._queue.register(dataclasses.replace(self._record, heard_at=now()))
+            self._news.wait(RENEW)
+        with contextlib.suppress(PipelineError):
+            self._queue.leave(self._record.name)
+
+
+class Agent:
+    """One agent: one run at a time, with ``workers`` tasks at once."""
+
+    def __init__(self, queue: str, workers: int, scheduler_url: str | None, poll: float, drain: bool) -> None:
+        self.name = names.this_agent()
+        self._queue = Queue(queue, sets_aside=True)
+        self._options = ["--workers", str(workers)]
+        self._options += ["--scheduler-url", scheduler_url] if scheduler_url else ["--local-scheduler"]
+        self._poll, self._drain = poll, drain
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[str] | None = None
+        self._last_words = ""
+        self._said: set[str] = set()
+
+    def serve(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        LOGGER.info("agent %s takes from queue %s of %s", self.name, self._queue.name, settings.workspace_url())
+        with _SignsOfLife(self._queue.name, self.name) as signs:
+            while not self._stopping.is_set():
+                try:
+                    entry, are_some = self._claim()
+                except TransientError as error:
+                    LOGGER.warning("%s", error)
+                    entry, are_some = None, True
+                if entry is not None:
+                    signs.work_on(entry.submission.id)
+                    self._run(entry)
+                    signs.work_on("")
+                elif self._drain and not are_some:
+                    break
+                else:
+                    self._stopping.wait(self._poll)
+        LOGGER.info("agent %s ends", self.name)
+        return 0
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """Finish the running tasks and hand back the rest; told so twice, end at once."""
+        self._stop_luigi(signal.SIGKILL if self._stopping.is_set() else signal.SIGUSR1)
+        self._stopping.set()
+
+    def _stop_luigi(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _claim(self) -> tuple[Entry | None, bool]:
+        """The oldest run that is free and means the same here, made ours; and whether others may become free."""
+        if self._queue.is_paused:
+            return None, False
+        are_some = False
+        for entry in self._queue.open():
+            try:
+                why = difference(entry.submission)
+            except UsageError as error:
+                self._queue.set_aside(entry, str(error))
+                continue
+            if not self._queue.is_free(entry):
+                are_some = True
+                continue
+            try:
+                if claimed := self._claim_one(entry, why):
+                    return claimed, True
+            except ConflictError:  # another agent was faster
+                continue
+            except LakeError as error:  # something stands in the place of its file
+                if (text := str(error)) not in self._said:
+                    self._said.add(text)
+                    LOGGER.warning("run %s: %s", entry.submission.id, text)
+        return None, are_some
+
+    def _claim_one(self, entry: Entry, why: str = "") -> Entry | None:
+        """A free run, made ours; None if it is over, or not for this host, and ``why``."""
+        submission = entry.submission
+        if submission.state not in OPEN:  # whoever ended it was killed before it was moved
+            self._queue.end(entry)
+            return None
+        if submission.cancelled_by:
+            self._queue.end(entry, state=CANCELLED, message=f"cancelled by {submission.cancelled_by}")
+            return None
+        if why:
+            host = socket.gethostname()
+            if submission.refusals.get(host) != why:
+                LOGGER.warning("run %s is refused: %s", submission.id, why)
+                self._queue.replace(entry, refusals={**submission.refusals, host: why})
+            return None
+        if submission.state == RUNNING and submission.attempts >= ATTEMPTS:
+            self._queue.end(entry, state=FAILED, message=f"given up: {ATTEMPTS} agents died while running it")
+            return None
+        return self._queue.replace(
+            entry,
+            state=RUNNING,
+            agent=self.name,
+            attempts=submission.attempts + 1,
+            started_at=now(),
+            log=str(journal.folder() / f"{submission.id}.log"),
+            message="",
+        )
+
+    def _run(self, entry: Entry) -> None:
+        submission = entry.submission
+        LOGGER.info("run %s of %s: luigi %s", submission.id, submission.submitter, _shown(submission))
+        try:
+            code, entry = self._luigi(entry)
+        except OSError as error:
+            self._settle(entry, FAILED, message=f"luigi could not be started: {error}")
+            return
+        self._process = None
+        if code is None:
+            LOGGER.warning("run %s was taken over by another agent, or cancelled", submission.id)
+            return
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else "stopped"
+        if code == 0:
+            self._settle(entry, DONE, exit_code=0, message="")
+        elif by := entry.submission.cancelled_by:
+            self._settle(entry, CANCELLED, exit_code=code, message=f"cancelled by {by}")
+        elif self._stopping.is_set() or (code < 0 and submission.attempts < ATTEMPTS):
+            attempts = submission.attempts - (code >= 0)  # handing back is no failure
+            self._settle(entry, WAITING, agent="", attempts=attempts, message=f"{how} at {self.name}; waits again")
+        else:
+            self._settle(entry, FAILED, exit_code=code, message=how if code < 0 else self._last_words)
+        LOGGER.info("run %s: exit code %d", submission.id, code)
+
+    def _settle(self, entry: Entry, state: str, **changes: object) -> None:
+        """Tell the queue what became of our run."""
+        put = self._queue.replace if state in OPEN else self._queue.end
+        if state not in OPEN:
+            with contextlib.suppress(OSError):  # it had no journal yet, or the disk is full
+                outcome = outcomes.of(journal.read(journal.folder() / f"{entry.submission.id}.jsonl"), is_alive=False)
+                changes |= {"result": outcome.result, "summary": summary(outcome)}
+        try:
+            try:
+                put(entry, state=state, **changes)
+            except ConflictError:
+                if (ours := self._still_ours(entry)) is None:
+                    raise
+                put(ours, state=state, **changes)
+            self._queue.prune()
+        except (TransientError, LakeError) as error:
+            LOGGER.warning("run %s: %s", entry.submission.id, error)
+
+    def _still_ours(self, entry: Entry) -> Entry | None:
+        """Our run as somebody who wants it to be cancelled has written it; None if it is not ours any more."""
+        found = self._queue.find(entry.submission.id)
+        is_ours = found and (found.submission.state, found.submission.agent) == (RUNNING, self.name)
+        return found if is_ours else None
+
+    def _luigi(self, entry: Entry) -> tuple[int | None, Entry]:
+        """Run the command and renew the lease meanwhile. Returns its exit code, None if the run is no longer ours."""
+        submission = entry.submission
+        words = request.read(submission.command).words  # as they were understood when it was claimed
+        environment = {name: value for name, value in os.environ.items() if name != journal.BEGUN}
+        environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, "PYTHONUNBUFFERED": "1"}
+        environment |= {process.PARENT: str(os.getpid())}
+        self._last_words = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "luigi", "--module", "pipeline", *words, *self._options],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        assert self._process.stdout is not None
+        reader = threading.Thread(target=self._copy, args=(self._process.stdout,), daemon=True)
+        reader.start()
+        while True:
+            try:
+                code = self._process.wait(RENEW)
+                reader.join(RENEW)
+                return code, entry
+            except subprocess.TimeoutExpired:
+                pass
+            try:
+                renewed = self._renew(entry)
+            except (TransientError, LakeError) as error:
+                LOGGER.warning("%s", error)  # who takes the run over finds its months locked, and then done
+                continue
+            if renewed is None:
+                self._process.kill()
+                self._process.wait()
+                return None, entry
+            entry = renewed
+
+    def _renew(self, entry: Entry) -> Entry | None:
+        """Give a sign of life of our run, and stop it if somebody has cancelled it. None if it is not ours any more."""
+        try:
+            return self._queue.replace(entry)
+        except ConflictError:
+            ours = self._still_ours(entry)
+            if ours is not None:
+                LOGGER.warning("run %s is cancelled by %s", entry.submission.id, ours.submission.cancelled_by)
+                self._stop_luigi(signal.SIGKILL if entry.submission.cancelled_by else signal.SIGUSR1)  # told twice
+            return ours
+
+    def _copy(self, output: IO[str]) -> None:
+        with output:
+            for line in output:
+                say(line.rstrip("\n"), keep="\t")
+                if line.startswith("error: ") or " ERROR " in line:
+                    self._last_words = line.strip().removeprefix("error: ")[:300]

@@ -1,0 +1,441 @@
+"""Named queues of submitted runs: one small JSON object per run, in the workspace that submitters and agents share.
+
+    queues/<queue>/open/<run id>.json          waiting or running
+    queues/<queue>/ended/<run id>.json         done, failed or cancelled
+    queues/<queue>/agents/<host>-<pid>.json    an agent that serves the queue
+    queues/<queue>/paused                      while no agent may claim a run
+    queues/<queue>/set-aside/<name>            what lay among them and is none of these
+
+An object is replaced only by who has seen its present version, so that of several agents exactly one claims a run. A
+running one is written anew every ``RENEW`` seconds. Whoever has seen it unchanged for ``LEASE`` seconds, by the own
+clock, takes it over: clocks of hosts need not agree.
+
+Whoever can write to the workspace can write these files, so each is data from strangers: it is read up to ``LIMIT``
+bytes, through no link, and every field must have its type. An agent moves what is odd out of the way; it harms no other
+run. What is written to a folder can be read by its owner only, or by the group that shares the workspace.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import getpass
+import json
+import logging
+import re
+import secrets
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from .. import settings
+from ..errors import ConflictError, LakeError, UsageError
+from ..names import check_queue, file_of_agent, is_agent, is_queue, is_run_id
+from ..reporting import journal
+from ..storage import Store, StoredObject, StoreOptions, open_store
+from ..strict_json import json_object
+
+LOGGER = logging.getLogger("pipeline")
+
+ROOT = "queues"
+
+#: Seconds between two signs of life of an agent, and after how many without one its run is taken over.
+RENEW, LEASE = 5.0, 20.0
+
+#: Days for which runs that have ended are listed.
+KEEP = 90
+
+#: Submissions that are read at once.
+CONCURRENT = 16
+
+#: Bytes of the largest file that is read, characters of the longest text in it, and the most texts of a field.
+LIMIT, LENGTH, MANY = 1 << 20, 10_000, 500
+
+#: Years of a time that makes sense on every host's clock.
+YEARS = range(1971, 9000)
+
+SUBMISSION, AGENT = "submission", "record of an agent"
+
+#: Seconds after which the record of an agent that gave no sign of life is removed.
+AGENT_KEEP = 24 * 3600.0
+
+WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+OPEN = (WAITING, RUNNING)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One run that somebody asked for. Times are ISO 8601, in UTC.
+
+    ``command`` are the words after ``luigi --module pipeline``; ``meaning`` is what they and the submitter's settings
+    come to (``agent.meaning``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
+    ``cancelled_by`` tells the agent to stop it. ``result`` and ``summary`` are what its journal, which lies on the
+    agent's host, says in the end.
+    """
+
+    id: str
+    queue: str
+    command: list[str]
+    meaning: dict[str, str]
+    submitter: str
+    submitted_at: str
+    state: str = WAITING
+    agent: str = ""
+    attempts: int = 0
+    started_at: str = ""
+    renewed_at: str = ""
+    ended_at: str = ""
+    exit_code: int | None = None
+    message: str = ""
+    log: str = ""
+    refusals: dict[str, str] = field(default_factory=dict)
+    cancelled_by: str = ""
+    result: str = ""
+    summary: str = ""
+
+    def changed(self, **changes: object) -> Submission:
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Submission:
+        """Raises ValueError for what is no submission."""
+        found = _from_json(cls, data)
+        for name, is_right in (
+            ("id", is_run_id(found.id)),
+            ("queue", is_queue(found.queue)),
+            ("command", bool(found.command)),
+            ("state", found.state in (*OPEN, DONE, FAILED, CANCELLED)),
+            ("attempts", 0 <= found.attempts <= 1000),
+            ("exit_code", found.exit_code is None or abs(found.exit_code) <= 255),
+            ("submitted_at", _is_time(found.submitted_at)),
+        ):
+            if not is_right:
+                raise ValueError(f"its {name} cannot be right")
+        for name in ("started_at", "renewed_at", "ended_at"):
+            if getattr(found, name) and not _is_time(getattr(found, name)):
+                raise ValueError(f"its {name} is no time")
+        return found
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """An agent that serves a queue, as it said last. Times are ISO 8601, in UTC, by the clock of its host."""
+
+    name: str
+    since: str
+    heard_at: str
+    run: str = ""
+
+    @property
+    def silent(self) -> float:
+        """Seconds since its last sign of life, as far as the clocks of the hosts agree."""
+        return max(0.0, seconds_since(self.heard_at))
+
+    @property
+    def is_alive(self) -> bool:
+        return self.silent < LEASE
+
+    @classmethod
+    def from_json(cls, data: bytes) -> AgentRecord:
+        """Raises ValueError for what is no such record."""
+        found = _from_json(cls, data)
+        if not is_agent(found.name) or (found.run and not is_run_id(found.run)):
+            raise ValueError("its name, or that of its run, cannot be right")
+        if not (_is_time(found.since) and _is_time(found.heard_at)):
+            raise ValueError("it has no times")
+        return found
+
+
+def _from_json(cls: type[T], data: bytes) -> T:
+    """A dataclass from a JSON object, whose values must have the types that are declared; others are passed over."""
+    given, values = json_object(data), {}
+    for name, kind in get_type_hints(cls).items():
+        if name in given:
+            if not _has_type(given[name], kind):
+                raise ValueError(f"its field {name} has the wrong type, or is too long")
+            values[name] = given[name]
+    try:
+        return cls(**values)
+    except TypeError:
+        raise ValueError("fields are missing") from None
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value of a JSON object is of a declared type, and of a size that makes sense."""
+    if isinstance(value, bool):
+        return False
+    if (origin := get_origin(kind)) in (list, dict):
+        if not isinstance(value, origin) or len(value) > MANY:
+            return False
+        inner = [*value, *value.values()] if origin is dict else value
+        return all(_has_type(one, get_args(kind)[0]) for one in inner)
+    return isinstance(value, kind) and not (isinstance(value, str) and len(value) > LENGTH)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return dt.datetime.fromisoformat(text).year in YEARS
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission as it was read; ``version`` is the store's."""
+
+    submission: Submission
+    version: str
+
+
+class Queue:
+    """One queue. Every method is one or few requests to the store, whose errors it raises."""
+
+    def __init__(self, name: str, store: Store | None = None, sets_aside: bool = False) -> None:
+        """``sets_aside``: move what is odd out of the way, as an agent does. Others only name it."""
+        self.name = check_queue(name)
+        self._store = store or _workspace()
+        self._sets_aside = sets_aside
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._odd: set[tuple[str, str]] = set()
+
+    def submit(self, submission: Submission) -> None:
+        try:
+            self._store.write(self._path("open", submission.id), submission.to_json(), if_version="")
+        except ConflictError:
+            raise UsageError(
+                f"run {submission.id} is in queue {self.name} already; {journal.RUN_ID} must be another one, or unset"
+            ) from None
+
+    def open(self) -> list[Entry]:
+        """Runs that wait or are under way, oldest first."""
+        return self._entries("open")
+
+    def ended(self) -> list[Entry]:
+        return self._entries("ended")
+
+    def find(self, name: str) -> Entry | None:
+        """The run of that id as it is now, if it has not ended."""
+        stored = self._store.stat(self._path("open", name)) if is_run_id(name) else None
+        return self._entry(stored) if stored else None
+
+    def replace(self, entry: Entry, **changes: object) -> Entry:
+        """Write a changed submission. Raises ``ConflictError`` if somebody else has changed it meanwhile."""
+        submission = entry.submission.changed(renewed_at=now(), **changes)
+        stored = self._store.write(self._path("open", submission.id), submission.to_json(), if_version=entry.version)
+        return Entry(submission, stored.version)
+
+    def end(self, entry: Entry, **changes: object) -> Submission:
+        """Move a run that is over to those that have ended. Raises ``ConflictError`` if it is somebody else's now."""
+        last = self.replace(entry, ended_at=entry.submission.ended_at or now(), **changes).submission
+        path = self._path("ended", last.id)
+        try:
+            self._store.write(path, last.to_json())
+        except LakeError:  # a folder stands there, maybe: then it is moved, and any other reason comes again
+            self._store.move(path, self._free_place(path))
+            self._store.write(path, last.to_json())
+        self._store.delete(self._path("open", last.id))
+        return last
+
+    def set_aside(self, entry: Entry, why: str) -> None:
+        """Take a run out of the queue that no agent may do."""
+        path = self._path("open", entry.submission.id)
+        self._odd_one(StoredObject(path, 0, entry.version), SUBMISSION, why)
+
+    def aside(self) -> tuple[int, str]:
+        """How many files were set aside, and where they are."""
+        folder = self._folder("set-aside")
+        return len(self._store.files(folder)), self._store.uri(folder)
+
+    def cancel(self, name: str, by: str) -> Submission | None:
+        """Take a run back: at once if it waits or its agent is silent, else its agent is told to stop it.
+
+        Returns the submission as it is then; None if it has ended meanwhile.
+        """
+        while entry := self.find(name):
+            submission = entry.submission
+            try:
+                if submission.state not in OPEN:  # whoever ended it was killed before it was moved
+                    self.end(entry)
+                    return None
+                if submission.state == RUNNING and seconds_since(submission.renewed_at) < LEASE:
+                    return self.replace(entry, cancelled_by=by).submission
+                return self.end(entry, state=CANCELLED, cancelled_by=by, message=f"cancelled by {by}")
+            except ConflictError:
+                continue  # an agent has claimed it, or renewed its claim
+        return None
+
+    def is_free(self, entry: Entry) -> bool:
+        """Whether the run may be claimed: it waits, or its agent has given no sign of life for too long."""
+        path, version = entry.submission.id, entry.version
+        before, since = self._seen.get(path, ("", 0.0))
+        if before != version:
+            since = time.monotonic()
+            self._seen[path] = version, since
+        return entry.submission.state == WAITING or time.monotonic() - since > LEASE
+
+    # -- agents ------------------------------------------------------------------------------------
+
+    def agents(self) -> list[AgentRecord]:
+        """Agents that serve this queue, those that were killed among them."""
+        found = []
+        for name, stored in self._store.files(self._folder("agents")).items():
+            try:
+                if not is_run_id(name):
+                    raise ValueError("its name cannot be that of an agent")
+                agent = AgentRecord.from_json(self._store.read_small(stored.path, LIMIT))
+                if name != f"{file_of_agent(agent.name)}.json":
+                    raise ValueError("its name is another one")
+                found.append(agent)
+            except FileNotFoundError:
+                continue  # it ended while we looked
+            except ValueError as error:
+                self._odd_one(stored, AGENT, str(error))
+            except LakeError as error:
+                self._unreadable(stored, error)
+        return found
+
+    def register(self, agent: AgentRecord) -> None:
+        """Say that an agent serves this queue, and at what it works."""
+        self._store.write(
+            self._path("agents", file_of_agent(agent.name)), json.dumps(dataclasses.asdict(agent)).encode()
+        )
+
+    def leave(self, name: str) -> None:
+        """Say that an agent serves this queue no more."""
+        self._store.delete(self._path("agents", file_of_agent(name)))
+
+    # -- the queue as a whole ----------------------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        return self._store.stat(self._pause) is not None
+
+    def pause(self) -> None:
+        self._store.write(self._pause, f"{now()}\n".encode())
+
+    def resume(self) -> None:
+        self._store.delete(self._pause)
+
+    def prune(self) -> None:
+        """Forget runs that ended long ago, and agents that were killed."""
+        oldest = (dt.datetime.now(dt.UTC) - dt.timedelta(days=KEEP)).strftime("%Y%m%dT%H%M%S")
+        for name, stored in self._store.files(self._folder("ended")).items():
+            if is_run_id(name) and re.match(r"\d{8}T\d{6}-", name):  # ids that we made begin with their time
+                is_old = name < oldest
+            else:
+                entry = self._entry(stored)
+                is_old = entry is not None and seconds_since(entry.submission.ended_at) > KEEP * 86400
+            if is_old:
+                self._store.delete(stored.path)
+        for agent in self.agents():
+            if agent.silent > AGENT_KEEP:
+                self.leave(agent.name)
+
+    @property
+    def _pause(self) -> str:
+        return self._folder("paused")
+
+    def _folder(self, place: str) -> str:
+        return f"{ROOT}/{self.name}/{place}"
+
+    def _path(self, place: str, name: str) -> str:
+        return f"{self._folder(place)}/{name}.json"
+
+    def _entries(self, place: str) -> list[Entry]:
+        found = self._store.files(self._folder(place)).values()
+        with ThreadPoolExecutor(CONCURRENT) as pool:  # a bucket takes its time for each
+            entries = list(pool.map(self._entry, found))
+        return [entry for entry in entries if entry]
+
+    def _entry(self, stored: StoredObject) -> Entry | None:
+        """The submission in a file; None for a file that was removed meanwhile, or is no submission."""
+        name = stored.path.rpartition("/")[2].removesuffix(".json")
+        try:
+            if not stored.path.endswith(".json") or not is_run_id(name):
+                raise ValueError("its name is no id of a run")
+            submission = Submission.from_json(self._store.read_small(stored.path, LIMIT))
+            if (submission.id, submission.queue) != (name, self.name):
+                raise ValueError("it has the id or the queue of another one")
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            self._odd_one(stored, SUBMISSION, str(error))
+            return None
+        except LakeError as error:
+            self._unreadable(stored, error)
+            return None
+        return Entry(submission, stored.version)
+
+    def _unreadable(self, stored: StoredObject, error: LakeError) -> None:
+        """Say once that this user may not read a file. It stays: another user's agent may."""
+        if (stored.path, stored.version) not in self._odd:
+            self._odd.add((stored.path, stored.version))
+            LOGGER.warning("%s; users who share a workspace make it a folder of their group with chmod g+ws", error)
+
+    def _odd_one(self, stored: StoredObject, what: str, why: str) -> None:
+        """Name an odd file, once: agents look every few seconds. An agent moves it away, unread and whatever it is."""
+        if (stored.path, stored.version) in self._odd:
+            return
+        self._odd.add((stored.path, stored.version))
+        where = self._store.uri(stored.path)
+        if self._sets_aside:
+            place = self._free_place(stored.path)
+            try:
+                self._store.move(stored.path, place)
+            except LakeError as error:
+                why = f"{why}; it cannot be moved: {error}"
+            else:
+                LOGGER.warning("%s is no %s and lies in %s now: %s", where, what, self._store.uri(place), why)
+                return
+        LOGGER.warning("%s is no %s; remove it: %s", where, what, why)
+
+    def _free_place(self, path: str) -> str:
+        """Where a file may be put that is set aside: under its own name, as far as that can be one.
+
+        Several files are read at once, and what is left of two names may be the same.
+        """
+        own = path.rpartition("/")[2]
+        name = re.sub(r"[^\w.-]", "_", own, flags=re.ASCII)[:150].lstrip(".-") or "odd"
+        place = f"{self._folder('set-aside')}/{name}"
+        is_free = name == own and self._store.stat(place) is None
+        return place if is_free else f"{place}.{secrets.token_hex(4)}"
+
+
+def _workspace() -> Store:
+    return open_store(settings.workspace_url(), StoreOptions(follows_links=False, is_private=True))
+
+
+def names() -> list[str]:
+    """All queues of the workspace: those with a run, an agent or a pause."""
+    store = _workspace()
+    return [name for name in store.folders(ROOT) if is_queue(name) and _is_in_use(store, f"{ROOT}/{name}")]
+
+
+def _is_in_use(store: Store, folder: str) -> bool:
+    return bool(set(store.folders(folder)) - {"set-aside"}) or "paused" in store.files(folder)
+
+
+def user() -> str:
+    """Who this is, for others to read."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds that have passed since a time as ``now`` writes it; infinite for none. Raises ValueError for others."""
+    if not moment:
+        return float("inf")
+    try:
+        return (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment).astimezone(dt.UTC)).total_seconds()
+    except (OverflowError, OSError) as error:
+        raise ValueError(str(error)) from None

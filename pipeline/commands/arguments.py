@@ -1,0 +1,115 @@
+"""The kinds of arguments that verbs take, each with the check of its values.
+
+A kind is what argparse calls a ``type``. The check itself raises UsageError and stands where the value is used also
+without argparse: with the settings, the tasks, the queues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from .. import datasets
+from ..errors import UsageError
+from ..names import check_queue
+from ..settings import Choice, Number, Whole
+from ..tasks.parameters import Month
+from ..tasks.ranges import dataset_names
+
+T = TypeVar("T")
+
+
+def kind(check: Callable[[str], T]) -> Callable[[str], T]:
+    """``check`` as argparse wants it: it names the flag in front of an error of its own class only."""
+
+    def parse(text: str) -> T:
+        try:
+            return check(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def check_luigid_url(url: str) -> str:
+    """Refuse what is no http address; a password in it is not shown."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        shown = url.rpartition("@")[2]
+        raise UsageError(f"{shown!r} is not the address of a luigid; write it as http://host:8082")
+    return url
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?", text):
+        raise UsageError(f"{text!r} is not the name of a host; write it without scheme and port, such as luigid")
+    return text
+
+
+def _month(text: str) -> dt.date:
+    month = Month().parse(text)
+    if month is None:
+        raise UsageError("'' is not a month; write it as YYYY-MM, such as 2021-01")
+    return month
+
+
+def _some_datasets(text: str) -> str:
+    return ",".join(dataset_names(text))
+
+
+def _any_datasets(text: str) -> str:
+    one = Choice(*datasets.DATASETS)
+    return ",".join(dict.fromkeys(one.parse(name.strip()) for name in text.split(",")))
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{text!r} is empty; give a value, or leave the flag away")
+    return text
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f'{text!r} is not a JSON object, such as \'{{"dataset": "green"}}\'')
+    return value
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    return kind(Number(least=least, most=most).parse)
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    return kind(Whole(least=least, most=most).parse)
+
+
+text = kind(_text)
+dataset = kind(Choice(*datasets.DATASETS).parse)
+monthly_dataset = kind(Choice(*datasets.MONTHLY).parse)
+some_datasets = kind(_some_datasets)
+all_or_some_datasets = kind(lambda text: ",".join(datasets.MONTHLY) if text == "all" else _some_datasets(text))
+any_datasets = kind(_any_datasets)
+json_object = kind(_json_object)
+queue_name = kind(check_queue)
+host_name = kind(_host_name)
+
+#: Tasks at once, beyond which a number is a slip of the hand.
+MOST_WORKERS = 1000
+
+#: Of flags that several verbs have.
+MONTH: dict[str, Any] = {"type": kind(_month), "metavar": "YYYY-MM"}
+WORKERS: dict[str, Any] = {"type": whole(least=1, most=MOST_WORKERS), "default": 1, "metavar": "N"}
+LUIGID: dict[str, Any] = {"type": kind(check_luigid_url), "metavar": "URL"}
+QUEUE: dict[str, Any] = {"type": queue_name, "metavar": "NAME"}

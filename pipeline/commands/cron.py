@@ -1,0 +1,328 @@
+"""``python -m pipeline cron``: a luigi command that nobody watches.
+
+It runs one at a time, keeps a log that does not grow for ever, and asks the root task itself afterwards whether all is
+done: Luigi's exit code is about this process only, and two hosts that share the work both say that tasks were left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import fcntl
+import json
+import logging
+import logging.handlers
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO, NoReturn
+
+from .. import settings
+from ..errors import PipelineError, UsageError
+from ..files import PLANTED
+from ..plain import plain
+from ..planning import planner
+from ..reporting import console, journal, logs, notify, outcomes
+from ..runner import run
+from ..runner.command_line import USAGE
+from ..tasks.ranges import AllTrips, dataset_names, plan_range
+from . import arguments
+
+#: Exit codes, as luigi.cfg's [retcode] has them.
+ALREADY_RUNNING = 10
+NOT_RUN = 25
+PLANNING_FAILED = 35
+
+#: The result of a luigi that ended before its run began, by its exit code.
+_RESULTS = {0: planner.COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outcomes.PLANNING_FAILED}
+
+#: Bytes of the log file, and how many older ones are kept.
+LOG_SIZE, LOGS_KEPT = 5_000_000, 9
+
+#: Seconds between two looks at a lock, and those that a process gets to end itself.
+INTERVAL, GRACE = 1.0, 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--last",
+        type=arguments.whole(1, 1200),  # a century, as for ages
+        metavar="N",
+        help="all months from the oldest missing one of the last N",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=arguments.all_or_some_datasets,
+        help="with --last: all, or some, comma-separated; default: [range] datasets",
+    )
+    parser.add_argument("--workers", **arguments.WORKERS, help="tasks at once; default 1")
+    parser.add_argument("--scheduler-url", **arguments.LUIGID, help="luigid, such as http://luigid:8082; default: none")
+    parser.add_argument("--log", type=arguments.text, metavar="FILE", help="or - for stdout; default: runs/cron.log")
+    parser.add_argument(
+        "--wait",
+        type=arguments.number(0, 744),  # then the next month's run is due
+        default=12.0,
+        metavar="HOURS",
+        help="longest wait for another task's run; default 12",
+    )
+    parser.add_argument(
+        "task",
+        nargs=argparse.REMAINDER,
+        metavar="TASK ...",
+        help="instead of --last: a task of luigi's with its flags, such as Refresh --since 2024-01",
+    )
+
+
+def cron(args: argparse.Namespace) -> int:
+    """Run the command unless the same is running. Returns 0 if the root task is complete, and else says so."""
+    if bool(args.task) == bool(args.last):
+        raise UsageError("cron takes either --last N or a task, such as: cron --last 6, cron Refresh")
+    if args.task and args.datasets:
+        raise UsageError("--datasets goes with --last; a task has flags of its own, after its name")
+    names = dataset_names(args.datasets or settings.range().datasets)
+    try:
+        with _one_at_a_time(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
+            return _Run(args, names, locks).run()
+    except _Busy as busy:
+        console.say(f"{busy}; nothing was started")
+        return ALREADY_RUNNING
+
+
+def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
+    """The luigi command for all months of the datasets from the oldest missing one of the ``last`` before this one.
+
+    What is missing is decided without asking the publisher. Where nothing is, the range is all of them: the run then
+    finds what was republished, as far as ``[publisher] max_age`` has it asked.
+    """
+    stop = today.replace(day=1)
+    count = stop.year * 12 + stop.month - 1 - last
+    start = dt.date(count // 12, count % 12 + 1, 1)
+    wanted = ",".join(names)
+    plan = plan_range(
+        AllTrips(month=start, datasets=wanted), names, list(planner.months_between(start, stop)), ask=False
+    )
+    missing = [entry.month for entry in plan.entries if entry.month and entry.state != planner.COMPLETE]
+    return [
+        *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"datasets": wanted})),
+        *("--start", f"{min(missing, default=start):%Y-%m}", "--stop", f"{stop:%Y-%m}"),
+    ]
+
+
+class _Run:
+    """One run of luigi: its process, its log, and the judgement."""
+
+    def __init__(self, args: argparse.Namespace, names: list[str], locks: tuple[int, ...]) -> None:
+        self._args = args
+        self._names = names
+        self._locks = locks
+        self._log_path = "stdout" if args.log == "-" else str(args.log or journal.folder() / "cron.log")
+        self._log = _open_log(self._log_path)
+        self._last_words = ""
+
+    def run(self) -> int:
+        journal.begin(["python", "-m", "pipeline", *sys.argv[1:]], run.again(settings.given()))
+        notify.tell_of_killed_runs()
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            journal.end()
+            raise
+        outcome = outcomes.of(journal.events()[0])
+        log_path = "" if self._args.log == "-" and logs.path().exists() else self._log_path
+        message = notify.tell(outcome, log_path)
+        title = message.title if message else "NYC trips: nothing was done"
+        self._log.info("%s %s", _now(), title)
+        journal.end()
+        if outcome.result == planner.COMPLETE:
+            return 0
+        reason = f": {' '.join(why.split())}" if (why := outcome.why) else ""
+        place = "" if self._args.log == "-" else f"; log {self._log_path}"
+        console.say(f"error: {title}{reason}; run {journal.run_id()}{place}", error=True)
+        return outcome.exit_code or NOT_RUN
+
+    def _run(self) -> None:
+        """Run luigi, which judges itself. What it cannot know is added to the journal as a later verdict."""
+        code, failure = PLANNING_FAILED, ""
+        try:
+            arguments = self._args.task or luigi_arguments(self._args.last, self._names, dt.date.today())
+            code = self._luigi(arguments)
+            # Another host may have done it since. Who could not plan would wait a second time for the same server.
+            if code not in (0, USAGE, PLANNING_FAILED) and _is_complete(arguments):
+                code = 0
+        except PipelineError as error:
+            failure = str(error)
+            code = USAGE if isinstance(error, UsageError) else code or PLANNING_FAILED
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+            code = code or PLANNING_FAILED
+        outcome = outcomes.of(journal.events()[0])
+        if code < 0:
+            self._judge(128 - code, outcomes.CRASHED, f"luigi was ended by {signal.Signals(-code).name}")
+        elif failure or code != outcome.exit_code:
+            result = _RESULTS.get(code, outcomes.FAILED)
+            self._judge(code, result, "" if code == 0 else failure or self._last_words)
+        elif outcome.result == outcomes.UNFINISHED and not outcome.failure:
+            why = f"not complete when asked again (luigi says {code}); is another host still at work?"
+            self._judge(code, outcome.result, why)
+
+    @staticmethod
+    def _judge(code: int, result: str, failure: str) -> None:
+        journal.record("judged", code=code, result=result, failure=failure)
+
+    def _luigi(self, arguments: list[str]) -> int:
+        """Run luigi and log what it says. Returns its exit code, negative if a signal has ended it."""
+        url = self._args.scheduler_url
+        is_given = any(word.startswith("--scheduler-") for word in arguments)
+        scheduler = ["--scheduler-url", url] if url else [] if is_given else ["--local-scheduler"]
+        # Ours first: of two flags the last one counts.
+        command = [
+            *(sys.executable, "-m", "luigi", "--module", "pipeline", "--workers", str(self._args.workers), *scheduler),
+            *arguments,
+        ]
+        shown = shlex.join(journal.without_addresses(["luigi", *command[3:]]))
+        self._log.info("%s run %s: %s", _now(), journal.run_id(), shown)
+        # The child holds the locks too: it keeps others out if it outlives this process.
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            pass_fds=(*self._locks, *journal.held()),
+        )
+        assert process.stdout is not None
+        # In a thread, because a process that luigi left behind may keep the pipe open.
+        reader = threading.Thread(target=self._copy, args=(process.stdout,), daemon=True)
+        reader.start()
+        with _ended_with_us(process):
+            code = process.wait()
+        reader.join(GRACE)
+        return code
+
+    def _copy(self, output: IO[str]) -> None:
+        for line in output:
+            text = plain(line.rstrip(), keep="\t")  # of somebody else's task it may hold anything
+            self._log.info("%s", text)
+            if text.startswith("error: ") or " ERROR " in text:
+                self._last_words = text.removeprefix("error: ")[:300]
+
+
+def _is_complete(arguments: list[str]) -> bool:
+    """Ask the root task of a luigi command, in this process, what it says now."""
+    from luigi.cmdline_parser import CmdlineParser
+
+    with CmdlineParser.global_instance(["--module", "pipeline", *arguments]) as parser:
+        return bool(parser.get_task_obj().complete())
+
+
+@contextmanager
+def _ended_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End the process if this one is told to end. Its journal stays without an end: the next run tells of it."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):  # Ctrl-C reaches it too, and it has something to say
+            process.wait(GRACE)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class _Busy(Exception):
+    """Somebody else holds the lock; the text says who."""
+
+
+@contextmanager
+def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
+    """Hold the lock of this task and the one of all. Raises _Busy at once if the same task runs already.
+
+    A run of another task is waited for, ``patience`` seconds at most: the first of a month must not be skipped because
+    the nightly refresh takes longer than usual. Yields the descriptors of the locks.
+    """
+    with ExitStack() as stack:
+        held = []
+        try:
+            journal.ensure_folder()
+            own = re.sub(r"\W", "-", task, flags=re.ASCII)[:100]  # whatever the word is, the lock stays in this folder
+            for name, wait in ((f"cron.{own}", 0.0), ("cron", patience)):
+                held.append(_lock(journal.folder() / f"{name}.lock", wait, task))
+                stack.callback(os.close, held[-1])
+        except OSError as error:
+            raise journal.not_writable(error) from None
+        yield tuple(held)
+
+
+def _lock(path: Path, patience: float, task: str) -> int:
+    descriptor = journal.open_file(path, os.O_RDWR | os.O_CREAT)
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < give_up:
+                time.sleep(INTERVAL)
+                continue
+            holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another cron run"
+            os.close(descriptor)
+            raise _Busy(f"{holder} is running already") from None
+        about = f"{task} (run {journal.run_id()}, process {os.getpid()} on {socket.gethostname()}, since {_now()})"
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, about.encode(errors="replace"), 0)
+        return descriptor
+
+
+class _Rotated(logs.SaysOnce, logging.handlers.RotatingFileHandler):
+    """The log in a file that is rotated when it is full."""
+
+
+class _Stdout(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.say(self.format(record), keep="\t")
+
+
+def _open_log(path: str) -> logging.Logger:
+    """The logger of the run: plain lines, on stdout or in a rotated file."""
+    log = logging.getLogger("pipeline.cron")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    try:
+        handler = (
+            _Stdout()
+            if path == "stdout"
+            else _Rotated(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT, encoding="utf-8")
+        )
+    except OSError as error:
+        if error.errno in PLANTED and Path(path).parent == journal.folder():
+            raise journal.not_writable(error) from None
+        raise UsageError(f"--log {path}: {error.strerror}; name a file that can be written, or -") from None
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [handler]
+    return log
+
+
+def _now() -> str:
+    return f"{dt.datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"

@@ -1,0 +1,182 @@
+"""``doctor``: try each configured thing the way the pipeline will use it, and name the remedy of what does not work."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .. import luigi_config, settings
+from ..checks import Check
+from ..errors import MissingAtPublisher, PipelineError
+from ..plain import mistake_line
+from ..planning import completeness, planner
+from ..publishers import publishers
+from ..remote import PATIENCE
+from ..reporting import logs, notify
+from ..reporting.console import answer
+from . import status
+
+if TYPE_CHECKING:
+    from ..storage import Store
+
+#: Months that are looked through for the newest one that a publisher has.
+MONTHS_BACK = 12
+
+Probe = Callable[[], Iterable[Check]]
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Print a line for each thing tried. Returns 0, or 1 if something fails; warnings do not count."""
+    failed = False
+    for what, probe in probes(args.create, args.notify):
+        for check in _tried(what, probe):
+            failed = failed or not (check.ok or check.is_warning)
+            _show(what, check)
+        if failed and what == "settings":
+            return 1  # what else is configured is not known
+    return 1 if failed else 0
+
+
+def probes(create: bool, send: bool) -> Iterator[tuple[str, Probe]]:
+    """What there is to try, each by the name of its section of luigi.cfg."""
+    yield "settings", _settings
+    logs.configure()
+    yield "publisher", _publisher
+    yield "workspace", partial(_store, settings.workspace().url, create)
+    lake = _Lake()
+    yield "lake", partial(lake.check, create)
+    for label in filter(None, settings.warehouse_labels().split(",")):
+        yield "warehouse", partial(_warehouse, label, lake, create)
+    yield "luigid", _luigid
+    yield "notify", notify.send_test if send else notify.check
+
+
+def _tried(what: str, probe: Probe) -> Iterator[Check]:
+    """The checks of a probe. Whatever it raises is one more of them: a doctor that dies helps nobody."""
+    try:
+        yield from probe()
+    except PipelineError as error:
+        detail, _, remedy = str(error).partition("; ")
+        yield Check("", False, detail, remedy)
+    except ImportError as error:
+        yield Check("", False, f"{error.name} is not installed", "pip install -r requirements.txt")
+    except Exception as error:  # its text is not shown: nobody knows what is in it
+        yield Check("", False, f"{type(error).__name__} while trying [{what}]", "see that the setting is right")
+
+
+def _show(what: str, check: Check) -> None:
+    word = "ok" if check.ok else "warn" if check.is_warning else "FAIL"
+    text = ": ".join(part for part in (check.subject, check.detail) if part)
+    remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
+    answer(f"{word:4}  {what:9}  {mistake_line(text + remedy)}")
+
+
+def _settings() -> Iterator[Check]:
+    settings.validate()
+    files = ", ".join(luigi_config.files())
+    origin = f"read from {files}" if files else "settings come from the package's defaults; there is no luigi.cfg here"
+    yield Check("", True, f"all {len(list(settings.names()))} are valid; {origin}")
+
+
+def _publisher() -> Iterator[Check]:
+    publisher = settings.open_publisher(settings.publisher_label())
+    if publisher.scheme == "sample":
+        yield Check(publisher.label, True, "synthetic months are made on this machine")
+        return
+    policy = settings.retry_policy()
+    publishers.check_reachable(publisher, policy)
+    try:
+        publishers.look(publisher, "zones", policy=policy)
+        yield Check(publisher.label, True, "answers, and has the zone table")
+    except MissingAtPublisher:
+        remedy = "see that [publisher] url is right, if there should be one"
+        yield Check(publisher.label, False, "answers, but has no zone table: it is left out", remedy, True)
+    names = [name.strip() for name in settings.range().datasets.split(",")]
+    for name in names:
+        last = publisher.months_offered(name)[1] or dt.date.today()
+        months = list(planner.months_between(last - dt.timedelta(days=30 * MONTHS_BACK), last + dt.timedelta(days=1)))
+        known = planner.newest_published().get(name)
+        newest = publishers.survey(publisher, name, months, newest_known=known, policy=policy).newest
+        if newest:
+            yield Check(publisher.label, True, f"has {name} up to {newest:%Y-%m} at least")
+            return
+    if not policy.left():
+        detail = f"did not answer within {policy.patience:g} s when it was asked for months"
+        yield Check(publisher.label, False, detail, "check the network, or try again later", True)
+        return
+    detail = f"of {', '.join(names)} no month was found among the last {MONTHS_BACK}"
+    yield Check(publisher.label, False, detail, "see that [publisher] name and url belong together", True)
+
+
+def _store(url: str, create: bool) -> Iterable[Check]:
+    return _open_store(url).check(create)
+
+
+def _open_store(url: str) -> Store:
+    from ..storage import StoreOptions, open_store
+
+    return open_store(url, StoreOptions(location=settings.warehouse().location))
+
+
+class _Lake:
+    """The lake: what is wrong with it is said where it is tried, and not again by every warehouse."""
+
+    works = False
+
+    def check(self, create: bool) -> Iterator[Check]:
+        checks = []
+        for check in _store(settings.lake().url, create):
+            checks.append(check)
+            yield check
+        self.works = all(check.ok or check.is_warning for check in checks)
+        if self.works:
+            with completeness.scheduling():
+                for name in settings.range().datasets.split(","):
+                    completeness.refuse_upload(status.current_job(), name)  # as a run does before its first task
+
+    def location(self) -> str | None:
+        return _open_store(settings.lake().url).location() if self.works else None
+
+
+def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
+    from ..warehouse.bigquery.places import are_disjoint, location_for
+
+    warehouse = settings.open_warehouse(label)
+    if create and warehouse.has_place:  # as the first load would: where it can load from the lake
+        create = lake.works  # a place that is not the lake's could not be changed any more
+        place = location_for(lake.location(), warehouse.options.location)
+        warehouse.options = replace(warehouse.options, location=place)
+    works = True
+    for check in warehouse.check(create):
+        works = works and (check.ok or check.is_warning)
+        yield check
+    is_synthetic = settings.open_publisher(settings.publisher_label()).is_synthetic
+    if works or (is_synthetic and not warehouse.takes_synthetic):
+        completeness.refuse_load(is_synthetic, label)
+    here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)
+    if here and there:
+        remedy = f"choose a bucket within {there}, or a dataset within {here}"
+        yield Check(label, not are_disjoint(here, there), f"is in {there}, the lake in {here}", remedy)
+
+
+def _luigid() -> Iterator[Check]:
+    from luigi.interface import core
+
+    from .. import web
+
+    chosen = core()
+    if chosen.local_scheduler:
+        yield Check("", True, "not used: [core] local_scheduler is set")
+        return
+    url = chosen.scheduler_url or f"http://{chosen.scheduler_host}:{chosen.scheduler_port}"
+    shown = url.rpartition("@")[2].removeprefix("http://").rstrip("/")
+    try:
+        with web.ask("HEAD", url, {}, PATIENCE):
+            yield Check(shown, True, "answers")
+    except web.NO_ANSWER:
+        remedy = "start one with `python -m pipeline ui`, or run with --local-scheduler"
+        yield Check(shown, False, "no luigid answers", remedy, is_warning=not luigi_config.names_luigid())

@@ -1,0 +1,105 @@
+"""``forget``: make months incomplete on purpose, so that the next run does them again. No row is removed."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+from .. import datasets, settings
+from ..errors import UsageError
+from ..lake import layout
+from ..reporting import journal
+from ..reporting.console import answer
+from ..tasks.ranges import check_span
+from ..tasks.scratch import Scratch, months_of
+from ..warehouse import LedgerRow, Slice, Warehouse
+from .status import current_job
+
+Month = dt.date | None
+
+
+def forget(args: argparse.Namespace) -> int:
+    """Forget a month, or all months of a range that lake, warehouses or scratch know."""
+    check_span(args.start, args.stop, dt.date.today())
+    names = args.dataset.split(",")
+    _check(names, args)
+    forgetting = _Forgetting(args.warehouse)
+    forgotten = looked_at = 0
+    for name in names:
+        months = [args.month] if args.month or not datasets.get(name).is_monthly else forgetting.known(name)
+        for month in months:
+            if (args.start and month < args.start) or (args.stop and month >= args.stop):
+                continue
+            looked_at += 1
+            title = f"{name} {month:%Y-%m}" if month else name
+            if forgetting.forget(name, month):
+                forgotten += 1
+                answer(f"{title} is forgotten; the next run does it again.")
+            elif args.month or month is None:
+                answer(f"{title} was not there; nothing to forget.")
+    if args.start or args.stop:
+        answer(f"{forgotten:,} month{'' if forgotten == 1 else 's'} forgotten." if forgotten else "Nothing to forget.")
+    return 0
+
+
+def _check(names: list[str], args: argparse.Namespace) -> None:
+    is_range = bool(args.start or args.stop)
+    if args.month and is_range:
+        raise UsageError("give either --month, or --start and --stop")
+    for name in names:
+        if not datasets.get(name).is_monthly and (args.month or is_range):
+            raise UsageError(f"{name} has no months: leave --month, --start and --stop away")
+        if datasets.get(name).is_monthly and not (args.month or is_range):
+            raise UsageError(f"{name}: name a --month, or --start and --stop for all months in between")
+
+
+class _Forgetting:
+    """Lake, scratch and warehouses of the settings; or one warehouse alone."""
+
+    def __init__(self, only: str | None) -> None:
+        self._job = current_job()
+        labels = [label for label in settings.warehouse_labels().split(",") if label]
+        self._only_warehouse = only is not None
+        if only is not None:
+            labels = [label for label in labels if only in (label, label.partition(":")[0].partition("@")[0])]
+            if len(labels) != 1:
+                raise UsageError(
+                    f"--warehouse {only} names {'several' if labels else 'none'} of the warehouses of [warehouse] url: "
+                    f"{settings.warehouse_labels() or 'none'}"
+                )
+        self._warehouses: list[tuple[Warehouse, dict[Slice, LedgerRow]]] = []
+        for label in labels:
+            warehouse = settings.open_warehouse(label)
+            self._warehouses.append((warehouse, warehouse.ledger()))
+
+    def known(self, name: str) -> list[dt.date]:
+        """The months of a dataset that there is anything of, in order."""
+        found = {month for _, ledger in self._warehouses for (dataset, month) in ledger if dataset == name}
+        if not self._only_warehouse:
+            found |= set(self._in_lake(name)) | months_of(self._job, name)
+        return sorted(month for month in found if month)
+
+    def _in_lake(self, name: str) -> Iterator[Month]:
+        for path in self._job.lake_object.store.list(f"{layout.MANIFESTS}/{name}"):
+            try:
+                yield layout.month_of(path)
+            except ValueError:
+                continue  # somebody else's file
+
+    def forget(self, name: str, month: Month) -> bool:
+        """Whether there was something to forget. LakeTrouble names who is at work on the month."""
+        was_there = False
+        with ExitStack() as stack:
+            if not self._only_warehouse:
+                was_there |= stack.enter_context(Scratch(self._job, name, month).forgetting())
+                was_there |= self._job.lake_object.store.stat(layout.manifest(name, month)) is not None
+                self._job.lake_object.forget(name, month)
+            for warehouse, ledger in self._warehouses:
+                row = ledger.get((name, month))
+                if row is not None and row.status == "loaded":
+                    warehouse.append(replace(row, status="forgotten", run_id=journal.run_id()))
+                    was_there = True
+        return was_there

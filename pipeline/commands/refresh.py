@@ -1,0 +1,75 @@
+"""``refresh``: ask the publisher now what it republished or added, load just that, and say what was found.
+
+It is the task ``Refresh``, run by itself with Luigi's own scheduler, and a table of all months that were asked about.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from luigi.retcodes import run_with_retcodes
+
+from ..planning.completeness import REPUBLISHED
+from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
+from ..reporting import console, journal, outcomes
+from ..tasks.ranges import Refresh
+from ..tasks.upload import SAME_BYTES
+
+#: What the table calls the states of a plan. The reasons of months to do are what was found.
+_FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASKED: "could not be asked"}
+
+
+def refresh(args: argparse.Namespace) -> int:
+    """Ask, load and print. Returns 0, or the exit code of the loads that failed. Raises Unreachable."""
+    task = Refresh(dataset=args.dataset or "", since=args.since)
+    journal.run_id()  # of the run, and known here after it
+    code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
+    states = {(month.dataset, month.month): month.state for month in outcomes.of(journal.events()[0]).months}
+    counts: Counter[str] = Counter()
+    said: set[str] = set()
+    for entry in task.plan.entries:
+        month = f"{entry.month:%Y-%m}" if entry.month else ""
+        found, detail = _words(entry, states.get((entry.dataset, month or None), ""))
+        if entry.state == UNASKED:
+            detail = _once(detail, task.job.publisher_object.address(entry.dataset, entry.month), said)
+        counts[found] += entry.month is not None
+        console.say(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
+    summary = ", ".join(f"{count:,} {found}" for found, count in counts.items() if count)
+    console.say(f"{task.publisher}: {summary or 'no months'}.")
+    return code
+
+
+def _words(entry: Entry, outcome: str) -> tuple[str, str]:
+    """What was found about a month, and what there is to say about it."""
+    if entry.state != TO_DO:
+        return ("left alone" if entry.state == COMPLETE and entry.reason else _FOUND[entry.state]), entry.reason
+    if outcome == SAME_BYTES:
+        return _FOUND[COMPLETE], f"another ETag, {SAME_BYTES}"
+    if entry.reason in (NEW, REPUBLISHED):
+        return entry.reason, outcome
+    return "half done", f"{entry.reason}; {outcome}"
+
+
+def _once(detail: str, address: str, said: set[str]) -> str:
+    """The text of an error; ``as above`` if only the month and its address are new."""
+    what = detail.partition(address)[2]
+    if what in said:
+        return "as above"
+    said.add(what)
+    return detail
+
+
+def _run(task: Refresh, workers: int) -> int:
+    """Let Luigi do what the plan says. The same parameters make the same task object, with the plan that it has."""
+    try:
+        run_with_retcodes(
+            [
+                *("--module", "pipeline", task.task_family, "--dataset", task.dataset),
+                *("--since", f"{task.since:%Y-%m}"),
+                *("--workers", str(workers), "--local-scheduler"),
+            ]
+        )
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

@@ -1,0 +1,77 @@
+"""``status`` and ``plan``: what is there, and what would run."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+
+from .. import settings
+from ..errors import UsageError
+from ..planning import completeness, planner
+from ..planning.completeness import Job
+from ..planning.planner import Entry, Plan
+from ..reporting import outcomes
+from ..reporting.console import answer
+from ..tasks.base import JobTask
+from ..tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dataset_names
+
+#: Tasks of which a range can be planned, by name.
+PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
+
+
+def current_job() -> Job:
+    """The job that the settings describe."""
+    return Job(settings.publisher_label(), settings.rules_text(), settings.lake_url(), settings.workspace_url())
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print every month of the datasets with its state and why, from what is known without asking a publisher."""
+    today = dt.date.today()
+    check_span(args.start, args.stop, today)
+    job = current_job()
+    warehouses = [label for label in settings.warehouse_labels().split(",") if label]
+    plan = Plan()
+    with completeness.scheduling():
+        plan.entries += planner.make_zones(job, warehouses, ask=False).entries
+        for name in _names(args):
+            first, last = job.publisher_object.months_offered(name)
+            start = args.start or first
+            stop = args.stop or min(planner.next_month(last or today), planner.next_month(today))
+            months = [month for month in planner.months_between(start, stop) if first <= month <= (last or month)]
+            plan.entries += planner.make(job, name, months, warehouses, ask=False).entries
+    _show(plan, args.json)
+    return 0
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Print what RangeMonthly would run and the reason for each month. Runs nothing."""
+    given = {
+        name: value for name in ("start", "stop", "of_params", "dataset", "datasets") if (value := getattr(args, name))
+    }
+    if args.of:
+        given["of"] = PLANNED[args.of]
+    task = RangeMonthly(**given)
+    if not issubclass(task.of, JobTask):
+        raise UsageError(f"[RangeMonthly] of = {task.of.task_family} cannot be planned; choose {' or '.join(PLANNED)}")
+    _show(task.plan, args.json)
+    return 0
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return [args.dataset] if args.dataset else dataset_names(settings.range().datasets)
+
+
+def _show(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        answer(json.dumps([_plain(entry) for entry in plan.entries], indent=1), keep="\n")
+        return
+    for entry in plan.entries:
+        month = f"{entry.month:%Y-%m}" if entry.month else ""
+        answer(f"{entry.dataset:7} {month:8} {entry.state:21} {entry.reason}".rstrip())
+    answer(outcomes.describe(plan) or "no months")
+
+
+def _plain(entry: Entry) -> dict[str, str | None]:
+    month = f"{entry.month:%Y-%m}" if entry.month else None
+    return {"dataset": entry.dataset, "month": month, "state": entry.state, "reason": entry.reason}

@@ -1,0 +1,1 @@
+"""Which partitions are complete, which are to be done, and why."""

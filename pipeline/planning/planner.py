@@ -1,0 +1,423 @@
+"""Which months have to be worked on, and why: decided before anything runs, for a whole range at once.
+
+One look at the lake, one ledger query per warehouse, and as few questions to the publisher as possible.
+``RangeMonthly`` runs what the plan says; ``python -m pipeline plan`` shows it, and ``status`` shows what is known
+without asking a publisher.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .. import remote, settings, waiting
+from ..datasets import row_counts
+from ..errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable, text_after
+from ..publishers import publishers
+from . import completeness
+from .completeness import Job, Snapshot
+
+if TYPE_CHECKING:
+    from ..lake.manifest import Manifest
+    from ..publishers.publishers import Version
+
+LOGGER = logging.getLogger("pipeline")
+
+#: The states of a month in a plan.
+COMPLETE = "complete"
+TO_DO = "to do"
+NOT_YET = "not yet published"
+MISSING = "missing at publisher"
+UNASKED = "could not be asked"
+
+#: The reason of a month that was forgotten, and so the status of its row in the ledger.
+FORGOTTEN = "forgotten"
+
+#: The reason of a month that has become available at the publisher.
+NEW = "new"
+
+#: The reason of a loaded month that the publisher does not have any more.
+WITHDRAWN = "withdrawn; what was loaded stays"
+
+#: How tasks and ledger write that no rule is applied.
+NO_RULES = "none"
+
+#: A folder of a workspace that nobody makes: to list it costs nothing and tells whether the workspace is there.
+EMPTY = "none"
+
+#: Requests under way at once when loaded months are asked about again.
+CONCURRENT = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One month of the plan. ``reason`` says why it is to be done, or why it is left as it is; mostly it is empty."""
+
+    dataset: str
+    month: dt.date | None
+    state: str
+    reason: str = ""
+
+
+@dataclass
+class Plan:
+    """All asked months of one job, each with its state."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def months(self, state: str) -> list[Entry]:
+        return [entry for entry in self.entries if entry.state == state]
+
+    def counts(self) -> dict[str, int]:
+        """Number of months by state, without the states that do not occur."""
+        states = (COMPLETE, TO_DO, NOT_YET, MISSING, UNASKED)
+        return {state: len(found) for state in states if (found := self.months(state))}
+
+
+def next_month(month: dt.date) -> dt.date:
+    return (month.replace(day=1) + dt.timedelta(days=31)).replace(day=1)
+
+
+def months_between(start: dt.date, stop: dt.date) -> Iterator[dt.date]:
+    """First days of the months from ``start`` up to, not including, ``stop``."""
+    month = start.replace(day=1)
+    while month < stop:
+        yield month
+        month = next_month(month)
+
+
+def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str], ask: bool = True) -> Plan:
+    """Plan the months of one dataset.
+
+    With ``ask`` the publisher is asked about months that are not loaded and about loaded ones whose last look is
+    older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
+    Raises ``Unreachable`` if something has to be fetched and the publisher does not answer.
+    """
+    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
+        # A warehouse that does not answer is found out now, not after hours of work.
+        ledgers = [snapshot.ledger(warehouse) for warehouse in warehouses]
+        if ask:
+            _look_again(snapshot, job, dataset, months)
+        reasons = {month: completeness.reason(job, dataset, month, warehouses) for month in months}
+        for month, reason in reasons.items():
+            found = [ledger.get((dataset, month)) for ledger in ledgers]
+            if reason == completeness.ABSENT and any(row and row.status == FORGOTTEN for row in found):
+                reasons[month] = FORGOTTEN
+        needed = [
+            month
+            for month, reason in reasons.items()
+            if reason is not None and completeness.lake_reason(job, dataset, month) is not None
+        ]
+        not_yet, missing = _absent(snapshot, job, dataset, needed, ask)
+        if ask and any(month not in {*not_yet, *missing} for month in needed):
+            check_workspace(snapshot, job)
+        if ask:
+            for month in reasons:
+                if reasons[month] is not None and month not in not_yet and month not in missing:
+                    completeness.check_kind(job, dataset, month, warehouses)
+    plan = Plan()
+    for month, reason in reasons.items():
+        if reason is None:
+            plan.entries.append(Entry(dataset, month, COMPLETE))
+        elif month in not_yet:
+            plan.entries.append(Entry(dataset, month, NOT_YET, reason))
+        elif month in missing:
+            plan.entries.append(Entry(dataset, month, MISSING, reason))
+        else:
+            plan.entries.append(Entry(dataset, month, TO_DO, reason))
+    return plan
+
+
+def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
+    """Plan the zone table. Where the publisher has none it is left out with a warning: it never fails a month."""
+    job = zones_job(job)
+    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
+        reason = completeness.reason(job, "zones", None, warehouses)
+        if reason is None:
+            return Plan([Entry("zones", None, COMPLETE)])
+        if ask:
+            completeness.check_kind(job, "zones", None, warehouses)
+        if ask and completeness.lake_reason(job, "zones", None) is not None:
+            if not _can_be_fetched(snapshot, job, "zones", [None]):
+                return Plan([Entry("zones", None, TO_DO, reason)])
+            try:
+                publishers.look(job.publisher_object, "zones", None, policy=settings.retry_policy())
+            except MissingAtPublisher as error:
+                LOGGER.warning("zones are left out: %s", text_after("zones", error))
+                return Plan([Entry("zones", None, MISSING, reason)])
+            except PipelineError as error:
+                LOGGER.warning("zones: %s", text_after("zones", error))  # trouble may pass until their turn comes
+        return Plan([Entry("zones", None, TO_DO, reason)])
+
+
+def check_source(job: Job, dataset: str, month: dt.date | None) -> None:
+    """Raise what a plan would, if the month has to be fetched, and its publisher is not there or has nothing at all."""
+    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
+        if completeness.lake_reason(job, dataset, month) is None:
+            return
+        check_workspace(snapshot, job)
+        if month is not None:
+            _absent(snapshot, job, dataset, [month], ask=True, believe=False)
+        elif _can_be_fetched(snapshot, job, dataset, [month]):
+            publishers.check_zones(job.publisher_object, settings.retry_policy())
+
+
+def zones_job(job: Job) -> Job:
+    """The job of the zone table, which no rule applies to: changed rules leave it alone."""
+    return replace(job, rules=NO_RULES)
+
+
+def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses: list[str]) -> Plan:
+    """Ask the publisher now about all months, however fresh the last look is, and plan what the answers change.
+
+    To do are months that have another ETag or length than the loaded ones, months that have become available, and
+    months that an earlier run left half done. Those that differ from what is asked for in other ways, such as rules,
+    are left as they are: that is for a range. A month that cannot be asked about is ``UNASKED`` and left too. Raises
+    ``Unreachable`` if the publisher does not answer.
+    """
+    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
+        manifests = {month: snapshot.manifest(job, dataset, month) for month in months}
+        loaded = [month for month, found in manifests.items() if found and found.publisher == job.publisher]
+        failed = observe(snapshot, job, dataset, loaded)
+        new = [month for month, found in manifests.items() if found is None and month is not None]
+        not_yet, missing = _absent(snapshot, job, dataset, new, ask=True, believe=False)
+        failed |= {month: MissingAtPublisher("a gap") for month in missing}
+        failed |= observe(snapshot, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
+        return Plan(
+            [
+                Entry(dataset, month, NOT_YET)
+                if month in not_yet
+                else _refreshed(job, dataset, month, manifest, warehouses, failed.get(month))
+                for month, manifest in manifests.items()
+            ]
+        )
+
+
+def _refreshed(
+    job: Job,
+    dataset: str,
+    month: dt.date | None,
+    manifest: Manifest | None,
+    warehouses: list[str],
+    error: PipelineError | None,
+) -> Entry:
+    """What to do about a month that the publisher was just asked about; ``error`` is what came instead of a version."""
+    if isinstance(error, MissingAtPublisher):
+        return Entry(dataset, month, MISSING, WITHDRAWN if manifest else str(error))
+    if error is not None:
+        return Entry(dataset, month, UNASKED, str(error))
+    if manifest is None:
+        return Entry(dataset, month, TO_DO, NEW)
+    if manifest.publisher == job.publisher:
+        current = completeness.seen_since(job, dataset, month, manifest.source.last_look, manifest.source.fetched_at)
+        if current is not None and not completeness.is_same(job, manifest, current):
+            return Entry(dataset, month, TO_DO, completeness.REPUBLISHED)
+        if current is not None and job.publisher_object.scheme == "file" and current.etag != manifest.source.etag:
+            _remember_touch(job, manifest, current)
+    reason = completeness.reason(job, dataset, month, warehouses)
+    half_done = reason is not None and completeness.lake_reason(job, dataset, month) is None
+    return Entry(dataset, month, TO_DO if half_done else COMPLETE, reason or "")
+
+
+def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
+    """Write down the new time of a local file that was only touched, so that nobody has to read it again to know."""
+    whole = job.lake_object.manifest(manifest.dataset, manifest.month)
+    if whole is not None and whole.source == manifest.source:
+        source = replace(whole.source, etag=seen.etag or "", last_modified=seen.last_modified)
+        job.lake_object.restate(replace(whole, source=source))
+
+
+@cache
+def newest_published() -> dict[str, dt.date]:
+    """The newest month of each dataset in the table of published row counts that comes with the package."""
+    newest: dict[str, dt.date] = {}
+    for dataset, month in row_counts.official():
+        newest[dataset] = max(month, newest.get(dataset, month))
+    return newest
+
+
+def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.date]) -> None:
+    """Ask a web publisher about loaded months whose last look is too old. A look that fails changes nothing."""
+    publisher = job.publisher_object
+    if publisher.is_local:
+        return  # looked at whenever the question comes up
+    max_age = settings.publisher().max_age * settings.DAY
+    due = []
+    for month in months:
+        manifest = snapshot.manifest(job, dataset, month)
+        if manifest is None or manifest.publisher != job.publisher:
+            continue
+        observed = snapshot.observation(job, dataset, month)
+        seen = [manifest.source.fetched_at, *([dt.datetime.fromisoformat(observed["checked_at"])] if observed else [])]
+        if not any(completeness.is_recent(each, max_age) for each in seen):
+            due.append(month)
+    is_news = job.publisher not in snapshot.publishers
+    try:
+        failed = observe(snapshot, job, dataset, due)
+    except PipelineError as error:
+        if is_news:
+            LOGGER.warning("loaded months are not asked about again: %s", error)
+        return
+    if failed:
+        entries = [Entry(dataset, month, UNASKED, str(error)) for month, error in failed.items()]
+        LOGGER.warning("%s %s: %s", titles(entries), UNASKED, entries[0].reason)
+
+
+def titles(entries: Sequence[Entry], most: int = 5) -> str:
+    """``green 2020-03, green 2020-04 and 7 more``."""
+    named = [publishers.describe(entry.dataset, entry.month) for entry in entries[:most]]
+    return ", ".join(named) + (f" and {len(entries) - most:,} more" if len(entries) > most else "")
+
+
+def check_publisher(snapshot: Snapshot, job: Job) -> None:
+    """Raise ``Unreachable`` or ``RefusedByPublisher`` if nothing can be asked of the publisher; it is tried once."""
+    found = snapshot.publishers
+    if job.publisher not in found:
+        found[job.publisher] = None
+        try:
+            publishers.check_reachable(job.publisher_object, settings.retry_policy())
+        except PipelineError as error:
+            found[job.publisher] = error
+    if (trouble := found[job.publisher]) is not None:
+        raise trouble
+
+
+def check_workspace(snapshot: Snapshot, job: Job) -> None:
+    """Raise what a workspace says that is not there or does not answer. One on this machine is made when needed."""
+    if not job.workspace.startswith("file:") and job.workspace not in snapshot.workspaces:
+        from ..storage import open_store
+
+        with waiting.for_answer(job.workspace):
+            open_store(job.workspace).list(f"scratch/{EMPTY}")
+        snapshot.workspaces.add(job.workspace)
+
+
+def _can_be_fetched(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]) -> bool:
+    """Whether the publisher answers. False if it does not and need not, because an earlier run fetched all of them."""
+    from ..tasks.scratch import RAW, Scratch
+
+    try:
+        check_publisher(snapshot, job)
+        return True
+    except Unreachable:
+        if all(Scratch(job, dataset, month).record(RAW) for month in months):
+            return False
+        raise
+
+
+def observe(
+    snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]
+) -> dict[dt.date | None, PipelineError]:
+    """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month.
+
+    After the first month that took all tries in vain, the others get one try each, as long as the plan has patience
+    left. Raises ``Unreachable`` if the publisher does not answer at all.
+    """
+    if not months:
+        return {}
+    check_publisher(snapshot, job)
+    failed: dict[dt.date | None, PipelineError] = {}
+    patience = settings.retry_policy()
+
+    def one(month: dt.date | None) -> publishers.Version | None:
+        nonlocal patience
+        try:
+            return publishers.look(job.publisher_object, dataset, month, policy=patience)
+        except PipelineError as error:
+            failed[month] = error
+            if isinstance(error, TransientError):
+                patience = replace(patience, attempts=1)
+            return None
+
+    with ThreadPoolExecutor(CONCURRENT) as pool:
+        answers = dict(zip(months, pool.map(one, months), strict=True))
+    now = dt.datetime.now(dt.UTC).isoformat()
+    updates = {
+        month: {"version": version.to_dict(), "checked_at": now}
+        for month, version in answers.items()
+        if version is not None
+    }
+    if not job.publisher_object.is_local:
+        _keep(snapshot, job, dataset, updates)
+    return failed
+
+
+def _absent(
+    snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date], ask: bool, believe: bool = True
+) -> tuple[set[dt.date], set[dt.date]]:
+    """Of months that would have to be downloaded: those not yet published, and those missing at the publisher.
+
+    With ``believe`` a recent "not there" is not asked about again.
+    """
+    if not months:
+        return set(), set()
+    publisher = job.publisher_object
+    if not ask and not publisher.is_local:
+        found = {month: state for month in months if (state := _known_absence(snapshot, job, dataset, month))}
+    else:
+        found = _believed(snapshot, job, dataset, months) if believe else {}
+        unknown = [month for month in months if month not in found]
+        if unknown and _can_be_fetched(snapshot, job, dataset, unknown):
+            found |= _ask_for(snapshot, job, dataset, unknown)
+    return (
+        {month for month, state in found.items() if state == NOT_YET},
+        {month for month, state in found.items() if state == MISSING},
+    )
+
+
+def _ask_for(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+    """Those of the months that the publisher does not have, with their state, which is kept with the lake."""
+    publisher = job.publisher_object
+    loaded = [
+        month
+        for month, manifest in snapshot.manifests(job, dataset).items()
+        if month is not None and manifest.publisher == job.publisher
+    ]
+    try:
+        survey = publishers.survey(
+            publisher,
+            dataset,
+            months,
+            newest_known=newest_published().get(dataset),
+            probe=max(loaded, default=None),
+            policy=settings.retry_policy(),
+        )
+    except Throttled:
+        raise publishers.unreachable(publisher, "it refuses files that must exist: too many requests") from None
+    found = {month: state for state, some in ((NOT_YET, survey.not_yet), (MISSING, survey.missing)) for month in some}
+    now = dt.datetime.now(dt.UTC).isoformat()
+    if not publisher.is_local:
+        updates = {month: {"absent": state, "checked_at": now} for month, state in found.items()}
+        _keep(snapshot, job, dataset, updates)
+    return found
+
+
+def _known_absence(snapshot: Snapshot, job: Job, dataset: str, month: dt.date) -> str | None:
+    """The state of a month that was absent when the publisher was asked last; a month gets too old to appear."""
+    state = (snapshot.observation(job, dataset, month) or {}).get("absent")
+    return MISSING if state == NOT_YET and not publishers.can_still_appear(month) else state
+
+
+def _believed(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+    """Months that were found absent so recently that the publisher is not asked again."""
+    if job.publisher_object.is_local:
+        return {}
+    max_age = settings.publisher().absent_max_age * 3600
+    believed = {}
+    for month in months:
+        state = _known_absence(snapshot, job, dataset, month)
+        observed = snapshot.observation(job, dataset, month)
+        if state and observed and completeness.is_recent(dt.datetime.fromisoformat(observed["checked_at"]), max_age):
+            believed[month] = state
+    return believed
+
+
+def _keep(snapshot: Snapshot, job: Job, dataset: str, updates: dict[Any, dict[str, Any]]) -> None:
+    if updates:
+        job.lake_object.observe(job.publisher, dataset, updates)
+        snapshot.observations(job, dataset).update(updates)

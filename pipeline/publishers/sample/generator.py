@@ -1,0 +1,423 @@
+"""Synthetic months: files of any dataset, era and size that look like TLC's and hold nobody's trips.
+
+They are the offline publisher of ``make run``, of the tests and of the benchmarks. Every file says that it is
+synthetic: Parquet in its key-value metadata, csv.gz in the name inside the gzip header, the folder in SYNTHETIC.txt.
+
+The values come from ``trips``, as whole numbers, and are the same on every machine; the layouts from ``layouts``.
+Here they are turned into the era's types and spellings and written. The bytes of a file also depend on the compressor
+(pyarrow for Parquet, zlib for csv.gz), whose versions are part of ``version``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote
+
+from pipeline.errors import NeverOffered, SyntheticData, UsageError
+from pipeline.plain import plain
+from pipeline.publishers.sample.layouts import (
+    AIRPORTS,
+    FIRST_MONTHS,
+    MONEY,
+    TIMES,
+    ZONES,
+    Column,
+    CsvStyle,
+    Layout,
+    layout_of,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from pipeline.publishers.sample.trips import Numbers
+
+#: Raised with every change of the values or the bytes.
+GENERATOR = 1
+
+LAYOUTS = tuple(FIRST_MONTHS)
+DATASETS = tuple(FIRST_MONTHS["tlc"])
+ZONES_DATASET = "zones"
+README = "SYNTHETIC.txt"
+
+#: A row group has at most 64 Mi rows in pyarrow, and a file has one row group, as TLC's.
+MAX_ROWS = 64 * 1024 * 1024
+
+# -- the face ------------------------------------------------------------------------------------
+
+
+def make_file(dataset: str, month: dt.date | None, path: Path, *, rows: int, seed: int, layout: str = "tlc") -> None:
+    """Write one synthetic file to ``path``, which appears only when it is complete.
+
+    ``layout`` ``tlc`` gives Parquet with one row group, ``dtc`` csv.gz, both as the era of ``month`` had them.
+    The dataset ``zones`` has no month; its CSV always has 265 rows. The same arguments give the same file.
+
+    Raises UsageError for arguments that cannot be right, NeverOffered for a month before the dataset's first.
+    """
+    _check(dataset, month, rows, seed, layout)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            if month is None:
+                file.write(_zone_table().encode())
+            elif layout == "tlc":
+                _write_parquet(file, dataset, month, rows, seed)
+            else:
+                _write_csv(file, dataset, month, rows, seed)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def version(dataset: str, month: dt.date | None, rows: int, seed: int, layout: str) -> str:
+    """A sign that changes whenever the bytes of ``make_file`` would, without making them."""
+    import zlib
+    from importlib.metadata import version as installed
+
+    _check(dataset, month, rows, seed, layout)
+    if month is None:
+        return f"synthetic-{GENERATOR}-{ZONES_DATASET}"
+    writer = f"pyarrow {installed('pyarrow')}" if layout == "tlc" else f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
+    return f"synthetic-{GENERATOR}-{_digest(dataset, month, rows, seed, layout, writer).hex()[:16]}"
+
+
+def relative_path(dataset: str, month: dt.date | None, layout: str) -> str:
+    """Where a publisher of this layout keeps the file, below its base address."""
+    if month is None:
+        return "misc/taxi_zone_lookup.csv"
+    name = f"{dataset}_tripdata_{month:%Y-%m}"
+    return f"trip-data/{name}.parquet" if layout == "tlc" else f"{dataset}/{name}.csv.gz"
+
+
+def publish(
+    folder: Path, dataset: str, months: Iterable[dt.date], *, rows: int, seed: int, layout: str = "tlc"
+) -> list[Path]:
+    """Write months and the zone table into ``folder`` as the publisher lays them out; return the months' paths.
+
+    Raises SyntheticData if the folder holds files that are not known to be synthetic: they might be real ones.
+    """
+    months = list(months)
+    for month in months:
+        _check(dataset, month, rows, seed, layout)
+    readme = folder / README
+    if folder.is_dir() and any(folder.iterdir()) and not readme.exists():
+        raise SyntheticData(
+            f"{folder} holds files but no {README}: synthetic months never go where others are; name another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    readme.write_text(
+        "All files below this folder are synthetic: made by `python -m pipeline sample`, not published by anyone.\n"
+        "They look like the TLC's trip records and describe no trip that ever took place.\n",
+        encoding="ascii",
+    )
+    paths = []
+    for each in (None, *months):
+        path = folder / relative_path(dataset, each, layout)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_file(dataset if each else ZONES_DATASET, each, path, rows=rows, seed=seed, layout=layout)
+        paths.append(path)
+    return paths[1:]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``python -m pipeline sample``; their values are checked by ``main``."""
+    parser.add_argument("--dataset", default="yellow", help=", ".join(DATASETS))
+    parser.add_argument("--start", required=True, metavar="YYYY-MM", help="first month")
+    parser.add_argument("--stop", required=True, metavar="YYYY-MM", help="the month after the last")
+    parser.add_argument("--rows", default="100000", help="rows of each month (default: %(default)s)")
+    parser.add_argument("--seed", default="1", help="other seeds give other trips (default: %(default)s)")
+    parser.add_argument("--layout", default="tlc", help="tlc: Parquet, dtc: csv.gz (default: %(default)s)")
+    parser.add_argument("--to", required=True, metavar="DIR", help="folder to write to, as publisher.url takes it")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Publish the months asked for and print where they are; raises UsageError for a flag that cannot be right."""
+    start, stop = _month(args.start, "--start"), _month(args.stop, "--stop")
+    if start >= stop:
+        raise UsageError(f"--stop {args.stop}: must be later than --start {args.start}; it is the month after the last")
+    months = []
+    while start < stop:
+        months.append(start)
+        start = (start + dt.timedelta(days=32)).replace(day=1)
+    rows, seed = _whole_number(args.rows, "--rows"), _whole_number(args.seed, "--seed")
+    if not args.to.strip() or args.to.startswith("file:"):
+        raise UsageError(f"--to {args.to!r}: not a folder; write its path, such as ./published")
+    try:
+        paths = publish(Path(args.to), args.dataset, months, rows=rows, seed=seed, layout=args.layout)
+    except OSError as error:
+        raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
+    for path in paths:
+        print(f"{plain(str(path))}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
+    url = shlex.quote(f"file:{quote(args.to)}")
+    print(f"Load them with the flags --publisher-name {args.layout} --publisher-url {plain(url)}")
+    return 0
+
+
+# -- arguments -----------------------------------------------------------------------------------
+
+
+def _month(text: str, flag: str) -> dt.date:
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}", text):
+            return dt.date(int(text[:4]), int(text[5:]), 1)
+    except ValueError:
+        pass
+    raise UsageError(f"{flag} {text!r}: not a month; write it as 2021-01")
+
+
+def _whole_number(text: str, flag: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text!r}: not a whole number") from None
+
+
+def _check(dataset: str, month: dt.date | None, rows: int, seed: int, layout: str) -> None:
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout {layout!r}: unknown; one of {', '.join(LAYOUTS)}")
+    if month is None:
+        if dataset != ZONES_DATASET:
+            raise UsageError(f"dataset {dataset!r} has months: name one")
+        return
+    if dataset not in DATASETS:
+        raise UsageError(f"dataset {dataset!r}: no monthly dataset; one of {', '.join(DATASETS)}")
+    if not 1 <= rows <= MAX_ROWS:
+        raise UsageError(f"rows {rows}: must be from 1 to {MAX_ROWS}")
+    if seed < 0:
+        raise UsageError(f"seed {seed}: must not be negative")
+    first = FIRST_MONTHS[layout][dataset]
+    if f"{month:%Y-%m}" < first:
+        raise NeverOffered(f"{dataset} {month:%Y-%m}: before {first}, the first month in the layout {layout}")
+
+
+def _digest(*inputs: object) -> bytes:
+    text = "|".join(f"{each:%Y-%m}" if isinstance(each, dt.date) else str(each) for each in (GENERATOR, *inputs))
+    return hashlib.sha256(text.encode()).digest()
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def _write_parquet(file: BinaryIO, dataset: str, month: dt.date, rows: int, seed: int) -> None:
+    """One row group, as TLC's files have; the whole month stays in memory, about 50 bytes a row of the widest.
+
+    The columns are held as dictionaries of narrow integers and unfolded one by one by the Parquet writer. The
+    schema that readers are to see, without dictionaries, is therefore stored by hand.
+    """
+    import base64
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    layout = layout_of(dataset, month, "tlc")
+    schema = pa.schema([(column.name, _arrow_type(column.type)) for column in layout.columns])
+    names = schema.names
+    table = pa.Table.from_batches(
+        [
+            pa.RecordBatch.from_arrays(
+                [_encode(column, numbers[column.key], month) for column in layout.columns], names=names
+            )
+            for numbers in _chunks(dataset, month, rows, seed, "tlc", layout)
+        ]
+    )
+    # Level 1 of gzip is ten times faster than pyarrow's default, the file 4 % larger.
+    with pq.ParquetWriter(
+        file, table.schema, compression=layout.compression, compression_level=1, store_schema=False
+    ) as writer:
+        writer.write_table(table, row_group_size=rows)
+        writer.add_key_value_metadata(
+            {
+                "ARROW:schema": base64.b64encode(schema.serialize().to_pybytes()).decode(),
+                "synthetic": "true",
+                "generator": f"pipeline.sample {GENERATOR}",
+            }
+        )
+
+
+def _write_csv(file: BinaryIO, dataset: str, month: dt.date, rows: int, seed: int) -> None:
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    layout = layout_of(dataset, month, "dtc")
+    style = layout.csv
+    assert style is not None
+    quote = '"' if style.quoted else ""
+    header = ",".join(f"{quote}{column.name}{quote}" for column in layout.columns)
+    name = f"{dataset}_tripdata_{month:%Y-%m}.synthetic.csv"
+    end = pa.scalar("," * style.surplus + "\r\n")
+    with gzip.GzipFile(name, "wb", compresslevel=6, fileobj=file, mtime=0) as zipped:
+        zipped.write((header + style.header_end).encode())
+        for numbers in _chunks(dataset, month, rows, seed, "dtc", layout):
+            texts = [_spell(column, numbers[column.key], month, style) for column in layout.columns]
+            values = pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement=quote + quote)
+            # The text of an Arrow string column lies in one piece in its last buffer: those are the lines.
+            zipped.write(pc.binary_join_element_wise(values, end, "").buffers()[2])
+
+
+def _chunks(dataset: str, month: dt.date, rows: int, seed: int, name: str, layout: Layout) -> Iterator[Numbers]:
+    from pipeline.publishers.sample.trips import chunks
+
+    return chunks(dataset, month, rows, layout, lambda number: _digest(dataset, month, rows, seed, name, number))
+
+
+def _zone_table() -> str:
+    boroughs = {"B": "Brooklyn", "E": "EWR", "M": "Manhattan", "Q": "Queens", "S": "Staten Island", "X": "Bronx"}
+    lines = ['"LocationID","Borough","Zone","service_zone"']
+    for zone, letter in enumerate(ZONES, start=1):
+        service = {"E": "EWR", "M": "Yellow Zone"}.get(letter, "Boro Zone")
+        service = "Airports" if zone in AIRPORTS else service
+        borough, name = boroughs.get(letter.upper()), f"Zone {zone} (synthetic)"
+        if borough is None:
+            borough, name, service = ("Unknown", "NV", "N/A") if zone == 264 else ("N/A", "Outside of NYC", "N/A")
+        lines.append(f'{zone},"{borough}","{name}","{service}"')
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+# -- from numbers to values ----------------------------------------------------------------------
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    aliases = {"timestamp": "timestamp[us]"}
+    return pa.null() if name == "null" else pa.type_for_alias(aliases.get(name, name))
+
+
+def _encode(column: Column, numbers: np.ndarray, month: dt.date) -> pa.Array:
+    """Numbers of one key as a Parquet column: a dictionary of the column's type (texts of times are written out)."""
+    import pyarrow as pa
+
+    from pipeline.publishers.sample.trips import FIRST_SECOND
+
+    if column.type == "null":
+        return pa.nulls(len(numbers))
+    if column.key in TIMES:
+        times = _dictionary(numbers, FIRST_SECOND, _times(month))
+        return times.dictionary_decode().cast(pa.string()) if column.type == "string" else times
+    words = _words(column.key, month.year, codes=False) if column.type.endswith("string") else None
+    if words:
+        return _dictionary(numbers, 0, pa.array(words))
+    first, values = _scale(column.key)
+    if column.type == "string":
+        return _dictionary(numbers, first, pa.array([str(value) for value in values]))
+    return _dictionary(numbers, first, _values(column.key, column.type))
+
+
+def _spell(column: Column, numbers: np.ndarray, month: dt.date, style: CsvStyle) -> pa.Array:
+    """Numbers of one key as the texts of a CSV column; null where the value is empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from pipeline.publishers.sample.trips import FIRST_SECOND
+
+    if column.key in TIMES:
+        texts = _dictionary(numbers, FIRST_SECOND, _times(month)).dictionary_decode()
+        texts = texts.cast(pa.timestamp("s")).cast(pa.string())
+        return pc.binary_join_element_wise('"', texts, '"', "") if style.quoted else texts
+    words = _words(column.key, month.year, codes=not style.exact)
+    if words:
+        quote = '"' if style.quoted else ""
+        return _dictionary(numbers, 0, pa.array([f"{quote}{word}{quote}" for word in words])).dictionary_decode()
+    return _dictionary(numbers, _scale(column.key)[0], _texts(column.key, style)).dictionary_decode()
+
+
+def _dictionary(numbers: np.ndarray, first: int, values: pa.Array) -> pa.DictionaryArray:
+    """``values[number - first]`` of each number, null of NULL, in the narrowest index."""
+    import numpy as np
+    import pyarrow as pa
+
+    from pipeline.publishers.sample.trips import NULL
+
+    width = np.uint8 if len(values) <= 256 else np.uint16 if len(values) <= 65_536 else np.int32
+    nulls = numbers == NULL
+    if not nulls.any():
+        return pa.DictionaryArray.from_arrays(pa.array((numbers - first).astype(width)), values)
+    indices = np.where(nulls, 0, numbers - first).astype(width)
+    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=nulls), values)
+
+
+def _scale(key: str) -> tuple[int, Sequence[float]]:
+    """The first number of a key and the values of that number and the following."""
+    if key in MONEY:
+        return -32_768, [cents / 100 for cents in range(-32_768, 32_768)]
+    if key == "distance":
+        return 0, [hundredths / 100 for hundredths in range(65_536)]
+    if key.endswith("_lon"):  # 0.0 for unknown, then ten-thousandths of a degree
+        return 0, [0.0, *(-(720_000 + number) / 10_000 for number in range(1, 30_001))]
+    if key.endswith("_lat"):
+        return 0, [0.0, *((400_000 + number) / 10_000 for number in range(1, 20_001))]
+    return 0, range(65_536 if key in ("seconds", "index") else 300)
+
+
+@cache
+def _values(key: str, type_: str) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(_scale(key)[1], type=_arrow_type(type_))
+
+
+@cache
+def _texts(key: str, style: CsvStyle) -> pa.Array:
+    """Spelling of each value of ``_scale``."""
+    import numpy as np
+    import pyarrow as pa
+
+    values = _scale(key)[1]
+    if key.endswith(("_lon", "_lat")):  # single precision in 2015 and 2016 and in green
+        texts = [f"{value if style.exact else float(np.float32(value)):.17g}" for value in values]
+    elif isinstance(values, range):
+        texts = [f"{value}.0" if style.float_ids else str(value) for value in values]
+    elif style.exact:
+        texts = [f"{value:.17g}" for value in values]
+    elif key == "distance":  # .86, 1.50
+        texts = [f"{value:.2f}".removeprefix("0") for value in values]
+    else:
+        texts = [f"{value:g}" for value in values]
+    return pa.array([f'"{text}"' for text in texts] if style.quoted else texts)
+
+
+@lru_cache(maxsize=1)  # 29 MB a month
+def _times(month: dt.date) -> pa.Array:
+    """timestamp[us] of the numbers from ``FIRST_SECOND``, the odd pickups and drop-offs last."""
+    import numpy as np
+    import pyarrow as pa
+
+    from pipeline.publishers.sample.trips import FIRST_SECOND, LAST_SECOND, ODD_PICKUPS, ODD_TRIP_SECONDS
+
+    seconds = np.datetime64(f"{month:%Y-%m}-01", "s") + np.arange(FIRST_SECOND, LAST_SECOND).astype("timedelta64[s]")
+    pickups = np.array(ODD_PICKUPS, dtype="datetime64[s]")
+    odd = np.stack([pickups, pickups + np.timedelta64(ODD_TRIP_SECONDS, "s")], axis=1).ravel()
+    return pa.array(np.concatenate([seconds, odd]).astype("datetime64[us]"))
+
+
+def _words(key: str, year: int, *, codes: bool) -> list[str] | None:
+    """The words that the numbers of a key stand for; vendors and payments are words only without ``codes``."""
+    from pipeline.publishers.sample.trips import BASES
+
+    if key == "vendor":
+        return None if codes else ["", "CMT", "VTS", "DDS"]
+    if key == "payment":
+        payments = {2009: ["Credit", "CASH", "No Charge", "Dispute"], 2010: ["CRE", "CAS", "NOC", "DIS"]}
+        return None if codes else ["", *payments.get(year, ["CRD", "CSH", "NOC", "DIS"])]
+    if key in ("base", "originating", "affiliated"):
+        return BASES
+    if key in ("shared_request", "shared_match", "wav_request", "wav_match"):
+        return ["N", "Y"]
+    return {
+        "flag": ["0", "1"] if year in (2009, 2010) else ["N", "Y"],
+        "source": ["A", "B"],
+        "license": [f"HV000{number}" for number in range(6)],
+        "access_a_ride": ["N", "Y", " "],
+    }.get(key)

@@ -1,0 +1,1 @@
+"""What a run tells people: journal, progress, logs, outcome, table and notifications."""

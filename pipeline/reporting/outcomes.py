@@ -1,0 +1,484 @@
+"""What became of a run: one computation, made from the run's journal, behind everything that tells of it.
+
+The console table, the notification, the exit code, ``cron``, ``refresh`` and ``runs`` all show this one. What the
+journal of the stages cannot know (a task that is not ours, what another host did meanwhile) ``judge`` asks Luigi's
+worker and the tasks themselves when the run ends, and writes it into the journal too, as the event "judged".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import luigi
+from luigi.retcodes import retcode
+from luigi.task_status import DONE as TASK_DONE
+from luigi.task_status import PENDING, UNKNOWN
+
+from .. import remote
+from ..errors import MissingAtPublisher
+from ..planning import completeness
+from ..planning.completeness import REPUBLISHED
+from ..planning.planner import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
+from ..tasks.base import DONE_BY_ANOTHER
+
+#: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
+RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"
+FAILED, UNFINISHED, REFUSED, PLANNING_FAILED, GAPS = "failed", "unfinished", "refused", "planning failed", "missing"
+
+#: The status of a month beside those of a plan: done in this run, failed, a stage has begun and not ended, some stages
+#: are done.
+DONE, AT_WORK, PARTLY = "done", "at work", "partly done"
+
+#: How a month is called that got no further than a stage, without having failed.
+STATES = {"Download": "downloaded", "Clean": "cleaned", "WriteParquet": "written", "Upload": "in the lake"}
+
+LOADED, BY_ANOTHER, BEFORE = "loaded", "loaded by another run", "in the lake again, loaded before"
+
+#: What a month that nobody began is called.
+NOT_DONE = "not done"
+
+KILLED = "its process was killed; maybe no memory was left"
+
+Events = Iterable[Mapping[str, Any]]
+
+#: A stage, and the warehouse if it is a Load.
+Step = tuple[str, str | None]
+
+
+@dataclass
+class MonthOutcome:
+    """What became of one month in a run. The zone table has no month.
+
+    ``status`` is one of a plan's states or ``DONE``, ``FAILED``, ``AT_WORK``, ``PARTLY``; ``state`` says it in words.
+    ``loaded`` and ``rows`` are rows that this run put into a warehouse and, at least, into the lake. ``error`` is the
+    class of the error and ``reason`` its line.
+    """
+
+    dataset: str
+    month: str | None
+    status: str = ""
+    state: str = ""
+    rows_read: int | None = None
+    rows: int | None = None
+    loaded: int | None = None
+    rejected: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    stage: str = ""
+    error: str = ""
+    reason: str = ""
+    is_republished: bool = False
+    was_killed: bool = False
+    unknown_columns: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.dataset, self.month or ""
+
+    @property
+    def title(self) -> str:
+        """``green 2020-03``, ``zones``."""
+        return f"{self.dataset} {self.month}" if self.month else self.dataset
+
+    @property
+    def why(self) -> str:
+        """Stage, class and line of the error of a month that failed: ``Clean: WrongFormat: no Parquet file``."""
+        text = self.reason.removeprefix(f"{self.title}: ")
+        if self.status == AT_WORK:
+            text = KILLED
+        return ": ".join(part for part in (self.stage, self.error, text) if part)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this run put it into lake or warehouse."""
+        return self.status == DONE and self.rows is not None
+
+
+@dataclass
+class RunOutcome:
+    """What became of a run. ``months`` has each month once: touched, or not done, or complete before, by name.
+
+    ``failure`` says why the run as a whole is not well, beside the months that failed. ``start`` and ``end`` are
+    seconds since 1970.
+    """
+
+    months: list[MonthOutcome]
+    result: str
+    exit_code: int | None = None
+    failure: str = ""
+    run: str = ""
+    command: list[str] = field(default_factory=list)
+    again: str = ""
+    host: str = ""
+    start: float | None = None
+    end: float | None = None
+    waiting: str = ""
+    is_planned: bool = False
+
+    def having(self, *statuses: str) -> list[MonthOutcome]:
+        return [month for month in self.months if month.status in statuses]
+
+    @property
+    def touched(self) -> list[MonthOutcome]:
+        """All months but those that were complete before: the rows of the table."""
+        return [month for month in self.months if month.status != COMPLETE]
+
+    @property
+    def new(self) -> list[MonthOutcome]:
+        return [month for month in self.months if month.is_new]
+
+    @property
+    def failures(self) -> list[MonthOutcome]:
+        """The months that failed, those among them whose process was killed and that nobody did since."""
+        is_broken = self.result not in (RUNNING, STOPPED)
+        return self.having(FAILED, *([AT_WORK] if is_broken else []))
+
+    @property
+    def why(self) -> str:
+        """One line why the run is not well: as a whole, or the first months that failed or are missing."""
+        return self.failure or next(iter(by_reason(self.failures or self.having(MISSING))), "")
+
+    @property
+    def complete_before(self) -> int:
+        """Number of months, without the zone table."""
+        return sum(1 for month in self.having(COMPLETE) if month.month)
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.start is None or self.end is None else self.end - self.start
+
+    def total(self, name: str) -> int:
+        """Sum over all months of ``rows_read``, ``rows``, ``loaded`` or ``rejected``."""
+        if name == "rejected":
+            return sum(sum(month.rejected.values()) for month in self.months)
+        return sum(getattr(month, name) or 0 for month in self.months)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Rejected rows of all months by reason, the most frequent first."""
+        counts: dict[str, int] = {}
+        for month in self.months:
+            for reason, count in month.rejected.items():
+                counts[reason] = counts.get(reason, 0) + count
+        return _by_count(counts)
+
+
+def of(events: Events, is_alive: bool = True) -> RunOutcome:
+    """What became of the run with this journal, or what has so far; ``is_alive`` says whether somebody holds it still.
+
+    A stage that failed and was done later, by whomever, has not failed.
+    """
+    reader = Reader()
+    for event in events:
+        reader.read(event)
+    return reader.outcome(is_alive)
+
+
+@dataclass
+class _Trail:
+    """What the journal says of one month."""
+
+    planned: str = ""
+    goal: str = ""  # the family of the task that shall be done for it
+    warehouses: Sequence[str] = ()  # those that it shall be in
+    failures: dict[Step, tuple[str, str]] = field(default_factory=dict)
+    open: dict[Step, None] = field(default_factory=dict)
+    done: dict[Step, Mapping[str, Any]] = field(default_factory=dict)
+    found: dict[Step, float | None] = field(default_factory=dict)  # there when its turn came, since when
+    is_complete: bool = False
+    is_in_lake_only: bool = False
+
+    @property
+    def is_goal_reached(self) -> bool:
+        if self.goal in ("", "MonthlyTrips"):
+            return self.is_complete or not self.goal
+        return any(stage == self.goal for stage, _ in (*self.done, *self.found))
+
+
+class Reader:
+    """Goes through a journal once, and can be asked for the outcome so far."""
+
+    def __init__(self) -> None:
+        self._months: dict[tuple[str, str | None], tuple[MonthOutcome, _Trail]] = {}
+        self._begun: Mapping[str, Any] = {}
+        self._judged: Mapping[str, Any] = {}
+        self._end: float | None = None
+        self._failure = ""
+        self._waiting = ""
+        self._is_planned = False
+
+    def read(self, event: Mapping[str, Any]) -> None:
+        with suppress(KeyError, TypeError, ValueError):  # of another version of the pipeline
+            self._read(event)
+
+    def _read(self, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "begun":
+                self._begun = self._begun or event
+            case "ended":
+                self._end = event.get("at")
+            case "judged":
+                self._judged = event
+            case "waiting":
+                self._waiting = str(event.get("text", ""))
+            case "plan":
+                self._read_plan(event)
+            case "missing":
+                for title in event["months"]:
+                    dataset, _, month = title.partition(" ")
+                    self._month(dataset, month or None)[1].planned = MISSING
+            case "all loaded":
+                _, trail = self._month(event["dataset"], event["month"])
+                trail.is_complete, trail.is_in_lake_only = True, event.get("warehouses") == []
+                trail.failures, trail.open = {}, {}
+            case "given up":
+                self._read_given_up(event)
+            case "stage":
+                self._read_stage(event)
+
+    def _month(self, dataset: str, month: str | None) -> tuple[MonthOutcome, _Trail]:
+        return self._months.setdefault((dataset, month), (MonthOutcome(dataset, month), _Trail()))
+
+    def _read_plan(self, event: Mapping[str, Any]) -> None:
+        self._is_planned = True
+        for dataset, name, state, reason in event["entries"]:
+            month, trail = self._month(dataset, name)
+            if trail.planned == TO_DO:
+                continue  # whoever plans again finds what was done since
+            trail.planned, trail.goal = state, event.get("goal", "")
+            trail.warehouses = event.get("warehouses", ())
+            month.is_republished = reason == REPUBLISHED
+            if state in (MISSING, NOT_YET, UNASKED):
+                month.reason = reason
+
+    def _read_given_up(self, event: Mapping[str, Any]) -> None:
+        """A task that is not tried again. Of a stage that failed the journal has the error, if it had begun."""
+        error, message = (str(event.get(name) or "") for name in ("error", "message"))
+        if event["family"] not in _GOALS:
+            if error == MissingAtPublisher.__name__:
+                return  # said by "missing"
+            self._failure = self._failure or ": ".join(part for part in (event.get("family"), error, message) if part)
+            return
+        month, trail = self._month(event["dataset"], event.get("month"))
+        step = event["family"], event.get("warehouse")
+        if step in trail.open:
+            month.was_killed = True
+            del trail.open[step]
+        if not trail.failures:
+            trail.failures[step] = error, message
+
+    def _read_stage(self, event: Mapping[str, Any]) -> None:
+        month, trail = self._month(event["dataset"], event["month"])
+        step, state = (event["stage"], event.get("warehouse")), event["state"]
+        is_failed = state == "failed" and event["error"] != KeyboardInterrupt.__name__
+        month.seconds += event.get("seconds", 0.0)
+        if state == "found":
+            trail.found[step] = event.get("since")
+            trail.failures.pop(step, None)
+        elif is_failed:
+            trail.open.pop(step, None)
+            trail.failures[step] = event["error"], event["message"]
+        elif state != "done":
+            trail.open[step] = None
+        else:
+            trail.open.pop(step, None)
+            trail.failures.pop(step, None)  # tried again
+            trail.done[step] = event
+            self._read_details(month, step[0], event)
+
+    def _read_details(self, month: MonthOutcome, stage: str, event: Mapping[str, Any]) -> None:
+        if "rows_rejected" in event:
+            month.rows_read, month.rejected = event["rows_read"], _by_count(event["rows_rejected"])
+        if stage in ("Upload", "Load") and "rows" in event:
+            month.rows = event["rows"]
+            if stage == "Load":
+                month.loaded = event["rows"]
+        for column in event.get("unknown_columns", ()):
+            if column not in month.unknown_columns:
+                month.unknown_columns.append(column)
+
+    def outcome(self, is_alive: bool) -> RunOutcome:
+        is_over = self._end is not None or bool(self._judged) or not is_alive
+        months = [self._settled(replace(month), trail, is_over) for month, trail in self._months.values()]
+        outcome = RunOutcome(
+            months=sorted(months, key=lambda month: month.key),
+            result=RUNNING,
+            exit_code=self._judged.get("code"),
+            failure=str(self._judged.get("failure") or self._failure),
+            run=str(self._begun.get("run", "")),
+            command=list(self._begun.get("command", ())),
+            again=str(self._begun.get("again", "")),
+            host=str(self._begun.get("host", "")),
+            start=self._begun.get("at"),
+            end=self._end,
+            waiting=self._waiting,
+            is_planned=self._is_planned,
+        )
+        outcome.result = self._result(outcome, is_alive)
+        return outcome
+
+    def _settled(self, month: MonthOutcome, trail: _Trail, is_over: bool) -> MonthOutcome:
+        """Say what became of a month, after its last event."""
+        is_complete = trail.is_complete or self._judged.get("result") == COMPLETE
+        if trail.planned in (COMPLETE, NOT_YET, MISSING, UNASKED) and not trail.done and not trail.failures:
+            month.status = month.state = trail.planned
+        elif trail.failures and not is_complete:
+            ((month.stage, _), (month.error, month.reason)) = next(iter(trail.failures.items()))
+            if month.error == MissingAtPublisher.__name__:
+                month.status = month.state = MISSING
+            else:
+                month.status, month.state = FAILED, f"failed: {month.error}" if month.error else FAILED
+        elif trail.open and not is_complete:
+            month.stage, _ = next(reversed(trail.open))
+            month.status = AT_WORK
+            month.state = f"{month.stage} not finished" if is_over else month.stage
+            month.was_killed = is_over
+        elif not trail.done and not is_complete and not trail.found:
+            month.status = month.state = NOT_DONE if is_over else TO_DO
+        else:
+            self._settle_done(month, trail, is_complete, is_over)
+        return month
+
+    def _settle_done(self, month: MonthOutcome, trail: _Trail, is_complete: bool, is_over: bool) -> None:
+        month.status = DONE if trail.is_goal_reached or is_complete else PARTLY
+        outcomes = [event["outcome"] for event in trail.done.values() if event.get("outcome")]
+        news = [outcome for outcome in outcomes if outcome != DONE_BY_ANOTHER]
+        stages = [stage for stage, _ in (*trail.found, *trail.done)]
+        if month.loaded is not None:
+            month.state = LOADED
+        elif news:
+            month.state = str(news[-1])
+        elif trail.is_in_lake_only:
+            month.state = STATES["Upload"]
+        elif is_complete and trail.goal not in stages:
+            since = [since for (stage, _), since in trail.found.items() if stage == "Load"]
+            begun = self._begun.get("at", 0.0)
+            month.state = BEFORE if since and all(at is not None and at < begun for at in since) else BY_ANOTHER
+        else:
+            month.state = outcomes[-1] if outcomes else STATES.get(stages[-1] if stages else "", DONE)
+        if month.status == PARTLY and is_over:
+            lacking = [label for label in trail.warehouses if ("Load", label) not in trail.done]
+            where = ", ".join(dict.fromkeys(label.partition(":")[0].partition("@")[0] for label in lacking))
+            month.state += f", not in {where}" if where else ""
+
+    def _result(self, outcome: RunOutcome, is_alive: bool) -> str:
+        if self._judged:
+            return str(self._judged["result"])
+        if self._end is None:
+            return RUNNING if is_alive else CRASHED
+        if outcome.failure or outcome.having(FAILED, AT_WORK):
+            return FAILED
+        if outcome.having(MISSING):
+            return GAPS
+        return UNFINISHED if outcome.having(NOT_DONE, PARTLY) else COMPLETE
+
+
+def count(number: int) -> str:
+    """``1 month``, ``2 months``."""
+    return f"{number:,} month{'' if number == 1 else 's'}"
+
+
+def by_reason(failed: Iterable[MonthOutcome], most: int = 3) -> list[str]:
+    """A line for each reason: those who failed for the same one, such as a dead server, share it."""
+    groups: dict[str, list[str]] = {}
+    for month in failed:
+        groups.setdefault(month.why or month.state, []).append(month.title)
+    others = {why: f" and {len(titles) - most:,} more" if len(titles) > most else "" for why, titles in groups.items()}
+    return [f"{', '.join(titles[:most])}{others[why]}: {why}" for why, titles in groups.items()]
+
+
+def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent first; those of one number by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+# -- the verdict -----------------------------------------------------------------------------------
+
+#: What is to be done for a month is the last of these that the run has scheduled for it.
+_GOALS = ("Download", "Clean", "WriteParquet", "Upload", "Load", "MonthlyTrips")
+
+
+def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]:
+    """The events "plan" of the tasks that a worker has scheduled, given as Luigi's worker keeps its history.
+
+    Ranges and other wrappers bring their plan; a month that was asked for by itself is complete or to do.
+    """
+    entries: dict[tuple[str, str | None], tuple[str, str]] = {}
+    tasks: dict[tuple[str, str | None], dict[str, Any]] = {}
+    statuses: dict[tuple[str, str | None], set[str]] = {}
+    for task, status, _ in history:
+        for entry in getattr(getattr(task, "__dict__", {}).get("plan"), "entries", ()):
+            entries[entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None] = entry.state, entry.reason
+        if task.task_family in _GOALS and hasattr(task, "dataset"):
+            key = task.dataset, f"{task.month:%Y-%m}" if task.month else None
+            tasks.setdefault(key, {})[task.task_family] = task
+            statuses.setdefault(key, set()).add(status)
+    events: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in {**entries, **tasks}:
+        goal = next((name for name in reversed(_GOALS) if name in tasks.get(key, ())), _GOALS[-1])
+        warehouses = str(getattr(tasks.get(key, {}).get(goal), "warehouse", "") or "")
+        state, reason = entries.get(key) or (TO_DO if statuses[key] - {TASK_DONE} else COMPLETE, "")
+        event = {"goal": goal, "warehouses": [label for label in warehouses.split(",") if label], "entries": []}
+        events.setdefault((goal, warehouses), event)["entries"].append((*key, state, reason))
+    return list(events.values())
+
+
+def judge(worker: Any, roots: list[luigi.Task], events: Events) -> dict[str, Any]:
+    """The event "judged" of a run that Luigi's worker has ended: its exit code, its result, and why it is not well.
+
+    Luigi's worker knows what it did itself. A root task that it has not completed is asked again: what failed in
+    passing, or here, may have been done since, by this run or by another host. Where it was, the worker's history is
+    completed, so that Luigi's own summary and exit code say the same.
+    """
+    summary = luigi.execution_summary._summary_dict(worker)
+    left = [root for root in roots if root not in summary["completed"] | summary["already_done"]]
+    if not left or _are_complete(left):
+        if left:
+            _complete_history(worker)
+        return {"code": 0, "result": COMPLETE, "failure": ""}
+    events = list(events)
+    gaps = {event.get("task") for event in events if event.get("error") == MissingAtPublisher.__name__}
+    told = {event["task"] for event in events if event["event"] in ("given up", "stage") and event.get("task")}
+    failed = [task for task in summary["failed"] if task.task_id not in gaps]
+    has_gaps = any(task.task_id in gaps for task in summary["failed"]) or bool(summary["still_pending_ext"])
+    codes, failure = retcode(), ""
+    if summary["scheduling_error"]:
+        failure = getattr(worker, "planning_error", "") or "planning failed; the log says why"
+        code, result = codes.scheduling_error, PLANNING_FAILED
+    elif failed:
+        code, result = codes.task_failed, FAILED
+        others = sorted({task.task_family for task in failed if task.task_id not in told})
+        failure = f"{', '.join(others)} failed; the log says why" if others else ""
+    elif worker._stop_requesting_work:
+        code, result = codes.not_run, STOPPED
+    elif has_gaps:
+        code, result = codes.missing_data, GAPS
+    else:
+        code, result = codes.not_run, UNFINISHED
+    return {"code": code or codes.not_run, "result": result, "failure": failure}
+
+
+def _are_complete(tasks: list[luigi.Task]) -> bool:
+    with remote.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
+        try:
+            return all(task.complete() for task in tasks)
+        except Exception:  # a warehouse that does not answer, anything of somebody else's task: nobody knows
+            return False
+
+
+def _complete_history(worker: Any) -> None:
+    """Let a worker's history say that all its tasks are done."""
+    history = [entry for entry in worker._add_task_history if entry[1] != UNKNOWN]
+    done = {task for task, status, _ in history if status == TASK_DONE}
+    history += [(task, TASK_DONE, None) for task in {task for task, status, _ in history if status == PENDING} - done]
+    worker._add_task_history[:] = history
+    for response in worker._get_work_response_history:
+        response["running_tasks"] = []
+
+
+def describe(plan: Plan) -> str:
+    """``3 months complete, 2 months not yet published``."""
+    months = Plan([entry for entry in plan.entries if entry.month])
+    return ", ".join(f"{count:,} month{'s' if count > 1 else ''} {state}" for state, count in months.counts().items())

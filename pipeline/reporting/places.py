@@ -1,0 +1,82 @@
+"""Where a run's results are, as people write it: paths instead of URLs, and a command that looks at the data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from urllib.parse import unquote
+
+from .. import datasets, settings
+from ..warehouse import duckdb_path, label_of, split_urls
+from ..warehouse.views import TRIP_DATASETS, TRIPS_VIEW, ZONES_TABLE
+
+
+def shown(url: str) -> str:
+    """A lake or the label of a warehouse: a path for what lies on this machine, and else as it is."""
+    from ..storage.local import path_of
+
+    if url.startswith("file:"):
+        return short(str(path_of(url)))
+    return short(duckdb_path(url)) if url.startswith("duckdb:") else url
+
+
+def short(path: str) -> str:
+    """Relative to the current folder if it lies below that."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def queries(labels: Sequence[str], loaded: Collection[str]) -> list[str]:
+    """For each warehouse a command that shows what was loaded; ``loaded`` are names of datasets."""
+    if not loaded:
+        return []
+    url_of = {label_of(url): url for url in split_urls(settings.warehouse().url)}
+    return [command for label in labels if (command := _query(label, url_of.get(label, ""), loaded))]
+
+
+def _query(label: str, url: str, loaded: Collection[str]) -> str:
+    if label.startswith("duckdb:"):
+        path = duckdb_path(label)
+        if not os.path.exists(path):
+            return ""
+        file, text = (json.dumps(text, ensure_ascii=False) for text in (short(path), sql(loaded)))
+        code = f"import duckdb; print(duckdb.connect({file}, read_only=True).sql({text}))"
+        return f"{shlex.quote(short(sys.executable))} -c {shlex.quote(code)}"
+    if label.startswith("bigquery:"):
+        project, _, dataset = label.partition("://")[2].partition("/")
+        text = sql(loaded, f"`{project}.{dataset}`.")
+        return f"bq query --project_id={project} --use_legacy_sql=false {shlex.quote(text)}"
+    return f"psql {shlex.quote(_without_password(url))} -c {shlex.quote(sql(loaded))}" if url else ""
+
+
+def sql(loaded: Collection[str], prefix: str = "") -> str:
+    """A query about the datasets that were loaded: a count per month, or the zones where there is nothing else."""
+    if any(name in loaded for name in TRIP_DATASETS):
+        return (
+            "SELECT dataset, file_month, count(*) AS trips, avg(total_amount) AS mean_amount "
+            f"FROM {prefix}{TRIPS_VIEW} GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+    others = [name for name in datasets.MONTHLY if name in loaded]
+    if others:
+        table = datasets.get(others[0]).table
+        return f"SELECT file_month, count(*) AS trips FROM {prefix}{table} GROUP BY 1 ORDER BY 1"
+    return f"SELECT * FROM {prefix}{ZONES_TABLE} ORDER BY 1 LIMIT 5"
+
+
+def _without_password(url: str) -> str:
+    """A PostgreSQL URL as psql takes it, without driver and password: psql asks for that, or has it in PGPASSWORD."""
+    rest = url.partition("://")[2]
+    user, at, host = rest.rpartition("@")
+    user = user.partition(":")[0]
+    address, mark, query = host.partition("?")
+    kept = "&".join(f"{name}={value}" for name, value in _kept(query).items())
+    return f"postgresql://{user}{at}{address}{mark if kept else ''}{kept}"
+
+
+def _kept(query: str) -> Mapping[str, str]:
+    """Of a URL's parameters those that lead to the server and its schema."""
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return {name: value for name, _, value in pairs if unquote(name) in ("host", "port", "options", "sslmode")}

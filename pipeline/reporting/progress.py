@@ -1,0 +1,207 @@
+"""How far a stage is: told to the run's journal, to luigid, and from there to people."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from luigi.rpc import RPCError
+
+from .. import waiting
+from . import journal, logs
+
+if TYPE_CHECKING:
+    from ..tasks.base import MonthTask
+
+#: Seconds of a stage after which its log says how far it is, again and again: nobody waits without a word.
+SAID_EVERY = 60.0
+
+#: Seconds between two reports of one stage, and before luigid hears of it at all: each report is a request.
+INTERVAL = 0.5
+
+#: How many times as long as it took to find out that luigid does not answer a stage tells it nothing.
+SILENT = 10
+
+_silent_until = 0.0
+
+LOGGER = logging.getLogger("pipeline")
+
+
+class StageProgress(waiting.Listener):
+    """Called by a stage with what it has done; passes on as much as anyone can read."""
+
+    def __init__(self, task: MonthTask) -> None:
+        self._task = task
+        self.title = task.title
+        self._begun = time.monotonic()
+        self._next = 0.0
+        self._said = self._begun
+        self._is_linked = False
+        #: Whether it was said that the stage waits.
+        self.has_waited = False
+        self._about = {
+            "task": task.task_id,
+            "stage": task.task_family,
+            "dataset": task.dataset,
+            "month": f"{task.month:%Y-%m}" if task.month else None,
+            "warehouse": getattr(task, "warehouse", None),
+        }
+
+    def started(self) -> None:
+        journal.record("stage", state="started", **self._about)
+
+    def __call__(self, done: int, total: int, unit: str = "rows", note: str = "") -> None:
+        """``done`` of ``total`` units; a total of 0 means that nobody knows. Cheap: most calls do nothing."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + INTERVAL
+        journal.record("stage", state="running", done=done, total=total, unit=unit, note=note, **self._about)
+        if now < self._begun + INTERVAL:
+            return
+        self._link_to_log()
+        message = f"{done:,} of {total:,} {unit}{note}" if total else f"{done:,} {unit}{note}"
+        tell(self._task, "status_message", message)
+        if now >= self._said + SAID_EVERY:
+            self._said = now
+            LOGGER.info("%s: %s so far", self.title, message)
+        if total:
+            tell(self._task, "progress_percentage", min(100, done * 100 // total))
+
+    def waiting(self, text: str) -> None:
+        """The stage waits: ``text`` is such as ``waits for python (PID 12), which holds ...``. Empty when it goes on.
+
+        Said at once. Locks are waited for with ``waiting.Wait``, which calls this after the first seconds.
+        """
+        journal.record("stage", state="waiting", note=text, **self._about)
+        if text:
+            self.has_waited = True
+            LOGGER.warning("%s %s", self.title, text)
+            tell(self._task, "status_message", text)
+
+    def gave_up(self, what: str, whom: str) -> None:
+        journal.record("waited in vain", what=what, whom=whom, task=self._task.task_id)
+
+    def has_given_up(self, what: str, whom: str) -> bool:
+        return any(
+            whom == event.get("whom") or event.get("task") == self._task.task_id for event in _waited_in_vain(what)
+        )
+
+    def times_failed(self, error: BaseException) -> int:
+        """How often the stage has failed in this run by an error of this class."""
+        return sum(
+            (event.get("state"), event.get("task"), event.get("error"))
+            == ("failed", self._task.task_id, type(error).__name__)
+            for event in _events("stage")
+        )
+
+    def link(self, url: str) -> None:
+        """Where luigid's page shall lead to: what the stage made, or the page of the job that makes it."""
+        self._is_linked = True
+        tell(self._task, "tracking_url", url)
+
+    def _link_to_log(self) -> None:
+        """The run's log, unless there is something better to look at."""
+        if not self._is_linked and logs.path().exists():
+            self.link(logs.path().as_uri())
+
+    def found(self, made_at: dt.datetime | None) -> None:
+        """The output was there already when the stage's turn came, made at that time, UTC, if anybody has noted it."""
+        since = made_at.replace(tzinfo=made_at.tzinfo or dt.UTC).timestamp() if made_at else None
+        journal.record("stage", state="found", since=since, **self._about)
+
+    def done(self, details: dict[str, Any], seconds: float) -> None:
+        journal.record("stage", state="done", seconds=seconds, **details, **self._about)
+        shown = ", ".join(
+            f"{value:,} {name.replace('_', ' ')}" for name, value in details.items() if isinstance(value, int)
+        )
+        self._link_to_log()
+        shown = shown or str(details.get("outcome", "done"))
+        tell(self._task, "status_message", summary(details) or shown)
+        tell(self._task, "progress_percentage", 100)
+        LOGGER.info("%s: %s, %.1f s", self._task.title, shown, seconds)
+
+    def postponed(self, error: BaseException) -> None:
+        """An earlier stage has to be done again before this one."""
+        journal.record("stage", state="waiting", note=str(error), **self._about)
+
+    def failed(self, error: BaseException, seconds: float) -> None:
+        self._link_to_log()
+        journal.record(
+            "stage", state="failed", seconds=seconds, error=type(error).__name__, message=str(error), **self._about
+        )
+
+
+class RunProgress(waiting.Listener):
+    """Told of what a run waits for as a whole, such as for a warehouse's ledger while it is planned."""
+
+    def waiting(self, text: str) -> None:
+        if not journal.is_mine():
+            return super().waiting(text)
+        journal.record("waiting", text=text)
+        if text:
+            LOGGER.warning("this run %s", text)
+
+    def gave_up(self, what: str, whom: str) -> None:
+        if journal.is_mine():
+            journal.record("waited in vain", what=what, whom=whom, task=None)
+
+    def has_given_up(self, what: str, whom: str) -> bool:
+        return journal.is_mine() and any(whom == event.get("whom") for event in _waited_in_vain(what))
+
+
+waiting.listen(RunProgress())
+
+
+def _waited_in_vain(what: str) -> list[dict[str, Any]]:
+    return [event for event in _events("waited in vain") if event.get("what") == what]
+
+
+def _events(kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in this run's journal."""
+    try:
+        return [event for event in journal.read(journal.path()) if event["event"] == kind]
+    except OSError:  # none was written yet
+        return []
+
+
+def tell(task: Any, what: str, value: object) -> None:
+    """Tell luigid, if there is one, and if it answers: nobody waits for it to show how far the work is.
+
+    ``what`` is Luigi's word: status_message, progress_percentage or tracking_url.
+    """
+    global _silent_until
+    method = getattr(task, f"set_{what}", None)  # set by Luigi while the task runs
+    began = time.monotonic()
+    if method and began >= _silent_until:
+        try:
+            method(value)
+        except RPCError:
+            now = time.monotonic()
+            _silent_until = now + SILENT * (now - began)
+
+
+def summary(details: dict[str, Any]) -> str:
+    """``412,331 of 1,369,765 rows, 1,973 rejected: zero_passengers``; empty where no rows were counted."""
+    if not isinstance(details.get("rows_read"), int):
+        return ""
+    rejected = details.get("rows_rejected") or {}
+    rows = details.get("rows", details["rows_read"] - sum(rejected.values()))
+    return f"{rows:,} of {details['rows_read']:,} rows{rejects(rejected)}"
+
+
+def rejects(counts: Mapping[str, int]) -> str:
+    """``, 1,973 rejected: zero_passengers``, the most frequent reasons first; empty if there are none."""
+    if not counts:
+        return ""
+    reasons = ", ".join(sorted(counts, key=lambda reason: -counts[reason]))
+    return f", {sum(counts.values()):,} rejected: {reasons}"
+
+
+def page_of(uri: str) -> str:
+    """The address under which a browser shows an object of a store."""
+    bucket = uri.removeprefix("gs://")
+    return uri if bucket == uri else f"https://console.cloud.google.com/storage/browser/_details/{bucket}"

@@ -1,0 +1,1 @@
+"""How Luigi runs us: command line, worker, processes and luigid."""

@@ -1,0 +1,270 @@
+"""``python -m pipeline ui``: luigid as it should run for a year, with state, history and metrics.
+
+Six things differ from Luigi's own ``luigid``, five of them here. The history works with SQLAlchemy 2 and forgets what
+is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. State
+and history are their owner's alone, because the state is code for whoever reads it. The time for which luigid was away
+counts against no worker. A question for work does not count thousands of tasks. And not everybody is answered: see
+luigid_guard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import glob
+import logging
+import os
+import pickle
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import luigi.configuration
+import luigi.scheduler
+import luigi.server
+import sqlalchemy
+import sqlalchemy.orm
+from luigi.contrib.prometheus_metric import PrometheusMetricsCollector
+from luigi.db_task_history import Base, DbTaskHistory, TaskEvent, TaskParameter, TaskRecord
+from luigi.metrics import MetricsCollectors
+from luigi.task_history import StoredTask
+from tornado.ioloop import IOLoop, PeriodicCallback
+
+from ..errors import UsageError
+from ..reporting import logs
+from . import luigid_guard
+
+LOGGER = logging.getLogger("pipeline")
+
+#: Seconds between two writings of the state, and between two looks for history that is too old.
+SAVE_EVERY, FORGET_EVERY = 10, 3600
+
+#: Seconds between two looks for workers that have gone away, which Luigi has for every question of every worker.
+PRUNE_EVERY = 1
+
+#: What Luigi's worker expects besides a task, and does not look at then.
+NOT_COUNTED = {"n_pending_tasks": 0, "n_unique_pending": 0, "running_tasks": []}
+
+#: Tasks whose history is removed in one transaction: luigid answers nobody meanwhile.
+BATCH = 1000
+
+
+class History(DbTaskHistory):
+    """Luigi's history in a database of this Luigi's own making; the upgrade of older ones needs SQLAlchemy 1."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = sqlalchemy.create_engine(url)
+        if self.engine.dialect.name == "sqlite":
+            sqlalchemy.event.listen(self.engine, "connect", _without_syncs)
+        self.session_factory = sqlalchemy.orm.sessionmaker(bind=self.engine, expire_on_commit=False)
+        Base.metadata.create_all(self.engine)
+        self.tasks: dict[str, StoredTask] = {}
+
+    def task_scheduled(self, task: luigi.scheduler.Task) -> None:
+        """Not kept: the history tells what ran, and to write down what is planned would take as long as to plan it."""
+
+    def forget(self, before: dt.datetime) -> int:
+        """Remove all about tasks to which nothing has happened since ``before``; returns how many tasks."""
+        removed = 0
+        old = (
+            sqlalchemy.select(TaskEvent.task_id)
+            .group_by(TaskEvent.task_id)
+            .having(sqlalchemy.func.max(TaskEvent.ts) < before)
+            .limit(BATCH)
+        )
+        while True:
+            with self.engine.begin() as connection:
+                ids = connection.scalars(old).all()
+                for table, column in (
+                    (TaskEvent, TaskEvent.task_id),
+                    (TaskParameter, TaskParameter.task_id),
+                    (TaskRecord, TaskRecord.id),
+                ):
+                    connection.execute(sqlalchemy.delete(table).where(column.in_(ids)))
+            # Luigi remembers the record of every task it has ever seen, and expects to find it.
+            gone = set(ids)
+            self.tasks = {name: task for name, task in self.tasks.items() if task.record_id not in gone}
+            removed += len(ids)
+            if len(ids) < BATCH:
+                return removed
+
+
+def _without_syncs(connection: Any, record: object) -> None:
+    """luigid answers nobody while an event is synced to disk, and a task has several. A power cut costs the newest."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+class Metrics(PrometheusMetricsCollector):
+    """Luigi's metrics, also of a task that ends without having run here: luigid may have lost its state meanwhile."""
+
+    def handle_task_failed(self, task: luigi.scheduler.Task) -> None:
+        super().handle_task_failed(_begun(task))
+
+    def handle_task_disabled(self, task: luigi.scheduler.Task, config: luigi.scheduler.scheduler) -> None:
+        super().handle_task_disabled(_begun(task), config)
+
+
+def _begun(task: luigi.scheduler.Task) -> luigi.scheduler.Task:
+    task.time_running = task.time_running or task.updated
+    return task
+
+
+class Scheduler(luigi.scheduler.Scheduler):
+    """Luigi's scheduler with a history, metrics, and a state that survives ``kill -9``."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(
+            task_history_impl=history,
+            record_task_history=True,
+            metrics_collector=MetricsCollectors.custom,
+            metrics_custom_import=f"{__name__}.{Metrics.__name__}",
+        )
+        self._saved = b""
+        self._pruned_at = 0.0
+        self._is_giving_work = False
+
+    def prune(self) -> None:
+        """Look for workers and tasks that time out, which takes seconds: to look once in a second is enough."""
+        if time.monotonic() >= self._pruned_at + PRUNE_EVERY:
+            super().prune()
+            self._pruned_at = time.monotonic()
+
+    def get_work(self, **kwargs: Any) -> dict[str, Any]:
+        """As Luigi has it; only who gets no task is told what is pending, to decide whether to wait for it.
+
+        To count it takes longer than all the rest as soon as there are thousands of tasks.
+        """
+        self._is_giving_work = True
+        try:
+            reply: dict[str, Any] = super().get_work(**kwargs)
+        finally:
+            self._is_giving_work = False
+        if reply["task_id"] or "batch_id" in reply:
+            return {**NOT_COUNTED, **reply}
+        return {**self.count_pending(kwargs["worker"]), **reply}
+
+    def count_pending(self, worker: str) -> dict[str, Any]:
+        counts: dict[str, Any] = {} if self._is_giving_work else super().count_pending(worker)
+        return counts
+
+    def load(self) -> None:
+        """Raises UsageError if somebody else may have written the state: to read it is to run what it says."""
+        _ensure_ours(Path(self._config.state_path))
+        super().load()
+        for worker in self._state.get_active_workers():
+            worker.last_active = time.time()  # while luigid was away nobody could report
+
+    def dump(self) -> None:
+        """Write the state to a new file and put that in place of the old one."""
+        state = pickle.dumps(self._state.get_state())
+        if state == self._saved:
+            return
+        path = Path(self._config.state_path)
+        new = path.with_name(f"{path.name}.new")
+        try:
+            new.unlink(missing_ok=True)  # a link in its place is not followed
+            with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(state)
+            os.replace(new, path)
+            self._saved = state
+        except OSError as error:
+            LOGGER.warning("the state of luigid cannot be saved in %s: %s", path, error.strerror)
+
+
+def ui(args: argparse.Namespace) -> int:
+    """Serve until somebody ends it. Raises UsageError where folder, database, state or port cannot be used."""
+    hosts = luigid_guard.Hosts(args.address, args.allowed_host)
+    history = "[task_history] db_connection"
+    if args.folder:
+        history = f"--folder {args.folder}"
+        _make(Path(args.folder), history)
+        config = luigi.configuration.get_config()
+        config.set("scheduler", "state_path", f"{args.folder}/state.pickle".replace("%", "%%"))
+        config.set("task_history", "db_connection", f"sqlite:///{args.folder}/history.db".replace("%", "%%"))
+    _log_lines_of("luigi", "tornado")
+    state = Path(luigi.scheduler.scheduler().state_path).absolute()
+    _make(state.parent, f"[scheduler] state_path: {state.parent}")
+    _ensure_ours(state)
+    os.umask(0o077)  # from here on only state and history are written
+    scheduler = Scheduler(_open_history(history))
+    application = luigi.server.app
+    luigi.server.app = lambda scheduler: luigid_guard.guard(application(scheduler), hosts)
+
+    def forget() -> None:
+        removed = scheduler.task_history.forget(dt.datetime.now() - dt.timedelta(days=args.keep_days))
+        if removed:
+            LOGGER.info("history: %s tasks older than %g days are forgotten", f"{removed:,}", args.keep_days)
+
+    forget()
+    PeriodicCallback(scheduler.dump, SAVE_EVERY * 1000).start()
+    PeriodicCallback(forget, FORGET_EVERY * 1000).start()
+    where = f"http://{args.address}:{args.port}, state and history in {state.parent}"
+    IOLoop.current().add_callback(LOGGER.info, "luigid on %s; Ctrl-C ends it", where)  # when it listens
+    try:
+        luigi.server.run(api_port=args.port, address=args.address, scheduler=scheduler)
+    except (OSError, UnicodeError) as error:  # some texts cannot even be looked up as a name
+        why = getattr(error, "strerror", None) or "no address"
+        raise UsageError(f"--address {args.address} --port {args.port}: {why}; choose another") from None
+    return 0
+
+
+def _log_lines_of(*names: str) -> None:
+    """Show warnings of these libraries as lines of ours."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logs.OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).propagate = False
+
+
+def _ensure_ours(state: Path) -> None:
+    """Raise UsageError if somebody else may have written a file, or can put another one in its place."""
+    for path in (state, state.parent):
+        try:
+            about = path.lstat() if path == state else path.stat()
+        except OSError:
+            continue  # none was written yet
+        is_shared = about.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX)
+        why = (
+            "is a link"
+            if stat.S_ISLNK(about.st_mode)
+            else "is no regular file"
+            if path == state and not stat.S_ISREG(about.st_mode)
+            else "belongs to another user"
+            if about.st_uid not in (os.geteuid(), 0)
+            else "can be written by every user"
+            if is_shared
+            else ""
+        )
+        if why:
+            raise UsageError(
+                f"{path} {why}, and luigid would run what is in {'it' if path == state else state.name}; "
+                "remove it, or name a folder of your own with --folder"
+            )
+
+
+def _make(folder: Path, what: str) -> None:
+    """Make a folder that only its owner can look into, if there is none."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{what} cannot be made: {error.strerror}; choose another") from None
+
+
+def _open_history(what: str) -> History:
+    url = luigi.configuration.get_config().get("task_history", "db_connection", "")
+    try:
+        parsed = sqlalchemy.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            database = Path(parsed.database).absolute()
+            _make(database.parent, what)
+            for file in database.parent.glob(f"{glob.escape(database.name)}*"):  # of a luigid that let others read it
+                if file.is_file() and not file.is_symlink() and file.stat().st_uid == os.geteuid():
+                    file.chmod(0o600)
+        return History(url)
+    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise UsageError(f"{what} cannot be used for the history ({type(error).__name__}); choose another") from None

@@ -1,0 +1,163 @@
+"""What surrounds a task while it runs, and its run."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import multiprocessing.resource_tracker
+import os
+import pkgutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
+
+from luigi.rpc import RemoteScheduler
+
+from .. import settings
+from ..planning import completeness
+from ..reporting import journal, logs, streams
+from ..storage import open_store
+
+#: In the environment of a process that must not outlive its parent: the parent's process id.
+PARENT = "PIPELINE_PARENT_PID"
+
+#: Signals that tell a run to finish its running tasks and take no more: of systemd and others, and of a terminal that
+#: goes away.
+STOPS = (signal.SIGTERM, signal.SIGHUP)
+
+#: Seconds between two looks at the parent.
+WATCH_EVERY = 0.5
+
+#: Seconds that a report of progress may take.
+REPORT_TIMEOUT = 5.0
+
+
+def modules_of_workers() -> list[str]:
+    """Modules that the fork server loads once, so that not every worker process, one per task, loads them again."""
+    stores = {settings.lake_url(), settings.workspace_url()}
+    warehouses = [label for label in settings.warehouse_labels().split(",") if label]
+    used = [open_store(url) for url in stores] + [settings.open_warehouse(label) for label in warehouses]
+    return [
+        "pipeline",
+        "pipeline.cleaning.cleaner",
+        "pipeline.runner.process",
+        "pandas",  # pyarrow loads it as soon as it makes an array of a list
+        "pyarrow.pandas_compat",
+        "pyarrow.parquet",
+        "tenacity",
+        *sorted({type(thing).__module__ for thing in used}),
+    ]
+
+
+class TaskContext:
+    """Looks afresh instead of trusting what was true while scheduling, logs, and dies with its parent.
+
+    Luigi leaves the children of a killed worker alive; they would go on writing while another host does the same task.
+    The kernel's own way to end them (PR_SET_PDEATHSIG) sees only the fork server, which outlives its children.
+    """
+
+    def __init__(self, task_process: Any) -> None:
+        self._task_process = task_process
+        self._stack = ExitStack()
+
+    def __enter__(self) -> TaskContext:
+        if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
+            die_with_parent()
+            streams.protect()
+            if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
+                settings.take_over(variables)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
+            # A stage is finished though the whole process group is told to stop, as systemd does, or its terminal goes
+            # away. Not ignored: a program that a task starts would ignore it too.
+            for number in STOPS:
+                signal.signal(number, lambda number, frame: None)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOPS})  # what programs would inherit
+            if journal.BEGUN in os.environ:  # and not somebody else's tasks alone
+                logs.configure(to_file=True)
+        self._report_once()
+        self._stack.enter_context(completeness.running())
+        if getattr(self._task_process.task, "spans_months", False):  # it asks about all of them, and makes nothing
+            self._stack.enter_context(completeness.scheduling())
+        if inner := getattr(self._task_process, "inner_context", None):  # [worker] task_process_context of luigi.cfg
+            self._stack.enter_context(pkgutil.resolve_name(inner)(self._task_process))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        return bool(self._stack.__exit__(kind, error, traceback))
+
+    def _report_once(self) -> None:
+        """Report progress without Luigi's patience: no stage waits for minutes because luigid is away."""
+        reporter = self._task_process.status_reporter
+        if isinstance(reporter._scheduler, RemoteScheduler):
+            reporter._scheduler = copy.copy(reporter._scheduler)
+            reporter._scheduler._rpc_retry_attempts = 1
+            reporter._scheduler._rpc_log_retries = False
+            reporter._scheduler._connect_timeout = REPORT_TIMEOUT
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Start worker processes that never hear Ctrl-C or ``STOPS``, not even before ``TaskContext``: these stop the main
+    process, and that stops them. A Ctrl-C that comes meanwhile is heard at the end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    multiprocessing.resource_tracker.ensure_running()  # at its own start it would let interrupts through again
+    heard: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    # The mask is for the children. Another thread may still take the signal, and Python would raise its exception in
+    # this one: between the two halves of a message to the fork server.
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number)) if is_main else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOPS})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
+
+
+def die_with_parent() -> None:
+    """End this worker process when the main process of its run ends, however that ends."""
+    main = multiprocessing.parent_process()
+    assert main is not None, "only for worker processes"
+    threading.Thread(target=_end_after, args=(main,), name="die with parent", daemon=True).start()
+
+
+def end_with(pid: int) -> None:
+    """End this process when its parent ``pid`` ends, however that ends; for a process that an agent has started."""
+
+    def watch() -> None:
+        while os.getppid() == pid:
+            time.sleep(WATCH_EVERY)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+def _end_after(main: Any) -> None:
+    main.join()  # returns at once if it ended before we asked
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hear_every_interrupt() -> None:
+    """Let Ctrl-C stop this process even if it comes while a finalizer runs, where Python reports and drops it."""
+    report, main = sys.unraisablehook, threading.main_thread().ident
+    assert main is not None, "it has begun"
+
+    def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            # By then the finalizer is through. A signal, because nothing else wakes up a main thread that waits.
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = interrupt_again

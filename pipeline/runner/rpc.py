@@ -1,0 +1,146 @@
+"""Luigi's requests to luigid, made cheaper: a run of all months makes thousands before its first task."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import requests
+from luigi.rpc import RemoteScheduler, RequestsFetcher
+from tenacity import RetryCallState, Retrying, stop_after_attempt, stop_after_delay, stop_any
+
+from ..plain import shown_by_luigid
+from ..reporting.progress import RunProgress
+from ..waiting import SAID_AFTER, answer_of
+
+#: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
+AT_ONCE = 3
+
+#: How many times the time-out of a request one answer may take.
+IN_ALL = 3
+
+
+class Fetcher(RequestsFetcher):
+    """Luigi's own, with what the environment says of proxies and certificates looked up once."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        super().__init__()
+        self.session: requests.Session = self._session()
+        self.process_id: int = os.getpid()
+
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        found = session.merge_environment_settings(self._url, {}, None, None, None)
+        session.proxies, session.verify = found["proxies"], found["verify"]
+        session.auth = requests.utils.get_netrc_auth(self._url)
+        session.trust_env = False
+        return session
+
+    def fetch(self, full_url: str, body: Any, timeout: float) -> str:
+        """As Luigi has it, within ``IN_ALL`` times the time-out, which begins anew with each byte that drips in.
+
+        What is no answer of luigid's is an error as well: a page of a proxy, or of another program on its port.
+        """
+        self.check_pid()
+        ask = super().fetch
+        try:
+            page = answer_of(lambda: ask(full_url, body, timeout), IN_ALL * timeout)
+        except TimeoutError:
+            self.session = self._session()
+            raise requests.exceptions.ReadTimeout(f"no whole answer within {IN_ALL * timeout:g} s") from None
+        if not page.startswith('{"response"'):
+            raise requests.exceptions.InvalidJSONError("what answers is no luigid")
+        return page
+
+    def check_pid(self) -> None:
+        """A connection that was open before a fork must not be used on both sides."""
+        if os.getpid() != self.process_id:
+            self.session, self.process_id = self._session(), os.getpid()
+
+
+class Luigid(RemoteScheduler):
+    """A scheduler in luigid. While it does not answer one line says so, instead of a traceback for each try."""
+
+    _saying = threading.Lock()
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._fetcher = Fetcher(url)
+        self._is_away = False
+
+    def _get_retryer(self) -> Retrying:
+        retryer: Retrying = super()._get_retryer()
+        stop = stop_any(stop_after_attempt(self._rpc_retry_attempts), stop_after_delay(self._limit))
+        return retryer.copy(before_sleep=self._wait, after=lambda state: None, stop=stop)
+
+    @property
+    def _limit(self) -> float:
+        """Seconds for which a luigid is waited for that takes requests and does not answer them."""
+        return float(self._rpc_retry_attempts * (self._rpc_retry_wait + self._connect_timeout))
+
+    def _wait(self, state: RetryCallState) -> None:
+        wait = state.next_action.sleep if state.next_action else 0.0
+        with self._saying:
+            is_news = not self._is_away and (state.seconds_since_start or 0.0) + wait >= SAID_AFTER
+            self._is_away = self._is_away or is_news
+        if is_news:
+            where = self._url.rpartition("@")[2].removeprefix("http://").removeprefix("https://")
+            each = ((state.seconds_since_start or 0.0) + wait) / state.attempt_number
+            limit = round(min(self._limit, self._rpc_retry_attempts * each))
+            RunProgress().waiting(f"waits for luigid at {where}, which does not answer, for about {limit:,} s at most")
+
+    def _request(self, url: str, data: Any, attempts: int = 3, allow_null: bool = True) -> Any:
+        return super()._request(url, shown_by_luigid(data), attempts, allow_null)
+
+    def _fetch(self, url_suffix: str, body: Any) -> str:
+        if url_suffix == "/api/ping":
+            return self._ping(body)
+        answer: str = super()._fetch(url_suffix, body)
+        if self._is_away:
+            self._is_away = False
+            RunProgress().waiting("")
+        return answer
+
+    def _ping(self, body: Any) -> str:
+        """Asked again a second later anyway, by a thread for which all others that start a process wait."""
+        try:
+            answer: str = self._fetcher.fetch(f"{self._url}/api/ping", body, self._connect_timeout)
+            is_right = isinstance(json.loads(answer)["response"]["rpc_messages"], list)
+        except (requests.RequestException, ValueError, LookupError, TypeError):
+            is_right = False
+        return answer if is_right else '{"response": null}'
+
+
+class Announcer:
+    """A scheduler in luigid whose ``add_task`` does not wait for the answer; an error comes with a later call."""
+
+    def __init__(self, scheduler: Any) -> None:  # Luigi gives a RemoteScheduler its methods at run time
+        self._scheduler = scheduler
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="announce")
+        self._waiting: deque[Future[Any]] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduler, name)
+
+    def add_task(self, **task: Any) -> None:
+        self._waiting.append(self._pool.submit(self._scheduler.add_task, **task))
+        if len(self._waiting) > 2 * AT_ONCE:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> Announcer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the answers; after an error of the caller's only for requests that are on their way."""
+        self._pool.shutdown(cancel_futures=error is not None)
+        if error is None:
+            for told in self._waiting:
+                told.result()

@@ -1,0 +1,88 @@
+"""What a run would refuse in the end is refused before its first task: mistakes in settings, with exit code 2.
+
+The stages check the same when their turn comes, because another run may have changed lake and warehouse meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .. import remote, settings
+from ..errors import UsageError, WarehouseError
+from ..planning import completeness, planner
+from ..storage import open_store
+from ..tasks.base import JobTask
+from ..tasks.download import Download
+from ..tasks.load import Load
+from ..tasks.ranges import MonthlyTrips, RangeMonthly, TaxiZones
+from ..tasks.upload import Upload
+
+#: Tasks that write into the lake, by themselves or by what they need.
+_INTO_LAKE = (Upload, Load, MonthlyTrips, TaxiZones)
+
+
+def check(root: Any) -> None:
+    """Raise UsageError if the places that a root task writes to cannot be written, or do not take its months.
+
+    The task is one of ours and not complete. Ranges ask about their months when they are planned.
+    """
+    plan = getattr(root, "plan", None)
+    if plan is not None and not plan.months(planner.TO_DO):
+        return
+    task = root._first if isinstance(root, RangeMonthly) else root
+    if not isinstance(task, JobTask):
+        return
+    _ensure("workspace", task.workspace)
+    if plan is not None or isinstance(task, _INTO_LAKE):
+        _ensure("lake", task.lake)
+    warehouses = [label for label in str(getattr(task, "warehouse", "")).split(",") if label]
+    for label in warehouses:
+        _ensure_warehouse(label)
+    with completeness.scheduling():
+        if isinstance(task, TaxiZones):
+            completeness.check_kind(planner.zones_job(task.job), "zones", None, warehouses)
+        elif plan is None and isinstance(task, Upload | Load | MonthlyTrips):
+            completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+
+
+def check_scheduled(tasks: Iterable[Any]) -> None:
+    """The same for tasks that are about to run, whoever's root task needs them; each place is tried once.
+
+    Raises Unreachable or RefusedByPublisher if there is something to download, and the publisher cannot be asked.
+    """
+    tried: set[tuple[str, ...]] = set()
+    downloads: list[Download] = []
+
+    def once(what: Callable[..., None], *of: str) -> None:
+        if of not in tried:
+            tried.add(of)
+            what(*of)
+
+    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
+        for task in tasks:
+            if isinstance(task, Download):
+                downloads.append(task)
+            elif isinstance(task, Upload | Load):
+                once(_ensure, "workspace", task.workspace)
+                once(_ensure, "lake", task.lake)
+                warehouses = [str(task.warehouse)] if isinstance(task, Load) else []
+                for label in warehouses:
+                    once(_ensure_warehouse, label)
+                completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+        for download in downloads:
+            planner.check_publisher(snapshot, download.job)
+
+
+def _ensure_warehouse(label: str) -> None:
+    try:
+        settings.open_warehouse(label).ensure()
+    except WarehouseError as error:
+        raise UsageError(f"[warehouse] url: {error}") from None
+
+
+def _ensure(section: str, url: str) -> None:
+    try:
+        open_store(url).ensure()
+    except UsageError as error:
+        raise UsageError(f"[{section}] url: {error}") from None

@@ -1,0 +1,235 @@
+"""What all stages share: their parameters, and how a stage runs.
+
+A stage's parameters say all that its output depends on, by names without secrets, taken from the settings when the
+root task is built. So two jobs with different settings are different tasks to luigid, and a child process or another
+host needs no flag of the parent.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property, partial
+from typing import Any, TypeVar
+
+import luigi
+
+from .. import settings, waiting
+from ..errors import (
+    DamagedFile,
+    DamagedScratch,
+    LakeTrouble,
+    MissingBucket,
+    PipelineError,
+    TakenAway,
+    TransientError,
+    WarehouseBusy,
+)
+from ..planning import completeness, planner
+from ..publishers import publishers
+from ..reporting import journal
+from ..reporting.progress import StageProgress
+from ..runner import worker
+from ..storage import open_store
+from . import parameters, servers
+from .scratch import Scratch
+from .servers import Server
+
+#: How often a run looks again for somebody whose lock it has waited for up to the limit.
+GLANCES = 2
+
+#: What the journal says of a stage that another run, on another host maybe, completed while this one tried.
+DONE_BY_ANOTHER = "done by another run"
+
+AnyTask = TypeVar("AnyTask", bound=luigi.Task)
+
+
+@cache
+def spell_store(url: str) -> str:
+    return open_store(url).url
+
+
+@cache
+def spell_rules(text: str) -> str:
+    from ..cleaning.rules import Rules
+
+    return str(Rules.parse(text))
+
+
+def spell_warehouses(text: str) -> str:
+    from ..warehouse import label_of
+
+    return ",".join(
+        piece if "@" in piece.partition("://")[0] else label_of(piece) for piece in text.split(",") if piece
+    )
+
+
+class JobTask(luigi.Task):
+    """A task that belongs to a job: which publisher, which rules, from which workspace into which lake."""
+
+    publisher = parameters.FromSettings(settings.publisher_label, description="publisher, see [publisher]")
+    rules = parameters.FromSettings(settings.rules_text, spell_rules, description="cleaning rules, see [clean] rules")
+    lake = parameters.FromSettings(settings.lake_url, spell_store, description="lake, see [lake] url")
+    workspace = parameters.FromSettings(settings.workspace_url, spell_store, description="scratch, see [workspace] url")
+
+    @classmethod
+    @cache
+    def get_params(cls) -> Any:
+        """As Luigi has it, found once per class: Luigi goes through all attributes anew whenever a task is built."""
+        return super().get_params()
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        settings.ensure_valid()
+        values: list[tuple[str, Any]] = super().get_param_values(params, args, kwargs)
+        return values
+
+    @cached_property
+    def job(self) -> completeness.Job:
+        return completeness.Job(self.publisher, self.rules, self.lake, self.workspace)
+
+    @property
+    def servers(self) -> list[Server]:
+        """Those that know whether the task is done. Without them neither it nor its like can be."""
+        stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not url.startswith("file:"))
+        return [servers.of_store(url) for url in stores]
+
+    @property
+    def sources(self) -> list[Server]:
+        """Those without which it cannot be done, though they need not be asked whether it is."""
+        return []
+
+    def blame(self, error: PipelineError) -> None:
+        """Raise Unreachable if it is the error of a server that answers nobody."""
+        for server in [*self.servers, *self.sources]:
+            server.blame(error)
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """``blame`` for what is raised within this context."""
+        try:
+            yield
+        except (TransientError, MissingBucket) as error:
+            self.blame(error)
+            raise
+
+    def sibling(self, task: type[AnyTask], **changes: Any) -> AnyTask:
+        """Another task of the same job: every parameter that both have is the same unless it is changed here."""
+        names = {name for name, _ in task.get_params()}
+        shared = {name: value for name, value in self.param_kwargs.items() if name in names}
+        return task(**{**shared, **changes})
+
+    def check_offered(self) -> None:
+        """Raise NeverOffered for a month that the publisher cannot have. Asked of the root task only."""
+
+    def check_source(self) -> None:
+        """Raise Unreachable or RefusedByPublisher if what has to be fetched cannot be. Asked of the root task only."""
+
+    def on_failure(self, exception: BaseException) -> str:
+        return worker.explain(str(getattr(self, "title", self.task_family)), exception)
+
+
+class MonthTask(JobTask):
+    """A task for one month of one dataset."""
+
+    dataset = parameters.Dataset(default="yellow", description="yellow, green, fhv or fhvhv")
+    month = parameters.Month(description="month of the file, YYYY-MM")
+
+    @property
+    def title(self) -> str:
+        """How people call this task in one line: ``Clean green 2020-03``."""
+        month = f" {self.month:%Y-%m}" if self.month else ""
+        return f"{self.task_family} {self.dataset}{month}"
+
+    def check_offered(self) -> None:
+        self.job.publisher_object.check_offered(self.dataset, self.month)
+
+    def check_source(self) -> None:
+        planner.check_source(self.job, self.dataset, self.month)
+
+    @property
+    def priority(self) -> int:
+        """Oldest month first, each finished before the next is begun, so that little scratch lies around."""
+        return (
+            0 if self.month is None else (2100 - self.month.year) * 12 - self.month.month
+        )  # the scheduler floors at 0
+
+    @cached_property
+    def scratch(self) -> Scratch:
+        return Scratch(self.job, self.dataset, self.month)
+
+
+class Stage(MonthTask):
+    """One arrow of the data's way. A subclass says what it has made (``complete``) and makes it (``work``)."""
+
+    #: What keeps it from finding out whether there is something to do, it tells by itself.
+    tells_trouble = True
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
+        raise NotImplementedError
+
+    def made_at(self) -> dt.datetime | None:
+        """When the output was made that is there already, UTC; None where nobody has noted it."""
+        return None
+
+    def attempt(self, progress: StageProgress) -> dict[str, Any]:
+        """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
+        return publishers.retrying(partial(self.once, progress), settings.retry_policy())
+
+    def once(self, progress: StageProgress) -> dict[str, Any]:
+        """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
+        try:
+            with self.blaming():  # first: a server that answers nobody would only be waited for again
+                return self.work(progress)
+        except (LakeTrouble, DamagedScratch):
+            with self.blaming(), completeness.running():
+                if self.complete():
+                    return {"outcome": DONE_BY_ANOTHER}
+            raise
+
+    def lock(self) -> Any:
+        return self.scratch.lock()
+
+    def run(self) -> None:
+        """Do the work unless it is done already, and try again while the error is one that may pass."""
+        progress = StageProgress(self)
+        started = time.monotonic()
+        try:
+            with waiting.told_to(progress), self.lock(), completeness.running():
+                started = time.monotonic()
+                for server in self.servers:
+                    server.check()
+                with self.blaming():
+                    is_complete = self.complete()  # Luigi asked before another process did it
+                if is_complete:
+                    if progress.has_waited:  # for it, maybe
+                        progress.done({"outcome": DONE_BY_ANOTHER}, 0.0)
+                    else:
+                        progress.found(self.made_at())
+                    return
+                progress.started()
+                try:
+                    for server in self.sources:
+                        server.check()
+                    details = self.attempt(progress)
+                    for server in [*self.servers, *self.sources]:
+                        server.has_answered()
+                except (DamagedFile, DamagedScratch):
+                    self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew
+                    raise
+                progress.done(details, time.monotonic() - started)
+        except TakenAway as error:
+            progress.postponed(error)
+            raise
+        except BaseException as error:
+            progress.failed(error, time.monotonic() - started)
+            if isinstance(error, WarehouseBusy):
+                error.is_for_good = progress.times_failed(error) > GLANCES
+            raise
+
+
+def run_id() -> str:
+    return journal.run_id()

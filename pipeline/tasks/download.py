@@ -1,0 +1,79 @@
+"""publisher -> raw file, checked."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from ..lake import layout
+from ..planning.completeness import lake_reason, last_look_at, seen_since
+from ..publishers import publishers
+from ..reporting.progress import StageProgress
+from . import servers
+from .base import Stage, settings
+from .scratch import RAW
+from .servers import Server
+from .target import StoreTarget
+
+
+class Download(Stage):
+    """The raw file of a month, as the publisher has it now."""
+
+    @property
+    def resources(self) -> dict[str, int]:
+        return {f"download_{self.publisher.partition('=')[0]}": 1}
+
+    def output(self) -> StoreTarget:
+        return StoreTarget(self.scratch.store, self.scratch.path(RAW))
+
+    def complete(self) -> bool:
+        record = self.scratch.record(RAW)
+        if record is None:
+            return lake_reason(self.job, self.dataset, self.month) is None
+        fetched = publishers.Version.from_dict(record["version"])
+        fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
+        current = seen_since(self.job, self.dataset, self.month, record["last_look"], fetched_at)
+        return current is None or current.same_as(fetched)
+
+    def _last_loaded(self) -> dt.date | None:
+        """The newest month in the lake: it must be at the publisher, so it tells "not there" from "not now"."""
+        names = self.job.lake_object.store.list(f"{layout.MANIFESTS}/{self.dataset}")
+        months = [month for name in names if (month := layout.month_of(name)) and month != self.month]
+        return max(months, default=None)
+
+    def attempt(self, progress: StageProgress) -> dict[str, Any]:
+        return self.once(progress)  # the transfer tries again by itself, from where it broke off
+
+    @property
+    def sources(self) -> list[Server]:
+        return [] if self.job.publisher_object.is_local else [servers.of_publisher(self.publisher)]
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        from ..publishers import fetching
+
+        started = dt.datetime.now(dt.UTC)
+        last_look = last_look_at(self.job, self.dataset, self.month)
+        publisher = self.job.publisher_object
+        with self.scratch.resumable(RAW) as target:
+            fetched = fetching.fetch(
+                publisher,
+                self.dataset,
+                self.month,
+                target.parent,
+                name=target.name,
+                policy=settings.retry_policy(),
+                probe=self._last_loaded() if publisher.hides_absence else None,
+                on_silence=self.blame,
+                progress=lambda done, total: progress(done, total or 0, "bytes"),
+            )
+            record = {
+                "url": fetched.url,
+                "sha256": fetched.sha256,
+                "version": fetched.version.to_dict(),
+                "length": fetched.length,
+                "format": publisher.file_format(self.dataset),
+                "fetched_at": started.isoformat(),
+                "last_look": last_look,
+            }
+            self.scratch.keep(fetched.path, RAW, record)
+        return {"bytes": fetched.length}

@@ -1,0 +1,138 @@
+"""Servers that every month needs: one that does not answer is waited for once in a run, not by each month in turn.
+
+A stage that fails asks whether the server answers anybody at all. If it does not, the run's journal says so, and the
+other stages of the run, in whichever process, give up at once. As soon as one of them gets through, they go on.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import remote, settings
+from ..errors import (
+    ConflictError,
+    LakeError,
+    LakeTrouble,
+    MissingBucket,
+    PipelineError,
+    PublisherTrouble,
+    TakenAway,
+    TransientError,
+    TruncatedFile,
+    Unreachable,
+    WarehouseTrouble,
+)
+from ..publishers import publishers
+from ..reporting import journal
+from ..storage import Store, open_store
+
+#: Seconds after which somebody asks again a server that did not answer, and how long that may take.
+ASK_AGAIN, GLANCE = 60.0, 5.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A publisher, lake, workspace or warehouse, by its label. ``troubles`` may be its fault: then ``question`` tells.
+
+    ``question`` raises a TransientError, MissingBucket or Unreachable where the server has no answer.
+    """
+
+    label: str
+    troubles: tuple[type[PipelineError], ...]
+    question: Callable[[], object]
+
+    def check(self) -> None:
+        """Raise Unreachable if the run has found so; after a minute one stage asks again."""
+        last = _last(self.label)
+        if last is None or last["event"] == REACHABLE:
+            return
+        # A clock that was set back meanwhile must not keep everybody from asking.
+        if abs(time.time() - last.get("at", 0.0)) < ASK_AGAIN and last.get("message"):
+            raise Unreachable(last["message"], is_repeated=True)
+        with remote.somebody_waits(GLANCE):
+            self.ask()
+
+    def blame(self, error: PipelineError) -> None:
+        """Raise Unreachable if the error of a stage is what all others would meet too."""
+        is_of_another_run = isinstance(error, ConflictError | TakenAway)
+        is_worth_asking = getattr(error, "at_once", True)
+        if isinstance(error, self.troubles) and is_worth_asking and not is_of_another_run:
+            self.ask()
+
+    def ask(self) -> None:
+        """Raise Unreachable if the server has no answer within the time of a plan, and tell the rest of the run."""
+        try:
+            with remote.planning():
+                self.question()
+        except (TransientError, MissingBucket, Unreachable) as error:
+            last = _last(self.label)
+            known = last.get("message") if last is not None and last["event"] == UNREACHABLE else None
+            message = str(known or error)  # all months of a run say the same
+            journal.record(UNREACHABLE, label=self.label, message=message)
+            raise Unreachable(message, is_repeated=known is not None) from None
+        self.has_answered()
+
+    def has_answered(self) -> None:
+        """Tell the rest of the run, if it believes otherwise."""
+        last = _last(self.label)
+        if last is not None and last["event"] == UNREACHABLE:
+            journal.record(REACHABLE, label=self.label)
+
+
+def of_publisher(label: str) -> Server:
+    def question() -> None:
+        publishers.check_reachable(settings.open_publisher(label), settings.retry_policy())
+
+    return Server(label, (PublisherTrouble, TruncatedFile), question)
+
+
+def of_store(url: str) -> Server:
+    def question() -> None:
+        try:
+            publishers.retrying(lambda: _use(open_store(url)), settings.retry_policy())
+        except MissingBucket:
+            raise
+        except (LakeError, ConflictError, FileNotFoundError):
+            pass  # it answers
+
+    return Server(url, (LakeTrouble, MissingBucket), question)
+
+
+def _use(store: Store) -> None:
+    """Look, write, read and delete: a server may answer to some of these only."""
+    store.stat("manifests")
+    probe = f"doctor/{uuid.uuid4().hex}.txt"
+    store.write(probe, b"is it there")
+    store.read(probe)
+    store.delete(probe)
+
+
+def of_warehouse(label: str) -> Server:
+    def question() -> None:
+        publishers.retrying(settings.open_warehouse(label).ledger, settings.retry_policy())
+
+    return Server(label, (WarehouseTrouble,), question)
+
+
+#: Events of the journal.
+UNREACHABLE, REACHABLE = "unreachable", "reachable"
+
+
+def _last(label: str) -> dict[str, Any] | None:
+    """What the run's journal says last of a server. Most of its lines are about progress and are not parsed."""
+    try:
+        lines = journal.contents().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        if b'{"event": "begun"' in line:
+            return None
+        if b'reachable"' in line:
+            for event in journal.parsed(line):
+                if event["event"] in (UNREACHABLE, REACHABLE) and event.get("label") == label:
+                    return event
+    return None

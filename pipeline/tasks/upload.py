@@ -1,0 +1,110 @@
+"""Parquet and rejects -> lake, with the manifest that names them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from .. import datasets
+from .._version import __version__
+from ..errors import PipelineError
+from ..lake import layout
+from ..lake.manifest import Digest, Manifest, Source
+from ..planning.completeness import is_made_of, lake_reason, refuse_upload
+from ..reporting.progress import StageProgress, page_of
+from .base import Stage, run_id, settings
+from .scratch import PARQUET, RAW, REJECTS, ROWS
+from .target import StoreTarget
+from .write_parquet import WriteParquet
+
+#: The outcome of a month that was published anew without any change: only the new ETag is written down, so that the
+#: file is not fetched for it again. Its Parquet file and the tables stay as they are.
+SAME_BYTES = "same bytes as before"
+
+
+class Upload(Stage):
+    """The month in the lake: rejects, Parquet and manifest, in this order, so that the manifest never lies."""
+
+    def requires(self) -> WriteParquet:
+        return self.sibling(WriteParquet)
+
+    def output(self) -> StoreTarget:
+        return StoreTarget(self.job.lake_object.store, layout.manifest(self.dataset, self.month))
+
+    def complete(self) -> bool:
+        return lake_reason(self.job, self.dataset, self.month) is None
+
+    def attempt(self, progress: StageProgress) -> dict[str, Any]:
+        details = super().attempt(progress)
+        with suppress(PipelineError):  # the month is in the lake all the same; what stays is swept some day
+            self.scratch.discard()
+        return details
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        scratch = self.scratch
+        raw = scratch.need(RAW)
+        lake = self.job.lake_object
+        source = Source(
+            url=raw["url"],
+            sha256=raw["sha256"],
+            etag=raw["version"].get("etag") or "",
+            length=raw["length"],
+            last_modified=raw["version"].get("last_modified"),
+            format=raw["format"],
+            fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
+            last_look=raw["last_look"],
+        )
+        known = lake.manifest(self.dataset, self.month)
+        if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):
+            lake.restate(replace(known, source=source))
+            return {"outcome": SAME_BYTES}
+        cleaned, written = (scratch.need(name, raw["sha256"]) for name in (ROWS, PARQUET))
+        scratch.need(REJECTS, raw["sha256"])
+        report = cleaned["report"]
+        is_synthetic = self.job.publisher_object.is_synthetic
+        refuse_upload(self.job, self.dataset)
+        with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
+            with rejects.open("rb") as file:
+                rejects_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            manifest = Manifest(
+                dataset=self.dataset,
+                month=self.month,
+                publisher=self.publisher,
+                source=source,
+                rows_read=report["rows_read"],
+                rows_written=written["rows_written"],
+                rows_rejected=report["rows_rejected"],
+                rules=self.rules,
+                schema_version=datasets.get(self.dataset).schema_version,
+                parquet=Digest(
+                    layout.data(self.dataset, self.month), written["parquet_sha256"], parquet.stat().st_size
+                ),
+                rejects=Digest(layout.rejects(self.dataset, self.month), rejects_sha256, rejects.stat().st_size),
+                run_id=run_id(),
+                created_at=dt.datetime.now(dt.UTC),
+                pipeline_version=__version__,
+                is_synthetic=is_synthetic,
+                blank_lines=report["blank_lines"],
+                repeated_headers=report["repeated_headers"],
+                surplus_values=report["surplus_values"],
+                repaired=report["repaired"],
+                unknown_columns=report["unknown_columns"],
+                ignored_columns=tuple(report["ignored_columns"]),
+                unknown_codes=report["unknown_codes"],
+            )
+            lake.publish(
+                parquet,
+                rejects,
+                manifest,
+                keep_versions=settings.lake().keep_versions,
+                progress=lambda done, total: progress(done, total, "bytes"),
+            )
+        progress.link(page_of(lake.file(manifest).uri))
+        return {
+            "rows": manifest.rows_written,
+            "bytes": manifest.parquet.bytes,
+            "unknown_columns": sorted(manifest.unknown_columns),
+        }

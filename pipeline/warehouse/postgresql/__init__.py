@@ -1,0 +1,1 @@
+"""PostgreSQL 12 or later: one partition per month, each load one transaction."""

@@ -1,0 +1,664 @@
+"""PostgreSQL 12 or later: one partition per month, each load one transaction.
+
+Monthly tables are ``PARTITION BY LIST (file_month)``. All of a load happens in one transaction of one connection, under
+an advisory lock on its slice: the file is copied into a table that nobody else can see, counted, put in place and
+entered in the ledger. So nothing is left behind, whatever kills it: the server takes back the unfinished table
+together with the rest.
+
+How a month is put in place decides who has to wait:
+
+* A new month is attached, which passes beside readers. The table has a CHECK of the month, so that attaching
+  does not read it again.
+* A month that is there already is replaced by DELETE and INSERT inside its partition. Exchanging the partition itself
+  would need DETACH or DROP, which wait for every open reader of the parent while new readers queue up
+  behind them, and a reader in REPEATABLE READ would then see no rows at all. The dead rows this costs are vacuumed
+  right afterwards. The zone table is replaced in the same way.
+
+The index on the pickup time is BRIN: files are nearly in that order, so it skips most blocks for a range of time;
+it takes kilobytes and no noticeable time, where a B-tree takes a fifth of the table and would be written again
+row by row whenever a month is replaced. A month as a whole needs no index: it is a partition.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+import pyarrow.parquet as pq
+import sqlalchemy
+
+from ...datasets import DATASETS
+from ...datasets.schema import FILE_MONTH, Column, Dataset
+from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from ...remote import at_most, for_server
+from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
+from .. import label_of
+from ..base import LEDGER_COLUMNS, LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Slice, Warehouse, no_progress
+from ..tables import literal, missing_columns, next_row, texts_found, texts_query
+from ..views import COMMENTS, comment, not_made, views
+from .copy import copy, open_parquet
+from .session import BLOCKERS, TYPES, Relation, Session, Statement, quote, sessions_text, text_of
+
+logger = logging.getLogger(__name__)
+
+#: The first with SHARE UPDATE EXCLUSIVE for ATTACH PARTITION; before that, it waited for every reader.
+OLDEST_SERVER = 12
+
+#: Seconds that a change of a table may make new readers wait, and the pause in which they get through.
+ALTER_TIMEOUT, ALTER_PAUSE = 0.5, 0.5
+
+#: Seconds for a connection to one address, and those of silence after which a server counts as gone, if new connections
+#: get no answer either.
+CONNECT_TIMEOUT, SILENCE = 10.0, 60.0
+
+#: Rows a second that the slowest server gets through.
+ROWS_PER_SECOND = 5_000
+
+
+class PostgreSQL(Warehouse):
+    """A schema of a PostgreSQL database, by an ordinary role that owns it.
+
+    The schema is the first of the role's ``search_path``, which ``?options=-csearch_path%3Detl`` in the URL sets. The
+    password is taken from the URL, PGPASSWORD or the .pgpass file (PGPASSFILE).
+    """
+
+    @property
+    def label(self) -> str:
+        return label_of(self.url)
+
+    def ledger(self) -> dict[Slice, LedgerRow]:
+        with self._session() as session:
+            return {row.slice: row for row in session.ledger_rows(newest=True)}
+
+    def history(self) -> list[LedgerRow]:
+        with self._session() as session:
+            return session.ledger_rows()
+
+    def load(
+        self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
+    ) -> LedgerRow:
+        if dataset.is_monthly != (row.file_month is not None):
+            raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
+        with parquet.local() as path, open_parquet(path, parquet.uri, dataset, row) as file, self._session() as session:
+            self._prepare(session, dataset)
+            with self._locked(session, row.slice, session.rows_of(dataset.table) + row.row_count):
+                stored = next_row(row, session.newest(row.slice))
+                place = _Place(session, dataset, row.file_month, row.row_count)
+                place.fill(file, progress)
+                session.insert_ledger(stored)
+                place.put()
+            place.tidy()
+        return stored
+
+    def append(self, row: LedgerRow) -> LedgerRow:
+        with self._session() as session:
+            self._prepare(session, DATASETS.get(row.dataset))
+            with self._locked(session, row.slice):
+                stored = next_row(row, session.newest(row.slice))
+                session.insert_ledger(stored)
+        return stored
+
+    def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
+        with self._session() as session:
+            if dataset.table not in session.relations([dataset.table]):
+                return {}
+            with session.transaction(rows=session.rows_of(dataset.table)):
+                if not dataset.is_monthly:
+                    return {None: session.run(f"SELECT count(*) FROM {session.table(dataset.table)}")[0][0]}
+                month = quote(FILE_MONTH.name)
+                return dict(
+                    session.run(f"SELECT {month}, count(*) FROM {session.table(dataset.table)} GROUP BY 1 ORDER BY 1")
+                )
+
+    def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
+        with self._session() as session:
+            table = session.relations([dataset.table]).get(dataset.table)
+            if not table:
+                return {}
+            columns, query = texts_query(session.dialect, dataset, table.columns)
+            with session.transaction(rows=session.rows_of(dataset.table)):
+                return texts_found(columns, session.run(query))
+
+    def check(self, create: bool = False) -> Iterable[Check]:
+        subject = self.label
+        try:
+            if create:
+                self._create_database()
+            with self._session() as session:
+                version = session.server_version
+                if version < OLDEST_SERVER:
+                    remedy = f"use PostgreSQL {OLDEST_SERVER} or later"
+                    yield Check(subject, False, f"PostgreSQL {version} is too old", remedy)
+                    return
+                yield Check(subject, True, f"PostgreSQL {version} answers")
+                encoding = session.connection.get_parameter_status("server_encoding")
+                if encoding != "UTF8":
+                    yield Check(
+                        f"{subject} encoding", False, f"{encoding}, which cannot hold every text", _USE_UTF8, True
+                    )
+                if create:
+                    with session.transaction():
+                        session.create_schema()
+                yield self._check_schema(session)
+                yield self._check_connections(session)
+        except PipelineError as error:
+            detail, _, remedy = str(error).removeprefix(f"{subject}: ").partition("; ")
+            yield Check(subject, False, detail, remedy)
+
+    # -- connections -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Session]:
+        """A connection that is closed at the end; errors in the words of the pipeline."""
+        try:
+            with contextlib.closing(self._connect(self._url)) as connection:
+                encoding = connection.get_parameter_status("server_encoding")
+                if encoding == "SQL_ASCII":
+                    raise WarehouseError(
+                        f"{self.label}: the database has the encoding SQL_ASCII, which takes any bytes for text; "
+                        f"{_USE_UTF8}"
+                    )
+                session = Session(
+                    connection,
+                    self._schema_of_url(),
+                    lock_limit=partial(remaining, self.options.lock_timeout, self.label),
+                    limit=self._limit,
+                    watched=self._watched,
+                )
+                if session.schema is None:
+                    raise WarehouseError(
+                        f"{self.label}: no schema of the search_path exists; name one in the URL by "
+                        f"?options=-csearch_path%3Dname"
+                    )
+                try:
+                    yield session
+                except psycopg2.errors.LockNotAvailable as error:
+                    session.call(connection.rollback)
+                    holders = session.holders(session.lock_key("tables", None))
+                    raise self._busy("a table", holders) from error
+        except psycopg2.Error as error:
+            raise self._error(error) from error
+        except WarehouseError as error:
+            raise self.named(error) from error.__cause__
+
+    def _limit(self, rows: int) -> float:
+        """Seconds that a statement may take which goes through so many rows."""
+        seconds = self.options.statement_timeout
+        return seconds + rows / ROWS_PER_SECOND if rows else for_server(seconds)
+
+    @contextlib.contextmanager
+    def _watched(self, statement: Statement) -> Iterator[None]:
+        """Tell whom a statement waits for that takes long, and give it up in time: WarehouseTrouble.
+
+        libpq waits for an answer as long as it takes, and a server that was stopped, or a network that lost a
+        connection, do not break it off.
+        """
+        done, changing = threading.Event(), threading.Lock()
+
+        def give_up(seconds: float) -> None:
+            with changing:
+                if not done.is_set():
+                    statement.give_up(seconds)
+
+        def watch() -> None:
+            if done.wait(min(SAID_AFTER, statement.limit)):
+                return
+            asking = partial(self._ask_about, statement, done, wait, give_up)
+            threading.Thread(target=asking, name="lock watch", daemon=True).start()
+            while not done.wait(max(0.0, statement.left())):
+                if statement.left() <= 0:
+                    return give_up(statement.limit)
+
+        with Wait(self.options.lock_timeout, self.label) as wait:
+            threading.Thread(target=watch, name="statement watch", daemon=True).start()
+            try:
+                yield
+            except psycopg2.Error as error:
+                if statement.given_up_after is None:
+                    raise
+                raise WarehouseTrouble(
+                    f"{self.label}: no answer within {statement.given_up_after:.0f} s; "
+                    f"check that the server runs and may be reached"
+                ) from error
+            finally:
+                with changing:
+                    done.set()
+
+    def _ask_about(
+        self, statement: Statement, done: threading.Event, wait: Wait, give_up: Callable[[float], None]
+    ) -> None:
+        """Ask again and again, on other connections, whom a statement waits for; give it up if nobody answers."""
+        answered = 0.0
+
+        def ask() -> str:
+            with contextlib.closing(self._open(self._url)) as connection, connection.cursor() as cursor:
+                cursor.execute(BLOCKERS, [statement.pid])
+                return sessions_text(cursor.fetchall())
+
+        while not done.is_set():
+            try:
+                holders = answer_of(ask, for_server(SILENCE), self.label)
+                answered = time.monotonic()
+                if holders and not done.is_set():
+                    wait.left(holders)
+            except (psycopg2.Error, TimeoutError) as error:
+                if isinstance(error, psycopg2.Error) and "timeout expired" not in str(error):
+                    answered = time.monotonic()  # a server that refuses us is there
+                silence = time.monotonic() - max(answered, statement.heard)
+                if silence >= for_server(SILENCE):
+                    return give_up(silence)
+            done.wait(SAID_AFTER)
+
+    @cached_property
+    def _url(self) -> sqlalchemy.URL:
+        return sqlalchemy.make_url(self.url)
+
+    def _connect(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
+        """A connection, or why there is none. libpq's own time-out counts for each address, and not for names."""
+        seconds = for_server(SILENCE)
+        try:
+            return answer_of(partial(self._open, url), seconds, self.label)
+        except TimeoutError:
+            raise WarehouseTrouble(
+                f"{self.label}: no answer within {seconds:g} s; check that the server runs and may be reached"
+            ) from None
+        except psycopg2.Error as error:
+            raise self._connect_error(error) from error
+
+    def _open(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
+        """A connection as SQLAlchemy's dialect would open it, without the questions that an engine asks at first."""
+        defaults: dict[str, Any] = {
+            "connect_timeout": max(2, int(for_server(CONNECT_TIMEOUT))),  # seconds; libpq takes no fewer
+            "application_name": f"pipeline {socket.gethostname()[:40]} {os.getpid()}",
+            # Notice a peer that vanished within a minute, not after the two hours of the system.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        }
+        positional, named = url.get_dialect()().create_connect_args(url)
+        connection = psycopg2.connect(*positional, **{**defaults, **named, "client_encoding": "UTF8"})
+        connection.set_session(isolation_level="READ COMMITTED")
+        # Whatever the URL, the role or the database say: it is UTF-8 that we send.
+        connection.set_client_encoding("UTF8")
+        return connection
+
+    def _schema_of_url(self) -> str | None:
+        """The first schema of the search_path that the URL sets; None if it sets none."""
+        options = self._url.query.get("options", "")
+        text = options if isinstance(options, str) else " ".join(options)
+        # As libpq reads it: a backslash takes the meaning from what follows, which is how a name gets a blank.
+        match = re.search(r'search_path=(?:"((?:[^"]|"")+)"|([^\s,"$]+))', re.sub(r"\\(.)", r"\1", text))
+        return match and (match[1].replace('""', '"') if match[1] else match[2].lower())
+
+    # -- locks -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self, session: Session, slice: Slice, rows: int = 0) -> Iterator[None]:
+        """The transaction that loads a slice, alone with it. WarehouseBusy names who has it for too long.
+
+        ``rows``: how many a statement of it goes through at most.
+        """
+        key = session.lock_key(*slice)
+        try:
+            with session.transaction(rows=rows):
+                session.run("SELECT pg_advisory_xact_lock(%s)", key)
+                yield
+        except psycopg2.errors.LockNotAvailable as error:
+            what = slice[0] if slice[1] is None else f"{slice[0]} {slice[1]:%Y-%m}"
+            holders = session.holders(key)
+            raise self._busy(what, holders) from error
+
+    def _busy(self, what: str, holders: str) -> WarehouseBusy:
+        return WarehouseBusy(
+            f"{self.label}: {what} is held by {holders}; gave up after "
+            f"{at_most(self.options.lock_timeout):g} s; run again when it is done",
+            is_repeated=gave_up(self.label, holders),
+        )
+
+    # -- tables ----------------------------------------------------------------------------------
+
+    def _prepare(self, session: Session, dataset: Dataset | None) -> None:
+        """Make the tables and views that are missing and the columns that are new; usually one query and no lock.
+
+        A change waits for open readers of its table and makes new ones wait, so it is tried again and again for a
+        short time.
+        """
+        declared = list({**DATASETS, **({dataset.name: dataset} if dataset else {})}.values())
+        if not _changes(session, declared):
+            return self._prepare_views(session, declared)
+        with Wait(self.options.lock_timeout, self.label) as wait:
+            self._change_tables(session, declared, wait)
+        self._prepare_views(session, declared)
+
+    def _change_tables(self, session: Session, declared: Sequence[Dataset], wait: Wait) -> None:
+        while _changes(session, declared):
+            try:
+                with session.transaction(ALTER_TIMEOUT):
+                    # Of two workers that find a table missing, the second waits here and then finds it.
+                    session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key("tables", None))
+                    session.create_schema()
+                    for statement in _changes(session, declared):
+                        session.run(statement)
+                break
+            except psycopg2.errors.LockNotAvailable as error:
+                holders = session.holders(session.lock_key("tables", None))
+                left = wait.left(holders)
+                if not left:
+                    raise self._busy("a table that needs a change", holders) from error
+                time.sleep(min(ALTER_PAUSE, left))
+
+    def _prepare_views(self, session: Session, declared: Iterable[Dataset]) -> None:
+        """Make or renew the views. Only readers need them: one that cannot be renewed is reported and fails no load."""
+        found = session.relations(COMMENTS)
+        for name, select in views(session.dialect, declared).items():
+            text, there = comment(name, select), found.get(name)
+            if there and not (there.kind == "v" and (there.comment or "").startswith(COMMENTS[name])):
+                logger.warning("%s", not_made(self.label, name))
+                continue
+            if there and there.comment == text:
+                continue
+            view = session.table(name)
+            create = f"CREATE OR REPLACE VIEW {view} AS {select}; COMMENT ON VIEW {view} IS {literal(text)}"
+            # REPLACE keeps grants, but takes new columns only at the end.
+            for statement in (create, f"DROP VIEW {view}; {create}"):
+                try:
+                    with session.transaction(ALTER_TIMEOUT):
+                        session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key("tables", None))
+                        session.run(statement)
+                    break
+                except psycopg2.errors.InvalidTableDefinition:
+                    continue
+                except (psycopg2.ProgrammingError, psycopg2.NotSupportedError, psycopg2.InternalError) as error:
+                    logger.warning("%s: view %s is not renewed: %s", self.label, name, text_of(error))
+                    break
+                except psycopg2.errors.LockNotAvailable:
+                    logger.warning("%s: view %s is in use and is renewed by a later load", self.label, name)
+                    break
+
+    # -- errors ----------------------------------------------------------------------------------
+
+    def _error(self, error: psycopg2.Error) -> PipelineError:
+        """An error of an open connection, by its SQLSTATE."""
+        text, code = f"{self.label}: {self._without_password(text_of(error))}", error.pgcode or ""
+        for pattern, remedy in _PARTICULAR.items():
+            if re.search(pattern, text):
+                return (WarehouseTrouble if code.startswith(_TRANSIENT) else WarehouseError)(f"{text}; {remedy}")
+        if code in _REMEDIES:
+            return WarehouseError(f"{text}; {_REMEDIES[code]}")
+        if not code or code.startswith(_TRANSIENT):  # a broken connection has no SQLSTATE
+            return WarehouseTrouble(f"{text}; nothing was changed by the unfinished transaction, run again")
+        return WarehouseError(f"{text} (SQLSTATE {code or 'unknown'})")
+
+    def _connect_error(self, error: BaseException | None) -> PipelineError:
+        """An error on the way to a connection. psycopg2 gives these no SQLSTATE, so the server's English has to do."""
+        text = f"{self.label}: {self._without_password(text_of(error))}"
+        for pattern, remedy in _REFUSALS.items():
+            if re.search(pattern, text):
+                return WarehouseError(f"{text}; {remedy}")
+        return WarehouseTrouble(f"{text}; check that the server runs and may be reached")
+
+    def _without_password(self, text: str) -> str:
+        named = [str(value) for name, value in self._url.query.items() if "password" in name]
+        for password in filter(None, (self._url.password, *named)):
+            text = text.replace(str(password), "***")
+        return text
+
+    # -- doctor ----------------------------------------------------------------------------------
+
+    def _create_database(self) -> None:
+        """Create the database if connecting says that it is missing. Needs a role with CREATEDB."""
+        url = self._url
+        try:
+            self._connect(url).close()
+        except WarehouseError as error:
+            if f'database "{url.database}" does not exist' not in str(error):
+                raise
+            try:
+                with contextlib.closing(self._connect(url.set(database="postgres", query={}))) as connection:
+                    connection.autocommit = True
+                    statement = Statement(connection, self.options.statement_timeout)
+                    with self._watched(statement), connection.cursor() as cursor:
+                        cursor.execute(f"CREATE DATABASE {quote(str(url.database))} ENCODING 'UTF8' TEMPLATE template0")
+            except psycopg2.Error as refused:
+                raise self._error(refused) from refused
+
+    def _check_schema(self, session: Session) -> Check:
+        """Whether the role may do what a load does, by doing it in a transaction that is rolled back."""
+        subject, month = f"{self.label} schema {session.schema}", quote(FILE_MONTH.name)
+        table, part = session.table("etl_doctor"), session.table("etl_doctor_2021_01")
+        try:
+            with session.transaction():
+                session.run(
+                    f"CREATE TABLE {table} ({month} date) PARTITION BY LIST ({month});"
+                    f"CREATE TABLE {part} ({month} date);"
+                    f"ALTER TABLE {table} ATTACH PARTITION {part} FOR VALUES IN ('2021-01-01')"
+                )
+                foreign = session.run(
+                    "SELECT relname, pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = %s::regnamespace AND "
+                    "relname = ANY(%s) AND NOT pg_has_role(relowner, 'USAGE')",
+                    quote(session.schema),
+                    [LEDGER_TABLE, *(dataset.table for dataset in DATASETS.values())],
+                )
+                session.call(session.connection.rollback)
+        except psycopg2.Error as error:
+            session.call(session.connection.rollback)
+            detail, _, remedy = str(self._error(error)).removeprefix(f"{self.label}: ").partition("; ")
+            return Check(subject, False, detail, remedy or "python -m pipeline doctor --create makes a missing schema")
+        if foreign:
+            owners = ", ".join(f"{name} of {owner}" for name, owner in foreign)
+            return Check(subject, False, f"tables of another owner: {owners}", "make the role of the URL their owner")
+        return Check(subject, True, "the role may create and attach tables")
+
+    def _check_connections(self, session: Session) -> Check:
+        limit, used = session.run(
+            "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, "
+            "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
+        )[0]
+        free = limit - used
+        subject = f"{self.label} connections"
+        if free < 1:
+            return Check(subject, False, f"no free connection of {limit}", "raise max_connections or use fewer workers")
+        return Check(subject, True, f"{free} of {limit} connections are free")
+
+
+class _Place:
+    """Where the rows of a slice are copied to within the transaction of a load, and how they get into the table."""
+
+    def __init__(self, session: Session, dataset: Dataset, month: dt.date | None, rows: int) -> None:
+        self.session, self.dataset, self.month, self.rows = session, dataset, month, rows
+        self.parent = session.table(dataset.table)
+        #: The table whose rows are replaced; None if the month is new.
+        self.occupied = session.partition(dataset.table, month) if month else self.parent
+        if self.occupied is None:
+            self.table = session.table(f"{dataset.table}_{month:%Y_%m}")
+        else:
+            self.table = session.table(f"etl_staging_{dataset.table}" + (f"_{month:%Y_%m}" if month else ""))
+        for kind, name, table in session.rules_on({self.parent, self.occupied or self.parent}):
+            raise WarehouseError(
+                f"{table} has the {kind} {name} of your own, which would change, skip or miss rows of a load; "
+                f"drop or disable it, then run again (a trigger on {LEDGER_TABLE} sees every load)"
+            )
+
+    def fill(self, file: pq.ParquetFile, progress: Progress) -> None:
+        """Create the table and copy the file into it; WarehouseError unless it brings exactly ``rows`` rows."""
+        own = [column.name for column in self.dataset.table_columns]
+        self.names = ", ".join(map(quote, own))
+        table = self.session.relations([self.dataset.table])[self.dataset.table]
+        # A table that only carries rows over to another one needs no write-ahead log, and no columns but ours: the
+        # other one makes the values of its owner's. A new month makes them as the parent would.
+        kind = "UNLOGGED TABLE" if self.occupied else "TABLE"
+        definition = [
+            f"{quote(name)} {type_}" + ("" if name in own else table.values.get(name, ""))
+            for name, type_ in table.columns.items()
+            if name in own or not self.occupied
+        ]
+        if self.month:
+            definition.append(f"CONSTRAINT {_MONTH_CHECK} CHECK ({quote(FILE_MONTH.name)} = DATE '{self.month}')")
+        if not self.occupied:
+            definition += self.session.checks(self.parent)
+        # Spelled out and not LIKE, which would keep a lock on the parent while the file is copied.
+        self.session.run(f"CREATE {kind} {self.table} ({', '.join(definition)})")
+        names = ", ".join(quote(name) for name in file.schema_arrow.names)
+        self._ensure_all(copy(self.session, f"{self.table} ({names})", file, progress))
+        if not self.occupied:
+            if index := _index(self.dataset, self.table):
+                self.session.run(index)
+            self.session.run(f"ANALYZE {self.table}")
+
+    def put(self) -> None:
+        """Last step before the commit, because only from here on the parent is locked against other loads."""
+        if self.occupied:
+            self.session.run(f"DELETE FROM {self.occupied}")
+            self._ensure_all(
+                self.session.change(f"INSERT INTO {self.occupied} ({self.names}) SELECT {self.names} FROM {self.table}")
+            )
+            self.session.run(f"DROP TABLE {self.table}")
+        else:
+            self.session.run(f"ALTER TABLE {self.parent} ATTACH PARTITION {self.table} FOR VALUES IN ('{self.month}')")
+
+    def _ensure_all(self, arrived: int) -> None:
+        if arrived != self.rows:
+            raise WarehouseError(f"{self.table}: {arrived} rows of {self.rows} arrived; load the month again")
+
+    def tidy(self) -> None:
+        """After the commit: make the room of replaced rows usable again. Autovacuum does it where this fails."""
+        if not self.occupied:
+            return
+        try:
+            self.session.begin_alone(self.rows)
+            self.session.run(f"VACUUM (ANALYZE, SKIP_LOCKED) {self.occupied}")
+        except (psycopg2.Error, PipelineError) as error:
+            logger.warning("%s is loaded, but was not vacuumed: %s", self.occupied, text_of(error))
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def _changes(session: Session, declared: Sequence[Dataset]) -> list[str]:
+    """The statements that bring the tables of the schema to their declarations; [] if they are there."""
+    found = session.relations([LEDGER_TABLE, *(dataset.table for dataset in declared)])
+    statements = _table_changes(session, found, LEDGER_TABLE, "What was loaded when; append-only", LEDGER_COLUMNS)
+    for dataset in declared:
+        statements += _table_changes(session, found, dataset.table, dataset.title, dataset.table_columns, dataset)
+    return statements
+
+
+def _table_changes(
+    session: Session,
+    found: dict[str, Relation],
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    dataset: Dataset | None = None,
+) -> list[str]:
+    table, existing, monthly = session.table(name), found.get(name), dataset is not None and dataset.is_monthly
+    statements = []
+    if existing is None:
+        definition = ", ".join(
+            session.dialect.definition(column) + (" NOT NULL" if column is FILE_MONTH else "") for column in columns
+        )
+        month = f" PARTITION BY LIST ({quote(FILE_MONTH.name)})" if monthly else ""
+        statements.append(f"CREATE TABLE {table} ({definition}){month}")
+        if dataset and (index := _index(dataset, table)):
+            statements.append(index)
+        existing = Relation("", None)
+    else:
+        if existing.kind != ("p" if monthly else "r"):
+            shape = "a table partitioned by file_month" if monthly else "a plain table"
+            raise WarehouseError(f"{name} exists and is not {shape}; rename it or use another schema, then run again")
+        # Unlike elsewhere, names that differ by case are two columns here.
+        same = {column.name: existing.types[column.name] for column in columns if column.name in existing.types}
+        missing = missing_columns(name, columns, same, TYPES)
+        for column in columns:
+            if kind := existing.computed.get(column.name):
+                raise WarehouseError(
+                    f"table {name}: column {column.name} is {kind} column, which takes no values of a file; "
+                    f"make it a plain one or rename the table, then run again"
+                )
+        if monthly and (identities := [own for own, kind in existing.computed.items() if kind == "an identity"]):
+            raise WarehouseError(
+                f"table {name}: column {identities[0]} of your own is an identity column, which a new month cannot "
+                f"fill; drop its identity and give it a DEFAULT of a sequence, then run again"
+            )
+        statements += [f"ALTER TABLE {table} ADD COLUMN {session.dialect.definition(column)}" for column in missing]
+    if existing.comment != title:
+        statements.append(f"COMMENT ON TABLE {table} IS {literal(title)}")
+    for column in columns:
+        if existing.comments.get(column.name) != column.description:
+            statements.append(f"COMMENT ON COLUMN {table}.{quote(column.name)} IS {literal(column.description)}")
+    return statements
+
+
+def _index(dataset: Dataset, table: str) -> str | None:
+    """Statement of the index on the pickup time; the same on the parent and on each partition."""
+    return f"CREATE INDEX ON {table} USING brin ({quote(dataset.pickup)})" if dataset.pickup else None
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+#: The name of the CHECK that lets a month be attached without a look at its rows.
+_MONTH_CHECK = "etl_file_month"
+
+_USE_UTF8 = "use a database made with ENCODING 'UTF8' TEMPLATE template0"
+
+#: SQLSTATEs, or their beginnings, of which the same call may succeed later.
+_TRANSIENT = (
+    "08",  # connection
+    "40",  # serialization failure, deadlock
+    "53",  # too many connections, out of memory
+    "55",  # object in use
+    "57",  # cancelled, shut down, starting up
+    "25P03",  # idle in a transaction for too long
+)
+
+#: What some messages say -> what to do about it; before the SQLSTATE is asked.
+_PARTICULAR = {
+    f'violates check constraint "{_MONTH_CHECK}"': "the file has rows of another month; write it again",
+    "statement timeout": "see what keeps the server busy, or raise [warehouse] statement_timeout",
+    "default partition": "move the rows of that month out of the default partition, or drop it",
+    "row-level security": "drop the policy, or make the role of the URL the owner of the table, or one with BYPASSRLS",
+}
+
+#: SQLSTATE -> what to do about it; terminal, even where the class as a whole is not.
+_REMEDIES = {
+    "22P05": f"the encoding of the database cannot hold it: {_USE_UTF8}",
+    "22021": "PostgreSQL text cannot hold this character; clean it out of the column",
+    "23502": "the pipeline fills only its own columns, and those with null where the file has none: give the column a "
+    "DEFAULT, or drop its NOT NULL",
+    "23503": "make the foreign key DEFERRABLE INITIALLY DEFERRED, or drop it: the table is emptied and filled again",
+    "23505": "drop the unique index or constraint: published files repeat rows",
+    "23514": "drop the constraint, or reject such rows by a rule of [clean] rules",
+    "428C9": "drop the column, or make it a plain one",
+    "25006": "name the primary server in the URL, or take default_transaction_read_only from the role and the database",
+    "3F000": "python -m pipeline doctor --create makes the schema",
+    "42501": "grant the role CREATE on the schema and make it the owner of the tables",
+    "42703": "a table of that name with other columns is in the way; rename it",
+    "42710": "a type of that name is in the way; rename it",
+    "42P17": "detach or drop the partition that holds several months",
+    "42P07": "a table of that name is in the way; rename it",
+    "53100": "free disk space on the server",
+}
+
+#: What a refused connection says -> what to do about it.
+_REFUSALS = {
+    r"no password supplied|password authentication failed|authentication failed": (
+        "check user and password of the URL, PGPASSWORD or the .pgpass file"
+    ),
+    r"role .* does not exist|not permitted to log in": "create the role with LOGIN or name another one in the URL",
+    r"database .* does not exist": "python -m pipeline doctor --create makes it, if the role may create databases",
+    r"pg_hba\.conf": "allow this host and role in pg_hba.conf of the server",
+    r"conversion between": f"the encoding of the database does not take UTF-8: {_USE_UTF8}",
+    r"permission denied": "grant the role CONNECT on the database",
+    r"invalid connection option|invalid .*value": "correct the part after ? in the URL",
+}

@@ -1,0 +1,103 @@
+"""Which range RangeMonthly is: by flags, environment, luigi.cfg and the package's defaults."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+import pytest
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import LuigiConfigParser
+
+from pipeline import AllTrips, MonthlyTrips, RangeMonthly, luigi_config, settings
+from pipeline.errors import UsageError
+from pipeline.planning import planner
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch) -> Iterator[LuigiConfigParser]:
+    """An own luigi.cfg, empty at first."""
+    found = LuigiConfigParser()
+    found.read_string("[publisher]\nname = sample\n")
+    monkeypatch.setattr(LuigiConfigParser, "_instance", found)
+    luigi_config.complete(luigi_config.DEFAULTS)
+    RangeMonthly.clear_instance_cache()
+    yield found
+    RangeMonthly.clear_instance_cache()
+
+
+def by_flags(*flags: str) -> RangeMonthly:
+    with CmdlineParser.global_instance(["--module", "pipeline", "RangeMonthly", *flags]) as parser:
+        task = parser._get_task_cls()(**parser._get_task_kwargs())  # without what our command does around it
+    assert isinstance(task, RangeMonthly)
+    return task
+
+
+def span(task: RangeMonthly) -> tuple[str, str]:
+    return f"{task.start:%Y-%m}", f"{task.stop:%Y-%m}"
+
+
+def test_short_flags_make_the_same_task(config: LuigiConfigParser) -> None:
+    short = by_flags("--dataset", "green")
+    long = by_flags("--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}')
+    assert short.task_id == long.task_id and short.of is MonthlyTrips and short.of_params["dataset"] == "green"
+    assert by_flags("--dataset", "green", "--of-params", '{"dataset": "green"}').task_id == long.task_id
+    assert RangeMonthly(dataset="green").task_id == long.task_id != by_flags().task_id
+    several = by_flags("--datasets", "yellow,green")
+    assert several.of is AllTrips
+    assert several.task_id == by_flags("--of", "AllTrips", "--of-params", '{"datasets": "yellow,green"}').task_id
+    assert several.task_id == by_flags("--of", "AllTrips", "--datasets", " yellow, green,yellow").task_id
+    assert by_flags("--of", "Upload", "--dataset", "green").of_params["dataset"] == "green"
+    assert short.clone() == short and short.clone(stop=dt.date(2021, 3, 1)).of_params == short.of_params
+
+
+def test_what_is_given_in_a_stronger_place_wins(config: LuigiConfigParser, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.set("RangeMonthly", "dataset", "green")
+    assert by_flags().of_params["dataset"] == "green"
+    assert by_flags("--dataset", "fhv", "--start", "2019-01").of_params["dataset"] == "fhv"
+    assert by_flags("--of-params", '{"dataset": "fhv"}', "--start", "2019-01").of_params["dataset"] == "fhv"
+    assert by_flags("--of", "AllTrips").of is AllTrips
+    assert by_flags("--datasets", "yellow").of is AllTrips
+    monkeypatch.setenv("PIPELINE_RANGEMONTHLY_DATASETS", "yellow")
+    settings.apply_environment()
+    assert by_flags().of is AllTrips
+    assert by_flags("--dataset", "green").of is MonthlyTrips
+    config.set("RangeMonthly", "of", "MonthlyTrips")
+    assert by_flags().of is AllTrips, "the environment wins over luigi.cfg"
+
+
+def test_contradictions_in_luigi_cfg(config: LuigiConfigParser) -> None:
+    config.set("RangeMonthly", "of", "AllTrips")
+    config.set("RangeMonthly", "dataset", "green")
+    with pytest.raises(UsageError, match="--dataset goes with --of MonthlyTrips"):
+        by_flags()
+
+
+def test_start_and_stop_belong_together(config: LuigiConfigParser, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = f"{planner.next_month(dt.date.today()):%Y-%m}"
+    assert span(by_flags()) == ("2021-01", "2021-04")
+    assert span(by_flags("--start", "2022-01")) == ("2022-01", newest)
+    assert span(by_flags("--RangeMonthly-start", "2022-01")) == ("2022-01", newest)
+    assert span(RangeMonthly(start=dt.date(2022, 1, 1))) == ("2022-01", newest)
+    assert span(by_flags("--start", "2022-01", "--stop", "2022-03")) == ("2022-01", "2022-03")
+    assert span(by_flags("--stop", "2021-03")) == ("2021-01", "2021-03")
+    config.set("RangeMonthly", "start", "2020-01")
+    assert span(by_flags()) == ("2020-01", newest), "the stop of the package belongs to its start"
+    config.set("RangeMonthly", "stop", "2020-03")
+    assert span(by_flags()) == ("2020-01", "2020-03")
+    assert span(by_flags("--start", "2019-01")) == ("2019-01", newest)
+    assert span(by_flags("--stop", "2020-02")) == ("2020-01", "2020-02")
+    with pytest.raises(UsageError, match="--stop 2020-01 is not later than 2020-01, the start of"):
+        by_flags("--stop", "2020-01")
+    monkeypatch.setenv("PIPELINE_RANGEMONTHLY_START", "2021-01")
+    settings.apply_environment()
+    assert span(by_flags()) == ("2021-01", newest)
+    config.set("RangeMonthly", "stop", "")
+    assert span(by_flags()) == ("2021-01", newest)
+
+
+def test_open_range_ends_with_the_publisher(config: LuigiConfigParser) -> None:
+    config.set("publisher", "name", "dtc")
+    assert span(by_flags("--start", "2021-01", "--dataset", "green")) == ("2021-01", "2021-08")
+    with pytest.raises(UsageError, match="offered"):
+        by_flags("--start", "2022-01", "--dataset", "green")
