@@ -31,7 +31,7 @@ def digest() -> str:
     return given if re.fullmatch("[0-9a-f]{12}", given) else _digest()
 
 
-def hand_down() -> None:
+def export_to_environment() -> None:
     """Let all processes of this run take the code for what it is now."""
     os.environ[CODE] = _digest()
 

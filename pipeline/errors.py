@@ -86,15 +86,15 @@ class RefusedByPublisher(TerminalError):
     """The publisher answers, and will not give the file (401, 404 of the whole address, 410 ...)."""
 
 
-class PublisherTrouble(TransientError):
+class PublisherUnavailable(TransientError):
     """Connection lost, time-out or a 5xx answer."""
 
 
-class NoAnswer(PublisherTrouble):
+class NoAnswer(PublisherUnavailable):
     """No connection, or nothing was heard on it within the time-out."""
 
 
-class Throttled(PublisherTrouble):
+class Throttled(PublisherUnavailable):
     """The publisher asks for fewer requests (429, 503, or a 403 for a file that must exist)."""
 
 
@@ -132,11 +132,11 @@ class MissingBucket(LakeError):
     """The bucket as a whole is not there."""
 
 
-class LakeTrouble(TransientError):
+class StorageUnavailable(TransientError):
     """The lake did not answer, or lost the race against another writer."""
 
 
-class TakenAway(LakeTrouble):
+class TakenAway(StorageUnavailable):
     """What an earlier stage had made is gone or replaced: by another run, or by ``forget``. That stage is run again.
 
     ``may_return``: another run may be about to put it there, so the stage that needs it looks again first.
@@ -147,7 +147,7 @@ class TakenAway(LakeTrouble):
         self.at_once = may_return
 
 
-class ConflictError(LakeTrouble):
+class ConflictError(StorageUnavailable):
     """Someone else wrote the object since it was read; what was to be written is not written."""
 
 
@@ -163,11 +163,11 @@ class WarehouseError(TerminalError):
     """The warehouse refuses what was asked of it (types, permissions, place)."""
 
 
-class WarehouseTrouble(TransientError):
+class WarehouseUnavailable(TransientError):
     """The warehouse did not answer, or the connection broke."""
 
 
-class WarehouseBusy(WarehouseTrouble):
+class WarehouseBusy(WarehouseUnavailable):
     """Someone else holds the warehouse for longer than we are willing to wait: what could be waited is waited."""
 
     at_once = False

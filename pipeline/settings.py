@@ -2,8 +2,8 @@
 
 Every setting may come from luigi.cfg, from the environment variable ``PIPELINE_<SECTION>_<NAME>`` or from the flag
 ``--<section>-<name>``; the later wins. Luigi itself knows the first and the last. ``apply_environment`` puts the
-variables between them, in every process that imports the pipeline; ``hand_down`` writes the values in force into
-the environment, because a child process that is not forked reads luigi.cfg again and would lose the flags.
+variables between them, in every process that imports the pipeline; ``export_to_environment`` exports the effective
+settings, so that child processes, which read luigi.cfg again, see the flags too.
 
 What a task's output depends on is a parameter of the task, not a setting that is looked up while it runs.
 ``label_of_...`` functions give the names without secrets that those parameters hold, and ``reveal_...`` find the full
@@ -290,7 +290,7 @@ def apply_environment() -> None:
             config.set(section, name, value.strip().replace("%", "%%"))  # env files leave line ends behind
 
 
-def hand_down() -> None:
+def export_to_environment() -> None:
     """Write the values in force into the environment: for child processes, and for when Luigi forgets its flags."""
     for section in SECTIONS:
         for name, parameter in section.get_params():

@@ -90,7 +90,7 @@ class _Forgetting:
                 continue  # somebody else's file
 
     def forget(self, name: str, month: Month) -> bool:
-        """Whether there was something to forget. LakeTrouble names who is at work on the month."""
+        """Whether there was something to forget. StorageUnavailable names who is at work on the month."""
         was_there = False
         with ExitStack() as stack:
             if not self._only_warehouse:

@@ -161,7 +161,7 @@ def name_of(observed: dict[str, Any] | None) -> str:
     """Tells one look at a publisher from all others, whatever the clock said; empty where no version was seen."""
     if not observed or not observed.get("version"):
         return ""
-    seen = f"{observed.get('checked_at')} {publishers.Version.from_dict(observed['version']).sign}"
+    seen = f"{observed.get('checked_at')} {publishers.Version.from_dict(observed['version']).fingerprint}"
     return hashlib.sha256(seen.encode()).hexdigest()[:16]
 
 

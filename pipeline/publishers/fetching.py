@@ -30,7 +30,7 @@ from ..errors import (
     LakeError,
     NoAnswer,
     PipelineError,
-    PublisherTrouble,
+    PublisherUnavailable,
     RefusedByPublisher,
     TransientError,
     TruncatedFile,
@@ -92,8 +92,8 @@ def fetch(
     the bytes done and, if known, in all; ``on_silence`` before another try where the publisher gave no answer, and may
     raise what ends the tries.
 
-    Raises, after the tries of ``policy``: ``PublisherTrouble`` or ``TruncatedFile`` when the transfer did not come to
-    its end (what arrived stays only if it can be resumed); at once: ``MissingAtPublisher``, ``RefusedByPublisher``,
+    Raises, after the tries of ``policy``: ``PublisherUnavailable`` or ``TruncatedFile`` when the transfer did not come
+    to its end (what arrived stays only if it can be resumed); at once: ``MissingAtPublisher``, ``RefusedByPublisher``,
     ``WrongFormat`` for another format or a file that is damaged at the publisher, ``LakeError`` when the folder
     cannot be written. None of the latter leaves anything behind.
     """
@@ -179,7 +179,7 @@ class _Transfer:
             before = self._there_already()
             try:
                 return self._request()
-            except (PublisherTrouble, TruncatedFile):
+            except (PublisherUnavailable, TruncatedFile):
                 if not self.version.is_strong:
                     self._discard()
                 if self._there_already() - before < PROGRESS:
@@ -288,7 +288,7 @@ class _Transfer:
         except web.Silent:
             raise NoAnswer(f"{self.place}: silent for {self.policy.timeout:g} s; try again later") from None
         except web.TooSlow as error:
-            raise PublisherTrouble(
+            raise PublisherUnavailable(
                 f"{self.place}: it comes at {error.rate:.0f} bytes per second, less than the {self.policy.min_rate:g} "
                 "of [publisher] min_rate; try again later, or set that lower"
             ) from None

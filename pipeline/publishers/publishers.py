@@ -24,7 +24,7 @@ from ..errors import (
     NeverOffered,
     NoAnswer,
     PipelineError,
-    PublisherTrouble,
+    PublisherUnavailable,
     RefusedByPublisher,
     Throttled,
     TransientError,
@@ -358,7 +358,7 @@ class Version:
         return self.etag is not None and self.etag.startswith('"')
 
     @property
-    def sign(self) -> str:
+    def fingerprint(self) -> str:
         """ETag and length as one text, equal for equal publications; empty when neither is known.
 
         A weak ETag counts as its strong twin: a server or proxy may send either for the same bytes. The unquoted
@@ -371,8 +371,8 @@ class Version:
 
     def same_as(self, other: Version) -> bool:
         """Whether nothing that both versions know differs, and something that both know agrees."""
-        if self.sign == other.sign:
-            return self.sign != ""
+        if self.fingerprint == other.fingerprint:
+            return self.fingerprint != ""
         mine, theirs = ((v.etag or "").removeprefix("W/") or None for v in (self, other))
         known = [(a, b) for a, b in ((mine, theirs), (self.length, other.length)) if None not in (a, b)]
         return bool(known) and all(a == b for a, b in known)
@@ -579,7 +579,7 @@ def refusal(
         when = "later" if wait is None else f"in {wait:.0f} s"
         return Throttled(f"{place}: too many requests or overload; try again {when}", wait)
     if status >= 500 or status in (408, 425):
-        return PublisherTrouble(f"{place}: trouble at the publisher; try again later", wait)
+        return PublisherUnavailable(f"{place}: trouble at the publisher; try again later", wait)
     if status == 404:
         return MissingAtPublisher(f"{place}: it is not there; {LEAVE_OUT}")
     if status in (401, 403, 407):
@@ -635,18 +635,18 @@ def check_reachable(publisher: Publisher, policy: Policy) -> None:
 
 
 def _ask_witnesses(publisher: Publisher, policy: Policy) -> None:
-    """Return if the publisher answers for one of the files; else raise ``PublisherTrouble`` with the cause alone."""
+    """Raise ``PublisherUnavailable`` with the cause alone unless the publisher answers for one of the files."""
     for witness in WITNESSES:
         try:
             with ask("HEAD", publisher, *witness, policy, is_told=False) as answer:
                 error = refusal(publisher, *witness, answer.status_code, answer.headers)
         except NoAnswer as silence:
             cause = str(silence).removeprefix(f"{publisher.address(*witness)}: ").partition("; ")[0]
-            trouble = PublisherTrouble(cause)
+            trouble = PublisherUnavailable(cause)
             continue
         if not isinstance(error, TransientError) or answer.status_code in (403, 501):  # 501: it knows no HEAD
             return
-        trouble = PublisherTrouble(f"it answers {answer.status_code} to everything", error.retry_after)
+        trouble = PublisherUnavailable(f"it answers {answer.status_code} to everything", error.retry_after)
     raise trouble
 
 
@@ -683,7 +683,7 @@ def look(
 
     ``probe`` is a month of the dataset that this publisher must have, such as the last one loaded from it. Raises
     ``MissingAtPublisher``, ``RefusedByPublisher`` and, after the tries of ``policy``, ``Throttled`` or
-    ``PublisherTrouble``.
+    ``PublisherUnavailable``.
     """
     if publisher.scheme == "sample":
         from .sample import generator

@@ -94,7 +94,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         _check_flags(self.known_args)
         settings.validate()
         _check_core()
-        settings.hand_down()
+        settings.export_to_environment()
         luigi_config.complete(luigi_config.COMMAND_DEFAULTS)
         journal.run_id()  # made here, so that all worker processes inherit the same
         logs.configure(to_file=run.is_command())
@@ -107,7 +107,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         if isinstance(task, JobTask):
             task.check_offered()
         if run.is_command() and process.PARENT in os.environ:
-            process.end_with(int(os.environ.pop(process.PARENT)))
+            process.exit_with_agent(int(os.environ.pop(process.PARENT)))
         return task
 
     return get_task_with_valid_settings

@@ -67,7 +67,7 @@ class TaskContext:
 
     def __enter__(self) -> TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
-            die_with_parent()
+            exit_with_main_process()
             streams.protect()
             if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
                 settings.take_over(variables)
@@ -125,14 +125,14 @@ def without_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def die_with_parent() -> None:
+def exit_with_main_process() -> None:
     """End this worker process when the main process of its run ends, however that ends."""
     main = multiprocessing.parent_process()
     assert main is not None, "only for worker processes"
     threading.Thread(target=_end_after, args=(main,), name="die with parent", daemon=True).start()
 
 
-def end_with(pid: int) -> None:
+def exit_with_agent(pid: int) -> None:
     """End this process when its parent ``pid`` ends, however that ends; for a process that an agent has started."""
 
     def watch() -> None:

@@ -117,7 +117,7 @@ class Luigid(RemoteScheduler):
         return answer if is_right else '{"response": null}'
 
 
-class Announcer:
+class PipelinedScheduler:
     """A scheduler in luigid whose ``add_task`` does not wait for the answer; an error comes with a later call."""
 
     def __init__(self, scheduler: Any) -> None:  # Luigi gives a RemoteScheduler its methods at run time
@@ -133,7 +133,7 @@ class Announcer:
         if len(self._waiting) > 2 * AT_ONCE:
             self._waiting.popleft().result()
 
-    def __enter__(self) -> Announcer:
+    def __enter__(self) -> PipelinedScheduler:
         return self
 
     def __exit__(

@@ -157,14 +157,14 @@ class Run:
         variables = _variables if self._is_command else settings.given()
         if not self._is_command:
             self._stack.enter_context(settings.restored())
-            settings.hand_down()
+            settings.export_to_environment()
             journal.run_id()  # made here, so that all worker processes inherit the same
             self._stack.enter_context(streams.protected())
             self._stack.enter_context(logs.of_program(self._has_logging))
         self._is_first = journal.begin(command(self._is_command), again(variables, self._is_command))
         self.is_begun = True
         if self._is_first:
-            code_version.hand_down()
+            code_version.export_to_environment()
             notify.tell_of_killed_runs()
         if self._is_command:
             self._bars.start()

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import code_version, remote
-from ..errors import LakeError, LakeTrouble
+from ..errors import LakeError, StorageUnavailable
 from ..names import is_run_id
 from ..planning import completeness, planner
 from ..planning.completeness import Job
@@ -79,7 +79,7 @@ def sweep_scratch(workspace: str, jobs: set[Job]) -> list[str]:
             try:
                 with store.lock(lock_of(prefix), timeout=0):
                     store.delete_tree(prefix)
-            except LakeTrouble:
+            except StorageUnavailable:
                 continue  # somebody is at work on the month
             swept.append(prefix)
     return swept

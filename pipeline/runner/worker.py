@@ -39,7 +39,7 @@ from ..reporting.progress import RunProgress
 from ..waiting import SAID_AFTER
 from .process import STOPS, without_interrupts
 from .results import Results
-from .rpc import Announcer
+from .rpc import PipelinedScheduler
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -277,7 +277,7 @@ class Worker(luigi.worker.Worker):
             self._announce([task])
             return self.add_succeeded
         could_add_others = self.add_succeeded
-        with self._announcer():
+        with self._pipelined():
             super().add(task, *args, **kwargs)
         self._roots[task.task_id] = task
         self.add_succeeded = self.add_succeeded and could_add_others
@@ -302,14 +302,14 @@ class Worker(luigi.worker.Worker):
         return is_ours
 
     @contextmanager
-    def _announcer(self) -> Iterator[None]:
+    def _pipelined(self) -> Iterator[None]:
         """Within this context several tasks are on their way to luigid at once: it is told of thousands, one by one."""
         scheduler = self._scheduler
         if not isinstance(scheduler, RemoteScheduler):
             yield
             return
         try:
-            with Announcer(scheduler) as self._scheduler:
+            with PipelinedScheduler(scheduler) as self._scheduler:
                 yield
         finally:
             self._scheduler = scheduler
@@ -319,7 +319,7 @@ class Worker(luigi.worker.Worker):
         waiting = {task.task_id: task for task in tasks}
         seen = set(waiting)
         answers = True
-        with completeness.running(), completeness.scheduling(), remote.planning(), self._announcer():
+        with completeness.running(), completeness.scheduling(), remote.planning(), self._pipelined():
             while waiting:
                 task = waiting.pop(next(iter(waiting)))
                 is_complete: Any = False  # where nobody answers each task finds out itself, and tries again

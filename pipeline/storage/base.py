@@ -6,8 +6,8 @@ What every store promises:
 
 * An object appears whole or not at all. A process killed at any moment leaves the old object, or the new one.
 * Temporary files are never listed. What a killed process leaves is removed by ``sweep``; what a living one uses is not.
-* Errors are ``LakeError`` (refused, full, missing) and ``LakeTrouble`` (may work later), each one line with the URL and
-  the remedy, and without secrets. An object that is not there is ``FileNotFoundError``.
+* Errors are ``LakeError`` (refused, full, missing) and ``StorageUnavailable`` (may work later), each one line with the
+  URL and the remedy, and without secrets. An object that is not there is ``FileNotFoundError``.
 
 Paths are relative to the store's root, with ``/`` between the parts.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..checks import Check
-from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
+from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
 
 #: Called with (bytes done, bytes in all) from time to time; cheap.
 Progress = Callable[[int, int], None]
@@ -160,8 +160,8 @@ class Store(abc.ABC):
         """A unique local path to write to, on its way to ``path``; the file is not made. Removed at the end.
 
         With a ``key`` the same key gives the same path again, in a folder of its own, to one process at a time
-        (``LakeTrouble`` after the lock time). If the block fails or the process is killed, all of that folder is kept,
-        so that a broken download can be resumed; ``sweep`` removes it some day.
+        (``StorageUnavailable`` after the lock time). If the block fails or the process is killed, all of that folder
+        is kept, so that a broken download can be resumed; ``sweep`` removes it some day.
         """
 
     @abc.abstractmethod
@@ -186,7 +186,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def lock(self, path: str, timeout: float | None = None, title: str = "") -> AbstractContextManager[object]:
-        """Keep other processes from working on ``path``; ``LakeTrouble`` after ``timeout`` seconds of waiting.
+        """Keep other processes from working on ``path``; ``StorageUnavailable`` after ``timeout`` seconds of waiting.
 
         ``title`` is what people call the thing, if not by its address.
         """
@@ -212,7 +212,7 @@ def explained(error: OSError, where: str) -> PipelineError:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return LakeError(f"{where}: {says}; give your user the right to read and write there")
         case _:
-            return LakeTrouble(f"{where}: {says}; try again, and look at the disk if it stays")
+            return StorageUnavailable(f"{where}: {says}; try again, and look at the disk if it stays")
 
 
 def checked(path: str) -> str:

@@ -30,7 +30,7 @@ from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.exceptions import DataCorruption
 
 from ..checks import Check
-from ..errors import LakeError, LakeTrouble, PipelineError, UsageError
+from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
 from ..files import private_folder
 from ..remote import emulator, for_server
 from .base import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
@@ -207,7 +207,7 @@ class GcsStore(Store):
                 retry=self._retry_of_bytes,
             )
         if copied.crc32c != source.crc32c:
-            raise LakeTrouble(f"{self.uri(to)} is not the copy of {self.uri(path)} that it should be; run again")
+            raise StorageUnavailable(f"{self.uri(to)} is not the copy of {self.uri(path)} that it should be; run again")
         return self._object(copied)
 
     def staging(self, path: str, key: str | None = None) -> AbstractContextManager[Path]:
@@ -400,7 +400,7 @@ class GcsStore(Store):
                         raise
                     races += 1
                     if races == _RACES:
-                        raise LakeTrouble(
+                        raise StorageUnavailable(
                             f"{self.uri(path)} is replaced all the time by other runs; run again"
                         ) from None
                     time.sleep(random.uniform(0, min(0.02 * 2**races, 2)))
@@ -409,7 +409,9 @@ class GcsStore(Store):
                 return
             damaged += 1
             logger.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
-        raise LakeTrouble(f"{self.uri(path)} arrives damaged each time (CRC32C differs); run again, over another line")
+        raise StorageUnavailable(
+            f"{self.uri(path)} arrives damaged each time (CRC32C differs); run again, over another line"
+        )
 
     def _fetch(self, found: storage.Blob, summed: _Summed) -> None:
         """Read one generation. The client's retries count their time from the beginning of the whole object; a line

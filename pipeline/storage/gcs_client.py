@@ -22,7 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from .. import remote, waiting
-from ..errors import ConflictError, LakeError, LakeTrouble, MissingBucket, PipelineError
+from ..errors import ConflictError, LakeError, MissingBucket, PipelineError, StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def explained(error: Exception, where: str, bucket: str, permission: str) -> Pip
             "or run `gcloud auth application-default login`"
         )
     if is_transient(error) or isinstance(error, DataCorruption | TransportError):
-        return LakeTrouble(
+        return StorageUnavailable(
             f"{where}: no answer from {_address(error)} ({what(error)}); {remote.remedy(EMULATOR)}",
             retry_after=_asked_wait(error),
         )

@@ -27,7 +27,7 @@ from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from ..checks import Check, cannot_be_made
-from ..errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
+from ..errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
 from ..files import PLANTED, lost_link, modes, open_plain, refuse_long
 from ..waiting import Held, Wait, gave_up, lock_file
 from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
@@ -316,7 +316,9 @@ class LocalStore(Store):
             except Held as error:
                 if limit:
                     gave_up(what, str(error))
-                raise LakeTrouble(f"{error} is still working on {what} after {limit:g} s; try again later") from None
+                raise StorageUnavailable(
+                    f"{error} is still working on {what} after {limit:g} s; try again later"
+                ) from None
             except OSError as error:
                 raise self._explain(error, path) from error
             yield

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import LakeError, LakeTrouble
+from ..errors import LakeError, StorageUnavailable
 from ..files import open_plain
 from ..waiting import Wait, holder, sign
 
@@ -88,7 +88,7 @@ class Staging:
                         return lock
                 whom = holder(entry / "lock")
                 if not wait.left(whom):
-                    raise LakeTrouble(
+                    raise StorageUnavailable(
                         f"{whom} is still writing to {entry} after {self.lock_timeout:g} s; try again later"
                     )
                 time.sleep(0.05)

@@ -20,9 +20,9 @@ from .. import settings, waiting
 from ..errors import (
     DamagedFile,
     DamagedScratch,
-    LakeTrouble,
     MissingBucket,
     PipelineError,
+    StorageUnavailable,
     TakenAway,
     TransientError,
     WarehouseBusy,
@@ -47,18 +47,18 @@ AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
 
 @cache
-def spell_store(url: str) -> str:
+def normalize_store_url(url: str) -> str:
     return open_store(url).url
 
 
 @cache
-def spell_rules(text: str) -> str:
+def normalize_rules(text: str) -> str:
     from ..cleaning.rules import Rules
 
     return str(Rules.parse(text))
 
 
-def spell_warehouses(text: str) -> str:
+def normalize_warehouses(text: str) -> str:
     from ..warehouse import label_of
 
     return ",".join(
@@ -70,9 +70,13 @@ class JobTask(luigi.Task):
     """A task that belongs to a job: which publisher, which rules, from which workspace into which lake."""
 
     publisher = parameters.FromSettings(settings.publisher_label, description="publisher, see [publisher]")
-    rules = parameters.FromSettings(settings.rules_text, spell_rules, description="cleaning rules, see [clean] rules")
-    lake = parameters.FromSettings(settings.lake_url, spell_store, description="lake, see [lake] url")
-    workspace = parameters.FromSettings(settings.workspace_url, spell_store, description="scratch, see [workspace] url")
+    rules = parameters.FromSettings(
+        settings.rules_text, normalize_rules, description="cleaning rules, see [clean] rules"
+    )
+    lake = parameters.FromSettings(settings.lake_url, normalize_store_url, description="lake, see [lake] url")
+    workspace = parameters.FromSettings(
+        settings.workspace_url, normalize_store_url, description="scratch, see [workspace] url"
+    )
 
     @classmethod
     @cache
@@ -184,7 +188,7 @@ class Stage(MonthTask):
         try:
             with self.blaming():  # first: a server that answers nobody would only be waited for again
                 return self.work(progress)
-        except (LakeTrouble, DamagedScratch):
+        except (StorageUnavailable, DamagedScratch):
             with self.blaming(), completeness.running():
                 if self.complete():
                     return {"outcome": DONE_BY_ANOTHER}

@@ -16,7 +16,7 @@ from ..planning.completeness import look, refuse_load, warehouse_reason
 from ..reporting import places
 from ..reporting.progress import StageProgress, rejects
 from . import parameters, servers
-from .base import Stage, run_id, settings, spell_warehouses
+from .base import Stage, normalize_warehouses, run_id, settings
 from .servers import Server
 from .upload import Upload
 
@@ -64,7 +64,7 @@ class Load(Stage):
     """The month in one warehouse."""
 
     warehouse = parameters.FromSettings(
-        settings.warehouse_labels, spell_warehouses, description="label of one warehouse of [warehouse] url"
+        settings.warehouse_labels, normalize_warehouses, description="label of one warehouse of [warehouse] url"
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

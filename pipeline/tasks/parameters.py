@@ -47,14 +47,14 @@ class Dataset(luigi.Parameter):
 class FromSettings(luigi.Parameter):
     """A text whose default is computed from the settings when the task is built; it is part of the task's identity."""
 
-    def __init__(self, source: Callable[[], str], spell: Callable[[str], str] = str, **kwargs: Any) -> None:
-        """``source`` gives the default; ``spell`` the one spelling of a value, so that two of them are one task."""
+    def __init__(self, source: Callable[[], str], normalize: Callable[[str], str] = str, **kwargs: Any) -> None:
+        """``source`` gives the default; ``normalize`` the one form of a value, so that two of them are one task."""
         self._source = source
-        self._spell = spell
+        self._normalize = normalize
         super().__init__(positional=False, **kwargs)
 
     def normalize(self, x: str) -> str:
-        return self._spell(x)
+        return self._normalize(x)
 
     @property
     def _default(self) -> str:  # Luigi reads the attribute where neither flag nor luigi.cfg gives a value

@@ -26,7 +26,7 @@ from ..publishers import publishers
 from ..reporting import journal, progress
 from ..runner import worker
 from . import parameters
-from .base import JobTask, MonthTask, spell_warehouses
+from .base import JobTask, MonthTask, normalize_warehouses
 from .load import Load
 from .target import StoreTarget
 from .upload import Upload
@@ -41,7 +41,7 @@ class _Warehouses:
     """The parameter of every wrapper that fills warehouses."""
 
     warehouse = parameters.FromSettings(
-        settings.warehouse_labels, spell_warehouses, description="labels of the warehouses, comma-separated"
+        settings.warehouse_labels, normalize_warehouses, description="labels of the warehouses, comma-separated"
     )
 
     @property

@@ -195,7 +195,7 @@ class Scratch:
     def forgetting(self) -> Iterator[bool]:
         """Keep others from this month, and then remove its scratch, of whatever publisher, rules and lake.
 
-        Gives whether there is any. LakeTrouble names who is at work on the month.
+        Gives whether there is any. StorageUnavailable names who is at work on the month.
         """
         found = self.store.list(self.folder)
         locks = {lock_of(prefix) for path in found if (prefix := prefix_of(path)) is not None}
@@ -260,7 +260,7 @@ def _is_report(report: dict[str, Any]) -> bool:
 
 
 class Writer:
-    """An Arrow writer whose disk may refuse what is written: then LakeError or LakeTrouble in the words of the store.
+    """An Arrow writer whose disk may refuse what is written: then LakeError or StorageUnavailable in its words.
 
     What else goes wrong while it is open, such as a file that cannot be read, is none of its business.
     """

@@ -16,15 +16,15 @@ from .. import remote, settings
 from ..errors import (
     ConflictError,
     LakeError,
-    LakeTrouble,
     MissingBucket,
     PipelineError,
-    PublisherTrouble,
+    PublisherUnavailable,
+    StorageUnavailable,
     TakenAway,
     TransientError,
     TruncatedFile,
     Unreachable,
-    WarehouseTrouble,
+    WarehouseUnavailable,
 )
 from ..publishers import publishers
 from ..reporting import journal
@@ -87,7 +87,7 @@ def of_publisher(label: str) -> Server:
     def question() -> None:
         publishers.check_reachable(settings.open_publisher(label), settings.retry_policy())
 
-    return Server(label, (PublisherTrouble, TruncatedFile), question)
+    return Server(label, (PublisherUnavailable, TruncatedFile), question)
 
 
 def of_store(url: str) -> Server:
@@ -99,7 +99,7 @@ def of_store(url: str) -> Server:
         except (LakeError, ConflictError, FileNotFoundError):
             pass  # it answers
 
-    return Server(url, (LakeTrouble, MissingBucket), question)
+    return Server(url, (StorageUnavailable, MissingBucket), question)
 
 
 def _use(store: Store) -> None:
@@ -115,7 +115,7 @@ def of_warehouse(label: str) -> Server:
     def question() -> None:
         publishers.retrying(settings.open_warehouse(label).ledger, settings.retry_policy())
 
-    return Server(label, (WarehouseTrouble,), question)
+    return Server(label, (WarehouseUnavailable,), question)
 
 
 #: Events of the journal.

@@ -275,7 +275,7 @@ def test_trouble_with_one_month_is_that_months(tmp_path: Path, site: HttpServer)
     site.program(month_path(3), Fault(silent_after=0, times=1, methods=("GET",)))
     done = project.luigi("RangeMonthly", *GREEN, "--start", "2020-01", "--stop", "2020-05")
     assert done.returncode == 30, done.stdout
-    assert "failed: PublisherTrouble" in done.stdout and "Unreachable" not in done.stdout
+    assert "failed: PublisherUnavailable" in done.stdout and "Unreachable" not in done.stdout
     assert site.asked("GET").count(month_path(2)) == 10, "all tries of the stage, as often as the scheduler repeats it"
     assert project.query("SELECT count(DISTINCT file_month) FROM green_trips") == [(3,)]
 
@@ -321,7 +321,7 @@ def test_bucket_that_dies_is_waited_for_once(project: Project, gcs_server: GcsSe
     assert process.returncode == 30, told
     rows = re.findall(r"^ +green +(2020-\d\d) .*(loaded|failed: Unreachable) *$", told, re.MULTILINE)
     assert [month for month, _ in rows] == [f"2020-{month:02}" for month in range(1, 5)], told
-    assert "LakeTrouble" not in told and told.count(" ERROR ") <= 2, told
+    assert "StorageUnavailable" not in told and told.count(" ERROR ") <= 2, told
     gcs_server.clear()
     project.environment = before
     again = project.luigi(*span)

@@ -29,7 +29,7 @@ from pipeline import waiting, web
 from pipeline.errors import (
     LakeError,
     MissingAtPublisher,
-    PublisherTrouble,
+    PublisherUnavailable,
     RefusedByPublisher,
     Throttled,
     TransientError,
@@ -284,7 +284,7 @@ def test_getting_ahead_does_not_use_up_the_tries(
 
 def test_a_line_that_falls_silent(server: HttpServer, inbox: Path) -> None:
     server.program(CSV, Fault(silent_after=1000))
-    with pytest.raises(PublisherTrouble, match=r"silent for 0\.2 s|no answer within 0\.2 s"):
+    with pytest.raises(PublisherUnavailable, match=r"silent for 0\.2 s|no answer within 0\.2 s"):
         fetch(server.url, CSV, inbox, Policy(timeout=0.2, attempts=1))
 
 
@@ -330,7 +330,7 @@ def test_a_drip_is_broken_off_and_goes_on_from_there(site: Path, inbox: Path, ra
     data = (site / CSV[1:]).read_bytes()
     slow = Policy(timeout=PATIENCE, attempts=3, backoff=0.01, max_backoff=0.02, min_rate=1e6)
     with RawServer(drip(data, 10, 0.01)) as server:
-        with pytest.raises(PublisherTrouble, match=r"less than the 1e\+06 of \[publisher\] min_rate") as caught:
+        with pytest.raises(PublisherUnavailable, match=r"less than the 1e\+06 of \[publisher\] min_rate") as caught:
             fetch(server.url, CSV, inbox, slow)
         assert "\n" not in str(caught.value) and len(server.requests) == 3
         assert b"Range: bytes=" in server.requests[-1]
@@ -366,7 +366,7 @@ def test_a_chunk_whose_length_drips_is_silence(site: Path, inbox: Path) -> None:
     """No byte of the body ever comes, though bytes come all the time."""
     with (
         RawServer(drip(bytes(100_000), 1, 0.01, chunked=True)) as server,
-        pytest.raises(PublisherTrouble, match=r"silent for 0\.3 s|no answer within 0\.3 s"),
+        pytest.raises(PublisherUnavailable, match=r"silent for 0\.3 s|no answer within 0\.3 s"),
     ):
         fetch(server.url, CSV, inbox, Policy(timeout=0.3, attempts=1))
 
@@ -561,7 +561,7 @@ def test_a_folder_may_have_some_zones_only(site: Path, inbox: Path) -> None:
         (PARQUET, 403, MissingAtPublisher, 2),  # the zone table is served
         (CSV, 410, RefusedByPublisher, 1),
         (CSV, 401, RefusedByPublisher, 1),
-        (CSV, 500, PublisherTrouble, 4),
+        (CSV, 500, PublisherUnavailable, 4),
         (CSV, 429, Throttled, 4),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import remote
-from pipeline.errors import LakeTrouble, NoAnswer, Unreachable, WarehouseTrouble
+from pipeline.errors import NoAnswer, StorageUnavailable, Unreachable, WarehouseUnavailable
 from pipeline.planning import completeness, planner
 from pipeline.planning.completeness import Job, Snapshot
 from pipeline.publishers import publishers
@@ -47,16 +47,16 @@ def job(folder: Path, **changes: str) -> Job:
 def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
     one = job(tmp_path, **{what: "gs://some-bucket/x"})
-    with pytest.raises(LakeTrouble, match=f"no answer from http://{address}"):
+    with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
         planner.make(one, "green", [JANUARY], [])
-    with pytest.raises(LakeTrouble, match=f"no answer from http://{address}"):
+    with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
         planner.check_source(one, "green", JANUARY)
 
 
 @pytest.mark.parametrize("label", ["bigquery://project/dataset", "postgresql://{}/name"])
 def test_warehouse(address: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://{address}")
-    with pytest.raises(WarehouseTrouble, match=r"no answer|refused|timeout expired"):
+    with pytest.raises(WarehouseUnavailable, match=r"no answer|refused|timeout expired"):
         planner.make(job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import MissingAtPublisher, PublisherTrouble, RefusedByPublisher, Throttled, Unreachable
+from pipeline.errors import MissingAtPublisher, PublisherUnavailable, RefusedByPublisher, Throttled, Unreachable
 from pipeline.publishers import publishers
 from pipeline.publishers.publishers import Policy, Publisher, Survey, Version
 from tests.patience import PATIENCE, wait_for
@@ -103,7 +103,7 @@ def test_403_is_meant_where_absence_answers_404(tlc: HttpServer) -> None:
 
 def test_trouble_at_the_probe_is_trouble(tlc: HttpServer) -> None:
     tlc.program(ZONES, Fault(status=500, times=ALWAYS))
-    with pytest.raises(PublisherTrouble, match="500"):
+    with pytest.raises(PublisherUnavailable, match="500"):
         publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-07"), policy=ONCE)
 
 
@@ -135,7 +135,7 @@ def test_retry_after_reaches_the_error(tlc: HttpServer) -> None:
 
 def test_silence_is_trouble(tlc: HttpServer) -> None:
     tlc.program(path("2026-01"), Fault(silent_after=0))
-    with pytest.raises(PublisherTrouble, match=r"no answer within 0\.2 s"):
+    with pytest.raises(PublisherUnavailable, match=r"no answer within 0\.2 s"):
         publishers.look(
             publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=Policy(timeout=0.2, attempts=1)
         )
@@ -146,7 +146,7 @@ def test_no_connection_is_trouble_and_names_no_secret(host: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, and not listening
         url = f"http://ann:pa55word@{host}:{unused.getsockname()[1]}/x?sig=s1gnature"
-        with pytest.raises(PublisherTrouble) as error:
+        with pytest.raises(PublisherUnavailable) as error:
             publishers.look(publishers.get("tlc", url), "green", month("2026-01"), policy=ONCE)
     assert "pa55word" not in str(error.value) and "s1gnature" not in str(error.value)
     assert f"http://{host}" in str(error.value) and "\n" not in str(error.value)
@@ -280,7 +280,7 @@ CIRCLE = b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n"
 def test_one_limit_counts_for_a_whole_question(behaviour: Behaviour) -> None:
     """And what asked is ended, in whichever thread it was."""
     with RawServer(behaviour) as server:
-        with pytest.raises(PublisherTrouble, match=r"no answer within 0\.3 s"):
+        with pytest.raises(PublisherUnavailable, match=r"no answer within 0\.3 s"):
             publishers.look(publishers.get("tlc", server.url), "green", month("2026-01"), policy=SHORT)
         wait_for(lambda: not any(thread.name.startswith("ask ") for thread in threading.enumerate()))
 
@@ -365,7 +365,7 @@ def test_odd_headers_are_an_answer_or_one_line(head: bytes, status: bytes) -> No
         try:
             version = publishers.look(publisher, "green", month("2026-01"), policy=ONCE)
             assert status == b"200 OK" and (version.length or 0) >= 0
-        except PublisherTrouble as error:
+        except PublisherUnavailable as error:
             assert "\n" not in str(error) and len(str(error)) < 300
 
 

@@ -32,7 +32,7 @@ from luigi.task_register import Register
 from pipeline import cleaning, code_version, datasets
 from pipeline import settings as our_settings
 from pipeline.commands import forget
-from pipeline.errors import LakeError, LakeTrouble, TooManyUnreadable
+from pipeline.errors import LakeError, StorageUnavailable, TooManyUnreadable
 from pipeline.planning import completeness
 from pipeline.planning.completeness import Job
 from pipeline.reporting import journal
@@ -452,7 +452,7 @@ def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pyte
     job = Job(**scratch.job, workspace=scratch.store.url)
     later = Scratch(job, "green", MONTH)
     assert later.record(RAW) is None
-    with scratch.lock(), pytest.raises(LakeTrouble), later.store.lock(lock_of(later.prefix), timeout=0):
+    with scratch.lock(), pytest.raises(StorageUnavailable), later.store.lock(lock_of(later.prefix), timeout=0):
         pass  # two versions of the code do not work on a month at the same time
 
 

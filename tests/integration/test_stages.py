@@ -18,7 +18,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.cleaning import Report
-from pipeline.errors import DamagedScratch, LakeError, LakeTrouble, TakenAway, UnreadableFile, WarehouseBusy
+from pipeline.errors import DamagedScratch, LakeError, StorageUnavailable, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake import layout
 from pipeline.lake.lake import digest_of
 from pipeline.planning import completeness, planner
@@ -171,7 +171,7 @@ def test_what_another_run_has_done_meanwhile_is_done(upload: Upload, monkeypatch
 
 
 def test_a_file_that_vanishes_behind_its_record_may_come_back(upload: Upload) -> None:
-    with pytest.raises(LakeTrouble, match="run again"), upload.scratch.local(PARQUET):
+    with pytest.raises(StorageUnavailable, match="run again"), upload.scratch.local(PARQUET):
         pass
 
 
@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_line_with_the_place(scratch: Scratch, opened: Any, r
         (errno.EDQUOT, LakeError, "no room left"),
         (errno.EACCES, LakeError, "give your user the right"),
         (errno.EROFS, LakeError, "give your user the right"),
-        (errno.EIO, LakeTrouble, "try again"),
+        (errno.EIO, StorageUnavailable, "try again"),
     ],
 )
 @pytest.mark.parametrize("moment", ["open", "write", "close"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import remote
-from pipeline.errors import LakeTrouble, MissingBucket, Unreachable
+from pipeline.errors import MissingBucket, StorageUnavailable, Unreachable
 from pipeline.reporting import journal
 from pipeline.storage import open_store
 from pipeline.tasks import servers
@@ -28,13 +28,13 @@ def test_bucket_that_answers_to_some_only(
     monkeypatch.setattr(remote, "RUN_PATIENCE", 0.2)
     gcs_server.program(operation, Fault(status=503, times=ALWAYS))
     with pytest.raises(Unreachable):
-        bucket.blame(LakeTrouble("no answer"))
+        bucket.blame(StorageUnavailable("no answer"))
     with pytest.raises(Unreachable):
         bucket.check()
     gcs_server.clear()
     monkeypatch.setattr(remote, "RUN_PATIENCE", PATIENCE)
     open_store(f"gs://{gcs_bucket}/lake").delete_tree("doctor")
-    bucket.blame(LakeTrouble("no answer"))  # it answers, and so it is another object's trouble
+    bucket.blame(StorageUnavailable("no answer"))  # it answers, and so it is another object's trouble
     bucket.check()
     assert open_store(f"gs://{gcs_bucket}").list() == {}
 
@@ -45,7 +45,7 @@ def test_bucket_that_may_not_be_written_answers(
     monkeypatch.setattr(journal, "folder", lambda: tmp_path)
     monkeypatch.setenv(journal.RUN_ID, "a-run")
     gcs_server.program("upload", Fault(status=403, times=ALWAYS))
-    servers.of_store(f"gs://{gcs_bucket}/lake").blame(LakeTrouble("no answer"))
+    servers.of_store(f"gs://{gcs_bucket}/lake").blame(StorageUnavailable("no answer"))
 
 
 def test_bucket_that_is_gone_is_said_once(

@@ -81,5 +81,5 @@ def test_the_code_that_a_run_began_with_counts_in_all_its_processes(monkeypatch:
     assert code_version.digest() == "0123456789ab"
     monkeypatch.setenv(code_version.CODE, "../../elsewhere")
     assert code_version.digest() == code_version._digest()
-    code_version.hand_down()
+    code_version.export_to_environment()
     assert os.environ[code_version.CODE] == code_version._digest()

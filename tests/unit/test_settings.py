@@ -74,7 +74,7 @@ def test_what_a_run_writes_into_environment_and_configuration_does_not_outlast_i
     with settings.restored():
         settings.take_over({"PIPELINE_LAKE_URL": "file:50%", "PIPELINE_RUN_ID": "r1"})
         assert config.get("lake", "url") == "file:50%"
-        settings.hand_down()
+        settings.export_to_environment()
     assert (config.get("lake", "url", None), config.get("clean", "rules", None)) == before
     assert settings.in_environment() == environment
 

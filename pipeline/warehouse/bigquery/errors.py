@@ -16,7 +16,7 @@ from google.auth import exceptions as auth
 from google.resumable_media import DataCorruption
 
 from ... import remote
-from ...errors import PipelineError, WarehouseError, WarehouseTrouble
+from ...errors import PipelineError, WarehouseError, WarehouseUnavailable
 
 #: Names another server than Google's; the client reads it too.
 EMULATOR = "BIGQUERY_EMULATOR_HOST"
@@ -57,15 +57,19 @@ def translate(error: Exception, where: str) -> PipelineError | None:
         cause = error.cause
         if isinstance(cause, Exception):
             return translate(cause, where)
-        return WarehouseTrouble(f"{where}: BigQuery gave no usable answer in time; run again later")
+        return WarehouseUnavailable(f"{where}: BigQuery gave no usable answer in time; run again later")
     if isinstance(error, exceptions.GoogleAPICallError):
         return _translate_answer(error, where)
     if isinstance(error, _CONNECTION):
         # The text of these holds addresses, which may hold an upload's session; the class says enough.
-        return WarehouseTrouble(f"{where}: no answer from {address(error)} ({what(error)}); {remote.remedy(EMULATOR)}")
+        return WarehouseUnavailable(
+            f"{where}: no answer from {address(error)} ({what(error)}); {remote.remedy(EMULATOR)}"
+        )
     if isinstance(error, auth.GoogleAuthError):
         if getattr(error, "retryable", False):
-            return WarehouseTrouble(f"{where}: no answer from Google's login ({type(error).__name__}); run again later")
+            return WarehouseUnavailable(
+                f"{where}: no answer from Google's login ({type(error).__name__}); run again later"
+            )
         return WarehouseError(
             f"{where}: no usable Google credentials ({type(error).__name__}); set GOOGLE_APPLICATION_CREDENTIALS to a "
             f"service account's key file or run gcloud auth application-default login"
@@ -79,7 +83,9 @@ def translate(error: Exception, where: str) -> PipelineError | None:
 def _translate_answer(error: exceptions.GoogleAPICallError, where: str) -> PipelineError:
     text = text_of(error)
     if is_passing(error):
-        return WarehouseTrouble(f"{where}: BigQuery asks for patience: {text}; run again later", _retry_after(error))
+        return WarehouseUnavailable(
+            f"{where}: BigQuery asks for patience: {text}; run again later", _retry_after(error)
+        )
     if error.code == 401:
         return WarehouseError(f"{where}: BigQuery does not accept the credentials: {text}; check the service account")
     if error.code == 403:

@@ -38,7 +38,7 @@ from ... import remote, waiting
 from ...checks import Check
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
-from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from .. import label_of
 from ..base import (
     LEDGER_COLUMNS,
@@ -239,7 +239,7 @@ class BigQuery(Warehouse):
         if parquet.generation != generation:
             # Which of the two the job has read cannot be known. The next try has another generation in its job id, and
             # so loads again.
-            raise WarehouseTrouble(
+            raise WarehouseUnavailable(
                 f"{self.label}: {parquet.uri} was replaced while {_subject(row)} was loaded from it, "
                 f"so the load does not count; run again"
             )
@@ -462,7 +462,9 @@ class BigQuery(Warehouse):
         delay = 0.1
         while not job.done(retry=self._retry, timeout=_timeout()):
             if time.monotonic() > deadline:
-                raise WarehouseTrouble(f"{self.label}: job {job.job_id} is still running; the next run waits for it")
+                raise WarehouseUnavailable(
+                    f"{self.label}: job {job.job_id} is still running; the next run waits for it"
+                )
             time.sleep(delay)
             delay = min(delay * 1.5, 5.0)
 

@@ -40,7 +40,7 @@ import sqlalchemy
 
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
-from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from ...remote import at_most, for_server
 from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
 from .. import label_of
@@ -199,7 +199,7 @@ class PostgreSQL(Warehouse):
 
     @contextlib.contextmanager
     def _watched(self, statement: Statement) -> Iterator[None]:
-        """Tell whom a statement waits for that takes long, and give it up in time: WarehouseTrouble.
+        """Tell whom a statement waits for that takes long, and give it up in time: WarehouseUnavailable.
 
         libpq waits for an answer as long as it takes, and a server that was stopped, or a network that lost a
         connection, do not break it off.
@@ -227,7 +227,7 @@ class PostgreSQL(Warehouse):
             except psycopg2.Error as error:
                 if statement.given_up_after is None:
                     raise
-                raise WarehouseTrouble(
+                raise WarehouseUnavailable(
                     f"{self.label}: no answer within {statement.given_up_after:.0f} s; "
                     f"check that the server runs and may be reached"
                 ) from error
@@ -270,7 +270,7 @@ class PostgreSQL(Warehouse):
         try:
             return answer_of(partial(self._open, url), seconds, self.label)
         except TimeoutError:
-            raise WarehouseTrouble(
+            raise WarehouseUnavailable(
                 f"{self.label}: no answer within {seconds:g} s; check that the server runs and may be reached"
             ) from None
         except psycopg2.Error as error:
@@ -393,11 +393,11 @@ class PostgreSQL(Warehouse):
         text, code = f"{self.label}: {self._without_password(text_of(error))}", error.pgcode or ""
         for pattern, remedy in _PARTICULAR.items():
             if re.search(pattern, text):
-                return (WarehouseTrouble if code.startswith(_TRANSIENT) else WarehouseError)(f"{text}; {remedy}")
+                return (WarehouseUnavailable if code.startswith(_TRANSIENT) else WarehouseError)(f"{text}; {remedy}")
         if code in _REMEDIES:
             return WarehouseError(f"{text}; {_REMEDIES[code]}")
         if not code or code.startswith(_TRANSIENT):  # a broken connection has no SQLSTATE
-            return WarehouseTrouble(f"{text}; nothing was changed by the unfinished transaction, run again")
+            return WarehouseUnavailable(f"{text}; nothing was changed by the unfinished transaction, run again")
         return WarehouseError(f"{text} (SQLSTATE {code or 'unknown'})")
 
     def _connect_error(self, error: BaseException | None) -> PipelineError:
@@ -406,7 +406,7 @@ class PostgreSQL(Warehouse):
         for pattern, remedy in _REFUSALS.items():
             if re.search(pattern, text):
                 return WarehouseError(f"{text}; {remedy}")
-        return WarehouseTrouble(f"{text}; check that the server runs and may be reached")
+        return WarehouseUnavailable(f"{text}; check that the server runs and may be reached")
 
     def _without_password(self, text: str) -> str:
         named = [str(value) for name, value in self._url.query.items() if "password" in name]

@@ -17,7 +17,7 @@ import tenacity.nap
 from tenacity import wait_random_exponential
 
 from pipeline import remote, waiting
-from pipeline.errors import ConflictError, LakeError, LakeTrouble, PipelineError, UsageError
+from pipeline.errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
 from pipeline.lake import Lake, layout
 from pipeline.planning import completeness
 from pipeline.storage import Store, StoreOptions, gcs, gcs_client, open_store
@@ -239,7 +239,7 @@ def test_retry_after_is_waited_for(store: Store, gcs_server: GcsServer, clock: C
 def test_patience_ends(gcs_bucket: str, gcs_server: GcsServer) -> None:
     store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3))
     gcs_server.program("*", Fault(status=503, times=ALWAYS))
-    with pytest.raises(LakeTrouble, match=rf"gs://.*/x: no answer from {gcs_server.url} \(HTTP 503\)"):
+    with pytest.raises(StorageUnavailable, match=rf"gs://.*/x: no answer from {gcs_server.url} \(HTTP 503\)"):
         store.read("x")
 
 
@@ -285,7 +285,7 @@ def test_download_is_resumed_however_late_it_breaks(
     assert store.read("slow") == data
     assert gcs_server.asked("download") == 3
     gcs_server.program("download", Fault(cut_reply=0, times=ALWAYS))
-    with pytest.raises(LakeTrouble):
+    with pytest.raises(StorageUnavailable):
         store.read("slow")
 
 
@@ -327,7 +327,7 @@ def test_missing_bucket(gcs_bucket: str) -> None:
 def test_unreachable_is_told_by_its_address(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     monkeypatch.setattr(waiting, "SAID_AFTER", 0.0)
-    with pytest.raises(LakeTrouble, match=r"no answer from http://127\.0\.0\.1:9 \(.*STORAGE_EMULATOR_HOST"):
+    with pytest.raises(StorageUnavailable, match=r"no answer from http://127\.0\.0\.1:9 \(.*STORAGE_EMULATOR_HOST"):
         open_store("gs://some-bucket", StoreOptions(patience=3)).list()
     (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert "waits for Cloud Storage at http://127.0.0.1:9 " in said and "some-bucket" not in said
@@ -355,7 +355,7 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
     """It takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with remote.somebody_waits(0.1), pytest.raises(LakeTrouble, match="no answer"):
+        with remote.somebody_waits(0.1), pytest.raises(StorageUnavailable, match="no answer"):
             open_store("gs://some-bucket").list()
     assert time_outs and max(time_outs) <= 0.1 and sum(clock.slept) <= 0.1, "those of a run are minutes"
 
@@ -373,7 +373,7 @@ def test_somebody_who_waits_is_told_of_a_server_that_drips(monkeypatch: pytest.M
     asked: dict[str, tuple[str | bytes, ...]] = {"stat": ("a",), "read": ("a",), "delete": ("a",), "write": ("a", b"x")}
     with RawServer(drip) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        with remote.somebody_waits(0.2), pytest.raises(LakeTrouble, match="no answer from http"):
+        with remote.somebody_waits(0.2), pytest.raises(StorageUnavailable, match="no answer from http"):
             getattr(open_store("gs://some-bucket"), what)(*asked.get(what, ()))
 
 
@@ -383,7 +383,7 @@ def test_upload_sessions_stay_out_of_messages(
     """Whoever has the address of an upload session can write to the bucket."""
     store = open_store(f"gs://{gcs_bucket}", StoreOptions(patience=0.3, chunk_size=CHUNK, largest_chunk=CHUNK))
     gcs_server.program("chunk", Fault(cut_request=10, times=ALWAYS))
-    with caplog.at_level("DEBUG"), pytest.raises(LakeTrouble) as caught:
+    with caplog.at_level("DEBUG"), pytest.raises(StorageUnavailable) as caught:
         store.put(large, "large")
     assert "trying again" in caplog.text
     assert "upload_id" not in caplog.text + str(caught.value)
@@ -617,7 +617,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_read_again(
     if times == 10:
         assert store.read("hot") == b"10"
     else:
-        with pytest.raises(LakeTrouble, match="hot is replaced all the time by other runs; run again"):
+        with pytest.raises(StorageUnavailable, match="hot is replaced all the time by other runs; run again"):
             store.read("hot")
 
 

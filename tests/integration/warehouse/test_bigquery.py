@@ -25,7 +25,7 @@ from google.cloud import bigquery
 from pipeline import remote
 from pipeline.datasets import get
 from pipeline.datasets.schema import Column, Dataset
-from pipeline.errors import PipelineError, UsageError, WarehouseError, WarehouseTrouble
+from pipeline.errors import PipelineError, UsageError, WarehouseError, WarehouseUnavailable
 from pipeline.lake import LakeFile
 from pipeline.storage import open_store
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
@@ -393,7 +393,7 @@ def test_a_server_that_stays_away_is_trouble(lake: Lake, bigquery_server: BigQue
     bigquery_server.program(
         "jobs.insert.load", Fault(status=429, reason="rateLimitExceeded", retry_after="7", times=99)
     )
-    with pytest.raises(WarehouseTrouble) as caught:
+    with pytest.raises(WarehouseUnavailable) as caught:
         warehouse.load(*lake.month())
     assert caught.value.retry_after == 7.0
     assert warehouse.ledger() == {}
@@ -405,7 +405,7 @@ def test_a_server_that_stays_away_is_trouble(lake: Lake, bigquery_server: BigQue
 def test_no_server_is_trouble_by_its_address(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
     warehouse = connect(options=Options(patience=0.5))
-    with pytest.raises(WarehouseTrouble, match=r"no answer from http://127\.0\.0\.1:9 .*BIGQUERY_EMULATOR_HOST"):
+    with pytest.raises(WarehouseUnavailable, match=r"no answer from http://127\.0\.0\.1:9 .*BIGQUERY_EMULATOR_HOST"):
         warehouse.ledger()
     waits = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert waits and all("BigQuery at http://127.0.0.1:9 " in said and "my-project" not in said for said in waits)
@@ -417,7 +417,7 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
     """It takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with remote.somebody_waits(0.5), pytest.raises(WarehouseTrouble, match="no answer"):
+        with remote.somebody_waits(0.5), pytest.raises(WarehouseUnavailable, match="no answer"):
             open_warehouse(URL).ledger()
     assert time_outs and max(time_outs) <= 0.5, "that of a run is a minute"
 
@@ -434,7 +434,7 @@ def test_somebody_who_waits_is_told_of_a_server_that_drips(monkeypatch: pytest.M
     with RawServer(drip) as server:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
         for ask in (lambda: open_warehouse(URL).ledger(), lambda: open_warehouse(URL).counts(GREEN)):
-            with remote.somebody_waits(0.3), pytest.raises(WarehouseTrouble, match="no answer"):
+            with remote.somebody_waits(0.3), pytest.raises(WarehouseUnavailable, match="no answer"):
                 ask()
 
 
@@ -466,7 +466,7 @@ def test_a_job_that_fails_in_passing_gets_another_id(
 def test_a_job_that_keeps_failing_in_passing_is_trouble(lake: Lake, bigquery_server: BigQueryServer) -> None:
     warehouse = connect(options=Options(patience=0.1))
     bigquery_server.program("jobs.insert.load", Fault(job_error=("internalError", "no luck"), times=99))
-    with pytest.raises(WarehouseTrouble, match="no luck"):
+    with pytest.raises(WarehouseUnavailable, match="no luck"):
         warehouse.load(*lake.month())
     assert bigquery_server.count_jobs("failed", "load-") == 3
 
@@ -687,7 +687,7 @@ def test_an_object_that_changed_meanwhile(warehouse: BigQuery, lake: Lake, bigqu
             type(self).asked += 1
             return "1" if self.asked == 1 else "2"
 
-    with pytest.raises(WarehouseTrouble, match="was replaced while green 2021-01 was loaded"):
+    with pytest.raises(WarehouseUnavailable, match="was replaced while green 2021-01 was loaded"):
         warehouse.load(dataset, Changing(file.path), row)
     assert warehouse.ledger() == {}
     warehouse.load(dataset, Changing(file.path), row)
@@ -894,7 +894,7 @@ def test_a_permission_that_is_missing_names_the_roles(
     [
         (
             exceptions.Forbidden("x", errors=[{"reason": "quotaExceeded", "message": "Quota"}]),
-            WarehouseTrouble,
+            WarehouseUnavailable,
             "Quota",
         ),
         (
@@ -907,18 +907,18 @@ def test_a_permission_that_is_missing_names_the_roles(
             WarehouseError,
             "not found: Not found: Project p",
         ),
-        (exceptions.BadGateway("<html>\n<body>" + PLANTED), WarehouseTrouble, "<html>"),
+        (exceptions.BadGateway("<html>\n<body>" + PLANTED), WarehouseUnavailable, "<html>"),
         (exceptions.Unauthorized("no"), WarehouseError, "credentials"),
         (
             exceptions.BadRequest("x", errors=[{"reason": "bytesBilledLimitExceeded", "message": "Too much"}]),
             WarehouseError,
             "maximum_bytes_billed",
         ),
-        (exceptions.RetryError("x", exceptions.ServiceUnavailable("away")), WarehouseTrouble, "away"),
+        (exceptions.RetryError("x", exceptions.ServiceUnavailable("away")), WarehouseUnavailable, "away"),
         (auth.RefreshError(f"invalid_grant {PLANTED}", {"access_token": PLANTED}), WarehouseError, "RefreshError"),
-        (auth.TransportError(PLANTED), WarehouseTrouble, "no answer"),
-        (ConnectionResetError(104, f"https://x/?upload_id={PLANTED}"), WarehouseTrouble, "ConnectionResetError"),
-        (TimeoutError(PLANTED), WarehouseTrouble, "TimeoutError"),
+        (auth.TransportError(PLANTED), WarehouseUnavailable, "no answer"),
+        (ConnectionResetError(104, f"https://x/?upload_id={PLANTED}"), WarehouseUnavailable, "ConnectionResetError"),
+        (TimeoutError(PLANTED), WarehouseUnavailable, "TimeoutError"),
         (exceptions.BadRequest(f"bad\nheader: Bearer {PLANTED}"), WarehouseError, "bad"),
         (
             exceptions.BadRequest(f"POST https://h/p?key={PLANTED}: see https://h/?sig={PLANTED}"),

@@ -23,7 +23,7 @@ import pytest
 
 from pipeline import datasets, waiting
 from pipeline.datasets.schema import Column, Dataset
-from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseTrouble
+from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse
 from pipeline.warehouse.postgresql import copy as postgresql_copy
 from pipeline.warehouse.postgresql import warehouse as postgresql
@@ -642,7 +642,7 @@ def test_a_connection_that_is_cut_in_the_middle_changes_nothing(
     def cut(done: int, total: int) -> None:
         place.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%'", admin=True)
 
-    with pytest.raises(WarehouseTrouble, match="terminating connection due to administrator command"):
+    with pytest.raises(WarehouseUnavailable, match="terminating connection due to administrator command"):
         place.load("B", month, rows=100_000, progress=cut)
     assert capfd.readouterr().err == "", "psycopg2 prints tracebacks of its own"
     assert (place.content(), place.warehouse().history()) == (before, history)
@@ -651,7 +651,7 @@ def test_a_connection_that_is_cut_in_the_middle_changes_nothing(
     assert place.warehouse().counts(GREEN)[month] == 500
 
 
-@pytest.mark.parametrize("state, error", [("53100", WarehouseError), ("40P01", WarehouseTrouble)])
+@pytest.mark.parametrize("state, error", [("53100", WarehouseError), ("40P01", WarehouseUnavailable)])
 @pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
 def test_an_error_of_the_last_statement_changes_nothing(
     place: Place, month: dt.date, state: str, error: type[PipelineError]
@@ -772,7 +772,7 @@ def test_the_password_may_come_from_a_password_file(place: Place, monkeypatch: p
         ("nobody_here:{wrong}@{place}", WarehouseError, "check user and password"),
         ("etl:{right}@{server}/missing", WarehouseError, 'database "missing" does not exist; .*doctor --create'),
         ("etl:{right}@{place}?schema=etl", WarehouseError, "correct the part after"),
-        ("etl:{wrong}@127.0.0.1:1/trips", WarehouseTrouble, "check that the server runs"),
+        ("etl:{wrong}@127.0.0.1:1/trips", WarehouseUnavailable, "check that the server runs"),
     ],
     ids=["password", "role", "database", "option", "port"],
 )

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import remote
-from pipeline.errors import WarehouseBusy, WarehouseError, WarehouseTrouble
+from pipeline.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
 from pipeline.warehouse import Warehouse
 from pipeline.warehouse.postgresql import session as postgresql_session
 from pipeline.warehouse.postgresql import warehouse as postgresql
@@ -497,7 +497,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(place: Place) ->
     place.run(
         "ALTER TABLE etl_loads RENAME TO loads;CREATE VIEW etl_loads AS SELECT * FROM loads WHERE pg_sleep(600) IS NULL"
     )
-    with pytest.raises(WarehouseTrouble, match=r"statement timeout; .*raise \[warehouse\] statement_timeout"):
+    with pytest.raises(WarehouseUnavailable, match=r"statement timeout; .*raise \[warehouse\] statement_timeout"):
         place.warehouse(lock_timeout=0, statement_timeout=0.5).ledger()
 
 
@@ -560,7 +560,7 @@ def test_a_server_process_that_stops_in_the_middle_of_a_copy(
                 stack.enter_context(contextlib.contextmanager(frozen)(pid))
                 impatience.began.set()
 
-        with pytest.raises(WarehouseTrouble, match=r"no answer within .* check that the server runs"):
+        with pytest.raises(WarehouseUnavailable, match=r"no answer within .* check that the server runs"):
             place.load("B", month, rows=200_000, progress=stop)  # type: ignore[arg-type]
     impatience.began.clear()
     place.wait_for_silence()
@@ -590,7 +590,7 @@ def test_a_server_process_that_stops_before_the_commit(place: Place, monkeypatch
     warehouse = place.warehouse()
     assert isinstance(warehouse, postgresql.PostgreSQL)
     with warehouse._session() as session:
-        with pytest.raises(WarehouseTrouble, match="no answer within"), session.transaction():
+        with pytest.raises(WarehouseUnavailable, match="no answer within"), session.transaction():
             session.run("CREATE TABLE public.half (a int)")
             with contextlib.ExitStack() as stack:
                 stack.enter_context(contextlib.contextmanager(frozen)(session.connection.info.backend_pid))
@@ -612,7 +612,7 @@ def test_an_address_that_never_answers_is_one_line(place: Place, monkeypatch: py
     with gone() as address, remote.somebody_waits(1.0):
         for more in ("", "?connect_timeout=0"):
             warehouse = place.warehouse(f"postgresql+psycopg2://etl:pw@{address}/trips{more}")
-            with pytest.raises(WarehouseTrouble, match="check that the server runs and may be reached"):
+            with pytest.raises(WarehouseUnavailable, match="check that the server runs and may be reached"):
                 warehouse.ledger()
             (check,) = warehouse.check()
             assert not check.ok and check.remedy
@@ -633,7 +633,7 @@ def test_who_asks_in_vain_for_the_blockers_gives_up_the_statement(
 
         monkeypatch.setattr(postgresql, "SILENCE", 0.1)
         monkeypatch.setattr(warehouse, "_open", timeout)
-        with pytest.raises(WarehouseTrouble, match="no answer within"):
+        with pytest.raises(WarehouseUnavailable, match="no answer within"):
             session.run(f"SELECT pg_sleep({PATIENCE})")
     wait_for(
         lambda: (

@@ -17,7 +17,7 @@ from pipeline import remote, web
 from pipeline.errors import (
     MissingAtPublisher,
     NeverOffered,
-    PublisherTrouble,
+    PublisherUnavailable,
     RefusedByPublisher,
     Throttled,
     TransientError,
@@ -229,12 +229,12 @@ def test_same_as_is_symmetric_and_needs_evidence(one: Version, two: Version) -> 
 
 def test_signs() -> None:
     base = Version('"a"', 10, "Mon")
-    assert base.sign == Version('"a"', 10, "Tue").sign == Version('W/"a"', 10).sign
-    assert base.sign != Version('"a"', 11).sign
-    assert base.sign != Version('"b"', 10).sign
-    assert Version(length=10).sign != Version(length=11).sign
-    assert Version(last_modified="Mon").sign == ""
-    assert Version("10-99", 10).sign == Version("10-99").sign
+    assert base.fingerprint == Version('"a"', 10, "Tue").fingerprint == Version('W/"a"', 10).fingerprint
+    assert base.fingerprint != Version('"a"', 11).fingerprint
+    assert base.fingerprint != Version('"b"', 10).fingerprint
+    assert Version(length=10).fingerprint != Version(length=11).fingerprint
+    assert Version(last_modified="Mon").fingerprint == ""
+    assert Version("10-99", 10).fingerprint == Version("10-99").fingerprint
 
 
 def test_what_only_one_knows_does_not_count() -> None:
@@ -326,7 +326,7 @@ class Flaky:
 
 
 def test_transient_errors_are_tried_again_with_growing_random_waits() -> None:
-    flaky = Flaky(*[PublisherTrouble("x")] * 4)
+    flaky = Flaky(*[PublisherUnavailable("x")] * 4)
     assert flaky.run(Policy(attempts=5, backoff=2, max_backoff=6)) == "done"
     assert len(flaky.slept) == 4
     assert all(0 <= wait <= limit for wait, limit in zip(flaky.slept, [2, 4, 6, 6], strict=True))
@@ -334,8 +334,8 @@ def test_transient_errors_are_tried_again_with_growing_random_waits() -> None:
 
 
 def test_the_last_error_comes_through() -> None:
-    flaky = Flaky(PublisherTrouble("first"), PublisherTrouble("second"), PublisherTrouble("third"))
-    with pytest.raises(PublisherTrouble, match="second"):
+    flaky = Flaky(PublisherUnavailable("first"), PublisherUnavailable("second"), PublisherUnavailable("third"))
+    with pytest.raises(PublisherUnavailable, match="second"):
         flaky.run(Policy(attempts=2))
 
 
@@ -374,7 +374,7 @@ def test_questions_that_share_their_waits_share_the_patience() -> None:
     assert flaky.slept == []
     policy.spent.add(20, 75)  # the first ten seconds of it were counted before
     assert policy.left() == 0
-    with pytest.raises(PublisherTrouble, match="no answer within 70 s"):
+    with pytest.raises(PublisherUnavailable, match="no answer within 70 s"):
         publishers.ask("HEAD", publishers.get("tlc", "http://no-such-host.invalid/x"), "zones", None, policy)
 
 
@@ -397,7 +397,7 @@ def test_what_counts_against_the_patience(monkeypatch: pytest.MonkeyPatch) -> No
     for left in (70, 60):
         publishers.ask("HEAD", publisher, "zones", None, policy)
         assert policy.left() == left
-    with pytest.raises(PublisherTrouble, match="no answer within 60 s"):
+    with pytest.raises(PublisherUnavailable, match="no answer within 60 s"):
         publishers.ask("HEAD", publisher, "zones", None, policy)
     assert policy.left() == 45
 
@@ -442,9 +442,9 @@ def test_retry_after(value: str, seconds: float | None) -> None:
         ("tlc", 410, RefusedByPublisher),
         ("tlc", 451, RefusedByPublisher),
         ("tlc", 304, RefusedByPublisher),
-        ("tlc", 408, PublisherTrouble),
+        ("tlc", 408, PublisherUnavailable),
         ("tlc", 429, Throttled),
-        ("tlc", 500, PublisherTrouble),
+        ("tlc", 500, PublisherUnavailable),
         ("tlc", 503, Throttled),
     ],
 )
@@ -529,7 +529,7 @@ def test_looking_at_files(folder: Path) -> None:
     before = publishers.look(publisher, "green", month("2020-03"))
     assert before.etag == f"{path.stat().st_size}-{path.stat().st_mtime_ns}" and before.length == 7
     path.write_bytes(b"other")
-    assert publishers.look(publisher, "green", month("2020-03")).sign != before.sign
+    assert publishers.look(publisher, "green", month("2020-03")).fingerprint != before.fingerprint
     with pytest.raises(MissingAtPublisher, match=r"green 2020-06.*green_tripdata_2020-06\.csv\.gz"):
         publishers.look(publisher, "green", month("2020-06"))
     with pytest.raises(RefusedByPublisher, match="not a file"):
@@ -549,7 +549,7 @@ def test_sample_has_the_months_that_are_over() -> None:
 
 def test_the_sample_version_depends_on_what_it_is_made_from() -> None:
     signs = {
-        publishers.look(publishers.get("sample", url), "green", when).sign
+        publishers.look(publishers.get("sample", url), "green", when).fingerprint
         for url in ("", "sample:?rows=5", "sample:?seed=5", "sample:?layout=dtc")
         for when in (month("2020-01"), month("2020-02"))
     }

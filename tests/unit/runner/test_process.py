@@ -22,7 +22,7 @@ MONTH = dt.date(2020, 1, 1)
 
 MAIN = """
 import multiprocessing, os, pathlib, signal, time
-from pipeline.runner.process import die_with_parent
+from pipeline.runner.process import exit_with_main_process
 
 def work(late):
     pathlib.Path("new").write_text(str(os.getpid()))
@@ -30,7 +30,7 @@ def work(late):
     if late:
         while not pathlib.Path("killed").exists():
             time.sleep(0.01)
-    die_with_parent()
+    exit_with_main_process()
     pathlib.Path("asked").touch()
     while True:
         time.sleep(60)

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 from luigi.rpc import RequestsFetcher, RPCError
 
-from pipeline.runner.rpc import AT_ONCE, Announcer, Fetcher, Luigid
+from pipeline.runner.rpc import AT_ONCE, Fetcher, Luigid, PipelinedScheduler
 from tests.patience import PATIENCE, wait_for
 
 
@@ -40,7 +40,7 @@ def test_every_task_is_told_before_planning_ends() -> None:
     scheduler = Answers()
     scheduler.go_on.clear()
     names = [str(number) for number in range(AT_ONCE)]
-    with Announcer(scheduler) as announcer:
+    with PipelinedScheduler(scheduler) as announcer:
         for name in names:
             announcer.add_task(task_id=name)
         assert scheduler.told == [] and announcer.ping() == "pong", "nobody waits for the answers"
@@ -51,7 +51,7 @@ def test_every_task_is_told_before_planning_ends() -> None:
 @pytest.mark.parametrize("refused", ["0", "50", "99"])
 def test_refusal_is_heard_and_ends_planning(refused: str) -> None:
     scheduler = Answers(refused)
-    with pytest.raises(RPCError, match=refused), Announcer(scheduler) as announcer:
+    with pytest.raises(RPCError, match=refused), PipelinedScheduler(scheduler) as announcer:
         for number in range(100):
             announcer.add_task(task_id=str(number))
     assert len(scheduler.told) < int(refused) + 4 * AT_ONCE, "not all the others first"
@@ -60,7 +60,7 @@ def test_refusal_is_heard_and_ends_planning(refused: str) -> None:
 def test_error_while_planning_waits_for_no_request_that_is_not_begun() -> None:
     scheduler = Answers()
     scheduler.go_on.clear()
-    with pytest.raises(KeyboardInterrupt), Announcer(scheduler) as announcer:
+    with pytest.raises(KeyboardInterrupt), PipelinedScheduler(scheduler) as announcer:
         for number in range(2 * AT_ONCE):
             announcer.add_task(task_id=str(number))
         not_begun = list(announcer._waiting)[AT_ONCE:]

@@ -10,7 +10,7 @@ import pytest
 from luigi.rpc import RPCError
 
 from pipeline import settings
-from pipeline.errors import PublisherTrouble, UsageError
+from pipeline.errors import PublisherUnavailable, UsageError
 from pipeline.reporting import outcomes
 from pipeline.runner import run
 
@@ -109,7 +109,7 @@ def test_a_run_is_repeated_with_the_settings_of_its_environment(
         (KeyboardInterrupt(), 130, outcomes.STOPPED),
         (UsageError("a mistake"), 2, outcomes.REFUSED),
         (luigi.parameter.MissingParameterException("no month"), 2, outcomes.REFUSED),
-        (PublisherTrouble("no answer"), 35, outcomes.PLANNING_FAILED),
+        (PublisherUnavailable("no answer"), 35, outcomes.PLANNING_FAILED),
         (RPCError("no answer"), 40, outcomes.FAILED),
         (KeyError("x"), 40, outcomes.FAILED),
     ],

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConflictError, LakeError, LakeTrouble, UsageError
+from pipeline.errors import ConflictError, LakeError, StorageUnavailable, UsageError
 from pipeline.storage import Store, StoreOptions, local, open_store
 from tests.patience import PATIENCE, wait_for
 
@@ -171,7 +171,7 @@ def test_keyed_staging_is_kept_after_a_failure_and_never_shared(store: Store) ->
     with pytest.raises(KeyError), store.staging("a", key="etag") as first:
         first.with_suffix(".part").write_bytes(b"half")
         with (
-            pytest.raises(LakeTrouble, match=r"another run of the pipeline .* is still writing"),
+            pytest.raises(StorageUnavailable, match=r"another run of the pipeline .* is still writing"),
             store.staging("a", key="etag"),
         ):
             pass
@@ -245,7 +245,7 @@ def test_lock_waits_and_gives_up_with_a_line(store: Store) -> None:
         with store.lock("green/2020-05"):
             pass
         with (
-            pytest.raises(LakeTrouble, match=r"still working on file:.*green/2020-04 after 0.05 s"),
+            pytest.raises(StorageUnavailable, match=r"still working on file:.*green/2020-04 after 0.05 s"),
             store.lock("green/2020-04", timeout=0.05),
         ):
             pass
@@ -600,7 +600,7 @@ for call in (lambda: store.write("a", bytes(200_000)), lambda: store.put(Path({s
         (errno.EACCES, LakeError, "give your user the right"),
         (errno.EROFS, LakeError, "give your user the right"),
         (errno.EXDEV, LakeError, "another filesystem"),
-        (errno.EIO, LakeTrouble, "try again"),
+        (errno.EIO, StorageUnavailable, "try again"),
     ],
 )
 def test_what_the_disk_says_becomes_one_line(

@@ -12,14 +12,14 @@ import pytest
 from pipeline import remote, settings
 from pipeline.errors import (
     ConflictError,
-    LakeTrouble,
-    PublisherTrouble,
+    PublisherUnavailable,
+    StorageUnavailable,
     TakenAway,
     TransientError,
     TruncatedFile,
     Unreachable,
     WarehouseBusy,
-    WarehouseTrouble,
+    WarehouseUnavailable,
 )
 from pipeline.reporting import journal
 from pipeline.tasks import servers
@@ -43,7 +43,7 @@ class Line:
     def __call__(self) -> None:
         self.asked.append(remote.for_server(1000.0))
         if self.is_dead:
-            raise PublisherTrouble("no answer")
+            raise PublisherUnavailable("no answer")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def line() -> Line:
 
 
 def publisher(line: Line, label: str = "dtc") -> Server:
-    return Server(label, (PublisherTrouble, TruncatedFile), line)
+    return Server(label, (PublisherUnavailable, TruncatedFile), line)
 
 
 def test_one_stage_waits_and_the_others_give_up_at_once(line: Line) -> None:
@@ -92,7 +92,7 @@ def test_after_a_minute_one_stage_asks_again_and_is_quick(line: Line, monkeypatc
 
 def test_trouble_with_one_thing_is_not_the_servers(line: Line) -> None:
     line.is_dead = False
-    publisher(line).blame(PublisherTrouble("503 for one file"))
+    publisher(line).blame(PublisherUnavailable("503 for one file"))
     assert len(line.asked) == 1
     publisher(line).check()
 
@@ -110,24 +110,26 @@ def test_a_clock_that_was_set_back_keeps_nobody_from_asking(line: Line, monkeypa
     assert len(line.asked) == 2
 
 
-@pytest.mark.parametrize("error", [ConflictError("x"), TakenAway("x", True), WarehouseBusy("x"), PublisherTrouble("x")])
+@pytest.mark.parametrize(
+    "error", [ConflictError("x"), TakenAway("x", True), WarehouseBusy("x"), PublisherUnavailable("x")]
+)
 def test_errors_that_tell_nothing_of_the_server(line: Line, error: TransientError) -> None:
-    Server("x", (LakeTrouble, WarehouseTrouble), line).blame(error)
+    Server("x", (StorageUnavailable, WarehouseUnavailable), line).blame(error)
     assert line.asked == []
 
 
 def test_buckets_and_warehouses_are_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     class Dead:
         def ledger(self) -> None:
-            raise WarehouseTrouble("the server is gone")
+            raise WarehouseUnavailable("the server is gone")
 
     monkeypatch.setattr(remote, "RUN_PATIENCE", 0.1)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     monkeypatch.setattr(settings, "open_warehouse", lambda label: Dead())
     with pytest.raises(Unreachable, match=r"no answer from http://127.0.0.1:9"):
-        servers.of_store("gs://some-bucket/lake").blame(LakeTrouble("x"))
+        servers.of_store("gs://some-bucket/lake").blame(StorageUnavailable("x"))
     with pytest.raises(Unreachable, match="the server is gone"):
-        servers.of_warehouse("bigquery://project/dataset").blame(WarehouseTrouble("x"))
+        servers.of_warehouse("bigquery://project/dataset").blame(WarehouseUnavailable("x"))
 
 
 def test_what_an_earlier_run_of_the_same_id_found_does_not_count(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
