@@ -636,8 +636,8 @@ def open_warehouse(label: str) -> Any:
 
 def retry_policy() -> Any:
     """The waits and tries of ``[publisher]``, cut short while somebody waits or a run is planned."""
-    from .publishers.publishers import Policy
     from .remote import for_server, spent
+    from .retry import Policy
 
     settings = publisher()
     return Policy(

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.publishers import fetching, publishers
-from pipeline.publishers.publishers import Policy
+from pipeline.retry import Policy
 from tests.servers.raw import RawServer
 
 from ..campaign import Campaign, Difference

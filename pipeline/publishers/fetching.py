@@ -37,7 +37,8 @@ from ..errors import (
     WrongFormat,
 )
 from ..file_types import mismatch
-from .publishers import Policy, Publisher, Version, ask, describe, look, refusal, refused_or_absent, retrying
+from ..retry import Policy, retrying
+from .publishers import Publisher, Version, ask, describe, look, refusal, refused_or_absent
 
 if TYPE_CHECKING:
     from ..web import Answer

@@ -28,9 +28,9 @@ from ..errors import (
     WarehouseBusy,
 )
 from ..planning import completeness, planner
-from ..publishers import publishers
 from ..reporting import journal
 from ..reporting.progress import StageProgress
+from ..retry import retrying
 from ..runner import worker
 from ..storage import open_store
 from . import parameters, servers
@@ -181,7 +181,7 @@ class Stage(MonthTask):
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
         """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
-        return publishers.retrying(partial(self.once, progress), settings.retry_policy())
+        return retrying(partial(self.once, progress), settings.retry_policy())
 
     def once(self, progress: StageProgress) -> dict[str, Any]:
         """``work``. Raises Unreachable if it fails because of a server that answers nobody."""

@@ -28,6 +28,7 @@ from ..errors import (
 )
 from ..publishers import publishers
 from ..reporting import journal
+from ..retry import retrying
 from ..storage import Store, open_store
 
 #: Seconds after which somebody asks again a server that did not answer, and how long that may take.
@@ -93,7 +94,7 @@ def of_publisher(label: str) -> Server:
 def of_store(url: str) -> Server:
     def question() -> None:
         try:
-            publishers.retrying(lambda: _use(open_store(url)), settings.retry_policy())
+            retrying(lambda: _use(open_store(url)), settings.retry_policy())
         except MissingBucket:
             raise
         except (LakeError, ConflictError, FileNotFoundError):
@@ -113,7 +114,7 @@ def _use(store: Store) -> None:
 
 def of_warehouse(label: str) -> Server:
     def question() -> None:
-        publishers.retrying(settings.open_warehouse(label).ledger, settings.retry_policy())
+        retrying(settings.open_warehouse(label).ledger, settings.retry_policy())
 
     return Server(label, (WarehouseUnavailable,), question)
 

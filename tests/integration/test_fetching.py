@@ -38,7 +38,8 @@ from pipeline.errors import (
 )
 from pipeline.publishers import fetching, publishers
 from pipeline.publishers.fetching import Fetched
-from pipeline.publishers.publishers import Policy, Version
+from pipeline.publishers.publishers import Version
+from pipeline.retry import Policy, retrying
 from tests.patience import PATIENCE, Clock, wait_for
 from tests.servers.http import ALWAYS, Fault, HttpServer, error_page
 from tests.servers.raw import Behaviour, RawServer
@@ -584,7 +585,7 @@ def test_throttling_at_tlc(server: HttpServer, inbox: Path) -> None:
 
 def test_passing_trouble(server: HttpServer, site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(fetching, "retrying", partial(publishers.retrying, sleep=slept.append))
+    monkeypatch.setattr(fetching, "retrying", partial(retrying, sleep=slept.append))
     server.program(CSV, Fault(status=500), Fault(status=429, retry_after="800"), Fault(status=503))
     assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
     first, asked_for, last = slept
@@ -777,10 +778,11 @@ def test_a_file_system_that_takes_no_more(server: HttpServer, site: Path, inbox:
     code = (
         "import resource, sys; from pathlib import Path; from datetime import date\n"
         "from pipeline.publishers import fetching, publishers; from pipeline.errors import LakeError\n"
+        "from pipeline.retry import Policy\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
         "    publisher = publishers.get('dtc', sys.argv[1])\n"
-        "    policy = publishers.Policy()\n"
+        "    policy = Policy()\n"
         "    fetching.fetch(publisher, 'green', date(2020, 3, 1), Path(sys.argv[2]), name='raw', policy=policy)\n"
         "except LakeError as error: print(error)\n"
     )
@@ -816,7 +818,8 @@ def start_fetching(base: str, inbox: Path) -> subprocess.Popen[str]:
     code = (
         "import sys; from pathlib import Path; from datetime import date\n"
         "from pipeline.publishers import fetching, publishers\n"
-        "publisher, policy = publishers.get('dtc', sys.argv[1]), publishers.Policy()\n"
+        "from pipeline.retry import Policy\n"
+        "publisher, policy = publishers.get('dtc', sys.argv[1]), Policy()\n"
         "inbox = Path(sys.argv[2])\n"
         "print(fetching.fetch(publisher, 'green', date(2020, 3, 1), inbox, name='raw', policy=policy).resumed_from)\n"
     )

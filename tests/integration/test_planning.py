@@ -14,7 +14,7 @@ from pipeline.errors import NoAnswer, StorageUnavailable, Unreachable, Warehouse
 from pipeline.planning import completeness, planner
 from pipeline.planning.completeness import Job, Snapshot
 from pipeline.publishers import publishers
-from pipeline.publishers.publishers import Policy
+from pipeline.retry import Policy
 from pipeline.runner import start
 from pipeline.tasks.download import Download
 from pipeline.tasks.upload import Upload

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.errors import MissingAtPublisher, PublisherUnavailable, RefusedByPublisher, Throttled, Unreachable
 from pipeline.publishers import publishers
-from pipeline.publishers.publishers import Policy, Publisher, Survey, Version
+from pipeline.publishers.publishers import Publisher, Survey, Version
+from pipeline.retry import Policy
 from tests.patience import PATIENCE, wait_for
 from tests.servers.http import ALWAYS, Fault, HttpServer
 from tests.servers.raw import Behaviour, RawServer

@@ -11,7 +11,7 @@ from pipeline.__main__ import parser
 from pipeline.agents import agent
 from pipeline.commands import doctor, forget, refresh, runs, status, verify
 from pipeline.errors import UsageError
-from pipeline.publishers.publishers import Policy
+from pipeline.retry import Policy
 from pipeline.storage import StoreOptions
 from pipeline.warehouse import Options
 

@@ -24,7 +24,8 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.publishers import publishers
-from pipeline.publishers.publishers import Policy, Version
+from pipeline.publishers.publishers import Version
+from pipeline.retry import Policy
 from tests.patience import Clock
 
 SECRET = "https://ann:pa55word@mirror.example/nyc?sig=s1gnature"
@@ -306,84 +307,21 @@ def test_where_a_redirect_leads(url: str, to: str, there: str, login: tuple[str,
         assert web._redirected(web._Session(), url, response) == (there, login)
 
 
-# -- patience --------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 
-class Flaky:
-    """Raises the given errors in turn, then returns "done"."""
-
-    def __init__(self, *errors: Exception) -> None:
-        self.errors = list(errors)
-        self.slept: list[float] = []
-
-    def __call__(self) -> str:
-        if self.errors:
-            raise self.errors.pop(0)
-        return "done"
-
-    def run(self, policy: Policy) -> str:
-        return publishers.retrying(self, policy, sleep=self.slept.append)
-
-
-def test_transient_errors_are_tried_again_with_growing_random_waits() -> None:
-    flaky = Flaky(*[PublisherUnavailable("x")] * 4)
-    assert flaky.run(Policy(attempts=5, backoff=2, max_backoff=6)) == "done"
-    assert len(flaky.slept) == 4
-    assert all(0 <= wait <= limit for wait, limit in zip(flaky.slept, [2, 4, 6, 6], strict=True))
-    assert len(set(flaky.slept)) > 1
-
-
-def test_the_last_error_comes_through() -> None:
-    flaky = Flaky(PublisherUnavailable("first"), PublisherUnavailable("second"), PublisherUnavailable("third"))
-    with pytest.raises(PublisherUnavailable, match="second"):
-        flaky.run(Policy(attempts=2))
-
-
-def test_terminal_errors_are_not_tried_again() -> None:
-    flaky = Flaky(RefusedByPublisher("no"))
-    with pytest.raises(RefusedByPublisher):
-        flaky.run(Policy())
-    assert flaky.slept == []
-
-
-def test_retry_after_is_the_least_wait() -> None:
-    flaky = Flaky(TransientError("later", retry_after=30))
-    flaky.run(Policy(backoff=1))
-    assert 30 <= flaky.slept[0] <= 31
-
-
-def test_no_wait_is_longer_than_the_setting_whatever_the_server_asks_for() -> None:
-    flaky = Flaky(TransientError("tomorrow", retry_after=86_400))
-    assert flaky.run(Policy(max_backoff=50)) == "done"
-    assert flaky.slept == [50]
-
-
-def test_patience_ends_before_a_wait_that_is_longer_than_it() -> None:
-    flaky = Flaky(TransientError("tomorrow", retry_after=86_400))
-    with pytest.raises(TransientError, match="tomorrow"):
-        flaky.run(Policy(max_backoff=50, patience=40))
-    assert flaky.slept == []
-
-
-def test_questions_that_share_their_waits_share_the_patience() -> None:
-    policy = Policy(max_backoff=50, patience=70)
-    policy.spent.add(0, 30)
-    flaky = Flaky(TransientError("tomorrow", retry_after=86_400))
-    with pytest.raises(TransientError, match="tomorrow"):
-        flaky.run(policy)
-    assert flaky.slept == []
-    policy.spent.add(20, 75)  # the first ten seconds of it were counted before
-    assert policy.left() == 0
+def test_a_request_that_has_no_patience_left_is_not_made() -> None:
+    policy = Policy(patience=70)
+    policy.spent.add(0, 75)
     with pytest.raises(PublisherUnavailable, match="no answer within 70 s"):
         publishers.ask("HEAD", publishers.get("tlc", "http://no-such-host.invalid/x"), "zones", None, policy)
 
 
 def test_what_counts_against_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest between two tries, all of a wait in vain, and of one with an answer what goes beyond a usual one."""
-    clock, policy = Clock(), Policy(backoff=0, max_backoff=50, patience=100)
+    """All of a wait in vain, and of one with an answer what goes beyond a usual one."""
+    clock, policy = Clock(), Policy(patience=100)
+    policy.spent.add(0, 30)
     monkeypatch.setattr(publishers, "time", clock)
-    publishers.retrying(Flaky(TransientError("later", retry_after=30)), policy, sleep=clock.sleep)
-    assert policy.left() == 70
     seconds = iter([publishers.SLOW, publishers.SLOW + 10, 15])
 
     def answer(*args: object) -> object:
