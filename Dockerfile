@@ -15,18 +15,6 @@ COPY pipeline pipeline
 RUN .venv/bin/pip install --no-cache-dir --no-deps .
 
 
-# -- an emulator of BigQuery for the profile local-cloud: the server of the tests
-FROM build AS emulator
-COPY requirements-dev.txt ./
-RUN grep -E "^(pytest|psutil)==" requirements-dev.txt > emulator.txt && .venv/bin/pip install --no-cache-dir --requirement emulator.txt
-COPY tests/__init__.py tests/__init__.py
-COPY tests/patience.py tests/patience.py
-COPY tests/servers tests/servers
-ENV PATH=/srv/nyc-trips/.venv/bin:$PATH PYTHONUNBUFFERED=1
-USER 10001
-CMD ["python", "-m", "tests.servers", "bigquery", "--host", "0.0.0.0", "--port", "9050"]
-
-
 # -- a cron daemon for containers: runs as any user, logs to stdout, knows time zones
 FROM ${GOLANG} AS supercronic
 RUN CGO_ENABLED=0 GOBIN=/usr/local/bin go install github.com/aptible/supercronic@v0.2.33

@@ -116,8 +116,8 @@ def test_local_cloud(project: Project, tmp_path: Path, gcs_server: GcsServer) ->
     """Setup, then the job, through the emulators; Cloud Storage's is the one that all tests use."""
     port = str(free_port())
     storage = gcs_server.url
-    bigquery = command("bigquery", **{"0.0.0.0": "127.0.0.1", "9050": port})
-    environment = {**os.environ, "STORAGE_EMULATOR_HOST": storage, "PYTHONPATH": str(CHECKOUT)}
+    bigquery = command("bigquery", **{"0.0.0.0": "127.0.0.1", "9050": port, "deploy/": f"{CHECKOUT}/deploy/"})
+    environment = {**os.environ, "STORAGE_EMULATOR_HOST": storage}
     project.environment = {
         **SERVICES["cloud"]["environment"],
         "STORAGE_EMULATOR_HOST": storage,
