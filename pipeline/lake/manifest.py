@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+#: The key of the metadata that holds the summary, as compact JSON.
+SUMMARY_KEY = "manifest"
+
 #: GCS allows 8 KiB of custom metadata per object, keys and values together.
 SUMMARY_LIMIT = 8 * 1024
 
@@ -110,30 +113,18 @@ class Manifest:
             raise ValueError(f"not a manifest: {type(error).__name__} {error}") from error
 
     def summary(self) -> dict[str, str]:
-        """All but the bulky counters, flat, as text; {} in the rare case that it would be more than 8 KiB."""
-        flat: dict[str, str] = {}
-        for key, value in _plain(self).items():
-            if key in _ONLY_IN_JSON:
-                continue
-            if key in ("source", "parquet", "rejects"):
-                flat.update({f"{key}_{name}": _text(inner) for name, inner in value.items()})
-            else:
-                flat[key] = _text(value)
-        size = sum(len(key.encode()) + len(value.encode()) for key, value in flat.items())
-        return flat if size < SUMMARY_LIMIT else {}
+        """All but the bulky counters, as the metadata of an object; {} in the rare case that it would exceed 8 KiB."""
+        plain = {key: value for key, value in _plain(self).items() if key not in _ONLY_IN_JSON}
+        text = json.dumps(plain, separators=(",", ":"))  # ASCII, because metadata travel as HTTP headers too
+        return {SUMMARY_KEY: text} if len(SUMMARY_KEY) + len(text) < SUMMARY_LIMIT else {}
 
     @classmethod
     def from_summary(cls, metadata: Mapping[str, str]) -> Manifest | None:
         """The manifest without its bulky counters; None where the metadata hold no summary (then read the JSON)."""
         try:
-            plain: dict[str, Any] = {
-                f.name: _value(metadata[f.name]) for f in fields(cls) if f.name in metadata and f.name not in _NESTED
-            }
-            for key, kind in _NESTED.items():
-                names = [f.name for f in fields(kind) if f"{key}_{f.name}" in metadata]
-                plain[key] = {name: _value(metadata[f"{key}_{name}"]) for name in names}
-            return cls._from_plain(plain)
-        except (KeyError, TypeError, AttributeError, ValueError):
+            text = metadata.get(SUMMARY_KEY)
+            return cls._from_plain(_plain_of_fields(metadata) if text is None else json.loads(text))
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
             return None
 
     @classmethod
@@ -169,17 +160,14 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     return plain
 
 
-def _text(value: object) -> str:
-    """A string as it is, everything else as JSON. GCS metadata travel as HTTP headers too: ASCII only."""
-    is_plain = isinstance(value, str) and value.isascii() and value[:1] not in ("", '"', "{", "[")
-    return str(value) if is_plain and not _is_json_scalar(str(value)) else json.dumps(value, separators=(",", ":"))
+def _plain_of_fields(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """A summary with one key per field, as version 0.1.0 wrote it: values are JSON or plain text."""
+    plain = {key: _value(text) for key, text in metadata.items()}
+    for key, kind in _NESTED.items():
+        plain[key] = {f.name: plain[f"{key}_{f.name}"] for f in fields(kind) if f"{key}_{f.name}" in plain}
+    return plain
 
 
 def _value(text: str) -> Any:
-    if text[:1] in ('"', "{", "[") or _is_json_scalar(text):
-        return json.loads(text)
-    return text
-
-
-def _is_json_scalar(text: str) -> bool:
-    return text in ("null", "true", "false") or text.lstrip("-").isdigit()
+    is_json = text[:1] in ('"', "{", "[") or text in ("null", "true", "false") or text.lstrip("-").isdigit()
+    return json.loads(text) if is_json else text
