@@ -41,7 +41,7 @@ USER trips
 VOLUME /srv/nyc-trips/data
 # Whether the settings make sense and the volume can be written; luigid has a check of its own in docker-compose.yml.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=20s \
-    CMD ["python", "-c", "import os, pipeline; pipeline.settings.validate(); assert os.access('data', os.W_OK)"]
+    CMD ["python", "-c", "import os, pipeline; pipeline.validation.validate(); assert os.access('data', os.W_OK)"]
 CMD ["python", "-m", "pipeline", "--help"]
 
 

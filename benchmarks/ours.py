@@ -20,7 +20,7 @@ Work = Callable[[], dict[str, Any]]
 def stages(folder: str, dataset: str, month: str, timed: list[str], before: list[str] | None = None) -> Work:
     """The ``timed`` stages of a month, after those that come ``before`` (names of the stages, in their order)."""
     import pipeline
-    from pipeline import settings
+    from pipeline.job import open_warehouse, warehouse_labels
     from pipeline.runner import process
 
     for module in process.modules_of_workers():  # as the processes of a run have it, and as the peers have theirs
@@ -32,7 +32,7 @@ def stages(folder: str, dataset: str, month: str, timed: list[str], before: list
     first = task(timed[0])
     assert first.job.lake_object
     if "Load" in timed:
-        assert settings.open_warehouse(settings.warehouse_labels())
+        assert open_warehouse(warehouse_labels())
     for name in before or []:
         task(name).run()
 
@@ -97,6 +97,7 @@ def everything_done(folder: str) -> Work:
 
     import pipeline
     from pipeline import datasets
+    from pipeline.job import open_warehouse
     from pipeline.planning import planner
     from pipeline.reporting import journal
     from pipeline.tasks.load import ledger_row
@@ -105,7 +106,7 @@ def everything_done(folder: str) -> Work:
 
     root = pipeline.TaxiZones()
     job, zones = root.job, planner.zones_job(root.job)
-    warehouses = [pipeline.settings.open_warehouse(label) for label in root.warehouses]
+    warehouses = [open_warehouse(label) for label in root.warehouses]
 
     def add(key: tuple[str, dt.date | None]) -> None:
         dataset, month = key

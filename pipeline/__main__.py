@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from . import remote, settings
+from . import remote, settings, validation
 from .errors import UsageError
 from .plain import mistake_line
 from .reporting import console, logs, streams
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.update({name: value for name, value in vars(args).items() if name in flags})
         settings.apply_environment()
         if args.validate:
-            settings.validate()
+            validation.validate()
             logs.configure()
         code: int = args.work(args)
         return _with_output(args, code)

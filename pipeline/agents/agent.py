@@ -28,7 +28,7 @@ from typing import IO
 
 from luigi.cmdline_parser import CmdlineParser
 
-from .. import names, settings
+from .. import job, names, settings
 from .._version import __version__
 from ..commands.runs import summary
 from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
@@ -76,9 +76,9 @@ def meaning(asked: Request) -> dict[str, str]:
         "code": code_version(),
         "publisher": request.label_of_publisher(asked),
         "rules": request.rules_of(asked),
-        "lake": settings.lake_url(),
-        "workspace": settings.workspace_url(),
-        "warehouses": settings.warehouse_labels(),
+        "lake": job.lake_url(),
+        "workspace": job.workspace_url(),
+        "warehouses": job.warehouse_labels(),
     }
 
 
@@ -93,7 +93,7 @@ def difference(submission: Submission) -> str:
         # A publisher may be named, so that only who reads from it does the run, but not chosen: it is the agent's own.
         named = asked.values.get("publisher-name", settings.publisher().name)
         if named != settings.publisher().name:
-            return f"publisher is {named} there and {settings.publisher_label()} here"
+            return f"publisher is {named} there and {job.publisher_label()} here"
         here = meaning(asked)
     return "; ".join(
         f"{name} is {submission.meaning.get(name, '')[:200] or 'none'} there and {value or 'none'} here"
@@ -256,7 +256,7 @@ class Agent:
     def serve(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        LOGGER.info("agent %s takes from queue %s of %s", self.name, self._queue.name, settings.workspace_url())
+        LOGGER.info("agent %s takes from queue %s of %s", self.name, self._queue.name, job.workspace_url())
         with _SignsOfLife(self._queue.name, self.name) as signs:
             while not self._stopping.is_set():
                 try:

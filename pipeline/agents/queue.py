@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from .. import settings
+from .. import job
 from ..errors import ConflictError, LakeError, UsageError
 from ..names import check_queue, file_of_agent, is_agent, is_queue, is_run_id
 from ..reporting import journal
@@ -409,7 +409,7 @@ class Queue:
 
 
 def _workspace() -> Store:
-    return open_store(settings.workspace_url(), StoreOptions(follows_links=False, is_private=True))
+    return open_store(job.workspace_url(), StoreOptions(follows_links=False, is_private=True))
 
 
 def names() -> list[str]:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import datasets, settings
+from .. import datasets, job, settings, validation
 from ..cleaning.rules import Rules
 from ..errors import UsageError
 from ..strict_json import json_object
@@ -86,7 +86,7 @@ def label_of_publisher(request: Request) -> str:
 
 def rules_of(request: Request) -> str:
     """The cleaning rules that the request means, normalised."""
-    return request.values.get("clean-rules") or settings.rules_text()
+    return request.values.get("clean-rules") or job.rules_text()
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def rules_of(request: Request) -> str:
 
 def _choice(value: str, choices: Sequence[str], what: str) -> str:
     if value not in choices:
-        near = difflib.get_close_matches(value, choices, 1, settings.ALIKE)
+        near = difflib.get_close_matches(value, choices, 1, validation.ALIKE)
         hint = f"{value} is not {what}; did you mean {near[0]}?" if near else f"the value is not {what}"
         raise UsageError(hint if near else f"{hint}; choose from {', '.join(choices)}")
     return value

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import luigi_config, settings
+from .. import job, luigi_config, settings, validation
 from ..checks import Check
 from ..errors import MissingAtPublisher, PipelineError
 from ..plain import mistake_line
@@ -18,7 +18,6 @@ from ..publishers import publishers
 from ..remote import PATIENCE
 from ..reporting import logs, notify
 from ..reporting.console import answer
-from . import status
 
 if TYPE_CHECKING:
     from ..storage import Store
@@ -49,7 +48,7 @@ def probes(create: bool, send: bool) -> Iterator[tuple[str, Probe]]:
     yield "workspace", partial(_store, settings.workspace().url, create)
     lake = _Lake()
     yield "lake", partial(lake.check, create)
-    for label in filter(None, settings.warehouse_labels().split(",")):
+    for label in job.warehouses():
         yield "warehouse", partial(_warehouse, label, lake, create)
     yield "luigid", _luigid
     yield "notify", notify.send_test if send else notify.check
@@ -76,18 +75,18 @@ def _show(what: str, check: Check) -> None:
 
 
 def _settings() -> Iterator[Check]:
-    settings.validate()
+    validation.validate()
     files = ", ".join(luigi_config.files())
     origin = f"read from {files}" if files else "settings come from the package's defaults; there is no luigi.cfg here"
     yield Check("", True, f"all {len(list(settings.names()))} are valid; {origin}")
 
 
 def _publisher() -> Iterator[Check]:
-    publisher = settings.open_publisher(settings.publisher_label())
+    publisher = job.open_publisher(job.publisher_label())
     if publisher.scheme == "sample":
         yield Check(publisher.label, True, "synthetic months are made on this machine")
         return
-    policy = settings.retry_policy()
+    policy = job.retry_policy()
     publishers.check_reachable(publisher, policy)
     try:
         publishers.look(publisher, "zones", policy=policy)
@@ -136,7 +135,7 @@ class _Lake:
         if self.works:
             with completeness.scheduling():
                 for name in settings.range().datasets.split(","):
-                    completeness.refuse_upload(status.current_job(), name)  # as a run does before its first task
+                    completeness.refuse_upload(job.Job.configured(), name)  # as a run does before its first task
 
     def location(self) -> str | None:
         return _open_store(settings.lake().url).location() if self.works else None
@@ -145,7 +144,7 @@ class _Lake:
 def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     from ..warehouse.bigquery.places import are_disjoint, location_for
 
-    warehouse = settings.open_warehouse(label)
+    warehouse = job.open_warehouse(label)
     if create and warehouse.has_place:  # as the first load would: where it can load from the lake
         create = lake.works  # a place that is not the lake's could not be changed any more
         place = location_for(lake.location(), warehouse.options.location)
@@ -154,7 +153,7 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     for check in warehouse.check(create):
         works = works and (check.ok or check.is_warning)
         yield check
-    is_synthetic = settings.open_publisher(settings.publisher_label()).is_synthetic
+    is_synthetic = job.open_publisher(job.publisher_label()).is_synthetic
     if works or (is_synthetic and not warehouse.takes_synthetic):
         completeness.refuse_load(is_synthetic, label)
     here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
-from .. import datasets, settings
+from .. import datasets, job
 from ..errors import UsageError
 from ..lake import layout
 from ..reporting import journal
@@ -16,7 +16,6 @@ from ..reporting.console import answer
 from ..tasks.ranges import check_span
 from ..tasks.scratch import Scratch, months_of
 from ..warehouse import LedgerRow, Slice, Warehouse
-from .status import current_job
 
 Month = dt.date | None
 
@@ -60,19 +59,19 @@ class _Forgetting:
     """Lake, scratch and warehouses of the settings; or one warehouse alone."""
 
     def __init__(self, only: str | None) -> None:
-        self._job = current_job()
-        labels = [label for label in settings.warehouse_labels().split(",") if label]
+        self._job = job.Job.configured()
+        labels = job.warehouses()
         self._only_warehouse = only is not None
         if only is not None:
             labels = [label for label in labels if only in (label, label.partition(":")[0].partition("@")[0])]
             if len(labels) != 1:
                 raise UsageError(
                     f"--warehouse {only} names {'several' if labels else 'none'} of the warehouses of [warehouse] url: "
-                    f"{settings.warehouse_labels() or 'none'}"
+                    f"{job.warehouse_labels() or 'none'}"
                 )
         self._warehouses: list[tuple[Warehouse, dict[Slice, LedgerRow]]] = []
         for label in labels:
-            warehouse = settings.open_warehouse(label)
+            warehouse = job.open_warehouse(label)
             self._warehouses.append((warehouse, warehouse.ledger()))
 
     def known(self, name: str) -> list[dt.date]:

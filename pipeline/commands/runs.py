@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import settings
+from .. import job
 from ..agents.queue import CANCELLED, DONE, OPEN, RUNNING, WAITING, Queue, Submission, names, seconds_since, user
 from ..errors import LakeError, UsageError
 from ..plain import one_line, plain
@@ -68,7 +68,7 @@ def runs(args: argparse.Namespace) -> int:
 def _remarks(left: int) -> Iterator[str]:
     if left:
         yield "--last N shows more"
-    if not settings.workspace_url().startswith("file:"):
+    if not job.workspace_url().startswith("file:"):
         yield f"of this host ({socket.gethostname()}) and submitted ones"
     paused = [name for name in names() if Queue(name).is_paused]
     if paused:

@@ -8,8 +8,8 @@ import json
 
 from .. import settings
 from ..errors import UsageError
+from ..job import Job, warehouses
 from ..planning import completeness, planner
-from ..planning.completeness import Job
 from ..planning.planner import Entry, Plan
 from ..reporting import outcomes
 from ..reporting.console import answer
@@ -20,26 +20,20 @@ from ..tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dat
 PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
 
 
-def current_job() -> Job:
-    """The job that the settings describe."""
-    return Job(settings.publisher_label(), settings.rules_text(), settings.lake_url(), settings.workspace_url())
-
-
 def status(args: argparse.Namespace) -> int:
     """Print every month of the datasets with its state and why, from what is known without asking a publisher."""
     today = dt.date.today()
     check_span(args.start, args.stop, today)
-    job = current_job()
-    warehouses = [label for label in settings.warehouse_labels().split(",") if label]
+    job = Job.configured()
     plan = Plan()
     with completeness.scheduling():
-        plan.entries += planner.make_zones(job, warehouses, ask=False).entries
+        plan.entries += planner.make_zones(job, warehouses(), ask=False).entries
         for name in _names(args):
             first, last = job.publisher_object.months_offered(name)
             start = args.start or first
             stop = args.stop or min(planner.next_month(last or today), planner.next_month(today))
             months = [month for month in planner.months_between(start, stop) if first <= month <= (last or month)]
-            plan.entries += planner.make(job, name, months, warehouses, ask=False).entries
+            plan.entries += planner.make(job, name, months, warehouses(), ask=False).entries
     _show(plan, args.json)
     return 0
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from .. import datasets, luigi_config, settings
+from .. import datasets, job, luigi_config
 from ..datasets import row_counts
 from ..errors import PipelineError
 from ..lake import Lake
@@ -114,14 +114,14 @@ def commands(dataset: str, month: Month, to_forget: set[str]) -> str:
 def verify(args: argparse.Namespace) -> int:
     """Print every month that lake or ledger knows. Returns 0 if all agree, 1 if not."""
     check_span(args.start, args.stop, dt.date.today())
-    lake = Lake(open_store(settings.lake_url()))
-    labels = _short([label for label in settings.warehouse_labels().split(",") if label])
-    ledgers = {name: settings.open_warehouse(label).ledger() for name, label in labels.items()}
+    lake = Lake(open_store(job.lake_url()))
+    labels = _short(job.warehouses())
+    ledgers = {name: job.open_warehouse(label).ledger() for name, label in labels.items()}
     lines: list[Line] = []
     for name in [args.dataset] if args.dataset else datasets.DATASETS:
         manifests = lake.manifests(name)
         stored = {month for folder in (DATA, MANIFESTS) for month in _months(lake.store.list(f"{folder}/{name}"))}
-        opened = {short: settings.open_warehouse(label) for short, label in labels.items()}
+        opened = {short: job.open_warehouse(label) for short, label in labels.items()}
         counts = {short: warehouse.counts(datasets.get(name)) for short, warehouse in opened.items()}
         texts = {short: warehouse.texts(datasets.get(name)) if args.deep else {} for short, warehouse in opened.items()}
         rows = {short: {month: row for (of, month), row in ledgers[short].items() if of == name} for short in labels}

@@ -14,18 +14,17 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import datasets, remote, settings, waiting
 from ..errors import PipelineError, SyntheticData, UsageError
+from ..job import Job, open_warehouse
 from ..publishers import publishers
 
 if TYPE_CHECKING:
-    from ..lake import Lake, Listing
+    from ..lake import Listing
     from ..lake.manifest import Manifest
-    from ..publishers.publishers import Publisher, Version
+    from ..publishers.publishers import Version
     from ..warehouse import LedgerRow, Slice
 
 Month = dt.date | None
@@ -35,27 +34,6 @@ ABSENT = "not in the lake"
 
 #: The reason of a month whose file at the publisher is another one now.
 REPUBLISHED = "republished"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a task's output depends on besides dataset and month; all by names without secrets."""
-
-    publisher: str
-    rules: str
-    lake: str
-    workspace: str
-
-    @cached_property
-    def publisher_object(self) -> Publisher:
-        return settings.open_publisher(self.publisher)
-
-    @cached_property
-    def lake_object(self) -> Lake:
-        from ..lake import Lake
-        from ..storage import open_store
-
-        return Lake(open_store(self.lake))
 
 
 class Look:
@@ -86,7 +64,7 @@ class Look:
 
     def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
         if warehouse not in self._ledgers:
-            self._ledgers[warehouse] = settings.open_warehouse(warehouse).ledger()
+            self._ledgers[warehouse] = open_warehouse(warehouse).ledger()
         return self._ledgers[warehouse]
 
 
@@ -303,7 +281,7 @@ def refuse_upload(job: Job, dataset: str) -> None:
 
 def refuse_load(is_synthetic: bool, warehouse: str) -> None:
     """Raise SyntheticData if the warehouse takes published months only, or holds months of another kind."""
-    if is_synthetic and not settings.open_warehouse(warehouse).takes_synthetic:
+    if is_synthetic and not open_warehouse(warehouse).takes_synthetic:
         refuse_mixture(True, [False], warehouse)
     refuse_mixture(is_synthetic, [bool(row.is_synthetic) for row in look().ledger(warehouse).values()], warehouse)
 

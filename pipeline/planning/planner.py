@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from .. import remote, settings, waiting
 from ..datasets import row_counts
 from ..errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable, text_after
+from ..job import Job, retry_policy
 from ..publishers import publishers
 from . import completeness
-from .completeness import Job, Snapshot
+from .completeness import Snapshot
 
 if TYPE_CHECKING:
     from ..lake.manifest import Manifest
@@ -146,7 +147,7 @@ def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
             if not _can_be_fetched(snapshot, job, "zones", [None]):
                 return Plan([Entry("zones", None, TO_DO, reason)])
             try:
-                publishers.look(job.publisher_object, "zones", None, policy=settings.retry_policy())
+                publishers.look(job.publisher_object, "zones", None, policy=retry_policy())
             except MissingAtPublisher as error:
                 LOGGER.warning("zones are left out: %s", text_after("zones", error))
                 return Plan([Entry("zones", None, MISSING, reason)])
@@ -164,7 +165,7 @@ def check_source(job: Job, dataset: str, month: dt.date | None) -> None:
         if month is not None:
             _absent(snapshot, job, dataset, [month], ask=True, believe=False)
         elif _can_be_fetched(snapshot, job, dataset, [month]):
-            publishers.check_zones(job.publisher_object, settings.retry_policy())
+            publishers.check_zones(job.publisher_object, retry_policy())
 
 
 def zones_job(job: Job) -> Job:
@@ -280,7 +281,7 @@ def check_publisher(snapshot: Snapshot, job: Job) -> None:
     if job.publisher not in found:
         found[job.publisher] = None
         try:
-            publishers.check_reachable(job.publisher_object, settings.retry_policy())
+            publishers.check_reachable(job.publisher_object, retry_policy())
         except PipelineError as error:
             found[job.publisher] = error
     if (trouble := found[job.publisher]) is not None:
@@ -322,7 +323,7 @@ def observe(
         return {}
     check_publisher(snapshot, job)
     failed: dict[dt.date | None, PipelineError] = {}
-    patience = settings.retry_policy()
+    patience = retry_policy()
 
     def one(month: dt.date | None) -> publishers.Version | None:
         nonlocal patience
@@ -385,7 +386,7 @@ def _ask_for(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) 
             months,
             newest_known=newest_published().get(dataset),
             probe=max(loaded, default=None),
-            policy=settings.retry_policy(),
+            policy=retry_policy(),
         )
     except Throttled:
         raise publishers.unreachable(publisher, "it refuses files that must exist: too many requests") from None

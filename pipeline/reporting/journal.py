@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from .. import names, settings
+from .. import job, names
 from ..errors import UsageError
 from ..files import PLANTED, lost_link, make_folder, modes, open_plain, private_folder
 from ..plain import HARMLESS
@@ -97,7 +97,7 @@ def check_run_id() -> None:
 
 def folder() -> Path:
     """Where the journals are: beside the scratch files, or in the system's temporary folder if those are in a cloud."""
-    url = settings.workspace_url()
+    url = job.workspace_url()
     if url.startswith("file:"):
         from ..storage.local import path_of
 
@@ -164,7 +164,7 @@ def begin(command: Sequence[str], again: str = "") -> bool:
         ensure_folder()
         _held = _hold(path())  # before the event: what has begun and is not held is dead
     except OSError as error:
-        if error.errno in PLANTED or (error.errno in REFUSED and settings.workspace_url().startswith("file:")):
+        if error.errno in PLANTED or (error.errno in REFUSED and job.workspace_url().startswith("file:")):
             raise not_writable(error) from None
     os.environ[BEGUN] = run_id()
     _mine = True

@@ -23,7 +23,7 @@ from luigi.retcodes import retcode
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from .. import luigi_config, remote, settings
+from .. import luigi_config, remote, settings, validation
 from ..commands import arguments
 from ..errors import PipelineError, UsageError
 from ..plain import mistake_line
@@ -92,7 +92,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
 
     def get_task_with_valid_settings(self: Any) -> Any:
         _check_flags(self.known_args)
-        settings.validate()
+        validation.validate()
         _check_core()
         settings.export_to_environment()
         luigi_config.complete(luigi_config.COMMAND_DEFAULTS)
@@ -114,7 +114,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
 
 
 def _check_flags(given: Namespace) -> None:
-    """Refuse a flag whose value its parameter cannot read. Of a setting, ``settings.validate`` says more."""
+    """Refuse a flag whose value its parameter cannot read. Of a setting, ``validation.validate`` says more."""
     sections = {section.get_task_family() for section in settings.SECTIONS}
     for family, is_without_section, name, parameter in Register.get_all_params():
         flags = {f"{family}_{name}": name if is_without_section else f"{family}_{name}"}
@@ -199,7 +199,7 @@ def _with_short_errors(build: Any) -> Any:
                 exit_with(UsageError(f"{unknown} takes no value; give it alone"))
             own, common = _flags_of(root_task)
             near = difflib.get_close_matches(unknown, own, 1) or difflib.get_close_matches(
-                unknown, common, 1, settings.ALIKE
+                unknown, common, 1, validation.ALIKE
             )
             near = [] if unknown in own + common else near
             exit_with(UsageError(without_values(message) + (f"; did you mean {near[0]}?" if near else "")))
@@ -223,8 +223,8 @@ def _with_early_checks(exit_with_help: Any) -> Any:
             for name, value in vars(known).items():
                 if value == []:  # which argparse makes of --flag=--
                     raise UsageError(f"--{name.replace('_', '-')}: -- is no value")
-            settings.check_texts("DEFAULT")
-            settings.check_texts("retcode")
+            validation.check_texts("DEFAULT")
+            validation.check_texts("retcode")
             for name, parameter in retcode.get_params():
                 try:
                     text = getattr(known, f"retcode_{name}")

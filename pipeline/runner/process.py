@@ -18,7 +18,7 @@ from typing import Any
 
 from luigi.rpc import RemoteScheduler
 
-from .. import settings
+from .. import job, settings
 from ..planning import completeness
 from ..reporting import journal, logs, streams
 from ..storage import open_store
@@ -39,9 +39,8 @@ REPORT_TIMEOUT = 5.0
 
 def modules_of_workers() -> list[str]:
     """Modules that the fork server loads once, so that not every worker process, one per task, loads them again."""
-    stores = {settings.lake_url(), settings.workspace_url()}
-    warehouses = [label for label in settings.warehouse_labels().split(",") if label]
-    used = [open_store(url) for url in stores] + [settings.open_warehouse(label) for label in warehouses]
+    stores = {job.lake_url(), job.workspace_url()}
+    used = [open_store(url) for url in stores] + [job.open_warehouse(label) for label in job.warehouses()]
     return [
         "pipeline",
         "pipeline.cleaning.cleaner",

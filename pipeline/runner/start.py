@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import remote, settings
+from .. import remote
 from ..errors import UsageError, WarehouseError
+from ..job import open_warehouse
 from ..planning import completeness, planner
 from ..storage import open_store
 from ..tasks.base import JobTask
@@ -76,7 +77,7 @@ def check_scheduled(tasks: Iterable[Any]) -> None:
 
 def _ensure_warehouse(label: str) -> None:
     try:
-        settings.open_warehouse(label).ensure()
+        open_warehouse(label).ensure()
     except WarehouseError as error:
         raise UsageError(f"[warehouse] url: {error}") from None
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from .. import code_version, remote
 from ..errors import LakeError, StorageUnavailable
+from ..job import Job
 from ..names import is_run_id
 from ..planning import completeness, planner
-from ..planning.completeness import Job
 from ..reporting import journal
 from ..storage import Store, StoredObject, open_store
 from ..storage.local import path_of

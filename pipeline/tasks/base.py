@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import luigi
 
-from .. import settings, waiting
+from .. import validation, waiting
 from ..errors import (
     DamagedFile,
     DamagedScratch,
@@ -27,12 +27,21 @@ from ..errors import (
     TransientError,
     WarehouseBusy,
 )
+from ..job import (
+    Job,
+    lake_url,
+    normalize_rules,
+    normalize_store_url,
+    publisher_label,
+    retry_policy,
+    rules_text,
+    workspace_url,
+)
 from ..planning import completeness, planner
 from ..reporting import journal
 from ..reporting.progress import StageProgress
 from ..retry import retrying
 from ..runner import worker
-from ..storage import open_store
 from . import parameters, servers
 from .scratch import Scratch
 from .servers import Server
@@ -46,37 +55,13 @@ DONE_BY_ANOTHER = "done by another run"
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
 
-@cache
-def normalize_store_url(url: str) -> str:
-    return open_store(url).url
-
-
-@cache
-def normalize_rules(text: str) -> str:
-    from ..cleaning.rules import Rules
-
-    return str(Rules.parse(text))
-
-
-def normalize_warehouses(text: str) -> str:
-    from ..warehouse import label_of
-
-    return ",".join(
-        piece if "@" in piece.partition("://")[0] else label_of(piece) for piece in text.split(",") if piece
-    )
-
-
 class JobTask(luigi.Task):
     """A task that belongs to a job: which publisher, which rules, from which workspace into which lake."""
 
-    publisher = parameters.FromSettings(settings.publisher_label, description="publisher, see [publisher]")
-    rules = parameters.FromSettings(
-        settings.rules_text, normalize_rules, description="cleaning rules, see [clean] rules"
-    )
-    lake = parameters.FromSettings(settings.lake_url, normalize_store_url, description="lake, see [lake] url")
-    workspace = parameters.FromSettings(
-        settings.workspace_url, normalize_store_url, description="scratch, see [workspace] url"
-    )
+    publisher = parameters.FromSettings(publisher_label, description="publisher, see [publisher]")
+    rules = parameters.FromSettings(rules_text, normalize_rules, description="cleaning rules, see [clean] rules")
+    lake = parameters.FromSettings(lake_url, normalize_store_url, description="lake, see [lake] url")
+    workspace = parameters.FromSettings(workspace_url, normalize_store_url, description="scratch, see [workspace] url")
 
     @classmethod
     @cache
@@ -86,13 +71,13 @@ class JobTask(luigi.Task):
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
-        settings.ensure_valid()
+        validation.ensure_valid()
         values: list[tuple[str, Any]] = super().get_param_values(params, args, kwargs)
         return values
 
     @cached_property
-    def job(self) -> completeness.Job:
-        return completeness.Job(self.publisher, self.rules, self.lake, self.workspace)
+    def job(self) -> Job:
+        return Job(self.publisher, self.rules, self.lake, self.workspace)
 
     @property
     def servers(self) -> list[Server]:
@@ -181,7 +166,7 @@ class Stage(MonthTask):
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
         """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
-        return retrying(partial(self.once, progress), settings.retry_policy())
+        return retrying(partial(self.once, progress), retry_policy())
 
     def once(self, progress: StageProgress) -> dict[str, Any]:
         """``work``. Raises Unreachable if it fails because of a server that answers nobody."""

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .. import datasets
+from .. import datasets, settings
 from ..errors import DamagedFile, TooManyUnreadable, UnreadableFile
 from ..lake.lake import digest_of
 from ..planning.completeness import is_made_of, look
 from ..prefetch import ahead
 from ..reporting.progress import StageProgress, rejects
-from .base import Stage, settings
+from .base import Stage
 from .download import Download
 from .scratch import RAW, REJECTS, ROWS
 from .target import StoreTarget

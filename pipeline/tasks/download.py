@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from ..job import retry_policy
 from ..lake import layout
 from ..planning.completeness import lake_reason, last_look_at, seen_since
 from ..publishers import publishers
 from ..reporting.progress import StageProgress
 from . import servers
-from .base import Stage, settings
+from .base import Stage
 from .scratch import RAW
 from .servers import Server
 from .target import StoreTarget
@@ -61,7 +62,7 @@ class Download(Stage):
                 self.month,
                 target.parent,
                 name=target.name,
-                policy=settings.retry_policy(),
+                policy=retry_policy(),
                 probe=self._last_loaded() if publisher.hides_absence else None,
                 on_silence=self.blame,
                 progress=lambda done, total: progress(done, total or 0, "bytes"),

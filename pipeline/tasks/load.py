@@ -11,12 +11,13 @@ import luigi
 
 from .. import datasets
 from ..errors import DamagedLakeFile, TakenAway, UsageError, WarehouseError
+from ..job import normalize_warehouses, open_warehouse, warehouse_labels
 from ..lake.lake import is_intact
 from ..planning.completeness import look, refuse_load, warehouse_reason
 from ..reporting import places
 from ..reporting.progress import StageProgress, rejects
 from . import parameters, servers
-from .base import Stage, normalize_warehouses, run_id, settings
+from .base import Stage, run_id
 from .servers import Server
 from .upload import Upload
 
@@ -64,7 +65,7 @@ class Load(Stage):
     """The month in one warehouse."""
 
     warehouse = parameters.FromSettings(
-        settings.warehouse_labels, normalize_warehouses, description="label of one warehouse of [warehouse] url"
+        warehouse_labels, normalize_warehouses, description="label of one warehouse of [warehouse] url"
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -106,7 +107,7 @@ class Load(Stage):
         manifest = lake.settled_manifest(self.dataset, self.month)
         if manifest is None:  # forgotten, or in a bucket maybe being replaced by another run
             raise self._taken_away()
-        warehouse = settings.open_warehouse(self.warehouse)
+        warehouse = open_warehouse(self.warehouse)
         refuse_load(manifest.is_synthetic, self.warehouse)
         row = ledger_row(manifest, run_id())
         warehouse.on_job = progress.link

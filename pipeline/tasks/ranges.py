@@ -17,8 +17,9 @@ import luigi
 import luigi.tools.range
 from luigi.task_register import Register
 
-from .. import datasets, settings
+from .. import datasets, settings, validation
 from ..errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
+from ..job import normalize_warehouses, warehouse_labels
 from ..lake import layout
 from ..planning import completeness, planner
 from ..planning.planner import MISSING, NO_RULES, TO_DO, UNASKED, Plan
@@ -26,7 +27,7 @@ from ..publishers import publishers
 from ..reporting import journal, progress
 from ..runner import worker
 from . import parameters
-from .base import JobTask, MonthTask, normalize_warehouses
+from .base import JobTask, MonthTask
 from .load import Load
 from .target import StoreTarget
 from .upload import Upload
@@ -41,7 +42,7 @@ class _Warehouses:
     """The parameter of every wrapper that fills warehouses."""
 
     warehouse = parameters.FromSettings(
-        settings.warehouse_labels, normalize_warehouses, description="labels of the warehouses, comma-separated"
+        warehouse_labels, normalize_warehouses, description="labels of the warehouses, comma-separated"
     )
 
     @property
@@ -169,7 +170,7 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Write into ``of_params`` all that the output depends on, so that it is part of this task's identity."""
-        settings.ensure_valid()
+        validation.ensure_valid()
         values = dict(super().get_param_values(params, args, kwargs))
         if not isinstance(values["of_params"], Mapping):
             raise UsageError('--of-params is a JSON object, such as \'{"dataset": "green"}\'')

@@ -26,7 +26,7 @@ from ..reporting import journal
 from ..strict_json import json_object
 
 if TYPE_CHECKING:
-    from ..planning.completeness import Job
+    from ..job import Job
     from ..storage.base import Store
 
 ROOT = "scratch"

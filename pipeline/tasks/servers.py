@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import remote, settings
+from .. import job, remote
 from ..errors import (
     ConflictError,
     LakeError,
@@ -86,7 +86,7 @@ class Server:
 
 def of_publisher(label: str) -> Server:
     def question() -> None:
-        publishers.check_reachable(settings.open_publisher(label), settings.retry_policy())
+        publishers.check_reachable(job.open_publisher(label), job.retry_policy())
 
     return Server(label, (PublisherUnavailable, TruncatedFile), question)
 
@@ -94,7 +94,7 @@ def of_publisher(label: str) -> Server:
 def of_store(url: str) -> Server:
     def question() -> None:
         try:
-            retrying(lambda: _use(open_store(url)), settings.retry_policy())
+            retrying(lambda: _use(open_store(url)), job.retry_policy())
         except MissingBucket:
             raise
         except (LakeError, ConflictError, FileNotFoundError):
@@ -114,7 +114,7 @@ def _use(store: Store) -> None:
 
 def of_warehouse(label: str) -> Server:
     def question() -> None:
-        retrying(settings.open_warehouse(label).ledger, settings.retry_policy())
+        retrying(job.open_warehouse(label).ledger, job.retry_policy())
 
     return Server(label, (WarehouseUnavailable,), question)
 

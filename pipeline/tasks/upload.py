@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from .. import datasets
+from .. import datasets, settings
 from .._version import __version__
 from ..errors import PipelineError
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
 from ..planning.completeness import is_made_of, lake_reason, refuse_upload
 from ..reporting.progress import StageProgress, page_of
-from .base import Stage, run_id, settings
+from .base import Stage, run_id
 from .scratch import PARQUET, RAW, REJECTS, ROWS
 from .target import StoreTarget
 from .write_parquet import WriteParquet

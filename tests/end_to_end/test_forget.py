@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.planning.completeness import Job
+from pipeline.job import Job
 from pipeline.tasks.scratch import Scratch
 
 from .conftest import Project

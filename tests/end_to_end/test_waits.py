@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.planning.completeness import Job
+from pipeline.job import Job
 from pipeline.tasks.scratch import Scratch
 
 from ..patience import PATIENCE

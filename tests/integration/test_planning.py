@@ -11,8 +11,9 @@ import pytest
 
 from pipeline import remote
 from pipeline.errors import NoAnswer, StorageUnavailable, Unreachable, WarehouseUnavailable
+from pipeline.job import Job
 from pipeline.planning import completeness, planner
-from pipeline.planning.completeness import Job, Snapshot
+from pipeline.planning.completeness import Snapshot
 from pipeline.publishers import publishers
 from pipeline.retry import Policy
 from pipeline.runner import start

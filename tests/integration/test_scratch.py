@@ -33,8 +33,8 @@ from pipeline import cleaning, code_version, datasets
 from pipeline import settings as our_settings
 from pipeline.commands import forget
 from pipeline.errors import LakeError, StorageUnavailable, TooManyUnreadable
+from pipeline.job import Job
 from pipeline.planning import completeness
-from pipeline.planning.completeness import Job
 from pipeline.reporting import journal
 from pipeline.runner import sweep
 from pipeline.storage.local import LocalStore

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from luigi.configuration import LuigiConfigParser
 
-from pipeline import luigi_config, settings
+from pipeline import luigi_config, validation
 from pipeline.errors import UsageError
 
 SECRET = "tiger"
@@ -70,9 +70,9 @@ def test_files_that_parse(tmp_path: Path) -> None:
 def test_value_that_luigi_reads_otherwise(section: str, text: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = LuigiConfigParser()
     config.read_string(f"[{section}]\n{text}\n")
-    monkeypatch.setattr(settings, "get_config", lambda: config)
+    monkeypatch.setattr(validation, "get_config", lambda: config)
     with pytest.raises(UsageError) as refused:
-        settings.check_texts(section)
+        validation.check_texts(section)
     assert says in str(refused.value)
     assert SECRET not in str(refused.value).replace("%(tiger)s", "") and "\n" not in str(refused.value)
 
@@ -89,8 +89,8 @@ def test_value_that_luigi_reads_otherwise(section: str, text: str, says: str, mo
 def test_value_that_is_meant_so(section: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = LuigiConfigParser()
     config.read_string(f"[DEFAULT]\nreceiver = someone # of theirs\n\n[{section}]\n{text}\n")
-    monkeypatch.setattr(settings, "get_config", lambda: config)
-    settings.check_texts(section)
+    monkeypatch.setattr(validation, "get_config", lambda: config)
+    validation.check_texts(section)
 
 
 def test_what_luigi_cfg_says_wins_over_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

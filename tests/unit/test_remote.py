@@ -6,7 +6,7 @@ import pytest
 import requests
 from google.auth.exceptions import TransportError
 
-from pipeline import remote, settings
+from pipeline import job, remote
 from pipeline.__main__ import parser
 from pipeline.agents import agent
 from pipeline.commands import doctor, forget, refresh, runs, status, verify
@@ -18,17 +18,17 @@ from pipeline.warehouse import Options
 
 def test_runs_are_patient_and_somebody_who_waits_is_not() -> None:
     assert remote.for_server(StoreOptions().patience) == 300.0 and remote.for_server(Options().patience) == 120.0
-    assert settings.retry_policy() == Policy()
+    assert job.retry_policy() == Policy()
     with remote.somebody_waits():
         assert remote.for_server(300.0) == remote.at_most(60.0) == remote.PATIENCE
         assert remote.at_most(2.0) == remote.for_server(2.0) == 2.0
-        assert settings.retry_policy() == Policy(timeout=remote.PATIENCE, patience=remote.PATIENCE)
+        assert job.retry_policy() == Policy(timeout=remote.PATIENCE, patience=remote.PATIENCE)
     assert remote.at_most(60.0) == remote.for_server(60.0) == 60.0
 
 
 def test_a_run_that_is_planned_waits_for_servers_within_a_minute_and_for_locks_as_set() -> None:
     with remote.planning():
-        assert remote.for_server(300.0) == settings.retry_policy().patience == remote.RUN_PATIENCE < 60
+        assert remote.for_server(300.0) == job.retry_policy().patience == remote.RUN_PATIENCE < 60
         assert remote.at_most(300.0) == 300.0
         with remote.somebody_waits():
             assert remote.for_server(300.0) == remote.PATIENCE

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from luigi.configuration import get_config
 
-from pipeline import settings
+from pipeline import job, settings
 from pipeline.errors import UsageError
 
 
@@ -87,7 +87,7 @@ def test_a_place_on_a_disk_that_is_not_mounted_is_not_empty(section: str, kind: 
     link.symlink_to(link if kind == "loop" else tmp_path / "next" if kind == "chain" else disk)
     if kind == "chain":
         (tmp_path / "next").symlink_to(disk)
-    url = settings.lake_url if section == "lake" else settings.workspace_url
+    url = job.lake_url if section == "lake" else job.workspace_url
     with settings.restored():
         place = link / "inner" if kind == "above" else link
         settings.take_over({f"PIPELINE_{section.upper()}_URL": f"file:{place}"})
@@ -97,3 +97,11 @@ def test_a_place_on_a_disk_that_is_not_mounted_is_not_empty(section: str, kind: 
         if kind != "loop":
             disk.mkdir()
             assert url() == f"file:{place}"
+
+
+def test_health_checks_of_older_images_find_the_check(caplog: pytest.LogCaptureFixture) -> None:
+    getattr(settings, "validate")()  # noqa: B009 - a name that users may have, and we do not
+    assert "pipeline.settings.validate is called pipeline.validation.validate now" in caplog.text
+    with settings.restored(), pytest.raises(UsageError, match="PIPELINE_LAKE_ULR"):
+        settings.take_over({"PIPELINE_LAKE_ULR": "file:x"})
+        getattr(settings, "validate")()  # noqa: B009

@@ -18,6 +18,7 @@ from tenacity import wait_random_exponential
 
 from pipeline import remote, waiting
 from pipeline.errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
+from pipeline.job import Job
 from pipeline.lake import Lake, layout
 from pipeline.planning import completeness
 from pipeline.storage import Store, StoreOptions, gcs, gcs_client, open_store
@@ -519,7 +520,7 @@ def test_all_datasets_are_told_by_three_listings_and_what_was_seen(
     for name in names:
         lake.observe("tlc", name, {APRIL: {"absent": "not yet published"}})
     gcs_server.clear()
-    job = completeness.Job(publisher="tlc", rules="none", lake=store.url, workspace=store.url)
+    job = Job(publisher="tlc", rules="none", lake=store.url, workspace=store.url)
     with completeness.scheduling() as snapshot:
         for name in names:
             assert len(snapshot.manifests(job, name)) == 3

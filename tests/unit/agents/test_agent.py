@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import settings
+from pipeline import job
 from pipeline.agents.agent import ATTEMPTS, Agent, _list_queues, code_version, difference
 from pipeline.agents.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Entry, Queue, Submission, now
 from pipeline.errors import UsageError
@@ -33,7 +33,7 @@ class Luigi:
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
-    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}")
+    monkeypatch.setattr(job, "workspace_url", lambda: f"file:{tmp_path}")
     here = Queue("q")
     here.submit(Submission(NAME, "q", ["RangeMonthly"], {}, "me@here", now()))
     return here
@@ -160,7 +160,7 @@ def test_version_of_the_code_is_known_without_an_installation(monkeypatch: pytes
 
 
 def test_list_of_no_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}")
+    monkeypatch.setattr(job, "workspace_url", lambda: f"file:{tmp_path}")
     for as_json, says in ((False, "no queues\n"), (True, "[]\n")):
         assert _list_queues(None, as_json) == 0
         assert capsys.readouterr().out == says

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import settings
+from pipeline import job
 from pipeline.agents import queue
 from pipeline.agents.queue import CANCELLED, DONE, RUNNING, AgentRecord, Queue, Submission
 from pipeline.errors import ConflictError, LakeError, UsageError
@@ -102,7 +102,7 @@ def test_ended_runs_whose_ids_have_no_time_are_forgotten_by_their_end(url: str) 
 
 
 def test_queues_are_those_that_are_in_use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "workspace_url", lambda: url)
+    monkeypatch.setattr(job, "workspace_url", lambda: url)
     assert queue.names() == []
     opened(url).submit(submission())
     Queue("paused", open_store(url)).pause()
@@ -362,7 +362,7 @@ def test_nothing_is_read_written_or_moved_behind_a_link(
     path = tmp_path / "workspace" / "queues" / "q" / place
     path.parent.mkdir(parents=True)
     path.symlink_to(home)
-    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}/workspace")
+    monkeypatch.setattr(job, "workspace_url", lambda: f"file:{tmp_path}/workspace")
     here = Queue("q", sets_aside=True)
     if place == "set-aside":
         (path.parent / "open").mkdir()
@@ -429,7 +429,7 @@ def test_queue_is_its_owners_or_the_groups_that_shares_the_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, of_file: int, of_folder: int
 ) -> None:
     tmp_path.chmod(mode)
-    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}")
+    monkeypatch.setattr(job, "workspace_url", lambda: f"file:{tmp_path}")
     here = Queue("q")
     here.submit(submission())
     here.register(AgentRecord("sun:7", queue.now(), queue.now()))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline import settings
+from pipeline import job
 from pipeline.agents import request
 from pipeline.errors import UsageError
 
@@ -46,8 +46,8 @@ def test_what_a_request_does_not_say_is_this_hosts() -> None:
         request.read(["TaxiZones", *flags]) for flags in (["--publisher-name=dtc", "--clean-rules=none"], [])
     )
     assert (request.label_of_publisher(asked).partition("=")[0], request.rules_of(asked)) == ("dtc", "none")
-    assert request.label_of_publisher(bare) == settings.publisher_label() != request.label_of_publisher(asked)
-    assert request.rules_of(bare) == settings.rules_text() != "none"
+    assert request.label_of_publisher(bare) == job.publisher_label() != request.label_of_publisher(asked)
+    assert request.rules_of(bare) == job.rules_text() != "none"
 
 
 SECRET = "hunter2hunter2"

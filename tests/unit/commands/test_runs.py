@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import settings
+from pipeline import job
 from pipeline.agents.queue import Queue, Submission, now
 from pipeline.commands.runs import Run, runs
 from pipeline.reporting import journal
@@ -21,7 +21,7 @@ STAGE = {"event": "stage", "task": "x", "stage": "Clean", "dataset": "green", "m
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(journal, "folder", lambda: tmp_path)
-    monkeypatch.setattr(settings, "workspace_url", lambda: f"file:{tmp_path}/workspace")
+    monkeypatch.setattr(job, "workspace_url", lambda: f"file:{tmp_path}/workspace")
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import names, settings
+from pipeline import names, validation
 from pipeline.errors import UsageError
 from pipeline.reporting import journal
 
@@ -36,7 +36,7 @@ def test_ids_of_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_ids_that_cannot_name_a_file_are_refused_before_any_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(journal.RUN_ID, name)
-    for check in (journal.run_id, settings.validate):
+    for check in (journal.run_id, validation.validate):
         with pytest.raises(UsageError, match="environment variable PIPELINE_RUN_ID: ") as error:
             check()
         assert len(str(error.value)) < 250 and "\x1b" not in str(error.value)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from luigi.configuration import get_config
 
-from pipeline import settings
+from pipeline import validation
 from pipeline.errors import UsageError
 from pipeline.reporting import journal, notify, outcomes
 
@@ -249,7 +249,7 @@ def test_address_that_never_answers_costs_a_bounded_time_and_the_others_are_told
 def test_address_that_is_none_is_named_without_its_secret() -> None:
     configure(urls=f"json://localhost,nonsense://user:{SECRET}@host")
     with pytest.raises(UsageError, match="address 2 is not one") as raised:
-        settings.validate()
+        validation.validate()
     assert SECRET not in str(raised.value)
     (check,) = notify.check()
     assert not check.ok and SECRET not in f"{check}"

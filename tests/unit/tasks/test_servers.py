@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import remote, settings
+from pipeline import job, remote
 from pipeline.errors import (
     ConflictError,
     PublisherUnavailable,
@@ -125,7 +125,7 @@ def test_buckets_and_warehouses_are_asked_too(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(remote, "RUN_PATIENCE", 0.1)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr(settings, "open_warehouse", lambda label: Dead())
+    monkeypatch.setattr(job, "open_warehouse", lambda label: Dead())
     with pytest.raises(Unreachable, match=r"no answer from http://127.0.0.1:9"):
         servers.of_store("gs://some-bucket/lake").blame(StorageUnavailable("x"))
     with pytest.raises(Unreachable, match="the server is gone"):

@@ -1,0 +1,170 @@
+"""What a run is about: the labels of publisher, rules, lake, workspace and warehouses, and what the labels open.
+
+A label is a name without secrets, and part of the identity of the tasks. The functions without arguments give the
+labels of the configured backends. What a label opens has the credentials of this machine's settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from . import remote, settings
+from .errors import UsageError
+from .files import lost_link
+from .retry import Policy
+
+if TYPE_CHECKING:
+    from .lake import Lake
+    from .publishers.publishers import Publisher
+    from .warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the output of a task depends on besides dataset and month, by labels."""
+
+    publisher: str
+    rules: str
+    lake: str
+    workspace: str
+
+    @classmethod
+    def configured(cls) -> Job:
+        """The job of the settings."""
+        return cls(publisher_label(), rules_text(), lake_url(), workspace_url())
+
+    @cached_property
+    def publisher_object(self) -> Publisher:
+        return open_publisher(self.publisher)
+
+    @cached_property
+    def lake_object(self) -> Lake:
+        from .lake import Lake
+        from .storage import open_store
+
+        return Lake(open_store(self.lake))
+
+
+# -- the labels of the configured backends ---------------------------------------------------------
+
+
+def publisher_label() -> str:
+    """The publisher as task parameters name it."""
+    from .publishers import publishers
+
+    return publishers.get(settings.publisher().name, settings.publisher().url).label
+
+
+def lake_url() -> str:
+    return _store_url("lake", settings.lake().url)
+
+
+def workspace_url() -> str:
+    return _store_url("workspace", settings.workspace().url)
+
+
+def _store_url(section: str, url: str) -> str:
+    from .storage import open_store
+    from .storage.local import path_of
+
+    try:
+        found = open_store(url).url
+        if found.startswith("file:") and (lost := lost_link(path_of(found))):
+            raise UsageError(lost)  # or all that is behind the link would count as not there
+    except UsageError as error:
+        raise UsageError(f"[{section}] url: {error}") from None
+    return found
+
+
+def rules_text() -> str:
+    """The rules, normalized, with their versions."""
+    from .cleaning.rules import Rules
+
+    try:
+        return str(Rules.parse(settings.clean().rules))
+    except UsageError as error:
+        raise UsageError(f"[clean] rules: {error}") from None
+
+
+def warehouse_labels() -> str:
+    """The labels of the warehouses, comma-separated, in the order of the setting; empty for none."""
+    return ",".join(warehouses())
+
+
+def warehouses() -> list[str]:
+    """The labels of the warehouses, in the order of the setting."""
+    from .warehouse import label_of, split_urls
+
+    return [label_of(url) for url in split_urls(settings.warehouse().url)]
+
+
+# -- one form of each label ------------------------------------------------------------------------
+
+
+@cache
+def normalize_store_url(url: str) -> str:
+    from .storage import open_store
+
+    return open_store(url).url
+
+
+@cache
+def normalize_rules(text: str) -> str:
+    from .cleaning.rules import Rules
+
+    return str(Rules.parse(text))
+
+
+def normalize_warehouses(text: str) -> str:
+    from .warehouse import label_of
+
+    return ",".join(
+        piece if "@" in piece.partition("://")[0] else label_of(piece) for piece in text.split(",") if piece
+    )
+
+
+# -- what the labels open --------------------------------------------------------------------------
+
+
+def open_publisher(label: str) -> Publisher:
+    """The publisher of a label; credentials come from ``[publisher] url`` if that has the same label."""
+    from .publishers import publishers
+
+    configured = publishers.get(settings.publisher().name, settings.publisher().url)
+    return configured if configured.label == label else publishers.from_label(label)
+
+
+def open_warehouse(label: str) -> Warehouse:
+    """The warehouse of a label; the password comes from ``[warehouse] url``, which must list it."""
+    from .warehouse import Options, label_of, open_warehouse, split_urls
+
+    configured = settings.warehouse()
+    options = Options(
+        lock_timeout=configured.lock_timeout,
+        statement_timeout=configured.statement_timeout,
+        memory_limit=configured.memory_limit,
+        location=configured.location,
+        maximum_bytes_billed=configured.maximum_bytes_billed,
+    )
+    for url in split_urls(configured.url):
+        if label_of(url) == label:
+            return open_warehouse(url, options)
+    if "://" in label:  # such a label is the whole URL: it never had a secret
+        return open_warehouse(label, options)
+    raise UsageError(f"warehouse {label} is not among those of [warehouse] url on this machine; add its URL there")
+
+
+def retry_policy() -> Policy:
+    """The waits and tries of the settings, cut short while somebody waits or a run is planned."""
+    configured = settings.publisher()
+    return Policy(
+        timeout=remote.for_server(configured.timeout),
+        attempts=configured.attempts,
+        backoff=configured.backoff,
+        max_backoff=configured.max_backoff,
+        patience=remote.for_server(float("inf")),
+        min_rate=configured.min_rate,
+        spent=remote.spent(),
+    )
