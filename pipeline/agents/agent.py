@@ -30,7 +30,6 @@ from luigi.cmdline_parser import CmdlineParser
 
 from .. import job, names, settings
 from .._version import __version__
-from ..commands.runs import summary
 from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
 from ..reporting import journal, outcomes
 from ..reporting.console import answer, say
@@ -366,8 +365,10 @@ class Agent:
         put = self._queue.replace if state in OPEN else self._queue.end
         if state not in OPEN:
             with contextlib.suppress(OSError):  # it had no journal yet, or the disk is full
-                outcome = outcomes.of(journal.read(journal.folder() / f"{entry.submission.id}.jsonl"), is_alive=False)
-                changes |= {"result": outcome.result, "summary": summary(outcome)}
+                outcome = outcomes.summarize(
+                    journal.read(journal.folder() / f"{entry.submission.id}.jsonl"), is_alive=False
+                )
+                changes |= {"result": outcome.result, "summary": outcome.in_one_line}
         try:
             try:
                 put(entry, state=state, **changes)

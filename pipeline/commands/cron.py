@@ -137,7 +137,7 @@ class _Run:
         except KeyboardInterrupt:
             journal.end()
             raise
-        outcome = outcomes.of(journal.events()[0])
+        outcome = outcomes.summarize(journal.events()[0])
         log_path = "" if self._args.log == "-" and logs.path().exists() else self._log_path
         message = notify.tell(outcome, log_path)
         title = message.title if message else "NYC trips: nothing was done"
@@ -165,7 +165,7 @@ class _Run:
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
             code = code or PLANNING_FAILED
-        outcome = outcomes.of(journal.events()[0])
+        outcome = outcomes.summarize(journal.events()[0])
         if code < 0:
             self._judge(128 - code, outcomes.CRASHED, f"luigi was ended by {signal.Signals(-code).name}")
         elif failure or code != outcome.exit_code:

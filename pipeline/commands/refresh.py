@@ -25,7 +25,7 @@ def refresh(args: argparse.Namespace) -> int:
     task = Refresh(dataset=args.dataset or "", since=args.since)
     journal.run_id()  # of the run, and known here after it
     code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
-    states = {(month.dataset, month.month): month.state for month in outcomes.of(journal.events()[0]).months}
+    states = {(month.dataset, month.month): month.state for month in outcomes.summarize(journal.events()[0]).months}
     counts: Counter[str] = Counter()
     said: set[str] = set()
     for entry in task.plan.entries:

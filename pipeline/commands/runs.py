@@ -165,7 +165,7 @@ class Run:
 
     @property
     def summary(self) -> str:
-        return summary(self.outcome) if self.outcome else self.submission.summary if self.submission else ""
+        return self.outcome.in_one_line if self.outcome else self.submission.summary if self.submission else ""
 
     def read(self) -> None:
         """Find out what became of it."""
@@ -174,7 +174,7 @@ class Run:
         self.is_alive = journal.is_held(self.journal)
         try:
             self.heard = self.journal.stat().st_mtime
-            self.outcome = outcomes.of(self._events(self.journal), self.is_alive)
+            self.outcome = outcomes.summarize(self._events(self.journal), self.is_alive)
         except Exception as error:  # of another version, or written by somebody else
             LOGGER.warning("%s cannot be read: %s: %s", self.journal, type(error).__name__, error)
 
@@ -199,7 +199,8 @@ class Run:
             "exit_code": one.exit_code if one else outcome.exit_code if outcome else None,
             "failure": outcome.failure if outcome else "",
             "summary": self.summary,
-            "loaded": [month.title for month in outcome.new] if outcome else [],
+            "loaded": [month.title for month in outcome.new if month.loaded is not None] if outcome else [],
+            "in_lake": [month.title for month in outcome.new if month.loaded is None] if outcome else [],
             "failed": {month.title: month.why for month in outcome.failures} if outcome else {},
             "missing": [month.title for month in outcome.having(outcomes.MISSING)] if outcome else [],
             "rows": outcome.total("rows") if outcome else None,
@@ -258,29 +259,6 @@ class Run:
 def _shown(line: str) -> str:
     """A line as it is printed; somebody may have written a million characters into a queue file."""
     return plain(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
-
-
-def summary(outcome: RunOutcome) -> str:
-    """What came of a run, or has so far, in one line: ``2 months loaded, 1 failed, 1,234 rows``."""
-    is_alive = outcome.result == outcomes.RUNNING
-    parts = [one_line(outcome.waiting)] if is_alive and outcome.waiting else []
-    if months := sum(1 for one in outcome.new if one.month):
-        parts.append(f"{outcomes.count(months)} loaded")
-    parts += [f"{one.title} loaded" for one in outcome.new if not one.month]
-    is_told = {*(one.key for one in outcome.failures)}
-    undone = outcome.having(outcomes.NOT_DONE, outcomes.AT_WORK, outcomes.PARTLY, outcomes.TO_DO)
-    for number, what in (
-        (len(outcome.failures), "failed"),
-        (len(outcome.having(outcomes.MISSING)), "missing at the publisher"),
-        (sum(one.key not in is_told for one in undone), "to do" if is_alive else "not done"),
-    ):
-        if number:
-            parts.append(f"{number:,} {what}")
-    if outcome.new:
-        parts.append(f"{outcome.total('rows'):,} rows")
-    elif outcome.result == outcomes.COMPLETE:
-        parts.append("nothing new")
-    return ", ".join(parts)
 
 
 def _known(queue: str | None = None) -> dict[str, Run]:

@@ -11,7 +11,6 @@ from ..errors import UsageError
 from ..job import Job, warehouses
 from ..planning import completeness, planner
 from ..planning.planner import Entry, Plan
-from ..reporting import outcomes
 from ..reporting.console import answer
 from ..tasks.base import JobTask
 from ..tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dataset_names
@@ -63,9 +62,15 @@ def _show(plan: Plan, as_json: bool) -> None:
     for entry in plan.entries:
         month = f"{entry.month:%Y-%m}" if entry.month else ""
         answer(f"{entry.dataset:7} {month:8} {entry.state:21} {entry.reason}".rstrip())
-    answer(outcomes.describe(plan) or "no months")
+    answer(_counts(plan) or "no months")
 
 
 def _plain(entry: Entry) -> dict[str, str | None]:
     month = f"{entry.month:%Y-%m}" if entry.month else None
     return {"dataset": entry.dataset, "month": month, "state": entry.state, "reason": entry.reason}
+
+
+def _counts(plan: Plan) -> str:
+    """``3 months complete, 2 months not yet published``."""
+    months = Plan([entry for entry in plan.entries if entry.month])
+    return ", ".join(f"{count:,} month{'s' if count > 1 else ''} {state}" for state, count in months.counts().items())

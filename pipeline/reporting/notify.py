@@ -94,7 +94,7 @@ def message_of_run(outcome: RunOutcome, where: str = "") -> Message | None:
 
     ``where`` names its log.
     """
-    failed, new, is_well = outcome.failures, outcome.new, _is_well(outcome)
+    failed, new, is_well = outcome.failures, outcome.new, outcome.is_well
     happened = {
         CRASHED: outcome.result == outcomes.CRASHED or any(month.was_killed for month in failed),
         FAILED: not is_well,
@@ -119,10 +119,6 @@ def message_of_run(outcome: RunOutcome, where: str = "") -> Message | None:
     )
 
 
-def _is_well(outcome: RunOutcome) -> bool:
-    return outcome.result in (COMPLETE, outcomes.STOPPED) and not outcome.failure
-
-
 def _gaps(outcome: RunOutcome) -> list[MonthOutcome]:
     """The months for whose absence the run is not well."""
     return [] if outcome.result == COMPLETE else [month for month in outcome.having(MISSING) if month.month]
@@ -142,11 +138,10 @@ def _unknown_columns(outcome: RunOutcome) -> dict[str, list[str]]:
 
 
 def _headlines(outcome: RunOutcome) -> Iterator[str]:
-    failed, gaps = outcome.failures, _gaps(outcome)
-    left = outcome.having(outcomes.NOT_DONE, outcomes.PARTLY)
+    failed, gaps, left = outcome.failures, _gaps(outcome), outcome.not_done
     if outcome.result == outcomes.STOPPED:
         yield "the run was stopped"
-    elif not (_is_well(outcome) or failed or gaps or (left and outcome.result == outcomes.UNFINISHED)):
+    elif not (outcome.is_well or failed or gaps or (left and outcome.result == outcomes.UNFINISHED)):
         yield "the run failed"
     # What waits for a month that failed is no news of its own.
     is_left = outcome.result in (outcomes.UNFINISHED, outcomes.STOPPED)
@@ -154,7 +149,7 @@ def _headlines(outcome: RunOutcome) -> Iterator[str]:
         (failed, "failed"),
         (gaps, "missing at the publisher"),
         (left if is_left else [], "not done"),
-        (outcome.new, "loaded"),
+        *((months, state) for state, months in outcome.new_by_state.items()),
         (_republished(outcome), "republished"),
     ):
         if months:
@@ -164,10 +159,9 @@ def _headlines(outcome: RunOutcome) -> Iterator[str]:
 
 
 def _details(outcome: RunOutcome) -> Iterator[str]:
-    failed, new = outcome.failures, outcome.new
     if outcome.failure:
         yield f"Failed: {outcome.failure}"
-    reasons = outcomes.by_reason(failed)
+    reasons = outcomes.by_reason(outcome.failures)
     for line in reasons[:NAMED]:
         yield f"Failed: {line}"
     if len(reasons) > NAMED:
@@ -175,15 +169,19 @@ def _details(outcome: RunOutcome) -> Iterator[str]:
     for months, what in (
         ([month for month in outcome.having(MISSING) if month.month], "Missing at the publisher"),
         ([month for month in outcome.having(UNASKED) if month.month], "Could not be asked about"),
-        (outcome.having(outcomes.NOT_DONE, outcomes.PARTLY, outcomes.AT_WORK), "Not done"),
+        (outcome.not_done, "Not done"),
     ):
-        if left := [month.title for month in months if month not in failed]:
-            yield f"{what}: {_listed(left)}"
-    if new:
-        rows, rejected = sum(month.rows or 0 for month in new), sum(sum(month.rejected.values()) for month in new)
-        yield f"Loaded: {_listed(month.title for month in new)}; {rows:,} rows, {rejected:,} rejected"
-    if republished := _republished(outcome):
-        yield f"Republished and loaded anew: {_listed(month.title for month in republished)}"
+        if months:
+            yield f"{what}: {_listed(month.title for month in months)}"
+    for state, months in outcome.new_by_state.items():
+        rows, rejected = sum(month.rows or 0 for month in months), sum(sum(month.rejected.values()) for month in months)
+        named = _listed(month.title for month in months)
+        yield f"{state[:1].upper()}{state[1:]}: {named}; {rows:,} rows, {rejected:,} rejected"
+    loaded, in_lake = _by_place(_republished(outcome))
+    if loaded:
+        yield f"Republished and loaded anew: {loaded}"
+    if in_lake:
+        yield f"Republished and in the lake anew: {in_lake}"
     for column, titles in _unknown_columns(outcome).items():
         yield f"Column {column} is not declared and was kept out: {_listed(titles)}"
     for number, text in (
@@ -196,13 +194,15 @@ def _details(outcome: RunOutcome) -> Iterator[str]:
 
 def message_of_killed(events: Events) -> Message:
     """The message about a run that has begun and can no longer end; ``events`` starts with its ``begun``."""
-    outcome = outcomes.of(events, is_alive=False)
+    outcome = outcomes.summarize(events, is_alive=False)
     begun, last = outcome.start or 0.0, max(event.get("at", 0.0) for event in events)
     at_work = outcome.having(outcomes.AT_WORK)
+    loaded, in_lake = _by_place(outcome.new)
     lines = [
         f"Began {_time(begun)}, last heard of {_time(last)}: {shlex.join(outcome.command)}",
         *([f"At work on: {_listed(f'{month.stage} {month.title}' for month in at_work)}"] if at_work else []),
-        *([f"Loaded before: {_listed(month.title for month in outcome.new)}"] if outcome.new else []),
+        *([f"Loaded before: {loaded}"] if loaded else []),
+        *([f"In the lake before: {in_lake}"] if in_lake else []),
         "What was done is safe; the same command goes on where it stopped. Was the host out of memory, or shut down?",
         _whereabouts(outcome.run, outcome.host, ""),
     ]
@@ -212,6 +212,14 @@ def message_of_killed(events: Events) -> Message:
         happened=[CRASHED],
         datasets=(month.dataset for month in at_work),
     )
+
+
+def _by_place(months: Iterable[MonthOutcome]) -> tuple[str, str]:
+    """New months by name: those that this run loaded, and those that it put into the lake only."""
+    found: tuple[list[str], list[str]] = [], []
+    for month in months:
+        found[month.loaded is None].append(month.title)
+    return _listed(found[0]), _listed(found[1])
 
 
 def _whereabouts(run: str, host: str, where: str) -> str:

@@ -1,8 +1,8 @@
-"""What became of a run: one computation, made from the run's journal, behind everything that tells of it.
+"""What became of a run: one fold of the run's journal, used by everything that reports it.
 
 The console table, the notification, the exit code, ``cron``, ``refresh`` and ``runs`` all show this one. What the
-journal of the stages cannot know (a task that is not ours, what another host did meanwhile) ``judge`` asks Luigi's
-worker and the tasks themselves when the run ends, and writes it into the journal too, as the event "judged".
+journal of the stages cannot know (somebody else's tasks, what another host did meanwhile) is in its event "judged",
+which ``runner.verdict`` makes when the run ends.
 """
 
 from __future__ import annotations
@@ -12,17 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import luigi
-from luigi.retcodes import retcode
-from luigi.task_status import DONE as TASK_DONE
-from luigi.task_status import PENDING, UNKNOWN
-
-from .. import remote
 from ..errors import MissingAtPublisher
-from ..planning import completeness
+from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
-from ..planning.planner import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, Plan
-from ..tasks.base import DONE_BY_ANOTHER
+from ..planning.planner import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
 
 #: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
 RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"
@@ -41,6 +34,12 @@ LOADED, BY_ANOTHER, BEFORE = "loaded", "loaded by another run", "in the lake aga
 NOT_DONE = "not done"
 
 KILLED = "its process was killed; maybe no memory was left"
+
+#: What a stage comes to that another run, on another host maybe, completed while this one tried.
+DONE_BY_ANOTHER = "done by another run"
+
+#: The tasks for one month, in order. What is to be done for it is the last one that the run has scheduled.
+GOALS = ("Download", "Clean", "WriteParquet", "Upload", "Load", "MonthlyTrips")
 
 Events = Iterable[Mapping[str, Any]]
 
@@ -92,7 +91,7 @@ class MonthOutcome:
 
     @property
     def is_new(self) -> bool:
-        """Whether this run put it into lake or warehouse."""
+        """Whether this run put it into lake or warehouse; ``state`` says into which."""
         return self.status == DONE and self.rows is not None
 
 
@@ -130,6 +129,25 @@ class RunOutcome:
         return [month for month in self.months if month.is_new]
 
     @property
+    def new_by_state(self) -> dict[str, list[MonthOutcome]]:
+        """``new`` by what the table says of them: loaded first, then such as in the lake."""
+        found: dict[str, list[MonthOutcome]] = {}
+        for month in sorted(self.new, key=lambda month: month.state != LOADED):
+            found.setdefault(month.state, []).append(month)
+        return found
+
+    @property
+    def not_done(self) -> list[MonthOutcome]:
+        """The months that were to be done and neither are nor failed."""
+        failed = {month.key for month in self.failures}
+        return [month for month in self.having(NOT_DONE, PARTLY, AT_WORK, TO_DO) if month.key not in failed]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong with the run; it may have been stopped."""
+        return self.result in (COMPLETE, STOPPED) and not self.failure
+
+    @property
     def failures(self) -> list[MonthOutcome]:
         """The months that failed, those among them whose process was killed and that nobody did since."""
         is_broken = self.result not in (RUNNING, STOPPED)
@@ -160,12 +178,34 @@ class RunOutcome:
         """Rejected rows of all months by reason, the most frequent first."""
         counts: dict[str, int] = {}
         for month in self.months:
-            for reason, count in month.rejected.items():
-                counts[reason] = counts.get(reason, 0) + count
+            for reason, rows in month.rejected.items():
+                counts[reason] = counts.get(reason, 0) + rows
         return _by_count(counts)
 
+    @property
+    def in_one_line(self) -> str:
+        """What came of the run, or has so far: ``2 months loaded, 1 failed, 1,234 rows``."""
+        is_alive = self.result == RUNNING
+        parts = [one_line(self.waiting)] if is_alive and self.waiting else []
+        for state, months in self.new_by_state.items():
+            if number := sum(1 for month in months if month.month):
+                parts.append(f"{count(number)} {state}")
+            parts += [f"{month.title} {state}" for month in months if not month.month]
+        for number, what in (
+            (len(self.failures), "failed"),
+            (len(self.having(MISSING)), "missing at the publisher"),
+            (len(self.not_done), "to do" if is_alive else "not done"),
+        ):
+            if number:
+                parts.append(f"{number:,} {what}")
+        if self.new:
+            parts.append(f"{self.total('rows'):,} rows")
+        elif self.result == COMPLETE:
+            parts.append("nothing new")
+        return ", ".join(parts)
 
-def of(events: Events, is_alive: bool = True) -> RunOutcome:
+
+def summarize(events: Events, is_alive: bool = True) -> RunOutcome:
     """What became of the run with this journal, or what has so far; ``is_alive`` says whether somebody holds it still.
 
     A stage that failed and was done later, by whomever, has not failed.
@@ -256,7 +296,7 @@ class Reader:
     def _read_given_up(self, event: Mapping[str, Any]) -> None:
         """A task that is not tried again. Of a stage that failed the journal has the error, if it had begun."""
         error, message = (str(event.get(name) or "") for name in ("error", "message"))
-        if event["family"] not in _GOALS:
+        if event["family"] not in GOALS:
             if error == MissingAtPublisher.__name__:
                 return  # said by "missing"
             self._failure = self._failure or ": ".join(part for part in (event.get("family"), error, message) if part)
@@ -392,93 +432,3 @@ def by_reason(failed: Iterable[MonthOutcome], most: int = 3) -> list[str]:
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
     """The most frequent first; those of one number by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-# -- the verdict -----------------------------------------------------------------------------------
-
-#: What is to be done for a month is the last of these that the run has scheduled for it.
-_GOALS = ("Download", "Clean", "WriteParquet", "Upload", "Load", "MonthlyTrips")
-
-
-def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]:
-    """The events "plan" of the tasks that a worker has scheduled, given as Luigi's worker keeps its history.
-
-    Ranges and other wrappers bring their plan; a month that was asked for by itself is complete or to do.
-    """
-    entries: dict[tuple[str, str | None], tuple[str, str]] = {}
-    tasks: dict[tuple[str, str | None], dict[str, Any]] = {}
-    statuses: dict[tuple[str, str | None], set[str]] = {}
-    for task, status, _ in history:
-        for entry in getattr(getattr(task, "__dict__", {}).get("plan"), "entries", ()):
-            entries[entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None] = entry.state, entry.reason
-        if task.task_family in _GOALS and hasattr(task, "dataset"):
-            key = task.dataset, f"{task.month:%Y-%m}" if task.month else None
-            tasks.setdefault(key, {})[task.task_family] = task
-            statuses.setdefault(key, set()).add(status)
-    events: dict[tuple[str, str], dict[str, Any]] = {}
-    for key in {**entries, **tasks}:
-        goal = next((name for name in reversed(_GOALS) if name in tasks.get(key, ())), _GOALS[-1])
-        warehouses = str(getattr(tasks.get(key, {}).get(goal), "warehouse", "") or "")
-        state, reason = entries.get(key) or (TO_DO if statuses[key] - {TASK_DONE} else COMPLETE, "")
-        event = {"goal": goal, "warehouses": [label for label in warehouses.split(",") if label], "entries": []}
-        events.setdefault((goal, warehouses), event)["entries"].append((*key, state, reason))
-    return list(events.values())
-
-
-def judge(worker: Any, roots: list[luigi.Task], events: Events) -> dict[str, Any]:
-    """The event "judged" of a run that Luigi's worker has ended: its exit code, its result, and why it is not well.
-
-    Luigi's worker knows what it did itself. A root task that it has not completed is asked again: what failed in
-    passing, or here, may have been done since, by this run or by another host. Where it was, the worker's history is
-    completed, so that Luigi's own summary and exit code say the same.
-    """
-    summary = luigi.execution_summary._summary_dict(worker)
-    left = [root for root in roots if root not in summary["completed"] | summary["already_done"]]
-    if not left or _are_complete(left):
-        if left:
-            _complete_history(worker)
-        return {"code": 0, "result": COMPLETE, "failure": ""}
-    events = list(events)
-    gaps = {event.get("task") for event in events if event.get("error") == MissingAtPublisher.__name__}
-    told = {event["task"] for event in events if event["event"] in ("given up", "stage") and event.get("task")}
-    failed = [task for task in summary["failed"] if task.task_id not in gaps]
-    has_gaps = any(task.task_id in gaps for task in summary["failed"]) or bool(summary["still_pending_ext"])
-    codes, failure = retcode(), ""
-    if summary["scheduling_error"]:
-        failure = getattr(worker, "planning_error", "") or "planning failed; the log says why"
-        code, result = codes.scheduling_error, PLANNING_FAILED
-    elif failed:
-        code, result = codes.task_failed, FAILED
-        others = sorted({task.task_family for task in failed if task.task_id not in told})
-        failure = f"{', '.join(others)} failed; the log says why" if others else ""
-    elif worker._stop_requesting_work:
-        code, result = codes.not_run, STOPPED
-    elif has_gaps:
-        code, result = codes.missing_data, GAPS
-    else:
-        code, result = codes.not_run, UNFINISHED
-    return {"code": code or codes.not_run, "result": result, "failure": failure}
-
-
-def _are_complete(tasks: list[luigi.Task]) -> bool:
-    with remote.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
-        try:
-            return all(task.complete() for task in tasks)
-        except Exception:  # a warehouse that does not answer, anything of somebody else's task: nobody knows
-            return False
-
-
-def _complete_history(worker: Any) -> None:
-    """Let a worker's history say that all its tasks are done."""
-    history = [entry for entry in worker._add_task_history if entry[1] != UNKNOWN]
-    done = {task for task, status, _ in history if status == TASK_DONE}
-    history += [(task, TASK_DONE, None) for task in {task for task, status, _ in history if status == PENDING} - done]
-    worker._add_task_history[:] = history
-    for response in worker._get_work_response_history:
-        response["running_tasks"] = []
-
-
-def describe(plan: Plan) -> str:
-    """``3 months complete, 2 months not yet published``."""
-    months = Plan([entry for entry in plan.entries if entry.month])
-    return ", ".join(f"{count:,} month{'s' if count > 1 else ''} {state}" for state, count in months.counts().items())

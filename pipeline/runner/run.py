@@ -33,7 +33,7 @@ from ..planning import completeness
 from ..reporting import console, journal, logs, notify, outcomes, places, streams
 from ..tasks.base import JobTask
 from ..tasks.ranges import RangeMonthly
-from . import start
+from . import start, verdict
 from .sweep import sweep
 
 #: Exit code of a mistake on the command line or in the settings, as argparse has it.
@@ -177,17 +177,17 @@ class Run:
         self._worker = worker
         begin_if_ours(worker._scheduled_tasks.values())
         if self.is_begun:
-            for event in outcomes.plan_events(worker._add_task_history):
+            for event in verdict.plan_events(worker._add_task_history):
                 journal.record("plan", **event)
 
     def judge(self, result: Any) -> None:
         """Decide what the run came to, and let Luigi say the same."""
         self.scheduled(result.worker)  # if the program has a worker of its own
         if self.is_begun:
-            verdict = outcomes.judge(result.worker, self.roots, journal.events()[0])
-            journal.record("judged", **verdict)
-            result.exit_code = verdict["code"]
-            result.scheduling_succeeded = verdict["code"] == 0
+            judged = verdict.judge(result.worker, self.roots, journal.events()[0])
+            journal.record("judged", **judged)
+            result.exit_code = judged["code"]
+            result.scheduling_succeeded = judged["code"] == 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -200,7 +200,7 @@ class Run:
             if error is not None:
                 journal.record("judged", **_verdict_of(error))
             self._bars.stop()
-            outcome = outcomes.of(journal.events()[0])
+            outcome = outcomes.summarize(journal.events()[0])
             # What ended the run is said where the error is caught.
             if not isinstance(error, UsageError):  # of a run that was refused there is no more to say
                 console.show(outcome, self._tasks(), is_told=error is not None)

@@ -39,6 +39,7 @@ from ..job import (
 )
 from ..planning import completeness, planner
 from ..reporting import journal
+from ..reporting.outcomes import DONE_BY_ANOTHER
 from ..reporting.progress import StageProgress
 from ..retry import retrying
 from ..runner import worker
@@ -48,9 +49,6 @@ from .servers import Server
 
 #: How often a run looks again for somebody whose lock it has waited for up to the limit.
 GLANCES = 2
-
-#: What the journal says of a stage that another run, on another host maybe, completed while this one tried.
-DONE_BY_ANOTHER = "done by another run"
 
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 

@@ -99,7 +99,7 @@ def lines_of(*events: dict[str, Any], **judged: Any) -> list[str]:
         "host": "h",
     }
     verdict = {"event": "judged", "code": 0, "result": "complete", "failure": "", **judged}
-    return list(console.summary(outcomes.of([begun, *events, verdict, {"event": "ended", "at": 161.0}]), []))
+    return list(console.summary(outcomes.summarize([begun, *events, verdict, {"event": "ended", "at": 161.0}]), []))
 
 
 def loaded(month: str, dataset: str = "green") -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def test_a_failed_run_ends_with_each_reason_once_and_the_command_to_repeat() -> 
 
 
 def test_reasons_of_rejects_stand_below_a_table_that_has_no_room_for_them() -> None:
-    outcome = outcomes.of([*loaded("2020-01"), *loaded("2020-02")])
+    outcome = outcomes.summarize([*loaded("2020-01"), *loaded("2020-02")])
     narrow = list(console.table(outcome, width=80))
     assert narrow[-1] == "Rejected: 12 zero_passengers, 2 pickup_outside_month"
     assert re.search(r"green +2020-01 +1,234,567 +1,234,560 +7 +1.5 +loaded", "\n".join(narrow))
@@ -167,7 +167,9 @@ def test_total_counts_the_months_that_are_done() -> None:
     lines = lines_of(planned, *loaded("2020-01"), failed, code=30, result="failed")
     (total,) = [line for line in lines if line.split()[:1] == ["total"]]
     assert total.split()[1:5] == ["1", "of", "2", "months"]
-    outcome = outcomes.of([planned, *loaded("2020-01"), stage("Clean", "started", "2020-02", "green")], is_alive=False)
+    outcome = outcomes.summarize(
+        [planned, *loaded("2020-01"), stage("Clean", "started", "2020-02", "green")], is_alive=False
+    )
     narrow = list(console.table(outcome, width=80))
     assert any(re.search(r"total +1 of 2  ", line) for line in narrow)
     assert any(line.rstrip().endswith("Clean not finished") for line in narrow), "the row has its state in one line"
@@ -196,11 +198,11 @@ def test_what_was_complete_before_is_counted_beside_gaps() -> None:
     ],
 )
 def test_months_are_looked_at_rather_than_zones(events: list[dict[str, Any]], datasets: set[str]) -> None:
-    assert console._to_look_at(outcomes.of(events)) == datasets
+    assert console._to_look_at(outcomes.summarize(events)) == datasets
 
 
 def test_run_that_was_told_to_stop_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    stopped = outcomes.of([{"event": "judged", "code": 25, "result": "stopped", "failure": ""}])
+    stopped = outcomes.summarize([{"event": "judged", "code": 25, "result": "stopped", "failure": ""}])
     console.show(stopped, [])
     assert capsys.readouterr().err == "told to stop; the same command goes on from here\n"
     console.show(stopped, [], is_told=True)

@@ -69,7 +69,7 @@ def plan(*entries: tuple[str, str | None, str, str]) -> dict[str, Any]:
 def outcome(events: list[dict[str, Any]], **judged: Any) -> outcomes.RunOutcome:
     """The outcome of a run with these events that has ended, and that was judged if that is given."""
     verdict = [{"event": "judged", **judged}] if judged else []
-    return outcomes.of([*events, *verdict, {"event": "ended", "at": time.time()}])
+    return outcomes.summarize([*events, *verdict, {"event": "ended", "at": time.time()}])
 
 
 COMPLETE = plan(("zones", None, "complete", ""), ("green", "2020-01", "complete", ""))
@@ -110,6 +110,11 @@ RUNS: dict[str, tuple[list[dict[str, Any]], set[str], list[str]]] = {
         loaded("2020-01", unknown_columns=["cbd fee", "tip_2"]),
         {"completed", "schema_drift"},
         ["undeclared columns: cbd fee, tip_2", "Column cbd fee is not declared and was kept out: green 2020-01"],
+    ),
+    "in the lake only": (
+        [stage("Upload", "2020-01", "done", rows=90), {**COMPLETE, "goal": "Upload"}],
+        {"completed"},
+        ["NYC trips: 1 month in the lake", "In the lake: green 2020-01; 90 rows, 0 rejected"],
     ),
     "nothing new": ([COMPLETE], {"nothing_new"}, ["nothing new", "1 month complete before"]),
     "killed worker": (

@@ -117,7 +117,7 @@ MONTHS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
 @pytest.mark.parametrize("name", MONTHS)
 def test_state_of_a_month_and_result_of_its_run(name: str) -> None:
     events, state, result = MONTHS[name]
-    outcome = outcomes.of([BEGUN, *events, ENDED])
+    outcome = outcomes.summarize([BEGUN, *events, ENDED])
     (month,) = outcome.months
     assert (month.state, outcome.result) == (state, result)
 
@@ -126,7 +126,7 @@ def test_a_run_tells_when_it_was_and_what_it_came_to() -> None:
     loaded = [stage("Upload", "done", rows=9), stage("Load", "done", "a:", **COUNTS)]
     failed = stage("Clean", "failed", month="2020-02", message="green 2020-02: too many")
     planned = plan(("zones", None, "complete", ""), ("green", "2019-12", "complete", ""))
-    outcome = outcomes.of([BEGUN, planned, *loaded, failed, judged(30, "failed"), ENDED])
+    outcome = outcomes.summarize([BEGUN, planned, *loaded, failed, judged(30, "failed"), ENDED])
     assert (outcome.run, outcome.start, outcome.end, outcome.seconds) == ("r1", 100.0, 160.0, 60.0)
     assert (outcome.result, outcome.exit_code, outcome.complete_before) == ("failed", 30, 1)
     assert [month.title for month in outcome.touched] == ["green 2020-01", "green 2020-02"]
@@ -138,7 +138,7 @@ def test_a_run_tells_when_it_was_and_what_it_came_to() -> None:
 def test_rejects_are_in_the_same_order_everywhere() -> None:
     first = stage("Load", "done", "a:", rows_read=20, rows=9, rows_rejected={"b": 1, "late": 9, "a": 1})
     second = stage("Load", "done", "a:", "2020-02", rows_read=20, rows=9, rows_rejected={"a": 2, "late": 1})
-    outcome = outcomes.of([first, second])
+    outcome = outcomes.summarize([first, second])
     assert [list(month.rejected) for month in outcome.months] == [["late", "a", "b"], ["a", "late"]]
     assert list(outcome.rejected.items()) == [("late", 10), ("a", 3), ("b", 1)]
 
@@ -146,27 +146,29 @@ def test_rejects_are_in_the_same_order_everywhere() -> None:
 @pytest.mark.parametrize(("is_alive", "result"), [(True, "running"), (False, "crashed")])
 def test_run_without_an_end(is_alive: bool, result: str) -> None:
     events = [BEGUN, TO_DO, stage("Clean", "running"), {"event": "waiting", "text": "luigid is paused"}]
-    outcome = outcomes.of(events, is_alive)
+    outcome = outcomes.summarize(events, is_alive)
     assert (outcome.result, outcome.end, outcome.waiting) == (result, None, "luigid is paused")
     assert outcome.months[0].was_killed is not is_alive
 
 
 def test_second_plan_of_a_run_does_not_call_complete_what_the_run_did() -> None:
     again = plan(("green", "2020-01", "complete", ""))
-    outcome = outcomes.of([BEGUN, *IN_LAKE, stage("Load", "done", "a:", **COUNTS), ALL_LOADED, again, ENDED])
+    outcome = outcomes.summarize([BEGUN, *IN_LAKE, stage("Load", "done", "a:", **COUNTS), ALL_LOADED, again, ENDED])
     assert [month.state for month in outcome.months] == ["loaded"]
 
 
 def test_a_task_that_has_no_month_is_a_failure_of_the_run() -> None:
-    outcome = outcomes.of([BEGUN, given_up("Refresh"), ENDED])
+    outcome = outcomes.summarize([BEGUN, given_up("Refresh"), ENDED])
     assert (outcome.failure, outcome.result) == ("Refresh: WarehouseBusy: held by a shell", "failed")
 
 
 def test_why_a_run_is_not_well_is_one_line() -> None:
     failed = [stage("Clean", "failed", month="2020-02", error="WrongFormat", message="no Parquet file")]
-    assert outcomes.of([*failed, judged(30, "failed")]).why == "green 2020-02: Clean: WrongFormat: no Parquet file"
+    assert (
+        outcomes.summarize([*failed, judged(30, "failed")]).why == "green 2020-02: Clean: WrongFormat: no Parquet file"
+    )
     gap = plan(("green", "2020-02", MISSING, ""), ("green", "2020-01", "complete", ""))
-    assert outcomes.of([gap, judged(20, "missing")]).why == f"green 2020-02: {MISSING}"
+    assert outcomes.summarize([gap, judged(20, "missing")]).why == f"green 2020-02: {MISSING}"
     refused = {**judged(35, "planning failed"), "failure": "no answer"}
-    assert outcomes.of([*failed, refused]).why == "no answer"
-    assert outcomes.of([judged(0, "complete")]).why == ""
+    assert outcomes.summarize([*failed, refused]).why == "no answer"
+    assert outcomes.summarize([judged(0, "complete")]).why == ""

@@ -1,0 +1,98 @@
+"""The verdict on a run that Luigi's worker has ended, and the plan of what it has scheduled: events for the journal.
+
+The verdict knows what the journal of the stages cannot: somebody else's tasks, and what another host did meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import luigi
+from luigi.retcodes import retcode
+from luigi.task_status import DONE as TASK_DONE
+from luigi.task_status import PENDING, UNKNOWN
+
+from .. import remote
+from ..errors import MissingAtPublisher
+from ..planning import completeness
+from ..planning.planner import COMPLETE, TO_DO
+from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
+
+
+def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]:
+    """The events "plan" of the tasks that a worker has scheduled, given as Luigi's worker keeps its history.
+
+    Ranges and other wrappers bring their plan; a month that was asked for by itself is complete or to do.
+    """
+    entries: dict[tuple[str, str | None], tuple[str, str]] = {}
+    tasks: dict[tuple[str, str | None], dict[str, Any]] = {}
+    statuses: dict[tuple[str, str | None], set[str]] = {}
+    for task, status, _ in history:
+        for entry in getattr(getattr(task, "__dict__", {}).get("plan"), "entries", ()):
+            entries[entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None] = entry.state, entry.reason
+        if task.task_family in GOALS and hasattr(task, "dataset"):
+            key = task.dataset, f"{task.month:%Y-%m}" if task.month else None
+            tasks.setdefault(key, {})[task.task_family] = task
+            statuses.setdefault(key, set()).add(status)
+    events: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in {**entries, **tasks}:
+        goal = next((name for name in reversed(GOALS) if name in tasks.get(key, ())), GOALS[-1])
+        warehouses = str(getattr(tasks.get(key, {}).get(goal), "warehouse", "") or "")
+        state, reason = entries.get(key) or (TO_DO if statuses[key] - {TASK_DONE} else COMPLETE, "")
+        event = {"goal": goal, "warehouses": [label for label in warehouses.split(",") if label], "entries": []}
+        events.setdefault((goal, warehouses), event)["entries"].append((*key, state, reason))
+    return list(events.values())
+
+
+def judge(worker: Any, roots: list[luigi.Task], events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The event "judged" of a run that Luigi's worker has ended: its exit code, its result, and why it is not well.
+
+    Luigi's worker knows what it did itself. A root task that it has not completed is asked again: what failed in
+    passing, or here, may have been done since, by this run or by another host. Where it was, the worker's history is
+    completed, so that Luigi's own summary and exit code say the same.
+    """
+    summary = luigi.execution_summary._summary_dict(worker)
+    left = [root for root in roots if root not in summary["completed"] | summary["already_done"]]
+    if not left or _are_complete(left):
+        if left:
+            _complete_history(worker)
+        return {"code": 0, "result": COMPLETE, "failure": ""}
+    events = list(events)
+    gaps = {event.get("task") for event in events if event.get("error") == MissingAtPublisher.__name__}
+    told = {event["task"] for event in events if event["event"] in ("given up", "stage") and event.get("task")}
+    failed = [task for task in summary["failed"] if task.task_id not in gaps]
+    has_gaps = any(task.task_id in gaps for task in summary["failed"]) or bool(summary["still_pending_ext"])
+    codes, failure = retcode(), ""
+    if summary["scheduling_error"]:
+        failure = getattr(worker, "planning_error", "") or "planning failed; the log says why"
+        code, result = codes.scheduling_error, PLANNING_FAILED
+    elif failed:
+        code, result = codes.task_failed, FAILED
+        others = sorted({task.task_family for task in failed if task.task_id not in told})
+        failure = f"{', '.join(others)} failed; the log says why" if others else ""
+    elif worker._stop_requesting_work:
+        code, result = codes.not_run, STOPPED
+    elif has_gaps:
+        code, result = codes.missing_data, GAPS
+    else:
+        code, result = codes.not_run, UNFINISHED
+    return {"code": code or codes.not_run, "result": result, "failure": failure}
+
+
+def _are_complete(tasks: list[luigi.Task]) -> bool:
+    with remote.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
+        try:
+            return all(task.complete() for task in tasks)
+        except Exception:  # a warehouse that does not answer, anything of somebody else's task: nobody knows
+            return False
+
+
+def _complete_history(worker: Any) -> None:
+    """Let a worker's history say that all its tasks are done."""
+    history = [entry for entry in worker._add_task_history if entry[1] != UNKNOWN]
+    done = {task for task, status, _ in history if status == TASK_DONE}
+    history += [(task, TASK_DONE, None) for task in {task for task, status, _ in history if status == PENDING} - done]
+    worker._add_task_history[:] = history
+    for response in worker._get_work_response_history:
+        response["running_tasks"] = []
