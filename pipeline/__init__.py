@@ -48,6 +48,6 @@ def read(dataset: str, month: str | None = None) -> pandas.DataFrame:
     Whole numbers stay whole where values are missing (nullable dtypes); texts are strings, times ``datetime64[us]``.
     Raises ``FileNotFoundError`` if the lake has no complete month of that name.
     """
-    from .commands.notebook import read
+    from .lake.read import read
 
     return read(dataset, month)

@@ -36,8 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .agents import agent
-    from .commands import arguments, doctor, forget, refresh, runs, status, verify
+    from .commands import agent, arguments, doctor, forget, plan, queue, refresh, runs, status, submit, ui, verify
 
     top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
     verbs = top.add_subparsers(dest="verb", metavar="verb", parser_class=_Parser)
@@ -63,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--stop", **arguments.MONTH, help="month after the last; default: next month")
     added.add_argument("--json", action="store_true", help="as JSON")
 
-    added = verb("plan", status.plan, "what RangeMonthly would run and the reason for each month; runs nothing")
-    added.add_argument("--of", choices=list(status.PLANNED), help="default: [RangeMonthly] of")
+    added = verb("plan", plan.plan, "what RangeMonthly would run and the reason for each month; runs nothing")
+    added.add_argument("--of", choices=list(plan.PLANNED), help="default: [RangeMonthly] of")
     added.add_argument(
         "--of-params", type=arguments.json_object, metavar="JSON", help="""such as '{"dataset": "green"}'"""
     )
@@ -106,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         "--warehouse", type=arguments.text, metavar="LABEL", help="only there, such as duckdb; the lake keeps the month"
     )
 
-    added = verb("ui", _ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
+    added = verb("ui", ui.ui, "luigid with history and metrics: the page of all runs, and the common scheduler")
     added.add_argument("--port", type=arguments.whole(1, 65535), default=8082, help="default 8082")
     added.add_argument(
         "--address", type=arguments.text, default="127.0.0.1", help="default 127.0.0.1: luigid knows no passwords"
@@ -137,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--drain", action="store_true", help="end when there is nothing left for this host")
 
-    added = verb("submit", agent.submit, "hand a luigi command over to a queue and return at once")
+    added = verb("submit", submit.submit, "hand a luigi command over to a queue and return at once")
     added.add_argument("--queue", **arguments.QUEUE, default="default", help="default: default")
     added.add_argument("task", nargs=argparse.REMAINDER, help="a task as luigi takes it, with its flags")
 
@@ -149,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--failed", action="store_true", help="only runs that did not end well")
     added.add_argument("--json", action="store_true", help="as JSON")
 
-    added = verb("queue", agent.queue, "queues with their runs and agents; or pause one, or resume it")
+    added = verb("queue", queue.queue, "queues with their runs and agents; or pause one, or resume it")
     added.add_argument("action", nargs="?", default="list", choices=("list", "pause", "resume"), help="default: list")
     added.add_argument(
         "name", nargs="?", type=arguments.queue_name, help="of the queue; default: all, and default to pause or resume"
@@ -164,12 +163,6 @@ def parser() -> argparse.ArgumentParser:
     )
     generator.add_arguments(verb("sample", generator.main, "make synthetic months in a publisher's layout"))
     return top
-
-
-def _ui(args: argparse.Namespace) -> int:
-    from .runner import luigid  # with a web server and SQLAlchemy, which no other verb needs
-
-    return luigid.ui(args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,8 +37,8 @@ def export_to_environment() -> None:
 
 
 @cache
-def _digest() -> str:
-    """Of this process; some milliseconds.
+def of_sources() -> str:
+    """A digest of the version and the sources alone; some milliseconds.
 
     The sources are read wherever the package lies, in a folder or a zip file. Where only byte code was installed, that
     is read: it changes with the Python version and the folder too, so scratch is made again more often than it must.
@@ -46,6 +46,13 @@ def _digest() -> str:
     found = hashlib.sha256(__version__.encode())
     for name, content in sorted(_sources(importlib.resources.files(__package__), "")):
         found.update(f"\0{name}\0{len(content)}\0".encode() + content)
+    return found.hexdigest()[:12]
+
+
+@cache
+def _digest() -> str:
+    """The digest of sources and libraries, for this process."""
+    found = hashlib.sha256(of_sources().encode())
     for library in LIBRARIES:
         found.update(f"\0{library}\0{_version_of(library)}".encode())
     return found.hexdigest()[:12]

@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import settings
-from pipeline.agents import agent, queue, request
-from pipeline.agents.queue import AgentRecord, Queue, Submission
+from pipeline.agents import agent, queue, records, request
+from pipeline.agents.meaning import meaning
+from pipeline.agents.queue import Queue
+from pipeline.agents.records import AgentRecord, Submission
+from pipeline.commands import queue as queue_verb
 from pipeline.commands import runs
 from pipeline.errors import PipelineError
 
@@ -76,10 +79,10 @@ class Queues(Campaign):
         (folder / "evil.py").write_text(f"open({str(folder / 'owned')!r}, 'w')")
         with _settings(folder), _heard() as lines:
             here = Queue("q")
-            meaning = agent.meaning(request.read(["TaxiZones"]))
-            good = Submission(GOOD, "q", ["TaxiZones"], meaning, "me@here", queue.now())
+            asked = meaning(request.read(["TaxiZones"]))
+            good = Submission(GOOD, "q", ["TaxiZones"], asked, "me@here", records.now())
             here.submit(good)
-            here.register(AgentRecord("moon:1", queue.now(), queue.now()))
+            here.register(AgentRecord("moon:1", records.now(), records.now()))
             for _ in range(chance.randint(1, 8)):
                 _plant(chance, workspace / "queues" / "q", good, victim)
             if is_real := chance.random() < 0.03:
@@ -120,10 +123,10 @@ def _decide(here: Queue) -> list[str]:
         words = request.read(claimed.submission.command).words
         if words[0] not in TASKS or not all(ALLOWED.fullmatch(word) for word in words[1:]):
             raise Difference(f"this would run: {words}")
-        if claimed.submission.meaning != agent.meaning(request.read(claimed.submission.command)):
+        if claimed.submission.meaning != meaning(request.read(claimed.submission.command)):
             raise Difference("what was done means something else here")
         done.append(claimed.submission.id)
-        ours._settle(claimed, queue.DONE, exit_code=0)
+        ours._settle(claimed, records.DONE, exit_code=0)
         if len(done) > 100:
             raise Difference("it never ends")
     return done
@@ -134,7 +137,7 @@ def _verbs(lines: list[str]) -> None:
     listing = {"action": None, "id": None, "queue": None, "last": 100, "failed": False}
     commands = [
         *((runs.runs, {**listing, "json": as_json}) for as_json in (False, True)),
-        *((agent.queue, {"action": "list", "name": None, "json": as_json}) for as_json in (False, True)),
+        *((queue_verb.queue, {"action": "list", "name": None, "json": as_json}) for as_json in (False, True)),
         (runs.runs, {**listing, "action": "cancel", "id": "2020", "json": False}),
     ]
     for verb, arguments in commands:
@@ -169,7 +172,7 @@ def _real_agent(folder: Path) -> None:
     if ended.returncode or "Traceback" in output:
         raise Difference(f"the agent ended with {ended.returncode}: {output[-500:]}")
     states = {entry.submission.id: entry.submission.state for entry in Queue("q").ended()}
-    if states.get(GOOD) != queue.DONE:
+    if states.get(GOOD) != records.DONE:
         raise Difference(f"the good run is {states.get(GOOD)}: {output[-500:]}")
 
 
@@ -191,7 +194,7 @@ def _plant(chance: random.Random, folder: Path, good: Submission, victim: Path) 
     kind = chance.choices(["words", "field", "bytes", "no file"], [5, 5, 3, 2])[0]
     submission = {**dataclasses.asdict(good), "id": name}
     if place == "agents":
-        submission = dataclasses.asdict(AgentRecord(name.replace("-", ":"), queue.now(), queue.now()))
+        submission = dataclasses.asdict(AgentRecord(name.replace("-", ":"), records.now(), records.now()))
         kind = "field" if kind == "words" else kind
     if kind == "no file":
         _plant_no_file(chance, path, victim)
@@ -237,7 +240,7 @@ def _damaged(chance: random.Random, data: bytes) -> bytes:
         case 3:
             return data.decode().encode(chance.choice(["utf-16", "utf-32", "utf-8-sig", "utf-7"]))
         case 4:
-            return data + chance.choice([data, b"\x00", b"x", b" " * queue.LIMIT])
+            return data + chance.choice([data, b"\x00", b"x", b" " * records.LIMIT])
     return chance.randbytes(chance.randint(0, 2000))
 
 

@@ -1,18 +1,14 @@
-"""``agent``, ``submit`` and ``queue``: work that is handed over and done though its submitter is gone.
+"""An agent: takes submitted runs from a queue and executes them, one at a time.
 
 An agent runs what was submitted with the real ``luigi``, in a process of its own and under the submitter's run id. It
-refuses what would come to something else on its host than where it was submitted, and sets aside what ``request`` does
+refuses a run that would do something else on its host than on the submitter's, and sets aside what ``request`` does
 not allow.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
-import datetime as dt
-import hashlib
-import json
 import logging
 import os
 import shlex
@@ -21,21 +17,18 @@ import socket
 import subprocess
 import sys
 import threading
-from functools import cache
-from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from luigi.cmdline_parser import CmdlineParser
-
-from .. import job, names, settings
-from .._version import __version__
+from .. import job, names
 from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
 from ..reporting import journal, outcomes
-from ..reporting.console import answer, say
+from ..reporting.console import say
 from ..runner import process
 from . import request
-from .queue import (
+from .meaning import difference
+from .queue import Entry, Queue
+from .records import (
     CANCELLED,
     DONE,
     FAILED,
@@ -44,14 +37,9 @@ from .queue import (
     RUNNING,
     WAITING,
     AgentRecord,
-    Entry,
-    Queue,
     Submission,
     now,
-    user,
 )
-from .queue import names as queues
-from .request import Request
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -59,149 +47,8 @@ LOGGER = logging.getLogger("pipeline")
 ATTEMPTS = 3
 
 
-@cache
-def code_version() -> str:
-    """The version of the package and a digest of its source files, such as ``0.1.0+3fa2c1d09b7e``."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return f"{__version__}+{digest.hexdigest()[:12]}"
-
-
-def meaning(asked: Request) -> dict[str, str]:
-    """What a request comes to on this host: code, and the settings with the flags of the request in force."""
-    return {
-        "code": code_version(),
-        "publisher": request.label_of_publisher(asked),
-        "rules": request.rules_of(asked),
-        "lake": job.lake_url(),
-        "workspace": job.workspace_url(),
-        "warehouses": job.warehouse_labels(),
-    }
-
-
-def difference(submission: Submission) -> str:
-    """In what this host differs from the submitter's; empty if in nothing that matters.
-
-    Raises UsageError for a command that no agent runs.
-    """
-    here = {"code": code_version()}
-    if submission.meaning.get("code") == here["code"]:  # other code may know other flags
-        asked = request.read(submission.command)
-        # A publisher may be named, so that only who reads from it does the run, but not chosen: it is the agent's own.
-        named = asked.values.get("publisher-name", settings.publisher().name)
-        if named != settings.publisher().name:
-            return f"publisher is {named} there and {job.publisher_label()} here"
-        here = meaning(asked)
-    return "; ".join(
-        f"{name} is {submission.meaning.get(name, '')[:200] or 'none'} there and {value or 'none'} here"
-        for name, value in here.items()
-        if submission.meaning.get(name) != value
-    )
-
-
-# -- the verbs -------------------------------------------------------------------------------------
-
-
-def submit(args: argparse.Namespace) -> int:
-    """Hand a luigi command over to a queue. What is wrong with it is said now, not by the agent."""
-    if not args.task:
-        raise UsageError("submit takes a task as luigi does, such as: submit RangeMonthly --start 2021-01")
-    asked = request.read(args.task)
-    with CmdlineParser.global_instance(["--module", "pipeline", *asked.words]) as parser:
-        parser.get_task_obj()
-    Queue(args.queue).submit(
-        Submission(
-            id=journal.run_id(),
-            queue=args.queue,
-            command=asked.words,
-            meaning=meaning(asked),
-            submitter=user(),
-            submitted_at=now(),
-        )
-    )
-    answer(f"{journal.run_id()} waits in queue {args.queue}")
-    with contextlib.suppress(PipelineError):  # the run is handed over, whatever is found out about agents
-        _warn_unless_served(args.queue)
-    return 0
-
-
-def _warn_unless_served(queue: str) -> None:
-    serves = {name: any(agent.is_alive for agent in Queue(name).agents()) for name in {queue, *queues()}}
-    if not serves.pop(queue):
-        others = ", ".join(name for name, is_served in sorted(serves.items()) if is_served)
-        say(
-            f"warning: no agent serves queue {queue} now"
-            + (f"; queues with agents: {others}" if others else "")
-            + f"; start one with: python -m pipeline agent --queue {queue}",
-            error=True,
-        )
-
-
-def queue(args: argparse.Namespace) -> int:
-    """List the queues; or pause one, so that no agent claims a run from it, or resume it. Running ones go on."""
-    if args.action == "list":
-        return _list_queues(args.name, args.json)
-    name = args.name or "default"
-    if name not in (known := queues()):
-        known_ones = f"; queues: {', '.join(known)}" if known else ""
-        say(f"warning: queue {name} has no run and no agent{known_ones}", error=True)
-    if args.action == "pause":
-        Queue(name).pause()
-    else:
-        Queue(name).resume()
-    answer(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
-    return 0
-
-
-def _list_queues(only: str | None, as_json: bool) -> int:
-    """Print each queue with its runs and the agents that serve it."""
-    found = []
-    listed = [only] if only else queues()
-    for name in listed:
-        queue = Queue(name)
-        number, place = queue.aside()
-        states = [entry.submission.state for entry in queue.open()]
-        waiting, running, agents = states.count(WAITING), states.count(RUNNING), queue.agents()
-        if as_json:
-            served = [{**vars(agent), "is_alive": agent.is_alive} for agent in agents]
-            about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running, "agents": served}
-            about["set_aside"] = number
-            found.append(about)
-            continue
-        answer(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
-        for agent in agents:
-            answer(f"    {_described(agent)}")
-        if number:
-            answer(f"    {number:,} file{'' if number == 1 else 's'} set aside in {place}")
-        if not any(agent.is_alive for agent in agents):
-            answer(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
-    if as_json:
-        answer(json.dumps(found, indent=1), keep="\n")
-    elif not listed:
-        answer("no queues")
-    return 0
-
-
-def _described(agent: AgentRecord) -> str:
-    since = f"{dt.datetime.fromisoformat(agent.since).astimezone():%Y-%m-%d %H:%M:%S %Z}"
-    state = f"runs {agent.run}" if agent.run else "idle"
-    if not agent.is_alive:
-        state = "silent: it was killed, or its host is down"
-    return f"agent {agent.name} since {since}, last heard of {agent.silent:,.0f} s ago, {state}"
-
-
-def agent(args: argparse.Namespace) -> int:
-    """Take runs from a queue until told to stop, or with ``--drain`` until there is none left for this host."""
-    return Agent(args.queue, args.workers, args.scheduler_url, args.poll, args.drain).serve()
-
-
 def _shown(submission: Submission) -> str:
     return shlex.join(journal.without_addresses(submission.command))
-
-
-# -- the agent -------------------------------------------------------------------------------------
 
 
 class _SignsOfLife:

@@ -19,30 +19,35 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import getpass
 import json
 import logging
 import re
 import secrets
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
 
 from .. import job
 from ..errors import ConflictError, LakeError, UsageError
-from ..names import check_queue, file_of_agent, is_agent, is_queue, is_run_id
+from ..names import check_queue, file_of_agent, is_queue, is_run_id
 from ..reporting import journal
 from ..storage import Store, StoredObject, StoreOptions, open_store
-from ..strict_json import json_object
+from .records import (
+    CANCELLED,
+    LEASE,
+    LIMIT,
+    OPEN,
+    RUNNING,
+    WAITING,
+    AgentRecord,
+    Submission,
+    now,
+    seconds_since,
+)
 
 LOGGER = logging.getLogger("pipeline")
 
 ROOT = "queues"
-
-#: Seconds between two signs of life of an agent, and after how many without one its run is taken over.
-RENEW, LEASE = 5.0, 20.0
 
 #: Days for which runs that have ended are listed.
 KEEP = 90
@@ -50,140 +55,10 @@ KEEP = 90
 #: Submissions that are read at once.
 CONCURRENT = 16
 
-#: Bytes of the largest file that is read, characters of the longest text in it, and the most texts of a field.
-LIMIT, LENGTH, MANY = 1 << 20, 10_000, 500
-
-#: Years of a time that makes sense on every host's clock.
-YEARS = range(1971, 9000)
-
 SUBMISSION, AGENT = "submission", "record of an agent"
 
 #: Seconds after which the record of an agent that gave no sign of life is removed.
 AGENT_KEEP = 24 * 3600.0
-
-WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
-OPEN = (WAITING, RUNNING)
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One run that somebody asked for. Times are ISO 8601, in UTC.
-
-    ``command`` are the words after ``luigi --module pipeline``; ``meaning`` is what they and the submitter's settings
-    come to (``agent.meaning``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
-    ``cancelled_by`` tells the agent to stop it. ``result`` and ``summary`` are what its journal, which lies on the
-    agent's host, says in the end.
-    """
-
-    id: str
-    queue: str
-    command: list[str]
-    meaning: dict[str, str]
-    submitter: str
-    submitted_at: str
-    state: str = WAITING
-    agent: str = ""
-    attempts: int = 0
-    started_at: str = ""
-    renewed_at: str = ""
-    ended_at: str = ""
-    exit_code: int | None = None
-    message: str = ""
-    log: str = ""
-    refusals: dict[str, str] = field(default_factory=dict)
-    cancelled_by: str = ""
-    result: str = ""
-    summary: str = ""
-
-    def changed(self, **changes: object) -> Submission:
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
-
-    def to_json(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self), indent=1).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Submission:
-        """Raises ValueError for what is no submission."""
-        found = _from_json(cls, data)
-        for name, is_right in (
-            ("id", is_run_id(found.id)),
-            ("queue", is_queue(found.queue)),
-            ("command", bool(found.command)),
-            ("state", found.state in (*OPEN, DONE, FAILED, CANCELLED)),
-            ("attempts", 0 <= found.attempts <= 1000),
-            ("exit_code", found.exit_code is None or abs(found.exit_code) <= 255),
-            ("submitted_at", _is_time(found.submitted_at)),
-        ):
-            if not is_right:
-                raise ValueError(f"its {name} cannot be right")
-        for name in ("started_at", "renewed_at", "ended_at"):
-            if getattr(found, name) and not _is_time(getattr(found, name)):
-                raise ValueError(f"its {name} is no time")
-        return found
-
-
-@dataclass(frozen=True)
-class AgentRecord:
-    """An agent that serves a queue, as it said last. Times are ISO 8601, in UTC, by the clock of its host."""
-
-    name: str
-    since: str
-    heard_at: str
-    run: str = ""
-
-    @property
-    def silent(self) -> float:
-        """Seconds since its last sign of life, as far as the clocks of the hosts agree."""
-        return max(0.0, seconds_since(self.heard_at))
-
-    @property
-    def is_alive(self) -> bool:
-        return self.silent < LEASE
-
-    @classmethod
-    def from_json(cls, data: bytes) -> AgentRecord:
-        """Raises ValueError for what is no such record."""
-        found = _from_json(cls, data)
-        if not is_agent(found.name) or (found.run and not is_run_id(found.run)):
-            raise ValueError("its name, or that of its run, cannot be right")
-        if not (_is_time(found.since) and _is_time(found.heard_at)):
-            raise ValueError("it has no times")
-        return found
-
-
-def _from_json(cls: type[T], data: bytes) -> T:
-    """A dataclass from a JSON object, whose values must have the types that are declared; others are passed over."""
-    given, values = json_object(data), {}
-    for name, kind in get_type_hints(cls).items():
-        if name in given:
-            if not _has_type(given[name], kind):
-                raise ValueError(f"its field {name} has the wrong type, or is too long")
-            values[name] = given[name]
-    try:
-        return cls(**values)
-    except TypeError:
-        raise ValueError("fields are missing") from None
-
-
-def _has_type(value: Any, kind: Any) -> bool:
-    """Whether a value of a JSON object is of a declared type, and of a size that makes sense."""
-    if isinstance(value, bool):
-        return False
-    if (origin := get_origin(kind)) in (list, dict):
-        if not isinstance(value, origin) or len(value) > MANY:
-            return False
-        inner = [*value, *value.values()] if origin is dict else value
-        return all(_has_type(one, get_args(kind)[0]) for one in inner)
-    return isinstance(value, kind) and not (isinstance(value, str) and len(value) > LENGTH)
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return dt.datetime.fromisoformat(text).year in YEARS
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -412,7 +287,7 @@ def _workspace() -> Store:
     return open_store(job.workspace_url(), StoreOptions(follows_links=False, is_private=True))
 
 
-def names() -> list[str]:
+def queue_names() -> list[str]:
     """All queues of the workspace: those with a run, an agent or a pause."""
     store = _workspace()
     return [name for name in store.folders(ROOT) if is_queue(name) and _is_in_use(store, f"{ROOT}/{name}")]
@@ -420,22 +295,3 @@ def names() -> list[str]:
 
 def _is_in_use(store: Store, folder: str) -> bool:
     return bool(set(store.folders(folder)) - {"set-aside"}) or "paused" in store.files(folder)
-
-
-def user() -> str:
-    """Who this is, for others to read."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-
-
-def seconds_since(moment: str) -> float:
-    """Seconds that have passed since a time as ``now`` writes it; infinite for none. Raises ValueError for others."""
-    if not moment:
-        return float("inf")
-    try:
-        return (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment).astimezone(dt.UTC)).total_seconds()
-    except (OverflowError, OSError) as error:
-        raise ValueError(str(error)) from None

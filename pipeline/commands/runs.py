@@ -1,4 +1,4 @@
-"""``runs``: every run that left a journal here or was submitted, and ``runs cancel``, which stops one.
+"""``python -m pipeline runs``: every run that left a journal here or was submitted; ``runs cancel`` stops one.
 
 A run by hand, by cron or by ``luigi.build`` has a journal in ``journal.folder()``; a submitted one has an object in its
 queue too. Both are one run with one id. Where the workspace is a bucket, the journals of other hosts are not seen.
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import job
-from ..agents.queue import CANCELLED, DONE, OPEN, RUNNING, WAITING, Queue, Submission, names, seconds_since, user
+from ..agents.queue import Queue, queue_names
+from ..agents.records import CANCELLED, DONE, OPEN, RUNNING, WAITING, Submission, seconds_since, user
 from ..errors import LakeError, UsageError
 from ..plain import one_line, plain
 from ..reporting import journal, outcomes
@@ -70,7 +71,7 @@ def _remarks(left: int) -> Iterator[str]:
         yield "--last N shows more"
     if not job.workspace_url().startswith("file:"):
         yield f"of this host ({socket.gethostname()}) and submitted ones"
-    paused = [name for name in names() if Queue(name).is_paused]
+    paused = [name for name in queue_names() if Queue(name).is_paused]
     if paused:
         yield f"paused: {', '.join(paused)}"
 
@@ -165,7 +166,9 @@ class Run:
 
     @property
     def summary(self) -> str:
-        return self.outcome.in_one_line if self.outcome else self.submission.summary if self.submission else ""
+        if self.outcome:
+            return self.outcome.in_one_line
+        return self.submission.summary if self.submission else ""
 
     def read(self) -> None:
         """Find out what became of it."""
@@ -264,7 +267,7 @@ def _shown(line: str) -> str:
 def _known(queue: str | None = None) -> dict[str, Run]:
     """All runs by id; with ``queue`` those that were submitted to it."""
     found: dict[str, Run] = {}
-    for name in [queue] if queue else names():
+    for name in [queue] if queue else queue_names():
         here = Queue(name)
         try:
             entries = (*here.open(), *here.ended())

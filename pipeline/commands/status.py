@@ -1,4 +1,4 @@
-"""``status`` and ``plan``: what is there, and what would run."""
+"""``python -m pipeline status``: every month of the datasets, its state and why; asks no publisher."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import datetime as dt
 import json
 
 from .. import settings
-from ..errors import UsageError
 from ..job import Job, warehouses
 from ..planning import completeness, planner
 from ..planning.planner import Entry, Plan
 from ..reporting.console import answer
-from ..tasks.base import JobTask
-from ..tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly, check_span, dataset_names
-
-#: Tasks of which a range can be planned, by name.
-PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
+from ..tasks.ranges import check_span, dataset_names
 
 
 def status(args: argparse.Namespace) -> int:
@@ -33,21 +28,7 @@ def status(args: argparse.Namespace) -> int:
             stop = args.stop or min(planner.next_month(last or today), planner.next_month(today))
             months = [month for month in planner.months_between(start, stop) if first <= month <= (last or month)]
             plan.entries += planner.make(job, name, months, warehouses(), ask=False).entries
-    _show(plan, args.json)
-    return 0
-
-
-def plan(args: argparse.Namespace) -> int:
-    """Print what RangeMonthly would run and the reason for each month. Runs nothing."""
-    given = {
-        name: value for name in ("start", "stop", "of_params", "dataset", "datasets") if (value := getattr(args, name))
-    }
-    if args.of:
-        given["of"] = PLANNED[args.of]
-    task = RangeMonthly(**given)
-    if not issubclass(task.of, JobTask):
-        raise UsageError(f"[RangeMonthly] of = {task.of.task_family} cannot be planned; choose {' or '.join(PLANNED)}")
-    _show(task.plan, args.json)
+    show(plan, args.json)
     return 0
 
 
@@ -55,7 +36,8 @@ def _names(args: argparse.Namespace) -> list[str]:
     return [args.dataset] if args.dataset else dataset_names(settings.range().datasets)
 
 
-def _show(plan: Plan, as_json: bool) -> None:
+def show(plan: Plan, as_json: bool) -> None:
+    """Print the months of a plan with their states, as lines or as JSON."""
     if as_json:
         answer(json.dumps([_plain(entry) for entry in plan.entries], indent=1), keep="\n")
         return

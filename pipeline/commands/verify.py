@@ -11,18 +11,18 @@ import argparse
 import datetime as dt
 import hashlib
 import json
-import shlex
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from .. import datasets, job, luigi_config
+from .. import datasets, job
 from ..datasets import row_counts
 from ..errors import PipelineError
 from ..lake import Lake
 from ..lake.layout import DATA, MANIFESTS, month_of
 from ..lake.manifest import Digest, Manifest
+from ..remedies import EVERYWHERE, NOTHING, redo
 from ..reporting.console import answer
 from ..storage import open_store
 from ..tasks.ranges import check_span
@@ -34,10 +34,6 @@ Month = dt.date | None
 CONCURRENT = 8
 
 AGREES = "agrees"
-
-#: What has to be forgotten before the next run does the month again: nothing, as it does that anyway; or the month
-#: everywhere; or else the month in the warehouse of that name.
-NOTHING, EVERYWHERE = "", "*"
 
 
 @dataclass
@@ -77,7 +73,7 @@ class Line:
     @property
     def remedy(self) -> str:
         """What to do about the problems, as one command line; empty without any."""
-        return commands(self.dataset, self.month, self._to_forget) if self.problems else ""
+        return redo(self.dataset, self.month, self._to_forget) if self.problems else ""
 
     def plain(self) -> dict[str, Any]:
         return {
@@ -95,20 +91,6 @@ class Line:
             "remedy": self.remedy or None,
             "notes": self.notes,
         }
-
-
-def commands(dataset: str, month: Month, to_forget: set[str]) -> str:
-    """The command line that forgets a month where it has to be forgotten, and then does it again."""
-    if month is None:
-        flags, task = f"--dataset {dataset}", "TaxiZones"
-    else:
-        flags = f"--dataset {dataset} --month {month:%Y-%m}"
-        task = f"MonthlyTrips {flags}"
-    where = to_forget - {NOTHING}
-    places = [""] if EVERYWHERE in where else [f" --warehouse {shlex.quote(name)}" for name in sorted(where)]
-    forget = [f"python -m pipeline forget {flags}{place}" for place in places]
-    scheduler = "" if luigi_config.names_luigid() else " --local-scheduler"
-    return " && ".join([*forget, f"luigi --module pipeline {task}{scheduler}"])
 
 
 def verify(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``python -m pipeline ui``: luigid as it should run for a year, with state, history and metrics.
+"""Luigi's scheduler as a server, made for long use: with state, history and metrics. The verb ``ui`` starts it.
 
 Six things differ from Luigi's own ``luigid``, five of them here. The history works with SQLAlchemy 2 and forgets what
 is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. State
@@ -9,7 +9,6 @@ luigid_guard.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import glob
 import logging
@@ -17,6 +16,7 @@ import os
 import pickle
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +173,19 @@ class Scheduler(luigi.scheduler.Scheduler):
             LOGGER.warning("the state of luigid cannot be saved in %s: %s", path, error.strerror)
 
 
-def ui(args: argparse.Namespace) -> int:
-    """Serve until somebody ends it. Raises UsageError where folder, database, state or port cannot be used."""
-    hosts = luigid_guard.Hosts(args.address, args.allowed_host)
+def serve(address: str, port: int, allowed_hosts: Sequence[str], folder: str | None, keep_days: float) -> None:
+    """Serve until somebody ends it. Raises UsageError where folder, database, state or port cannot be used.
+
+    ``folder`` is for state and history, in place of what luigi.cfg says; ``keep_days`` is the age of the history.
+    """
+    hosts = luigid_guard.Hosts(address, allowed_hosts)
     history = "[task_history] db_connection"
-    if args.folder:
-        history = f"--folder {args.folder}"
-        _make(Path(args.folder), history)
+    if folder:
+        history = f"--folder {folder}"
+        _make(Path(folder), history)
         config = luigi.configuration.get_config()
-        config.set("scheduler", "state_path", f"{args.folder}/state.pickle".replace("%", "%%"))
-        config.set("task_history", "db_connection", f"sqlite:///{args.folder}/history.db".replace("%", "%%"))
+        config.set("scheduler", "state_path", f"{folder}/state.pickle".replace("%", "%%"))
+        config.set("task_history", "db_connection", f"sqlite:///{folder}/history.db".replace("%", "%%"))
     _log_lines_of("luigi", "tornado")
     state = Path(luigi.scheduler.scheduler().state_path).absolute()
     _make(state.parent, f"[scheduler] state_path: {state.parent}")
@@ -193,21 +196,20 @@ def ui(args: argparse.Namespace) -> int:
     luigi.server.app = lambda scheduler: luigid_guard.guard(application(scheduler), hosts)
 
     def forget() -> None:
-        removed = scheduler.task_history.forget(dt.datetime.now() - dt.timedelta(days=args.keep_days))
+        removed = scheduler.task_history.forget(dt.datetime.now() - dt.timedelta(days=keep_days))
         if removed:
-            LOGGER.info("history: %s tasks older than %g days are forgotten", f"{removed:,}", args.keep_days)
+            LOGGER.info("history: %s tasks older than %g days are forgotten", f"{removed:,}", keep_days)
 
     forget()
     PeriodicCallback(scheduler.dump, SAVE_EVERY * 1000).start()
     PeriodicCallback(forget, FORGET_EVERY * 1000).start()
-    where = f"http://{args.address}:{args.port}, state and history in {state.parent}"
+    where = f"http://{address}:{port}, state and history in {state.parent}"
     IOLoop.current().add_callback(LOGGER.info, "luigid on %s; Ctrl-C ends it", where)  # when it listens
     try:
-        luigi.server.run(api_port=args.port, address=args.address, scheduler=scheduler)
+        luigi.server.run(api_port=port, address=address, scheduler=scheduler)
     except (OSError, UnicodeError) as error:  # some texts cannot even be looked up as a name
         why = getattr(error, "strerror", None) or "no address"
-        raise UsageError(f"--address {args.address} --port {args.port}: {why}; choose another") from None
-    return 0
+        raise UsageError(f"--address {address} --port {port}: {why}; choose another") from None
 
 
 def _log_lines_of(*names: str) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,10 @@ def sources(package: Path) -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(code_version.CODE, raising=False)
+    yield
+    code_version.of_sources.cache_clear()
 
 
 def test_the_same_code_is_known_in_a_folder_and_in_a_zip_file(package: Path, tmp_path: Path) -> None:
@@ -54,14 +57,19 @@ def test_every_change_of_the_code_is_seen(package: Path) -> None:
     assert sources(package) != before
 
 
+def fresh_digest() -> str:
+    code_version.of_sources.cache_clear()
+    return code_version._digest.__wrapped__()
+
+
 def test_another_digest_for_other_code_or_another_library(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_version.importlib.resources, "files", lambda name: package)
-    before = code_version._digest.__wrapped__()
+    before = fresh_digest()
     file = package / "cleaning" / "rules.py"
     file.write_text(f"{file.read_text()}\n")
-    changed = code_version._digest.__wrapped__()
+    changed = fresh_digest()
     monkeypatch.setattr(code_version, "_version_of", lambda library: "another")
-    assert len({before, changed, code_version._digest.__wrapped__()}) == 3
+    assert len({before, changed, fresh_digest()}) == 3
 
 
 def test_byte_code_alone_does_as_well(package: Path) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import job
-from pipeline.agents.agent import ATTEMPTS, Agent, _list_queues, code_version, difference
-from pipeline.agents.queue import CANCELLED, DONE, FAILED, RUNNING, WAITING, Entry, Queue, Submission, now
+from pipeline import code_version, job
+from pipeline.agents.agent import ATTEMPTS, Agent
+from pipeline.agents.meaning import code, difference
+from pipeline.agents.queue import Entry, Queue
+from pipeline.agents.records import CANCELLED, DONE, FAILED, RUNNING, WAITING, Submission, now
+from pipeline.commands.queue import _list_queues
 from pipeline.errors import UsageError
 
 NAME = "a-run"
@@ -76,9 +79,9 @@ def test_run_that_another_agent_took_over_is_not_ours(queue: Queue, caplog: pyte
 def test_command_of_other_code_is_refused_and_not_judged() -> None:
     """Newer code may know flags that this one does not."""
     submitted = Submission(NAME, "q", ["RangeMonthly", "--new-flag"], {"code": "other"}, "me@here", now())
-    assert difference(submitted) == f"code is other there and {code_version()} here"
+    assert difference(submitted) == f"code is other there and {code()} here"
     with pytest.raises(UsageError, match="no flag of RangeMonthly"):
-        difference(submitted.changed(meaning={"code": code_version()}))
+        difference(submitted.changed(meaning={"code": code()}))
 
 
 def test_what_is_run_are_the_words_as_they_were_understood(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +159,8 @@ def test_version_of_the_code_is_known_without_an_installation(monkeypatch: pytes
 
     monkeypatch.setattr(importlib.metadata, "version", no_installation)
     monkeypatch.setattr(importlib.metadata.Distribution, "from_name", no_installation)
-    assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{12}", code_version.__wrapped__())
+    code_version.of_sources.cache_clear()
+    assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{12}", code())
 
 
 def test_list_of_no_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

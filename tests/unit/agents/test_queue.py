@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from pipeline import job
-from pipeline.agents import queue
-from pipeline.agents.queue import CANCELLED, DONE, RUNNING, AgentRecord, Queue, Submission
+from pipeline.agents import queue, records
+from pipeline.agents.queue import Queue
+from pipeline.agents.records import CANCELLED, DONE, RUNNING, AgentRecord, Submission
 from pipeline.errors import ConflictError, LakeError, UsageError
 from pipeline.storage import local, open_store
 from tests.servers.gcs import gcs_bucket, gcs_server
@@ -77,7 +78,7 @@ def test_run_of_a_silent_agent_becomes_free(url: str, monkeypatch: pytest.Monkey
 
 def test_ended_runs_are_listed_and_forgotten_at_last(url: str) -> None:
     here = opened(url)
-    for name in ("20200101T000000-aaaaaa", f"{queue.now()[:4]}9999T000000-bbbbbb"):
+    for name in ("20200101T000000-aaaaaa", f"{records.now()[:4]}9999T000000-bbbbbb"):
         here.submit(submission(name))
     for entry in here.open():
         here.end(entry, state=DONE, exit_code=0)
@@ -103,13 +104,13 @@ def test_ended_runs_whose_ids_have_no_time_are_forgotten_by_their_end(url: str) 
 
 def test_queues_are_those_that_are_in_use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "workspace_url", lambda: url)
-    assert queue.names() == []
+    assert queue.queue_names() == []
     opened(url).submit(submission())
     Queue("paused", open_store(url)).pause()
-    Queue("served", open_store(url)).register(AgentRecord("sun:7", queue.now(), queue.now()))
+    Queue("served", open_store(url)).register(AgentRecord("sun:7", records.now(), records.now()))
     for path in ("left/set-aside/odd", "a b/open/a.json"):
         open_store(url).write(f"queues/{path}", b"{}")
-    assert sorted(queue.names()) == ["paused", "q", "served"]
+    assert sorted(queue.queue_names()) == ["paused", "q", "served"]
 
 
 def test_what_is_no_submission_is_passed_over(url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,7 +162,7 @@ def test_run_of_a_silent_agent_is_cancelled_at_once(url: str) -> None:
 
 def test_run_that_is_done_is_not_cancelled_though_its_agent_was_killed_before_it_moved_it(url: str) -> None:
     here = opened(url)
-    here.submit(submission("a").changed(state=DONE, exit_code=0, ended_at=queue.now()))
+    here.submit(submission("a").changed(state=DONE, exit_code=0, ended_at=records.now()))
     assert here.cancel("a", "me@here") is None
     assert [entry.submission.state for entry in here.ended()] == [DONE] and here.open() == []
 
@@ -184,7 +185,7 @@ def test_cancel_of_a_run_that_is_claimed_meanwhile(url: str, monkeypatch: pytest
 def test_agents_of_a_queue(url: str) -> None:
     here = opened(url)
     silent = AgentRecord("moon.example:7", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:05+00:00")
-    here.register(AgentRecord("sun:7", queue.now(), queue.now(), run="a"))
+    here.register(AgentRecord("sun:7", records.now(), records.now(), run="a"))
     here.register(silent)
     here.register(AgentRecord("mars:7", ago(hours=5), ago(hours=5)))
     alive = {agent.name: agent.is_alive for agent in opened(url).agents()}
@@ -230,7 +231,7 @@ ODD: dict[str, bytes] = {
     "infinity": odd(exit_code=float("inf")),
     "huge number": odd().replace(b'"attempts": 0', b'"attempts": ' + b"9" * 5000),
     "twice": odd().replace(b'"attempts": 0', b'"attempts": 0, "id": "x"'),
-    "large": odd(message="x" * (queue.LIMIT + 1)),
+    "large": odd(message="x" * (records.LIMIT + 1)),
     "two objects": odd() + odd(),
     "another's id": odd(id="20260101T000000-ffffff"),
     "path as id": odd(id="../../x"),
@@ -406,7 +407,7 @@ def test_odd_record_of_an_agent_is_set_aside(tmp_path: Path, content: bytes, cap
     store = open_store(f"file:{tmp_path}")
     store.write("queues/q/agents/moon-1.json", content)
     here = Queue("q", store, sets_aside=True)
-    here.register(AgentRecord("sun:7", queue.now(), queue.now()))
+    here.register(AgentRecord("sun:7", records.now(), records.now()))
     for _ in range(2):
         assert [agent.name for agent in here.agents()] == ["sun:7"]
     assert caplog.text.count("is no record of an agent and lies in") == 1 == len(caplog.records)
@@ -432,7 +433,7 @@ def test_queue_is_its_owners_or_the_groups_that_shares_the_workspace(
     monkeypatch.setattr(job, "workspace_url", lambda: f"file:{tmp_path}")
     here = Queue("q")
     here.submit(submission())
-    here.register(AgentRecord("sun:7", queue.now(), queue.now()))
+    here.register(AgentRecord("sun:7", records.now(), records.now()))
     here.end(here.replace(here.open()[0], state=RUNNING), state=DONE)
     here.pause()
     found = list((tmp_path / "queues").rglob("*"))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline import job
-from pipeline.agents.queue import Queue, Submission, now
+from pipeline.agents.queue import Queue
+from pipeline.agents.records import Submission, now
 from pipeline.commands.runs import Run, runs
 from pipeline.reporting import journal
 

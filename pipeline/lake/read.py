@@ -1,6 +1,8 @@
-"""Reading the lake from Python."""
+"""``pipeline.read``: one month of a dataset from the lake as a pandas DataFrame."""
 
 from __future__ import annotations
+
+import datetime as dt
 
 import pandas as pd
 import pyarrow as pa
@@ -8,10 +10,10 @@ import pyarrow.parquet as pq
 
 from .. import datasets, settings
 from ..errors import DamagedLakeFile, UsageError
-from ..lake import Lake
+from ..partition import parse_month
+from ..remedies import EVERYWHERE, redo
 from ..storage import open_store
-from ..tasks.parameters import Month
-from . import verify
+from .lake import Lake
 
 _DTYPES = {
     pa.int64(): pd.Int64Dtype(),
@@ -22,14 +24,14 @@ _DTYPES = {
 def read(dataset: str, month: str | None = None) -> pd.DataFrame:
     """See ``pipeline.read``."""
     found = datasets.get(dataset)
-    name, first_day = found.name, Month().parse(month or "")
+    name, first_day = found.name, _first_day(month) if month else None
     if found.is_monthly == (first_day is None):
         raise UsageError(f"{name}: {'name a month, such as 2021-01' if found.is_monthly else 'it has no months'}")
     title = f"{name} {first_day:%Y-%m}" if first_day else name
     lake = Lake(open_store(settings.lake().url))
     manifest = lake.manifest(name, first_day)
     if manifest is None:
-        load = verify.commands(name, first_day, {verify.NOTHING})
+        load = redo(name, first_day)
         raise FileNotFoundError(f"{title} is not in the lake {lake.url}; load it with: {load}")
     with lake.file(manifest).local() as path:
         try:
@@ -41,5 +43,13 @@ def read(dataset: str, month: str | None = None) -> pd.DataFrame:
             raise DamagedLakeFile(
                 f"{title}: {manifest.parquet.path} in the lake {lake.url} cannot be read: {cause}; see what else is "
                 "damaged with: python -m pipeline verify --deep; do the month again with: "
-                + verify.commands(name, first_day, {verify.EVERYWHERE})
+                + redo(name, first_day, {EVERYWHERE})
             ) from None
+
+
+def _first_day(month: str) -> dt.date:
+    year, _, number = month.partition("-")
+    try:
+        return parse_month(f"{year}-{number:0>2}")
+    except ValueError:
+        raise UsageError(f"{month!r} is not a month; write it as YYYY-MM, such as 2021-01") from None

@@ -1,0 +1,46 @@
+"""What a submitted run would do on this host: code and effective settings, compared with those of its submitter."""
+
+from __future__ import annotations
+
+from .. import code_version, job, settings
+from .._version import __version__
+from . import request
+from .records import Submission
+from .request import Request
+
+
+def code() -> str:
+    """The version of the package and a digest of its source files, such as ``0.1.0+3fa2c1d09b7e``."""
+    return f"{__version__}+{code_version.of_sources()}"
+
+
+def meaning(asked: Request) -> dict[str, str]:
+    """What a request comes to on this host: code, and the settings with the flags of the request in force."""
+    return {
+        "code": code(),
+        "publisher": request.label_of_publisher(asked),
+        "rules": request.rules_of(asked),
+        "lake": job.lake_url(),
+        "workspace": job.workspace_url(),
+        "warehouses": job.warehouse_labels(),
+    }
+
+
+def difference(submission: Submission) -> str:
+    """In what this host differs from the submitter's; empty if in nothing that matters.
+
+    Raises UsageError for a command that no agent runs.
+    """
+    here = {"code": code()}
+    if submission.meaning.get("code") == here["code"]:  # other code may know other flags
+        asked = request.read(submission.command)
+        # A publisher may be named, so that only who reads from it does the run, but not chosen: it is the agent's own.
+        named = asked.values.get("publisher-name", settings.publisher().name)
+        if named != settings.publisher().name:
+            return f"publisher is {named} there and {job.publisher_label()} here"
+        here = meaning(asked)
+    return "; ".join(
+        f"{name} is {submission.meaning.get(name, '')[:200] or 'none'} there and {value or 'none'} here"
+        for name, value in here.items()
+        if submission.meaning.get(name) != value
+    )

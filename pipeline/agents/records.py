@@ -1,0 +1,170 @@
+"""The records in a queue: a submitted run, and an agent with its last sign of life; read from JSON with every check.
+
+Whoever can write to the workspace can write them, so each is data from strangers: at most ``LIMIT`` bytes, and every
+field must have its type and a sensible value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import getpass
+import json
+import socket
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from ..names import is_agent, is_queue, is_run_id
+from ..strict_json import json_object
+
+#: Seconds between two signs of life of an agent, and after how many without one its run is taken over.
+RENEW, LEASE = 5.0, 20.0
+
+#: Bytes of the largest record that is read, characters of the longest text in it, and the most texts of a field.
+LIMIT, LENGTH, MANY = 1 << 20, 10_000, 500
+
+#: Years of a time that makes sense on every host's clock.
+YEARS = range(1971, 9000)
+
+WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+OPEN = (WAITING, RUNNING)
+
+T = TypeVar("T")
+
+
+def user() -> str:
+    """Who this is, for others to read."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds that have passed since a time as ``now`` writes it; infinite for none. Raises ValueError for others."""
+    if not moment:
+        return float("inf")
+    try:
+        return (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment).astimezone(dt.UTC)).total_seconds()
+    except (OverflowError, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One run that somebody asked for. Times are ISO 8601, in UTC.
+
+    ``command`` are the words after ``luigi --module pipeline``; ``meaning`` is what they and the submitter's settings
+    come to (``meaning.meaning``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
+    ``cancelled_by`` tells the agent to stop it. ``result`` and ``summary`` are what its journal, which lies on the
+    agent's host, says in the end.
+    """
+
+    id: str
+    queue: str
+    command: list[str]
+    meaning: dict[str, str]
+    submitter: str
+    submitted_at: str
+    state: str = WAITING
+    agent: str = ""
+    attempts: int = 0
+    started_at: str = ""
+    renewed_at: str = ""
+    ended_at: str = ""
+    exit_code: int | None = None
+    message: str = ""
+    log: str = ""
+    refusals: dict[str, str] = field(default_factory=dict)
+    cancelled_by: str = ""
+    result: str = ""
+    summary: str = ""
+
+    def changed(self, **changes: object) -> Submission:
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Submission:
+        """Raises ValueError for what is no submission."""
+        found = _from_json(cls, data)
+        for name, is_right in (
+            ("id", is_run_id(found.id)),
+            ("queue", is_queue(found.queue)),
+            ("command", bool(found.command)),
+            ("state", found.state in (*OPEN, DONE, FAILED, CANCELLED)),
+            ("attempts", 0 <= found.attempts <= 1000),
+            ("exit_code", found.exit_code is None or abs(found.exit_code) <= 255),
+            ("submitted_at", _is_time(found.submitted_at)),
+        ):
+            if not is_right:
+                raise ValueError(f"its {name} cannot be right")
+        for name in ("started_at", "renewed_at", "ended_at"):
+            if getattr(found, name) and not _is_time(getattr(found, name)):
+                raise ValueError(f"its {name} is no time")
+        return found
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """An agent that serves a queue, as it said last. Times are ISO 8601, in UTC, by the clock of its host."""
+
+    name: str
+    since: str
+    heard_at: str
+    run: str = ""
+
+    @property
+    def silent(self) -> float:
+        """Seconds since its last sign of life, as far as the clocks of the hosts agree."""
+        return max(0.0, seconds_since(self.heard_at))
+
+    @property
+    def is_alive(self) -> bool:
+        return self.silent < LEASE
+
+    @classmethod
+    def from_json(cls, data: bytes) -> AgentRecord:
+        """Raises ValueError for what is no such record."""
+        found = _from_json(cls, data)
+        if not is_agent(found.name) or (found.run and not is_run_id(found.run)):
+            raise ValueError("its name, or that of its run, cannot be right")
+        if not (_is_time(found.since) and _is_time(found.heard_at)):
+            raise ValueError("it has no times")
+        return found
+
+
+def _from_json(cls: type[T], data: bytes) -> T:
+    """A dataclass from a JSON object, whose values must have the types that are declared; others are passed over."""
+    given, values = json_object(data), {}
+    for name, kind in get_type_hints(cls).items():
+        if name in given:
+            if not _has_type(given[name], kind):
+                raise ValueError(f"its field {name} has the wrong type, or is too long")
+            values[name] = given[name]
+    try:
+        return cls(**values)
+    except TypeError:
+        raise ValueError("fields are missing") from None
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value of a JSON object is of a declared type, and of a size that makes sense."""
+    if isinstance(value, bool):
+        return False
+    if (origin := get_origin(kind)) in (list, dict):
+        if not isinstance(value, origin) or len(value) > MANY:
+            return False
+        inner = [*value, *value.values()] if origin is dict else value
+        return all(_has_type(one, get_args(kind)[0]) for one in inner)
+    return isinstance(value, kind) and not (isinstance(value, str) and len(value) > LENGTH)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return dt.datetime.fromisoformat(text).year in YEARS
+    except ValueError:
+        return False

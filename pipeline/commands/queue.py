@@ -1,0 +1,64 @@
+"""``python -m pipeline queue``: list the queues with their runs and agents; pause a queue, or resume it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+
+from ..agents.queue import Queue, queue_names
+from ..agents.records import RUNNING, WAITING, AgentRecord
+from ..reporting.console import answer, say
+
+
+def queue(args: argparse.Namespace) -> int:
+    """List the queues; or pause one, so that no agent claims a run from it, or resume it. Running ones go on."""
+    if args.action == "list":
+        return _list_queues(args.name, args.json)
+    name = args.name or "default"
+    if name not in (known := queue_names()):
+        known_ones = f"; queues: {', '.join(known)}" if known else ""
+        say(f"warning: queue {name} has no run and no agent{known_ones}", error=True)
+    if args.action == "pause":
+        Queue(name).pause()
+    else:
+        Queue(name).resume()
+    answer(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
+    return 0
+
+
+def _list_queues(only: str | None, as_json: bool) -> int:
+    """Print each queue with its runs and the agents that serve it."""
+    found = []
+    listed = [only] if only else queue_names()
+    for name in listed:
+        queue = Queue(name)
+        number, place = queue.aside()
+        states = [entry.submission.state for entry in queue.open()]
+        waiting, running, agents = states.count(WAITING), states.count(RUNNING), queue.agents()
+        if as_json:
+            served = [{**vars(agent), "is_alive": agent.is_alive} for agent in agents]
+            about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running, "agents": served}
+            about["set_aside"] = number
+            found.append(about)
+            continue
+        answer(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
+        for agent in agents:
+            answer(f"    {_described(agent)}")
+        if number:
+            answer(f"    {number:,} file{'' if number == 1 else 's'} set aside in {place}")
+        if not any(agent.is_alive for agent in agents):
+            answer(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
+    if as_json:
+        answer(json.dumps(found, indent=1), keep="\n")
+    elif not listed:
+        answer("no queues")
+    return 0
+
+
+def _described(agent: AgentRecord) -> str:
+    since = f"{dt.datetime.fromisoformat(agent.since).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    state = f"runs {agent.run}" if agent.run else "idle"
+    if not agent.is_alive:
+        state = "silent: it was killed, or its host is down"
+    return f"agent {agent.name} since {since}, last heard of {agent.silent:,.0f} s ago, {state}"

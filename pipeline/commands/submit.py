@@ -1,0 +1,51 @@
+"""``python -m pipeline submit``: hand a luigi command over to a queue, for an agent to run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+
+from luigi.cmdline_parser import CmdlineParser
+
+from ..agents import request
+from ..agents.meaning import meaning
+from ..agents.queue import Queue, queue_names
+from ..agents.records import Submission, now, user
+from ..errors import PipelineError, UsageError
+from ..reporting import journal
+from ..reporting.console import answer, say
+
+
+def submit(args: argparse.Namespace) -> int:
+    """Hand a luigi command over to a queue. What is wrong with it is said now, not by the agent."""
+    if not args.task:
+        raise UsageError("submit takes a task as luigi does, such as: submit RangeMonthly --start 2021-01")
+    asked = request.read(args.task)
+    with CmdlineParser.global_instance(["--module", "pipeline", *asked.words]) as parser:
+        parser.get_task_obj()
+    Queue(args.queue).submit(
+        Submission(
+            id=journal.run_id(),
+            queue=args.queue,
+            command=asked.words,
+            meaning=meaning(asked),
+            submitter=user(),
+            submitted_at=now(),
+        )
+    )
+    answer(f"{journal.run_id()} waits in queue {args.queue}")
+    with contextlib.suppress(PipelineError):  # the run is handed over, whatever is found out about agents
+        _warn_unless_served(args.queue)
+    return 0
+
+
+def _warn_unless_served(queue: str) -> None:
+    serves = {name: any(agent.is_alive for agent in Queue(name).agents()) for name in {queue, *queue_names()}}
+    if not serves.pop(queue):
+        others = ", ".join(name for name, is_served in sorted(serves.items()) if is_served)
+        say(
+            f"warning: no agent serves queue {queue} now"
+            + (f"; queues with agents: {others}" if others else "")
+            + f"; start one with: python -m pipeline agent --queue {queue}",
+            error=True,
+        )
