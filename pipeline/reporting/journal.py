@@ -26,6 +26,7 @@ from typing import IO, Any, BinaryIO
 from .. import job, names
 from ..errors import UsageError
 from ..files import PLANTED, lost_link, make_folder, modes, open_plain, private_folder
+from ..partition import Partition
 from ..plain import HARMLESS
 
 RUN_ID = "PIPELINE_RUN_ID"
@@ -144,10 +145,9 @@ def append(target: Path, event: str, **details: Any) -> None:
         pass
 
 
-def record_all_loaded(task: Any) -> None:
-    """Note that a MonthlyTrips is complete, whoever has loaded it."""
-    month = f"{task.month:%Y-%m}" if task.month else None
-    record("all loaded", task=task.task_id, dataset=task.dataset, month=month, warehouses=task.warehouses)
+def record_all_loaded(task: str, partition: Partition, warehouses: list[str]) -> None:
+    """Note that a MonthlyTrips is complete, whoever has loaded it. ``task`` is its id."""
+    record("all loaded", task=task, dataset=partition.dataset, month=partition.month_text, warehouses=warehouses)
 
 
 def begin(command: Sequence[str], again: str = "") -> bool:

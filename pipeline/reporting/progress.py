@@ -1,41 +1,57 @@
-"""How far a stage is: told to the run's journal, to luigid, and from there to people."""
+"""Progress of a stage: how far it is, for the run's journal, the log and luigid's page."""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import luigi
 from luigi.rpc import RPCError
 
 from .. import waiting
+from ..partition import Partition
 from . import journal, logs
 
-if TYPE_CHECKING:
-    from ..tasks.base import MonthTask
+#: Seconds between two lines of the log about how far a stage is.
+LOG_INTERVAL = 60.0
 
-#: Seconds of a stage after which its log says how far it is, again and again: nobody waits without a word.
-SAID_EVERY = 60.0
-
-#: Seconds between two reports of one stage, and before luigid hears of it at all: each report is a request.
+#: Seconds between two reports of one stage, and before the first one to luigid: each report is a request.
 INTERVAL = 0.5
 
-#: How many times as long as it took to find out that luigid does not answer a stage tells it nothing.
+#: luigid is told nothing for this many times as long as it took to find out that it does not answer.
 SILENT = 10
 
+#: Until when luigid is told nothing, as ``time.monotonic`` counts; of this process, whichever stage found it silent.
 _silent_until = 0.0
 
 LOGGER = logging.getLogger("pipeline")
 
 
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage as it is reported: ``task`` is Luigi's id, ``name`` such as Load, ``title`` such as Load green 2020-03.
+
+    ``tell`` passes a value on to luigid, see the function of that name.
+    """
+
+    task: str
+    name: str
+    title: str
+    partition: Partition
+    warehouse: str | None = None
+    tell: Callable[[str, object], None] = lambda what, value: None
+
+
 class StageProgress(waiting.Listener):
     """Called by a stage with what it has done; passes on as much as anyone can read."""
 
-    def __init__(self, task: MonthTask) -> None:
-        self._task = task
-        self.title = task.title
+    def __init__(self, stage: StageRecord) -> None:
+        self._stage = stage
+        self.title = stage.title
         self._begun = time.monotonic()
         self._next = 0.0
         self._said = self._begun
@@ -43,11 +59,11 @@ class StageProgress(waiting.Listener):
         #: Whether it was said that the stage waits.
         self.has_waited = False
         self._about = {
-            "task": task.task_id,
-            "stage": task.task_family,
-            "dataset": task.dataset,
-            "month": f"{task.month:%Y-%m}" if task.month else None,
-            "warehouse": getattr(task, "warehouse", None),
+            "task": stage.task,
+            "stage": stage.name,
+            "dataset": stage.partition.dataset,
+            "month": stage.partition.month_text,
+            "warehouse": stage.warehouse,
         }
 
     def started(self) -> None:
@@ -64,12 +80,12 @@ class StageProgress(waiting.Listener):
             return
         self._link_to_log()
         message = f"{done:,} of {total:,} {unit}{note}" if total else f"{done:,} {unit}{note}"
-        tell(self._task, "status_message", message)
-        if now >= self._said + SAID_EVERY:
+        self._stage.tell("status_message", message)
+        if now >= self._said + LOG_INTERVAL:
             self._said = now
             LOGGER.info("%s: %s so far", self.title, message)
         if total:
-            tell(self._task, "progress_percentage", min(100, done * 100 // total))
+            self._stage.tell("progress_percentage", min(100, done * 100 // total))
 
     def waiting(self, text: str) -> None:
         """The stage waits: ``text`` is such as ``waits for python (PID 12), which holds ...``. Empty when it goes on.
@@ -80,28 +96,28 @@ class StageProgress(waiting.Listener):
         if text:
             self.has_waited = True
             LOGGER.warning("%s %s", self.title, text)
-            tell(self._task, "status_message", text)
+            self._stage.tell("status_message", text)
 
     def gave_up(self, what: str, whom: str) -> None:
-        journal.record("waited in vain", what=what, whom=whom, task=self._task.task_id)
+        journal.record("waited in vain", what=what, whom=whom, task=self._stage.task)
 
     def has_given_up(self, what: str, whom: str) -> bool:
         return any(
-            whom == event.get("whom") or event.get("task") == self._task.task_id for event in _waited_in_vain(what)
+            whom == event.get("whom") or event.get("task") == self._stage.task for event in _waited_in_vain(what)
         )
 
     def times_failed(self, error: BaseException) -> int:
         """How often the stage has failed in this run by an error of this class."""
         return sum(
             (event.get("state"), event.get("task"), event.get("error"))
-            == ("failed", self._task.task_id, type(error).__name__)
+            == ("failed", self._stage.task, type(error).__name__)
             for event in _events("stage")
         )
 
     def link(self, url: str) -> None:
         """Where luigid's page shall lead to: what the stage made, or the page of the job that makes it."""
         self._is_linked = True
-        tell(self._task, "tracking_url", url)
+        self._stage.tell("tracking_url", url)
 
     def _link_to_log(self) -> None:
         """The run's log, unless there is something better to look at."""
@@ -120,9 +136,9 @@ class StageProgress(waiting.Listener):
         )
         self._link_to_log()
         shown = shown or str(details.get("outcome", "done"))
-        tell(self._task, "status_message", summary(details) or shown)
-        tell(self._task, "progress_percentage", 100)
-        LOGGER.info("%s: %s, %.1f s", self._task.title, shown, seconds)
+        self._stage.tell("status_message", summary(details) or shown)
+        self._stage.tell("progress_percentage", 100)
+        LOGGER.info("%s: %s, %.1f s", self.title, shown, seconds)
 
     def postponed(self, error: BaseException) -> None:
         """An earlier stage has to be done again before this one."""
@@ -168,7 +184,7 @@ def _events(kind: str) -> list[dict[str, Any]]:
         return []
 
 
-def tell(task: Any, what: str, value: object) -> None:
+def tell(task: luigi.Task, what: str, value: object) -> None:
     """Tell luigid, if there is one, and if it answers: nobody waits for it to show how far the work is.
 
     ``what`` is Luigi's word: status_message, progress_percentage or tracking_url.

@@ -33,6 +33,7 @@ from luigi.task_status import DISABLED, DONE, FAILED, PENDING, RUNNING, SUSPENDE
 
 from .. import errors, remote, settings
 from ..errors import PipelineError, TakenAway, TransientError, text_after
+from ..partition import Partition
 from ..planning import completeness
 from ..reporting import journal
 from ..reporting.progress import RunProgress
@@ -571,7 +572,7 @@ class Worker(luigi.worker.Worker):
                 done.add(task.task_id)
                 self._add_task_history.append((task, DONE, None))
                 if task.task_family == "MonthlyTrips":
-                    journal.record_all_loaded(task)
+                    journal.record_all_loaded(task.task_id, Partition(task.dataset, task.month), task.warehouses)
         return done
 
     def _note_given_up_elsewhere(self, task_id: str) -> None:

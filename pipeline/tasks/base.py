@@ -37,10 +37,11 @@ from ..job import (
     rules_text,
     workspace_url,
 )
+from ..partition import Partition
 from ..planning import completeness, planner
 from ..reporting import journal
 from ..reporting.outcomes import DONE_BY_ANOTHER
-from ..reporting.progress import StageProgress
+from ..reporting.progress import StageProgress, StageRecord, tell
 from ..retry import retrying
 from ..runner import worker
 from . import parameters, servers
@@ -158,6 +159,12 @@ class Stage(MonthTask):
         """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
         raise NotImplementedError
 
+    @property
+    def stage_record(self) -> StageRecord:
+        """How it is reported."""
+        warehouse, partition = getattr(self, "warehouse", None), Partition(self.dataset, self.month)
+        return StageRecord(self.task_id, self.task_family, self.title, partition, warehouse, partial(tell, self))
+
     def made_at(self) -> dt.datetime | None:
         """When the output was made that is there already, UTC; None where nobody has noted it."""
         return None
@@ -182,7 +189,7 @@ class Stage(MonthTask):
 
     def run(self) -> None:
         """Do the work unless it is done already, and try again while the error is one that may pass."""
-        progress = StageProgress(self)
+        progress = StageProgress(self.stage_record)
         started = time.monotonic()
         try:
             with waiting.told_to(progress), self.lock(), completeness.running():

@@ -21,6 +21,7 @@ from .. import datasets, settings, validation
 from ..errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
 from ..job import normalize_warehouses, warehouse_labels
 from ..lake import layout
+from ..partition import Partition
 from ..planning import completeness, planner
 from ..planning.planner import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from ..publishers import publishers
@@ -67,7 +68,7 @@ class MonthlyTrips(_Warehouses, MonthTask):
         """All is loaded: what was needed on the way there can go."""
         with self.blaming():
             self.scratch.prune()
-            journal.record_all_loaded(self)
+            journal.record_all_loaded(self.task_id, Partition(self.dataset, self.month), self.warehouses)
             manifest = self.job.lake_object.manifest(self.dataset, self.month)
         if manifest is not None:
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}

@@ -134,13 +134,13 @@ def test_row_groups_of_long_texts_have_fewer_rows(
 def test_scratch_that_is_replaced_by_another_run_is_waited_for(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scratch, "_is_folder", False)  # a bucket, which has no lock
     with pytest.raises(TakenAway, match=f"{PARQUET} was replaced or removed by another run") as caught:
-        upload.attempt(StageProgress(upload))
+        upload.attempt(StageProgress(upload.stage_record))
     assert caught.value.at_once, "another run may be about to put it there"
 
 
 def test_scratch_that_is_gone_is_made_again_at_once_where_stages_have_locks(upload: Upload) -> None:
     with pytest.raises(TakenAway, match=f"{PARQUET} was replaced or removed by another run") as caught:
-        upload.attempt(StageProgress(upload))
+        upload.attempt(StageProgress(upload.stage_record))
     assert not caught.value.at_once
 
 
@@ -149,7 +149,7 @@ def test_scratch_that_is_not_there_whole_is_damaged_where_stages_have_locks(uplo
     with upload.scratch.local(PARQUET) as file:
         file.write_bytes(b"longer")
     with pytest.raises(DamagedScratch, match=rf"{PARQUET} is not there as it was written; run again"):
-        upload.attempt(StageProgress(upload))
+        upload.attempt(StageProgress(upload.stage_record))
 
 
 @pytest.mark.parametrize("name", [ROWS, PARQUET, REJECTS])
@@ -158,16 +158,16 @@ def test_scratch_of_another_version_of_the_source_is_not_uploaded(upload: Upload
         (tmp_path / each).write_bytes(b"x")
         upload.scratch.keep(tmp_path / each, each, record(each, ("cd" if each == name else "ab") * 32))
     with pytest.raises(TakenAway, match=f"{name} was replaced or removed"):
-        upload.attempt(StageProgress(upload))
+        upload.attempt(StageProgress(upload.stage_record))
     if name == ROWS:
         with pytest.raises(TakenAway, match=f"{ROWS} was replaced or removed"):
             task = upload.sibling(WriteParquet)
-            task.attempt(StageProgress(task))
+            task.attempt(StageProgress(task.stage_record))
 
 
 def test_what_another_run_has_done_meanwhile_is_done(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Upload, "complete", lambda task: True)
-    assert upload.attempt(StageProgress(upload)) == {"outcome": "done by another run"}
+    assert upload.attempt(StageProgress(upload.stage_record)) == {"outcome": "done by another run"}
 
 
 def test_a_file_that_vanishes_behind_its_record_may_come_back(upload: Upload) -> None:
@@ -338,7 +338,7 @@ class Recorded(StageProgress):
     """Keeps every report, not only those that somebody can read."""
 
     def __init__(self, task: Stage) -> None:
-        super().__init__(task)
+        super().__init__(task.stage_record)
         self.reports: list[tuple[int, int, str]] = []
 
     def __call__(self, done: int, total: int, unit: str = "rows", note: str = "") -> None:
@@ -360,7 +360,7 @@ def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
     monkeypatch.setattr(Clean, "_refuse_no_rows", replace_it)
     task = upload.sibling(Clean)
     with pytest.raises(TakenAway, match=f"{RAW} was replaced or removed by another run"):
-        task.work(StageProgress(task))
+        task.work(StageProgress(task.stage_record))
     assert upload.scratch.record(ROWS) == before and upload.scratch.record(REJECTS) is None
 
 
@@ -386,7 +386,7 @@ def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_pat
 def test_a_month_that_is_forgotten_before_its_load_may_come_back(upload: Upload, tmp_path: Path) -> None:
     load = upload.sibling(Load, warehouse=f"duckdb:///{tmp_path}/w.duckdb")
     with pytest.raises(TakenAway, match="does not have the month any more"):
-        load.work(StageProgress(load))
+        load.work(StageProgress(load.stage_record))
 
 
 class ZoneTable:
@@ -440,11 +440,11 @@ def test_a_month_that_another_run_takes_away_while_it_is_loaded_is_not_damaged(
     table.put_into_lake(2)
     monkeypatch.setattr(DuckDB, "load", load_late)
     with pytest.raises(TakenAway, match="does not have the month any more"):
-        table.load.work(StageProgress(table.load))
+        table.load.work(StageProgress(table.load.stage_record))
     monkeypatch.setattr(DuckDB, "load", load_now)
     table.put_into_lake(3)
     table.load.run()
-    assert table.load.complete() and table.load.work(StageProgress(table.load))["rows"] == 3
+    assert table.load.complete() and table.load.work(StageProgress(table.load.stage_record))["rows"] == 3
 
 
 def test_a_load_waits_for_the_run_that_replaces_its_month(table: ZoneTable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,7 +462,7 @@ def test_a_load_waits_for_the_run_that_replaces_its_month(table: ZoneTable, monk
 
     table.lake.store.delete(path)
     monkeypatch.setattr(LocalStore, "lock", lock_when_it_is_free)
-    assert table.load.work(StageProgress(table.load))["rows"] == 2
+    assert table.load.work(StageProgress(table.load.stage_record))["rows"] == 2
 
 
 def test_a_zone_table_that_shrinks_is_believed_only_after_the_old_one_is_forgotten(table: ZoneTable) -> None:
@@ -586,7 +586,7 @@ def test_a_long_stage_says_every_minute_how_far_it_is(
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
     caplog.set_level("INFO", "pipeline")
-    report = StageProgress(upload)
+    report = StageProgress(upload.stage_record)
     for done in range(0, 2000, 10):
         clock.sleep(1)
         report(done, 4000, "bytes")
