@@ -165,7 +165,9 @@ def _manifest(job: Any, dataset: str, month: dt.date | None, file: Path, run: st
     from pipeline import datasets
     from pipeline.lake import Manifest, Source, layout
     from pipeline.lake.lake import digest_of
+    from pipeline.partition import Partition
 
+    partition = Partition(dataset, month)
     now = dt.datetime.now(dt.UTC)
     publisher = job.publisher_object
     return Manifest(
@@ -186,8 +188,8 @@ def _manifest(job: Any, dataset: str, month: dt.date | None, file: Path, run: st
         rows_rejected={},
         rules=job.rules,
         schema_version=datasets.get(dataset).schema_version,
-        parquet=digest_of(file, layout.data(dataset, month)),
-        rejects=digest_of(file, layout.rejects(dataset, month)),
+        parquet=digest_of(file, layout.data(partition)),
+        rejects=digest_of(file, layout.rejects(partition)),
         run_id=run,
         created_at=now,
         pipeline_version="0",

@@ -20,17 +20,26 @@ class Partition(NamedTuple):
 
     def __str__(self) -> str:
         """``green 2020-04``, or the dataset alone where it has no months: the beginning of messages."""
-        return self.dataset if self.month is None else f"{self.dataset} {format_month(self.month)}"
+        return f"{self.dataset} {self.month_text}".rstrip()
 
     @property
-    def month_text(self) -> str | None:
-        """``2020-04``; None where there are no months, as in manifests and journals."""
-        return None if self.month is None else format_month(self.month)
+    def month_text(self) -> str:
+        """``2020-04``; empty where there are no months."""
+        return "" if self.month is None else format_month(self.month)
+
+    @classmethod
+    def parse(cls, dataset: str, month_text: str | None) -> Partition:
+        """The inverse of ``month_text``. Raises ValueError for a text that is no month."""
+        return cls(dataset, parse_month(month_text) if month_text else None)
+
+
+#: The partition of the zone table, which has no months.
+ZONES = Partition("zones", None)
 
 
 def format_month(month: dt.date) -> str:
     """``2020-04``."""
-    return f"{month:%Y-%m}"
+    return f"{month.year:04}-{month.month:02}"
 
 
 def parse_month(text: str) -> dt.date:

@@ -21,7 +21,8 @@ import psycopg2
 
 from pipeline import datasets
 from pipeline.errors import PipelineError
-from pipeline.warehouse import LedgerRow, Options, Slice, open_warehouse
+from pipeline.partition import ZONES, Partition
+from pipeline.warehouse import LedgerRow, Options, open_warehouse
 from pipeline.warehouse.postgresql.session import Session, Statement
 from pipeline.warehouse.postgresql.warehouse import PostgreSQL
 from tests.integration.warehouse.loads import file_of, ledger_row
@@ -29,7 +30,7 @@ from tests.servers.postgres import start_postgres
 
 from ..campaign import Campaign, Difference
 
-SLICES: tuple[Slice, ...] = (("green", dt.date(2021, 1, 1)), ("green", dt.date(2021, 2, 1)), ("zones", None))
+PARTITIONS = (Partition("green", dt.date(2021, 1, 1)), Partition("green", dt.date(2021, 2, 1)), ZONES)
 VERSIONS = ("A", "B", "C")
 FAULTS = ("terminated", "terminated", "cancelled", "stopped", "locked")
 TABLES = ("etl_loads", "green_trips", "green_trips_2021_01", "green_trips_2021_02", "taxi_zones", "trips")
@@ -80,9 +81,9 @@ class Connections(Campaign):
             self._database = stack.enter_context(self._server.database())
             undisturbed = self._warehouse("undisturbed")
             self._expected = {}
-            for slice, version in itertools.product(SLICES, VERSIONS):
-                self._load(undisturbed, slice, version)
-                self._expected[slice, version] = self._content("undisturbed", slice)
+            for partition, version in itertools.product(PARTITIONS, VERSIONS):
+                self._load(undisturbed, partition, version)
+                self._expected[partition, version] = self._content("undisturbed", partition)
             self._stack = stack.pop_all()
         return self
 
@@ -95,35 +96,35 @@ class Connections(Campaign):
         schema = f"attempt_{next(self._numbers)}"
         failed = 0
         for _ in range(chance.randint(1, 4)):
-            slice, version = chance.choice(SLICES), chance.choice((*VERSIONS, "forgotten"))
+            partition, version = chance.choice(PARTITIONS), chance.choice((*VERSIONS, "forgotten"))
             faults = [some_fault(chance) for _ in range(chance.choice([1, 1, 2, 3]))]
             before = self._warehouse(schema).history()
-            if version == "forgotten" and not any(row.slice == slice for row in before):
+            if version == "forgotten" and not any(row.partition == partition for row in before):
                 version = "A"
             warehouse = self._warehouse(schema)
             try:
                 with self._disturbed(faults, schema):
-                    self._do(warehouse, slice, version)
+                    self._do(warehouse, partition, version)
             except PipelineError as error:
                 failed += 1
                 if "\n" in str(error):
                     raise Difference(f"more than one line: {error}") from error
-                self._compare(schema, before, slice, None)
-                self._do(self._warehouse(schema), slice, version)
-            self._compare(schema, before, slice, version)
+                self._compare(schema, before, partition, None)
+                self._do(self._warehouse(schema), partition, version)
+            self._compare(schema, before, partition, version)
         self._run(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         return "failed, then same" if failed else "came through"
 
     # -- what is done --------------------------------------------------------------------------
 
-    def _do(self, warehouse: PostgreSQL, slice: Slice, version: str) -> None:
+    def _do(self, warehouse: PostgreSQL, partition: Partition, version: str) -> None:
         if version == "forgotten":
-            warehouse.append(replace(warehouse.ledger()[slice], status="forgotten"))
+            warehouse.append(replace(warehouse.ledger()[partition], status="forgotten"))
         else:
-            self._load(warehouse, slice, version)
+            self._load(warehouse, partition, version)
 
-    def _load(self, warehouse: PostgreSQL, slice: Slice, version: str) -> None:
-        dataset, month = datasets.get(slice[0]), slice[1]
+    def _load(self, warehouse: PostgreSQL, partition: Partition, version: str) -> None:
+        dataset, month = datasets.get(partition.dataset), partition.month
         rows = 40_000 if version == "B" and month else 100 + 10 * VERSIONS.index(version)
         file = file_of(self.folder / "files", version, month, rows, dataset)
         warehouse.load(dataset, file, ledger_row(version, month, rows, dataset))
@@ -184,8 +185,8 @@ class Connections(Campaign):
 
     # -- what must hold ----------------------------------------------------------------------------
 
-    def _compare(self, schema: str, before: list[LedgerRow], slice: Slice, version: str | None) -> None:
-        """Difference unless tables and ledger agree, nothing is left, and only ``slice`` has changed.
+    def _compare(self, schema: str, before: list[LedgerRow], partition: Partition, version: str | None) -> None:
+        """Difference unless tables and ledger agree, nothing is left, and only ``partition`` has changed.
 
         ``version`` is what it must have now; None if that may also be what it had before.
         """
@@ -198,12 +199,12 @@ class Connections(Campaign):
         added = history[len(before) :]
         if left or history[: len(before)] != before or len(added) > (1 if version is None else 2):
             raise Difference(f"left {left}; the ledger had {before} and has {history}")
-        if any(row.slice != slice for row in added):
-            raise Difference(f"another slice than {slice}: {added}")
+        if any(row.partition != partition for row in added):
+            raise Difference(f"another partition than {partition}: {added}")
         if version is not None and (not added or version not in (added[-1].sha256, added[-1].status)):
-            raise Difference(f"{slice} should be {version}: {history}")
-        for each in SLICES:
-            loaded = [row for row in history if row.slice == each and row.status == "loaded"]
+            raise Difference(f"{partition} should be {version}: {history}")
+        for each in PARTITIONS:
+            loaded = [row for row in history if row.partition == each and row.status == "loaded"]
             content = self._content(schema, each)
             expected = self._expected[each, loaded[-1].sha256] if loaded else None
             if content != expected:
@@ -211,12 +212,12 @@ class Connections(Campaign):
             if loaded and [row.replaces for row in loaded[1:]] != [row.sha256 for row in loaded[:-1]]:
                 raise Difference(f"{each}: what replaced what is not told: {history}")
 
-    def _content(self, schema: str, slice: Slice) -> tuple[int, str] | None:
+    def _content(self, schema: str, partition: Partition) -> tuple[int, str] | None:
         """Number and digest of the rows; None if there are none."""
-        table = f"{schema}.{datasets.get(slice[0]).table}"
+        table = f"{schema}.{datasets.get(partition.dataset).table}"
         if self._run(f"SELECT to_regclass('{table}')") == [(None,)]:
             return None
-        where = f"WHERE file_month = '{slice[1]}'" if slice[1] else ""
+        where = f"WHERE file_month = '{partition.month}'" if partition.month else ""
         rows, digest = self._run(
             f"SELECT count(*), md5(string_agg(t::text, chr(10) ORDER BY t::text)) FROM {table} AS t {where}"
         )[0]

@@ -11,13 +11,12 @@ from dataclasses import replace
 from .. import datasets, job
 from ..errors import UsageError
 from ..lake import layout
+from ..partition import Partition
 from ..reporting import journal
 from ..reporting.console import answer
 from ..tasks.ranges import check_span
 from ..tasks.scratch import Scratch, months_of
-from ..warehouse import LedgerRow, Slice, Warehouse
-
-Month = dt.date | None
+from ..warehouse import LedgerRow, Warehouse
 
 
 def forget(args: argparse.Namespace) -> int:
@@ -33,12 +32,12 @@ def forget(args: argparse.Namespace) -> int:
             if (args.start and month < args.start) or (args.stop and month >= args.stop):
                 continue
             looked_at += 1
-            title = f"{name} {month:%Y-%m}" if month else name
-            if forgetting.forget(name, month):
+            partition = Partition(name, month)
+            if forgetting.forget(partition):
                 forgotten += 1
-                answer(f"{title} is forgotten; the next run does it again.")
+                answer(f"{partition} is forgotten; the next run does it again.")
             elif args.month or month is None:
-                answer(f"{title} was not there; nothing to forget.")
+                answer(f"{partition} was not there; nothing to forget.")
     if args.start or args.stop:
         answer(f"{forgotten:,} month{'' if forgotten == 1 else 's'} forgotten." if forgotten else "Nothing to forget.")
     return 0
@@ -69,7 +68,7 @@ class _Forgetting:
                     f"--warehouse {only} names {'several' if labels else 'none'} of the warehouses of [warehouse] url: "
                     f"{job.warehouse_labels() or 'none'}"
                 )
-        self._warehouses: list[tuple[Warehouse, dict[Slice, LedgerRow]]] = []
+        self._warehouses: list[tuple[Warehouse, dict[Partition, LedgerRow]]] = []
         for label in labels:
             warehouse = job.open_warehouse(label)
             self._warehouses.append((warehouse, warehouse.ledger()))
@@ -81,23 +80,23 @@ class _Forgetting:
             found |= set(self._in_lake(name)) | months_of(self._job, name)
         return sorted(month for month in found if month)
 
-    def _in_lake(self, name: str) -> Iterator[Month]:
+    def _in_lake(self, name: str) -> Iterator[dt.date | None]:
         for path in self._job.lake_object.store.list(f"{layout.MANIFESTS}/{name}"):
             try:
                 yield layout.month_of(path)
             except ValueError:
                 continue  # somebody else's file
 
-    def forget(self, name: str, month: Month) -> bool:
+    def forget(self, partition: Partition) -> bool:
         """Whether there was something to forget. StorageUnavailable names who is at work on the month."""
         was_there = False
         with ExitStack() as stack:
             if not self._only_warehouse:
-                was_there |= stack.enter_context(Scratch(self._job, name, month).forgetting())
-                was_there |= self._job.lake_object.store.stat(layout.manifest(name, month)) is not None
-                self._job.lake_object.forget(name, month)
+                was_there |= stack.enter_context(Scratch(self._job, *partition).forgetting())
+                was_there |= self._job.lake_object.store.stat(layout.manifest(partition)) is not None
+                self._job.lake_object.forget(partition)
             for warehouse, ledger in self._warehouses:
-                row = ledger.get((name, month))
+                row = ledger.get(partition)
                 if row is not None and row.status == "loaded":
                     warehouse.append(replace(row, status="forgotten", run_id=journal.run_id()))
                     was_there = True

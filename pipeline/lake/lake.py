@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConflictError, DamagedScratch, LakeError
+from ..partition import Partition
 from ..storage.base import Progress, Store, StoredObject
 from . import layout
 from .manifest import Digest, Manifest
@@ -71,17 +72,17 @@ class Lake:
     def url(self) -> str:
         return self.store.url
 
-    def manifest(self, dataset: str, month: dt.date | None) -> Manifest | None:
+    def manifest(self, partition: Partition) -> Manifest | None:
         """The whole manifest of a complete month, else None."""
-        found = self._read_manifest(layout.manifest(dataset, month))
+        found = self._read_manifest(layout.manifest(partition))
         return found if found and _is_complete(found, self.store.stat(found.parquet.path)) else None
 
-    def settled_manifest(self, dataset: str, month: dt.date | None) -> Manifest | None:
+    def settled_manifest(self, partition: Partition) -> Manifest | None:
         """The same, after somebody who replaces the month now is done; in a bucket nobody can tell."""
-        found = self.manifest(dataset, month)
+        found = self.manifest(partition)
         if found is None:
-            with self.store.lock(layout.manifest(dataset, month)):
-                found = self.manifest(dataset, month)
+            with self.store.lock(layout.manifest(partition)):
+                found = self.manifest(partition)
         return found
 
     def listing(self) -> Listing:
@@ -107,7 +108,7 @@ class Lake:
             found = Manifest.from_summary(stored.metadata) or self._read_manifest(path)
             if (
                 found
-                and path == layout.manifest(found.dataset, found.month)
+                and path == layout.manifest(found.partition)
                 and _is_complete(found, files.get(found.parquet.path))
             ):
                 complete[found.month] = found
@@ -132,8 +133,7 @@ class Lake:
         Parquet file and its manifest stay under ``versions/``. Raises ``ConflictError`` when another host publishes the
         same month at the same time, ``DamagedScratch`` when a local file is not the one the manifest speaks of.
         """
-        dataset, month = manifest.dataset, manifest.month
-        place = layout.manifest(dataset, month)
+        place = layout.manifest(manifest.partition)
         _check_digest(rejects, manifest.rejects)
         with ThreadPoolExecutor(1, "sha256") as pool, self.store.lock(place):
             # The Parquet file is summed up while its bytes travel; they do not become an object before that is done.
@@ -146,7 +146,7 @@ class Lake:
                 check.result()  # nothing that is good is taken away for a file that is not
                 if keep_versions and old_manifest:
                     self._keep(old_manifest, manifest)
-                self.forget(dataset, month)
+                self.forget(manifest.partition)
                 old = None
             self._send(rejects, manifest.rejects)
             self._send(parquet, manifest.parquet, progress, check.result)
@@ -158,7 +158,7 @@ class Lake:
 
     def restate(self, manifest: Manifest) -> None:
         """Rewrite the manifest of a month whose files stay; ``ConflictError`` if they were replaced meanwhile."""
-        place = layout.manifest(manifest.dataset, manifest.month)
+        place = layout.manifest(manifest.partition)
         with self.store.lock(place):
             stored = self.store.stat(place)
             old = self._read_manifest(place) if stored else None
@@ -166,9 +166,9 @@ class Lake:
                 raise ConflictError(f"{self.store.uri(place)} was replaced by another process meanwhile; try again")
             self.store.write(place, manifest.to_json().encode(), metadata=manifest.summary(), if_version=stored.version)
 
-    def forget(self, dataset: str, month: dt.date | None) -> None:
+    def forget(self, partition: Partition) -> None:
         """Make a month incomplete: its manifest is removed, its data stay until they are replaced."""
-        self.store.delete(layout.manifest(dataset, month))
+        self.store.delete(layout.manifest(partition))
 
     def observations(self, publisher: str, listing: Listing | None = None) -> dict[str, Observations]:
         """What was last seen at a publisher (its label), by dataset and month; {} if nobody looked yet.
@@ -189,7 +189,7 @@ class Lake:
             known = {**merged.get(dataset, {}), **updates}
             merged[dataset] = {month: seen for month, seen in known.items() if seen is not None}
             plain = {
-                name: {f"{month:%Y-%m}" if month else "": seen for month, seen in months.items()}
+                name: {Partition(name, month).month_text: seen for month, seen in months.items()}
                 for name, months in merged.items()
             }
             text = json.dumps(plain, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
@@ -205,7 +205,7 @@ class Lake:
         try:
             plain = json.loads(self.store.read(path))
             return {
-                name: {dt.date.fromisoformat(f"{key}-01") if key else None: seen for key, seen in months.items()}
+                name: {Partition.parse(name, key).month: seen for key, seen in months.items()}
                 for name, months in plain.items()
             }
         except FileNotFoundError:
@@ -252,10 +252,8 @@ class Lake:
         """Keep what is about to be replaced, if it is what its manifest says and not the same bytes again."""
         if old.parquet != new.parquet and _is_complete(old, self.store.stat(old.parquet.path)):
             sha256 = old.parquet.sha256
-            self.store.copy(old.parquet.path, layout.version(old.dataset, old.month, sha256))
-            self.store.copy(
-                layout.manifest(old.dataset, old.month), layout.version(old.dataset, old.month, sha256, suffix="json")
-            )
+            self.store.copy(old.parquet.path, layout.version(old.partition, sha256))
+            self.store.copy(layout.manifest(old.partition), layout.version(old.partition, sha256, suffix="json"))
 
 
 def digest_of(local: Path, path: str) -> Digest:

@@ -9,35 +9,37 @@ import datetime as dt
 import hashlib
 import re
 
+from ..partition import Partition, parse_month
+
 DATA = "data"
 REJECTS = "rejects"
 MANIFESTS = "manifests"
 VERSIONS = "versions"
 OBSERVATIONS = "observations"
 
-_MONTHLY_NAME = re.compile(r"[a-z0-9_]+_tripdata_(\d{4})-(\d{2})$")
+_MONTHLY_NAME = re.compile(r"[a-z0-9_]+_tripdata_(\d{4}-\d{2})$")
 
 
-def name(dataset: str, month: dt.date | None) -> str:
+def name(partition: Partition) -> str:
     """Name of a month's files without suffix, as TLC names them; of the zone table where there are no months."""
-    return f"{dataset}_tripdata_{month:%Y-%m}" if month else "taxi_zone_lookup"
+    return f"{partition.dataset}_tripdata_{partition.month_text}" if partition.month else "taxi_zone_lookup"
 
 
-def data(dataset: str, month: dt.date | None) -> str:
-    return f"{DATA}/{dataset}/{name(dataset, month)}.parquet"
+def data(partition: Partition) -> str:
+    return f"{DATA}/{partition.dataset}/{name(partition)}.parquet"
 
 
-def rejects(dataset: str, month: dt.date | None) -> str:
-    return f"{REJECTS}/{dataset}/{name(dataset, month)}.parquet"
+def rejects(partition: Partition) -> str:
+    return f"{REJECTS}/{partition.dataset}/{name(partition)}.parquet"
 
 
-def manifest(dataset: str, month: dt.date | None) -> str:
-    return f"{MANIFESTS}/{dataset}/{name(dataset, month)}.json"
+def manifest(partition: Partition) -> str:
+    return f"{MANIFESTS}/{partition.dataset}/{name(partition)}.json"
 
 
-def version(dataset: str, month: dt.date | None, parquet_sha256: str, suffix: str = "parquet") -> str:
+def version(partition: Partition, parquet_sha256: str, suffix: str = "parquet") -> str:
     """Where a replaced Parquet file stays, by its own SHA-256; its manifest beside it with ``suffix="json"``."""
-    return f"{VERSIONS}/{dataset}/{name(dataset, month)}.{parquet_sha256[:12]}.{suffix}"
+    return f"{VERSIONS}/{partition.dataset}/{name(partition)}.{parquet_sha256[:12]}.{suffix}"
 
 
 def observations(publisher: str) -> str:
@@ -60,4 +62,4 @@ def month_of(path: str) -> dt.date | None:
     match = _MONTHLY_NAME.match(stem)
     if not match:
         raise ValueError(f"{path} is not the path of a month's file")
-    return dt.date(int(match[1]), int(match[2]), 1)
+    return parse_month(match[1])

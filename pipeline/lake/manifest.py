@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from ..partition import Partition
+
 #: The key of the metadata that holds the summary, as compact JSON.
 SUMMARY_KEY = "manifest"
 
@@ -90,11 +92,14 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if self.rows_read != self.rows_written + self.rejected_count:
-            month = f" {self.month:%Y-%m}" if self.month else ""
             raise ValueError(
-                f"{self.dataset}{month}: {self.rows_read} rows read, but {self.rows_written} written and "
+                f"{self.partition}: {self.rows_read} rows read, but {self.rows_written} written and "
                 f"{self.rejected_count} rejected; a row is lost or counted twice"
             )
+
+    @property
+    def partition(self) -> Partition:
+        return Partition(self.dataset, self.month)
 
     @property
     def rejected_count(self) -> int:
@@ -130,7 +135,7 @@ class Manifest:
     @classmethod
     def _from_plain(cls, plain: Mapping[str, Any]) -> Manifest:
         values = {f.name: plain[f.name] for f in fields(cls) if f.name in plain}
-        values["month"] = dt.date.fromisoformat(f"{plain['month']}-01") if plain["month"] else None
+        values["month"] = Partition.parse(plain["dataset"], plain["month"]).month
         values["created_at"] = dt.datetime.fromisoformat(plain["created_at"])
         values["ignored_columns"] = tuple(plain.get("ignored_columns", ()))
         for key, kind in _NESTED.items():
@@ -147,7 +152,7 @@ _NESTED: dict[str, type[Source] | type[Digest]] = {"source": Source, "parquet": 
 def _plain(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON knows it, keys in the order of the fields, counters by name."""
     plain = asdict(manifest)
-    plain["month"] = f"{manifest.month:%Y-%m}" if manifest.month else None
+    plain["month"] = manifest.partition.month_text or None
     plain["created_at"] = manifest.created_at.isoformat(timespec="seconds")
     plain["source"]["fetched_at"] = manifest.source.fetched_at.isoformat()
     plain["rows_rejected"] = dict(sorted(manifest.rows_rejected.items()))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from .. import datasets, settings
 from ..errors import DamagedLakeFile, UsageError
-from ..partition import parse_month
+from ..partition import Partition, parse_month
 from ..remedies import EVERYWHERE, redo
 from ..storage import open_store
 from .lake import Lake
@@ -27,12 +27,12 @@ def read(dataset: str, month: str | None = None) -> pd.DataFrame:
     name, first_day = found.name, _first_day(month) if month else None
     if found.is_monthly == (first_day is None):
         raise UsageError(f"{name}: {'name a month, such as 2021-01' if found.is_monthly else 'it has no months'}")
-    title = f"{name} {first_day:%Y-%m}" if first_day else name
+    partition = Partition(name, first_day)
     lake = Lake(open_store(settings.lake().url))
-    manifest = lake.manifest(name, first_day)
+    manifest = lake.manifest(partition)
     if manifest is None:
         load = redo(name, first_day)
-        raise FileNotFoundError(f"{title} is not in the lake {lake.url}; load it with: {load}")
+        raise FileNotFoundError(f"{partition} is not in the lake {lake.url}; load it with: {load}")
     with lake.file(manifest).local() as path:
         try:
             return pq.read_table(path).to_pandas(types_mapper=_DTYPES.get)
@@ -41,8 +41,8 @@ def read(dataset: str, month: str | None = None) -> pd.DataFrame:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             cause = " ".join(str(error).split())[:100]
             raise DamagedLakeFile(
-                f"{title}: {manifest.parquet.path} in the lake {lake.url} cannot be read: {cause}; see what else is "
-                "damaged with: python -m pipeline verify --deep; do the month again with: "
+                f"{partition}: {manifest.parquet.path} in the lake {lake.url} cannot be read: {cause}; see what else "
+                "is damaged with: python -m pipeline verify --deep; do the month again with: "
                 + redo(name, first_day, {EVERYWHERE})
             ) from None
 

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from .. import datasets, remote, settings, waiting
 from ..errors import PipelineError, SyntheticData, UsageError
 from ..job import Job, open_warehouse
+from ..partition import Partition
 from ..publishers import publishers
 
 if TYPE_CHECKING:
     from ..lake import Listing
     from ..lake.manifest import Manifest
     from ..publishers.publishers import Version
-    from ..warehouse import LedgerRow, Slice
+    from ..warehouse import LedgerRow
 
 Month = dt.date | None
 
@@ -42,12 +43,12 @@ class Look:
     def __init__(self) -> None:
         self._manifests: dict[tuple[str, str, Month], Manifest | None] = {}
         self._observations: dict[tuple[str, str], dict[str, dict[Month, dict[str, Any]]]] = {}
-        self._ledgers: dict[str, dict[Slice, LedgerRow]] = {}
+        self._ledgers: dict[str, dict[Partition, LedgerRow]] = {}
 
     def manifest(self, job: Job, dataset: str, month: Month) -> Manifest | None:
         key = job.lake, dataset, month
         if key not in self._manifests:
-            self._manifests[key] = job.lake_object.manifest(dataset, month)
+            self._manifests[key] = job.lake_object.manifest(Partition(dataset, month))
         return self._manifests[key]
 
     def observation(self, job: Job, dataset: str, month: Month) -> dict[str, Any] | None:
@@ -62,7 +63,7 @@ class Look:
     def _read_observations(self, job: Job) -> dict[str, dict[Month, dict[str, Any]]]:
         return job.lake_object.observations(job.publisher)
 
-    def ledger(self, warehouse: str) -> dict[Slice, LedgerRow]:
+    def ledger(self, warehouse: str) -> dict[Partition, LedgerRow]:
         if warehouse not in self._ledgers:
             self._ledgers[warehouse] = open_warehouse(warehouse).ledger()
         return self._ledgers[warehouse]
@@ -234,7 +235,7 @@ def warehouse_reason(job: Job, dataset: str, month: Month, warehouse: str) -> st
     reason = _reason_of(job, dataset, month, manifest)
     if manifest is None or reason is not None:
         return reason
-    row = look().ledger(warehouse).get((dataset, month))
+    row = look().ledger(warehouse).get(Partition(dataset, month))
     where = warehouse.partition(":")[0].partition("@")[0]
     if row is None:
         return f"not in {where}"

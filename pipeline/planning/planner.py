@@ -19,6 +19,7 @@ from .. import remote, settings, waiting
 from ..datasets import row_counts
 from ..errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable, text_after
 from ..job import Job, retry_policy
+from ..partition import Partition
 from ..publishers import publishers
 from . import completeness
 from .completeness import Snapshot
@@ -106,7 +107,7 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
             _look_again(snapshot, job, dataset, months)
         reasons = {month: completeness.reason(job, dataset, month, warehouses) for month in months}
         for month, reason in reasons.items():
-            found = [ledger.get((dataset, month)) for ledger in ledgers]
+            found = [ledger.get(Partition(dataset, month)) for ledger in ledgers]
             if reason == completeness.ABSENT and any(row and row.status == FORGOTTEN for row in found):
                 reasons[month] = FORGOTTEN
         needed = [
@@ -227,7 +228,7 @@ def _refreshed(
 
 def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
     """Write down the new time of a local file that was only touched, so that nobody has to read it again to know."""
-    whole = job.lake_object.manifest(manifest.dataset, manifest.month)
+    whole = job.lake_object.manifest(manifest.partition)
     if whole is not None and whole.source == manifest.source:
         source = replace(whole.source, etag=seen.etag or "", last_modified=seen.last_modified)
         job.lake_object.restate(replace(whole, source=source))

@@ -126,10 +126,13 @@ class MonthTask(JobTask):
     month = parameters.Month(description="month of the file, YYYY-MM")
 
     @property
+    def partition(self) -> Partition:
+        return Partition(self.dataset, self.month)
+
+    @property
     def title(self) -> str:
         """How people call this task in one line: ``Clean green 2020-03``."""
-        month = f" {self.month:%Y-%m}" if self.month else ""
-        return f"{self.task_family} {self.dataset}{month}"
+        return f"{self.task_family} {self.partition}"
 
     def check_offered(self) -> None:
         self.job.publisher_object.check_offered(self.dataset, self.month)

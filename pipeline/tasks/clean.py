@@ -150,7 +150,7 @@ class Clean(Stage):
             )
 
     def _refuse_no_rows(self, report: Any, source_name: str) -> None:
-        """No month was ever without a trip; to believe it would empty a slice that is full."""
+        """No month was ever without a trip; to believe it would empty a partition that is full."""
         if not report.rows_read:
             raise UnreadableFile(f"{source_name}: there is no row below the header. Check the file at its publisher")
 

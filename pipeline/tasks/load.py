@@ -1,4 +1,4 @@
-"""lake -> warehouse: one slice and its ledger row."""
+"""lake -> warehouse: one partition and its ledger row."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Load(Stage):
         return warehouse_reason(self.job, self.dataset, self.month, self.warehouse) is None
 
     def made_at(self) -> dt.datetime | None:
-        row = look().ledger(self.warehouse).get((self.dataset, self.month))
+        row = look().ledger(self.warehouse).get(self.partition)
         return row.loaded_at if row else None
 
     def lock(self) -> AbstractContextManager[Any]:
@@ -104,7 +104,7 @@ class Load(Stage):
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         lake = self.job.lake_object
-        manifest = lake.settled_manifest(self.dataset, self.month)
+        manifest = lake.settled_manifest(self.partition)
         if manifest is None:  # forgotten, or in a bucket maybe being replaced by another run
             raise self._taken_away()
         warehouse = open_warehouse(self.warehouse)
@@ -120,10 +120,10 @@ class Load(Stage):
         except WarehouseError as error:
             if is_intact(file, manifest.parquet):
                 raise
-            now = lake.settled_manifest(self.dataset, self.month)
+            now = lake.settled_manifest(self.partition)
             if now is None or now.parquet != manifest.parquet:  # another run replaces the month, with other rules maybe
                 raise self._taken_away() from error
-            lake.forget(self.dataset, self.month)
+            lake.forget(self.partition)
             raise DamagedLakeFile(
                 f"{file.uri} is not the file of its manifest any more; run again, and the month is fetched anew"
             ) from error

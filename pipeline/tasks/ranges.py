@@ -21,7 +21,7 @@ from .. import datasets, settings, validation
 from ..errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
 from ..job import normalize_warehouses, warehouse_labels
 from ..lake import layout
-from ..partition import Partition
+from ..partition import ZONES
 from ..planning import completeness, planner
 from ..planning.planner import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from ..publishers import publishers
@@ -59,7 +59,7 @@ class MonthlyTrips(_Warehouses, MonthTask):
 
     def output(self) -> StoreTarget:
         """The Parquet file in the lake, for tasks that require this one. It is not asked whether the month is done."""
-        return StoreTarget(self.job.lake_object.store, layout.data(self.dataset, self.month))
+        return StoreTarget(self.job.lake_object.store, layout.data(self.partition))
 
     def complete(self) -> bool:
         return completeness.reason(self.job, self.dataset, self.month, self.warehouses) is None
@@ -68,8 +68,8 @@ class MonthlyTrips(_Warehouses, MonthTask):
         """All is loaded: what was needed on the way there can go."""
         with self.blaming():
             self.scratch.prune()
-            journal.record_all_loaded(self.task_id, Partition(self.dataset, self.month), self.warehouses)
-            manifest = self.job.lake_object.manifest(self.dataset, self.month)
+            journal.record_all_loaded(self.task_id, self.partition, self.warehouses)
+            manifest = self.job.lake_object.manifest(self.partition)
         if manifest is not None:
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
             progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))
@@ -87,7 +87,7 @@ class TaxiZones(_Warehouses, JobTask):
 
     def output(self) -> StoreTarget:
         """The Parquet file in the lake, as that of a month."""
-        return StoreTarget(self.job.lake_object.store, layout.data("zones", None))
+        return StoreTarget(self.job.lake_object.store, layout.data(ZONES))
 
     def complete(self) -> bool:
         return completeness.reason(planner.zones_job(self.job), "zones", None, self.warehouses) is None

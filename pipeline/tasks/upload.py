@@ -32,7 +32,7 @@ class Upload(Stage):
         return self.sibling(WriteParquet)
 
     def output(self) -> StoreTarget:
-        return StoreTarget(self.job.lake_object.store, layout.manifest(self.dataset, self.month))
+        return StoreTarget(self.job.lake_object.store, layout.manifest(self.partition))
 
     def complete(self) -> bool:
         return lake_reason(self.job, self.dataset, self.month) is None
@@ -57,7 +57,7 @@ class Upload(Stage):
             fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
             last_look=raw["last_look"],
         )
-        known = lake.manifest(self.dataset, self.month)
+        known = lake.manifest(self.partition)
         if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):
             lake.restate(replace(known, source=source))
             return {"outcome": SAME_BYTES}
@@ -79,10 +79,8 @@ class Upload(Stage):
                 rows_rejected=report["rows_rejected"],
                 rules=self.rules,
                 schema_version=datasets.get(self.dataset).schema_version,
-                parquet=Digest(
-                    layout.data(self.dataset, self.month), written["parquet_sha256"], parquet.stat().st_size
-                ),
-                rejects=Digest(layout.rejects(self.dataset, self.month), rejects_sha256, rejects.stat().st_size),
+                parquet=Digest(layout.data(self.partition), written["parquet_sha256"], parquet.stat().st_size),
+                rejects=Digest(layout.rejects(self.partition), rejects_sha256, rejects.stat().st_size),
                 run_id=run_id(),
                 created_at=dt.datetime.now(dt.UTC),
                 pipeline_version=__version__,

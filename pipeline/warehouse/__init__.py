@@ -24,7 +24,6 @@ from .base import (
     Options,
     ParquetFile,
     Progress,
-    Slice,
     Warehouse,
     no_progress,
 )
@@ -40,7 +39,6 @@ __all__ = [
     "Options",
     "ParquetFile",
     "Progress",
-    "Slice",
     "Warehouse",
     "duckdb_path",
     "label_of",

@@ -4,7 +4,7 @@ A new warehouse is one new file with a subclass of ``Warehouse``, and one line i
 
 What every warehouse promises:
 
-* ``load`` replaces exactly the slice ``file_month`` of one table (the whole table for a dataset without months)
+* ``load`` replaces exactly the partition ``file_month`` of one table (the whole table for a dataset without months)
   and appends the ledger row, so that a reader sees both or neither. Loading the same file twice changes nothing.
 * A process killed at any moment leaves a state from which the same call again gives the same table.
 * ``etl_loads`` is append-only; ``loaded_at`` grows strictly per (dataset, month), whatever the hosts' clocks say.
@@ -24,9 +24,7 @@ from typing import Protocol
 from ..checks import Check as Check
 from ..datasets.schema import Column, Dataset
 from ..errors import WarehouseError
-
-#: (dataset, first day of the month); the month is None for a dataset without months.
-Slice = tuple[str, dt.date | None]
+from ..partition import Partition
 
 LEDGER_TABLE = "etl_loads"
 CURRENT_VIEW = "etl_current"
@@ -74,8 +72,8 @@ class LedgerRow:
     loaded_at: dt.datetime | None = None
 
     @property
-    def slice(self) -> Slice:
-        return self.dataset, self.file_month
+    def partition(self) -> Partition:
+        return Partition(self.dataset, self.file_month)
 
     def values(self) -> list[object]:
         """Values in the order of ``LEDGER_COLUMNS``."""
@@ -167,8 +165,8 @@ class Warehouse(abc.ABC):
         """Make the folder of a file if it is not there. Raises UsageError if that cannot be; asks no server."""
 
     @abc.abstractmethod
-    def ledger(self) -> dict[Slice, LedgerRow]:
-        """The newest ledger row of each slice, of any status. One query; {} where there is no warehouse yet."""
+    def ledger(self) -> dict[Partition, LedgerRow]:
+        """The newest ledger row of each partition, of any status. One query; {} where there is no warehouse yet."""
 
     @abc.abstractmethod
     def history(self) -> list[LedgerRow]:
@@ -178,7 +176,7 @@ class Warehouse(abc.ABC):
     def load(
         self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
-        """Replace the slice ``row.slice`` with the file and append ``row``; create what does not exist yet.
+        """Replace ``row.partition`` with the file and append ``row``; create what does not exist yet.
 
         ``row.row_count`` is the number of rows the file must bring; anything else is an error and leaves all as it was.
         Returns the row as stored, with ``replaces`` and ``loaded_at`` filled in.
@@ -190,10 +188,10 @@ class Warehouse(abc.ABC):
 
     @abc.abstractmethod
     def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
-        """Rows in the table per slice, counted in the table itself; {} where there is no table."""
+        """Rows in the table per partition, counted in the table itself; {} where there is no table."""
 
     def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
-        """Characters in each column of text of the table, per slice; {} where text cannot come to harm on its way."""
+        """Characters in each text column of the table, per partition; {} where text cannot come to harm on its way."""
         return {}
 
     def place(self) -> str | None:

@@ -30,6 +30,7 @@ from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, UsageError, WarehouseBusy, WarehouseError
 from ..files import PLANTED, lost_link
+from ..partition import Partition
 from ..remote import at_most
 from ..waiting import Held, Wait, gave_up, lock_file
 from . import duckdb_path, label_of
@@ -41,7 +42,6 @@ from .base import (
     Options,
     ParquetFile,
     Progress,
-    Slice,
     Warehouse,
     no_progress,
 )
@@ -99,10 +99,10 @@ class DuckDB(Warehouse):
     def takes_synthetic(self) -> bool:
         return True
 
-    def ledger(self) -> dict[Slice, LedgerRow]:
-        newest: dict[Slice, LedgerRow] = {}
+    def ledger(self) -> dict[Partition, LedgerRow]:
+        newest: dict[Partition, LedgerRow] = {}
         for row in self.history():
-            newest[row.slice] = row
+            newest[row.partition] = row
         return newest
 
     def history(self) -> list[LedgerRow]:
@@ -376,19 +376,19 @@ class DuckDB(Warehouse):
     def _replace(
         self, connection: duckdb.DuckDBPyConnection, dataset: Dataset, path: Path, row: LedgerRow, progress: Progress
     ) -> None:
-        """Put the file's rows in the place of the slice; raises WarehouseError if they are not exactly the slice."""
+        """Put the file's rows in the place of the partition; raises WarehouseError if they are not exactly it."""
         table, total = _quote(dataset.table), row.row_count
         # The months are compared with a literal of our own making: it cannot be anything but a date or NULL.
         month = f"DATE '{row.file_month}'" if row.file_month else "NULL"
-        in_slice = f"{_quote(FILE_MONTH.name)} IS NOT DISTINCT FROM {month}" if dataset.is_monthly else "TRUE"
+        in_partition = f"{_quote(FILE_MONTH.name)} IS NOT DISTINCT FROM {month}" if dataset.is_monthly else "TRUE"
         source = f"system.main.read_parquet({literal(_as_glob(path))}, hive_partitioning = false)"
         there = _file_columns(connection, dataset, path, source)
         absent = [c.name for c in dataset.table_columns if c.name.lower() not in map(str.lower, there)]
         # A column that the file lacks is null, whatever DEFAULT somebody gave it.
         names = ", ".join([*map(_quote, there), *(f"NULL AS {_quote(name)}" for name in absent)])
-        connection.execute(f"DELETE FROM {table} WHERE {in_slice}")
+        connection.execute(f"DELETE FROM {table} WHERE {in_partition}")
         _insert(connection, f"INSERT INTO {table} BY NAME SELECT {names} FROM {source}", total, progress)
-        count = _value(connection, f"SELECT count(*) FROM {table} WHERE {in_slice}")
+        count = _value(connection, f"SELECT count(*) FROM {table} WHERE {in_partition}")
         inserted = _value(connection, f"SELECT count(*) FROM {source}")
         if not count == inserted == total:
             raise WarehouseError(
@@ -488,8 +488,8 @@ def _ledger_rows(connection: duckdb.DuckDBPyConnection) -> list[LedgerRow]:
 
 
 def _append(connection: duckdb.DuckDBPyConnection, row: LedgerRow) -> LedgerRow:
-    newest = {old.slice: old for old in _ledger_rows(connection)}
-    stored = next_row(row, newest.get(row.slice))
+    newest = {old.partition: old for old in _ledger_rows(connection)}
+    stored = next_row(row, newest.get(row.partition))
     names = ", ".join(_quote(column.name) for column in LEDGER_COLUMNS)
     marks = ", ".join("?" for _ in LEDGER_COLUMNS)
     connection.execute(f"INSERT INTO {_quote(LEDGER_TABLE)} ({names}) VALUES ({marks})", stored.values())

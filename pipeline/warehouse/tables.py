@@ -32,7 +32,7 @@ def literal(text: str) -> str:
 
 
 def texts_query(dialect: Dialect, dataset: Dataset, existing: Iterable[str]) -> tuple[list[str], str]:
-    """Columns of text that a table has, and the query for the month and the characters in each of them, per slice."""
+    """The text columns that a table has, and the query for the month and the characters in each, per partition."""
     names = {name.lower() for name in existing}
     columns = [
         column.name for column in dataset.table_columns if column.type == "string" and column.name.lower() in names
@@ -43,7 +43,7 @@ def texts_query(dialect: Dialect, dataset: Dataset, existing: Iterable[str]) -> 
 
 
 def texts_found(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> dict[dt.date | None, dict[str, int]]:
-    """The answer to ``texts_query``, by slice and column."""
+    """The answer to ``texts_query``, by partition and column."""
     return {row[0]: {name: int(count) for name, count in zip(columns, row[1:], strict=True)} for row in rows}
 
 
@@ -73,9 +73,9 @@ def missing_columns(
 def next_row(row: LedgerRow, newest: LedgerRow | None, now: dt.datetime | None = None) -> LedgerRow:
     """``row`` with ``replaces`` and ``loaded_at`` (naive UTC) filled in.
 
-    ``newest`` is the slice's newest row of any status. ``loaded_at`` is later than its by at least a microsecond, even
-    where a clock was set back, because the newest row is found by it. ``replaces`` is the sha256 of the rows that the
-    table held until now; a forgotten month's rows are still there, so the ``forgotten`` row names the same sha256.
+    ``newest`` is the partition's newest row of any status. ``loaded_at`` is later than its by at least a microsecond,
+    even where a clock was set back, because the newest row is found by it. ``replaces`` is the sha256 of the rows that
+    the table held until now; a forgotten month's rows are still there, so the ``forgotten`` row names the same one.
     """
     now = now or dt.datetime.now(dt.UTC).replace(tzinfo=None)
     if newest is None:

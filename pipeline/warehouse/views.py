@@ -52,7 +52,7 @@ def not_made(warehouse: str, name: str) -> str:
 
 
 def current(dialect: Dialect) -> str:
-    """SELECT of ``etl_current``: what each slice of each table holds.
+    """SELECT of ``etl_current``: what each partition of each table holds.
 
     That is its newest ``loaded`` row: a month that was forgotten is asked to be loaded again, and until then the
     table still holds the rows of the load before.

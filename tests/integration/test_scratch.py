@@ -34,6 +34,7 @@ from pipeline import settings as our_settings
 from pipeline.commands import forget
 from pipeline.errors import LakeError, StorageUnavailable, TooManyUnreadable
 from pipeline.job import Job
+from pipeline.partition import Partition
 from pipeline.planning import completeness
 from pipeline.reporting import journal
 from pipeline.runner import sweep
@@ -137,7 +138,7 @@ class World:
             assert isinstance(error, Killed) or self.now.fails
         if dies_after is None:
             sweep.sweep([task], has_worked=True)
-        manifest = task.job.lake_object.manifest("green", MONTH)
+        manifest = task.job.lake_object.manifest(Partition("green", MONTH))
         if manifest is not None:
             found = manifest.parquet.sha256, manifest.rejects.sha256
             if self.made is None or undisturbed(self.folder.parent, self.made)[:2] != found:
@@ -148,7 +149,7 @@ class World:
     def forget(self) -> None:
         forgetting = forget._Forgetting.__new__(forget._Forgetting)
         forgetting._job, forgetting._only_warehouse, forgetting._warehouses = self.task().job, False, []
-        forgetting.forget("green", MONTH)
+        forgetting.forget(Partition("green", MONTH))
         assert not self.scratch()
 
     def scratch(self) -> list[str]:
@@ -218,7 +219,7 @@ def undisturbed(folder: Path, wanted: Situation) -> tuple[str, str, str]:
         quiet = World(folder / "quiet")
         quiet.set(**vars(wanted))
         do(quiet.task())
-        manifest = quiet.task().job.lake_object.manifest("green", MONTH)
+        manifest = quiet.task().job.lake_object.manifest(Partition("green", MONTH))
         assert manifest is not None
         RESULTS[wanted] = manifest.parquet.sha256, manifest.rejects.sha256, quiet.table()
         shutil.copytree(folder / "kept", published, dirs_exist_ok=True)
@@ -312,7 +313,7 @@ def test_a_file_that_was_cleaned_under_a_wider_limit_is_refused_by_a_narrower_on
     world.set(limit=0)
     with pytest.raises(TooManyUnreadable):
         do(world.task(Upload))
-    assert world.task().job.lake_object.manifest("green", MONTH) is None
+    assert world.task().job.lake_object.manifest(Partition("green", MONTH)) is None
 
 
 # -- what is believed, what is swept, and what is not -----------------------------------------------------------------

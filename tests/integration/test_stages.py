@@ -21,6 +21,7 @@ from pipeline.cleaning import Report
 from pipeline.errors import DamagedScratch, LakeError, StorageUnavailable, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake import layout
 from pipeline.lake.lake import digest_of
+from pipeline.partition import ZONES
 from pipeline.planning import completeness, planner
 from pipeline.planning.completeness import Snapshot
 from pipeline.publishers.sample import generator
@@ -414,7 +415,7 @@ class ZoneTable:
         self.file.write_text("\n".join([self.HEADER, *self.ROWS[:rows], ""]))
         for stage in self.stages:
             stage.run()
-        manifest = self.lake.manifest("zones", None)
+        manifest = self.lake.manifest(ZONES)
         assert manifest is not None
         return manifest.rows_written
 
@@ -434,7 +435,7 @@ def test_a_month_that_another_run_takes_away_while_it_is_loaded_is_not_damaged(
         if how == "replaces":
             table.put_into_lake(3)
         else:
-            table.lake.store.delete(layout.data("zones", None))
+            table.lake.store.delete(layout.data(ZONES))
         return load_now(self, *args)
 
     table.put_into_lake(2)
@@ -449,7 +450,7 @@ def test_a_month_that_another_run_takes_away_while_it_is_loaded_is_not_damaged(
 
 def test_a_load_waits_for_the_run_that_replaces_its_month(table: ZoneTable, monkeypatch: pytest.MonkeyPatch) -> None:
     table.put_into_lake(2)
-    path = layout.manifest("zones", None)
+    path = layout.manifest(ZONES)
     text = table.lake.store.read(path)
     lock = LocalStore.lock
 
@@ -470,7 +471,7 @@ def test_a_zone_table_that_shrinks_is_believed_only_after_the_old_one_is_forgott
     with pytest.raises(UnreadableFile, match=r"has 1 rows, and the table in the lake has 2.*forget --dataset zones"):
         table.put_into_lake(1)
     assert table.put_into_lake(3) == 3
-    table.lake.forget("zones", None)
+    table.lake.forget(ZONES)
     assert table.put_into_lake(1) == 1
 
 
@@ -495,7 +496,7 @@ class Zones:
         for stage in self.stages:
             stage.run()
         lake = self.job.lake_object
-        manifest = lake.manifest("zones", None)
+        manifest = lake.manifest(ZONES)
         assert manifest is not None
         wrong = replace(manifest.source, fetched_at=manifest.source.fetched_at + clock, **source)
         lake.restate(replace(manifest, source=wrong))

@@ -8,7 +8,7 @@ BigQuery has no transaction around a load job, so exactly-once rests on three th
 * **The mark.** Between the job that replaces a month and the ledger row that says so, the ledger speaks for rows that
   are gone. So a row in ``etl_replacing`` comes first; ``ledger()`` gives a marked load as ``interrupted``, which no one
   takes for complete. A newer ledger row makes the mark void by itself. The first load of a month needs none.
-* **The ledger row last,** and only if the slice's newest row is still the one that was replaced. If another
+* **The ledger row last,** and only if the partition's newest row is still the one that was replaced. If another
   worker was quicker with another file, the month is loaded again on top of that.
 
 What costs money: the small queries, each limited by ``maximum_bytes_billed``. Load jobs and reading the ledger
@@ -39,6 +39,7 @@ from ...checks import Check
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
+from ...partition import Partition
 from .. import label_of
 from ..base import (
     LEDGER_COLUMNS,
@@ -47,7 +48,6 @@ from ..base import (
     Options,
     ParquetFile,
     Progress,
-    Slice,
     Warehouse,
     no_progress,
 )
@@ -78,7 +78,7 @@ MARK_COLUMNS: tuple[Column, ...] = (
 #: Status that ``ledger()`` gives a load whose replacement began and did not reach the ledger.
 INTERRUPTED = "interrupted"
 
-#: What tells two loads of one slice apart.
+#: What tells two loads of one partition apart.
 _IDENTITY = (
     "status",
     "publisher",
@@ -128,18 +128,18 @@ class BigQuery(Warehouse):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def ledger(self) -> dict[Slice, LedgerRow]:
-        newest: dict[Slice, LedgerRow] = {}
+    def ledger(self) -> dict[Partition, LedgerRow]:
+        newest: dict[Partition, LedgerRow] = {}
         with waiting.for_answer(self.label):
             for row in self.history():
-                newest[row.slice] = row
+                newest[row.partition] = row
         if not newest:
             return {}
         with self._errors("reading the ledger"):
             marks = self._marks()
         return {
-            slice: replace(row, status=INTERRUPTED) if (*slice, row.loaded_at) in marks else row
-            for slice, row in newest.items()
+            partition: replace(row, status=INTERRUPTED) if (*partition, row.loaded_at) in marks else row
+            for partition, row in newest.items()
         }
 
     def history(self) -> list[LedgerRow]:
@@ -150,7 +150,7 @@ class BigQuery(Warehouse):
 
     def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
         month = _quote(FILE_MONTH.name) if dataset.is_monthly else "CAST(NULL AS DATE)"
-        sql = f"SELECT {month} AS slice, COUNT(*) AS row_count FROM {self._sql_name(dataset.table)}"
+        sql = f"SELECT {month} AS file_month, COUNT(*) AS row_count FROM {self._sql_name(dataset.table)}"
         with self._errors(f"counting the rows of {dataset.table}"):
             try:  # before the query, because not every emulator says of a query why it fails
                 table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_timeout())
@@ -159,7 +159,7 @@ class BigQuery(Warehouse):
             # The filter takes all months, and tables whose owner demands one.
             all_months = f" WHERE {month} >= '0001-01-01' GROUP BY 1"
             rows = self._query(sql + (all_months if dataset.is_monthly else ""), table.location)
-        return {row["slice"]: row["row_count"] for row in rows}
+        return {row["file_month"]: row["row_count"] for row in rows}
 
     def _marks(self) -> set[tuple[str, dt.date | None, dt.datetime]]:
         rows = self._list(MARK_TABLE, MARK_COLUMNS)
@@ -193,14 +193,14 @@ class BigQuery(Warehouse):
     def load(
         self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
-        with self._errors(f"loading {_subject(row)}"):
+        with self._errors(f"loading {row.partition}"):
             _check_footer(parquet, row)
             location = self._prepare(parquet.location, dataset)
             table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_timeout())
             schema = _schema(table, dataset)
             progress(0, row.row_count)
             for _ in range(_ROUNDS):
-                newest = self._newest(row.slice)
+                newest = self._newest(row.partition)
                 if newest and _same(newest, row) and self._holds(dataset, newest, location):
                     return newest
                 stored = self._load_once(dataset, table, schema, location, parquet, row, newest)
@@ -210,10 +210,10 @@ class BigQuery(Warehouse):
             raise self._overtaken(row)
 
     def append(self, row: LedgerRow) -> LedgerRow:
-        with self._errors(f"writing the ledger row of {_subject(row)}"):
+        with self._errors(f"writing the ledger row of {row.partition}"):
             location = self._prepare()
             for _ in range(_ROUNDS):
-                newest = self._newest(row.slice)
+                newest = self._newest(row.partition)
                 if newest and _same(newest, row):
                     return newest
                 stored = self._append_ledger(location, row, newest)
@@ -240,7 +240,7 @@ class BigQuery(Warehouse):
             # Which of the two the job has read cannot be known. The next try has another generation in its job id, and
             # so loads again.
             raise WarehouseUnavailable(
-                f"{self.label}: {parquet.uri} was replaced while {_subject(row)} was loaded from it, "
+                f"{self.label}: {parquet.uri} was replaced while {row.partition} was loaded from it, "
                 f"so the load does not count; run again"
             )
         rows = job.output_rows
@@ -249,7 +249,7 @@ class BigQuery(Warehouse):
         if rows != row.row_count:
             raise WarehouseError(
                 f"{self.label}: {parquet.uri} brought {rows:,} rows into {table.table_id} and should bring "
-                f"{row.row_count:,}, so {_subject(row)} is not marked as loaded; upload the month again"
+                f"{row.row_count:,}, so {row.partition} is not marked as loaded; upload the month again"
             )
         return self._append_ledger(location, row, newest)
 
@@ -306,7 +306,7 @@ class BigQuery(Warehouse):
         )
 
     def _append_ledger(self, location: str | None, row: LedgerRow, newest: LedgerRow | None) -> LedgerRow | None:
-        """Append ``row`` if ``newest`` is still the slice's newest; None if it is not."""
+        """Append ``row`` if ``newest`` is still the partition's newest; None if it is not."""
         filled = next_row(row, newest)
         values = {column.name: getattr(filled, column.name) for column in LEDGER_COLUMNS}
         identity = [getattr(row, field) for field in _IDENTITY]
@@ -319,9 +319,9 @@ class BigQuery(Warehouse):
             unless=("loaded_at", ">", since),
             location=location,
             identity=[identity, _stamp(newest)],
-            is_still_so=lambda: _stamp(self._newest(row.slice)) != _stamp(newest),
+            is_still_so=lambda: _stamp(self._newest(row.partition)) != _stamp(newest),
         )
-        stored = self._newest(row.slice)
+        stored = self._newest(row.partition)
         return stored if stored and _stamp(stored) != _stamp(newest) and _same(stored, row) else None
 
     def _mark(self, location: str | None, row: LedgerRow, replaced: LedgerRow) -> None:
@@ -335,7 +335,7 @@ class BigQuery(Warehouse):
         }
 
         def is_marked() -> bool:
-            return (*row.slice, replaced.loaded_at) in self._marks()
+            return (*row.partition, replaced.loaded_at) in self._marks()
 
         if not is_marked():
             self._insert(
@@ -344,7 +344,7 @@ class BigQuery(Warehouse):
                 values,
                 unless=("replaced_at", "=", replaced.loaded_at),
                 location=location,
-                identity=[row.slice, _stamp(replaced)],
+                identity=[row.partition, _stamp(replaced)],
                 is_still_so=is_marked,
             )
 
@@ -359,7 +359,7 @@ class BigQuery(Warehouse):
         identity: object,
         is_still_so: Callable[[], bool],
     ) -> None:
-        """One row into a small table, unless the slice has a row that ``unless`` describes (column, operator, value).
+        """One row into a small table, unless the partition has one that ``unless`` describes (column, operator, value).
 
         A query rather than a load job: load jobs are limited to a few per table and ten seconds, and many workers
         share this table; inserts do not disturb each other.
@@ -468,13 +468,13 @@ class BigQuery(Warehouse):
             time.sleep(delay)
             delay = min(delay * 1.5, 5.0)
 
-    def _newest(self, slice: Slice) -> LedgerRow | None:
-        rows = [row for row in self.history() if row.slice == slice]
+    def _newest(self, partition: Partition) -> LedgerRow | None:
+        rows = [row for row in self.history() if row.partition == partition]
         return rows[-1] if rows else None
 
     def _holds(self, dataset: Dataset, newest: LedgerRow, location: str | None) -> bool:
         """Whether the table has what the ledger says: no load stopped halfway since, no one emptied the table."""
-        if (*newest.slice, newest.loaded_at) in self._marks():
+        if (*newest.partition, newest.loaded_at) in self._marks():
             return False
         return self._count(dataset, newest.file_month, location) == newest.row_count
 
@@ -486,7 +486,7 @@ class BigQuery(Warehouse):
         return int(self._query(f"{sql} WHERE file_month = @file_month", location, [parameter])[0]["row_count"])
 
     def _overtaken(self, row: LedgerRow) -> WarehouseBusy:
-        return WarehouseBusy(f"{self.label}: others keep loading {_subject(row)} with another file; run again later")
+        return WarehouseBusy(f"{self.label}: others keep loading {row.partition} with another file; run again later")
 
     # -- dataset, tables, views ------------------------------------------------------------------
 
@@ -699,16 +699,12 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC).replace(tzinfo=None)
 
 
-def _subject(row: LedgerRow) -> str:
-    return f"{row.dataset} {row.file_month:%Y-%m}" if row.file_month else row.dataset
-
-
 def _same(stored: LedgerRow, row: LedgerRow) -> bool:
     return all(getattr(stored, field) == getattr(row, field) for field in _IDENTITY)
 
 
 def _stamp(row: LedgerRow | None) -> str | None:
-    """What names one ledger row of a slice: ``loaded_at`` grows strictly."""
+    """What names one ledger row of a partition: ``loaded_at`` grows strictly."""
     return row.loaded_at.isoformat() if row and row.loaded_at else None
 
 
@@ -759,5 +755,5 @@ def _check_footer(parquet: ParquetFile, row: LedgerRow) -> None:
         rows = pq.read_metadata(path).num_rows
     if rows != row.row_count:
         raise WarehouseError(
-            f"{parquet.uri} has {rows:,} rows and should have {row.row_count:,}; upload {_subject(row)} again"
+            f"{parquet.uri} has {rows:,} rows and should have {row.row_count:,}; upload {row.partition} again"
         )

@@ -20,7 +20,8 @@ import psycopg2.extras
 
 from ... import waiting
 from ...errors import PipelineError, WarehouseError
-from ..base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Slice
+from ...partition import Partition
+from ..base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow
 from ..tables import Dialect
 
 T = TypeVar("T")
@@ -29,6 +30,9 @@ T = TypeVar("T")
 BLOCKERS = (
     "SELECT pid, usename, application_name FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%s)) ORDER BY 1"
 )
+
+#: The key of the lock on the shape of all tables; no dataset has this name.
+ALL_TABLES = Partition("tables", None)
 
 #: As ``format_type`` of the server spells them.
 TYPES = {
@@ -306,7 +310,7 @@ class Session:
         return f"{quote(rows[0][0])}.{quote(rows[0][1])}" if rows else None
 
     def ledger_rows(self, newest: bool = False) -> list[LedgerRow]:
-        """All ledger rows, oldest first, or the newest of each slice; [] where there is no ledger."""
+        """All ledger rows, oldest first, or the newest of each partition; [] where there is no ledger."""
         table = self.table(LEDGER_TABLE)
         try:
             if newest:
@@ -323,12 +327,12 @@ class Session:
         """The table's name for statements with values."""
         return self.table(LEDGER_TABLE).replace("%", "%%")
 
-    def newest(self, slice: Slice) -> LedgerRow | None:
-        """The newest ledger row of a slice, of any status."""
+    def newest(self, partition: Partition) -> LedgerRow | None:
+        """The newest ledger row of a partition, of any status."""
         rows = self._ledger_rows(
             f"SELECT * FROM {self._ledger_table} WHERE dataset = %s AND "
             "file_month IS NOT DISTINCT FROM %s::date ORDER BY loaded_at DESC NULLS LAST LIMIT 1",
-            *slice,
+            *partition,
         )
         return rows[0] if rows else None
 
@@ -354,15 +358,15 @@ class Session:
         names = ", ".join(quote(column.name) for column in LEDGER_COLUMNS)
         marks = ", ".join(["%s"] * len(LEDGER_COLUMNS))
         self.run(f"INSERT INTO {self._ledger_table} ({names}) VALUES ({marks})", *row.values())
-        if (found := self.newest(row.slice)) != row:
+        if (found := self.newest(row.partition)) != row:
             raise WarehouseError(
                 f"{LEDGER_TABLE} has {'another row' if found else 'no row'} in place of the one that was put there; "
                 f"drop the triggers and rules of that table, then run again"
             )
 
-    def lock_key(self, name: str, month: dt.date | None) -> int:
-        """Number of the advisory lock on a slice of this schema; 63 bits of a digest."""
-        digest = hashlib.sha256(f"nyc-trips {self.schema} {name} {month}".encode()).digest()
+    def lock_key(self, partition: Partition) -> int:
+        """Number of the advisory lock on a partition of this schema; 63 bits of a digest."""
+        digest = hashlib.sha256(f"nyc-trips {self.schema} {partition.dataset} {partition.month}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
     def rows_of(self, table: str) -> int:

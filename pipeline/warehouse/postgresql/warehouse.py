@@ -1,7 +1,7 @@
 """PostgreSQL 12 or later: one partition per month, each load one transaction.
 
 Monthly tables are ``PARTITION BY LIST (file_month)``. All of a load happens in one transaction of one connection, under
-an advisory lock on its slice: the file is copied into a table that nobody else can see, counted, put in place and
+an advisory lock on its partition: the file is copied into a table that nobody else can see, counted, put in place and
 entered in the ledger. So nothing is left behind, whatever kills it: the server takes back the unfinished table
 together with the rest.
 
@@ -41,14 +41,15 @@ import sqlalchemy
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
+from ...partition import Partition
 from ...remote import at_most, for_server
 from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
 from .. import label_of
-from ..base import LEDGER_COLUMNS, LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Slice, Warehouse, no_progress
+from ..base import LEDGER_COLUMNS, LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, no_progress
 from ..tables import literal, missing_columns, next_row, texts_found, texts_query
 from ..views import COMMENTS, comment, not_made, views
 from .copy import copy, open_parquet
-from .session import BLOCKERS, TYPES, Relation, Session, Statement, quote, sessions_text, text_of
+from .session import ALL_TABLES, BLOCKERS, TYPES, Relation, Session, Statement, quote, sessions_text, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,9 @@ class PostgreSQL(Warehouse):
     def label(self) -> str:
         return label_of(self.url)
 
-    def ledger(self) -> dict[Slice, LedgerRow]:
+    def ledger(self) -> dict[Partition, LedgerRow]:
         with self._session() as session:
-            return {row.slice: row for row in session.ledger_rows(newest=True)}
+            return {row.partition: row for row in session.ledger_rows(newest=True)}
 
     def history(self) -> list[LedgerRow]:
         with self._session() as session:
@@ -92,8 +93,8 @@ class PostgreSQL(Warehouse):
             raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
         with parquet.local() as path, open_parquet(path, parquet.uri, dataset, row) as file, self._session() as session:
             self._prepare(session, dataset)
-            with self._locked(session, row.slice, session.rows_of(dataset.table) + row.row_count):
-                stored = next_row(row, session.newest(row.slice))
+            with self._locked(session, row.partition, session.rows_of(dataset.table) + row.row_count):
+                stored = next_row(row, session.newest(row.partition))
                 place = _Place(session, dataset, row.file_month, row.row_count)
                 place.fill(file, progress)
                 session.insert_ledger(stored)
@@ -104,8 +105,8 @@ class PostgreSQL(Warehouse):
     def append(self, row: LedgerRow) -> LedgerRow:
         with self._session() as session:
             self._prepare(session, DATASETS.get(row.dataset))
-            with self._locked(session, row.slice):
-                stored = next_row(row, session.newest(row.slice))
+            with self._locked(session, row.partition):
+                stored = next_row(row, session.newest(row.partition))
                 session.insert_ledger(stored)
         return stored
 
@@ -185,7 +186,7 @@ class PostgreSQL(Warehouse):
                     yield session
                 except psycopg2.errors.LockNotAvailable as error:
                     session.call(connection.rollback)
-                    holders = session.holders(session.lock_key("tables", None))
+                    holders = session.holders(session.lock_key(ALL_TABLES))
                     raise self._busy("a table", holders) from error
         except psycopg2.Error as error:
             raise self._error(error) from error
@@ -304,20 +305,18 @@ class PostgreSQL(Warehouse):
     # -- locks -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _locked(self, session: Session, slice: Slice, rows: int = 0) -> Iterator[None]:
-        """The transaction that loads a slice, alone with it. WarehouseBusy names who has it for too long.
+    def _locked(self, session: Session, partition: Partition, rows: int = 0) -> Iterator[None]:
+        """The transaction that loads a partition, alone with it. WarehouseBusy names who has it for too long.
 
         ``rows``: how many a statement of it goes through at most.
         """
-        key = session.lock_key(*slice)
+        key = session.lock_key(partition)
         try:
             with session.transaction(rows=rows):
                 session.run("SELECT pg_advisory_xact_lock(%s)", key)
                 yield
         except psycopg2.errors.LockNotAvailable as error:
-            what = slice[0] if slice[1] is None else f"{slice[0]} {slice[1]:%Y-%m}"
-            holders = session.holders(key)
-            raise self._busy(what, holders) from error
+            raise self._busy(str(partition), session.holders(key)) from error
 
     def _busy(self, what: str, holders: str) -> WarehouseBusy:
         return WarehouseBusy(
@@ -346,13 +345,13 @@ class PostgreSQL(Warehouse):
             try:
                 with session.transaction(ALTER_TIMEOUT):
                     # Of two workers that find a table missing, the second waits here and then finds it.
-                    session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key("tables", None))
+                    session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key(ALL_TABLES))
                     session.create_schema()
                     for statement in _changes(session, declared):
                         session.run(statement)
                 break
             except psycopg2.errors.LockNotAvailable as error:
-                holders = session.holders(session.lock_key("tables", None))
+                holders = session.holders(session.lock_key(ALL_TABLES))
                 left = wait.left(holders)
                 if not left:
                     raise self._busy("a table that needs a change", holders) from error
@@ -374,7 +373,7 @@ class PostgreSQL(Warehouse):
             for statement in (create, f"DROP VIEW {view}; {create}"):
                 try:
                     with session.transaction(ALTER_TIMEOUT):
-                        session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key("tables", None))
+                        session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key(ALL_TABLES))
                         session.run(statement)
                     break
                 except psycopg2.errors.InvalidTableDefinition:
@@ -473,7 +472,7 @@ class PostgreSQL(Warehouse):
 
 
 class _Place:
-    """Where the rows of a slice are copied to within the transaction of a load, and how they get into the table."""
+    """Where the rows of a partition are copied to within the transaction of a load, and how they get into the table."""
 
     def __init__(self, session: Session, dataset: Dataset, month: dt.date | None, rows: int) -> None:
         self.session, self.dataset, self.month, self.rows = session, dataset, month, rows

@@ -20,6 +20,7 @@ from pipeline import remote, waiting
 from pipeline.errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
 from pipeline.job import Job
 from pipeline.lake import Lake, layout
+from pipeline.partition import Partition
 from pipeline.planning import completeness
 from pipeline.storage import Store, StoreOptions, gcs, gcs_client, open_store
 from tests.patience import Clock, wait_for
@@ -32,6 +33,7 @@ LARGE = os.urandom(9 * 1024 * 1024 + 12345)
 CHUNK = 1024 * 1024
 
 APRIL = dt.date(2020, 4, 1)
+GREEN_APRIL = Partition("green", APRIL)
 
 
 @pytest.fixture
@@ -534,8 +536,8 @@ def test_same_size_other_bytes_is_incomplete(store: Store, make_month: MakeMonth
     lake.publish(*make_month(content=b"first"))
     other = tmp_path / "other"
     other.write_bytes(b"other")
-    store.put(other, layout.data("green", APRIL), metadata={"sha256": "of another"})
-    assert lake.manifest("green", APRIL) is None
+    store.put(other, layout.data(GREEN_APRIL), metadata={"sha256": "of another"})
+    assert lake.manifest(GREEN_APRIL) is None
     assert lake.manifests("green") == {}
 
 
@@ -544,9 +546,9 @@ def test_damaged_bytes_under_our_digest_are_sent_again(store: Store, make_month:
     damaged = tmp_path / "damaged"
     damaged.write_bytes(b"first"[::-1])
     month = make_month(content=b"first")
-    store.put(damaged, layout.data("green", APRIL), metadata={"sha256": month[2].parquet.sha256})
+    store.put(damaged, layout.data(GREEN_APRIL), metadata={"sha256": month[2].parquet.sha256})
     Lake(store).publish(*month)
-    assert store.read(layout.data("green", APRIL)) == b"first"
+    assert store.read(layout.data(GREEN_APRIL)) == b"first"
 
 
 def test_replaced_month_and_versions(store: Store, make_month: MakeMonth, gcs_server: GcsServer) -> None:
@@ -554,7 +556,7 @@ def test_replaced_month_and_versions(store: Store, make_month: MakeMonth, gcs_se
     first = make_month(content=b"first")[2]
     lake.publish(*make_month(content=b"first"))
     lake.publish(*make_month(content=b"second"), keep_versions=True)
-    kept = layout.version("green", APRIL, first.parquet.sha256)
+    kept = layout.version(GREEN_APRIL, first.parquet.sha256)
     assert store.read(kept) == b"first"
     gcs_server.clear()
     lake.publish(*make_month(content=b"second", run_id="again"))
@@ -580,7 +582,7 @@ def test_two_hosts_publish_the_same_month(
     monkeypatch.setattr(type(store), "write", late)
     with pytest.raises(ConflictError):
         lake.publish(*month)
-    found = lake.manifest("green", APRIL)
+    found = lake.manifest(GREEN_APRIL)
     assert found and store.read(found.parquet.path) == b"other"
 
 

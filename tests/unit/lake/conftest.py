@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.lake import Manifest, Source, layout
 from pipeline.lake.lake import digest_of
+from pipeline.partition import Partition
 
 MakeMonth = Callable[..., tuple[Path, Path, Manifest]]
 
@@ -46,8 +47,8 @@ def make_month(tmp_path: Path) -> MakeMonth:
             "rows_rejected": {"zero_passengers": 2, "bad_value": 1},
             "rules": "zero_passengers@1",
             "schema_version": "0123456789ab",
-            "parquet": digest_of(parquet, layout.data(dataset, month)),
-            "rejects": digest_of(rejects, layout.rejects(dataset, month)),
+            "parquet": digest_of(parquet, layout.data(Partition(dataset, month))),
+            "rejects": digest_of(rejects, layout.rejects(Partition(dataset, month))),
             "run_id": "20260101T000000-abcdef",
             "created_at": dt.datetime(2026, 1, 1, 12, 30, tzinfo=dt.UTC),
             "pipeline_version": "0.1.0",

@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import ConflictError, LakeError
 from pipeline.lake import Lake, Manifest, layout
 from pipeline.lake.lake import digest_of
+from pipeline.partition import Partition
 from pipeline.storage import open_store
 from pipeline.storage.base import Store
 from pipeline.warehouse.base import ParquetFile
@@ -20,6 +21,7 @@ from pipeline.warehouse.base import ParquetFile
 from .conftest import MakeMonth
 
 APRIL = dt.date(2020, 4, 1)
+GREEN_APRIL = Partition("green", APRIL)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def test_nothing_in_an_empty_lake(lake: Lake) -> None:
     assert lake.manifests("green") == {}
-    assert lake.manifest("green", APRIL) is None
+    assert lake.manifest(GREEN_APRIL) is None
     assert lake.observations("tlc") == {}
     assert not (lake.store.folder).exists()  # type: ignore[attr-defined]
 
@@ -37,7 +39,7 @@ def test_nothing_in_an_empty_lake(lake: Lake) -> None:
 def test_published_month_is_complete(lake: Lake, make_month: MakeMonth) -> None:
     parquet, rejects, manifest = make_month()
     lake.publish(parquet, rejects, manifest)
-    assert lake.manifest("green", APRIL) == manifest
+    assert lake.manifest(GREEN_APRIL) == manifest
     assert lake.manifests("green") == {APRIL: manifest}
     assert set(lake.store.list()) == {
         "data/green/green_tripdata_2020-04.parquet",
@@ -65,37 +67,37 @@ def test_restated_month_keeps_its_files_and_a_replaced_one_is_not_restated(lake:
     before = lake.store.stat(first.parquet.path)
     restated = replace(first, source=replace(first.source, etag='"another"'))
     lake.restate(restated)
-    assert lake.manifest("green", first.month) == restated
+    assert lake.manifest(first.partition) == restated
     assert lake.store.stat(first.parquet.path) == before
     parquet, rejects, second = make_month(content=b"second")
     lake.publish(parquet, rejects, second)
     with pytest.raises(ConflictError):
         lake.restate(restated)
-    assert lake.manifest("green", first.month) == second
+    assert lake.manifest(first.partition) == second
 
 
 def test_forgotten_month_keeps_its_data(lake: Lake, make_month: MakeMonth) -> None:
     parquet, rejects, manifest = make_month()
     lake.publish(parquet, rejects, manifest)
-    lake.forget("green", APRIL)
+    lake.forget(GREEN_APRIL)
     assert lake.manifests("green") == {}
-    assert lake.store.stat(layout.data("green", APRIL))
+    assert lake.store.stat(layout.data(GREEN_APRIL))
 
 
 def test_incomplete_when_the_file_is_gone_or_has_another_size(lake: Lake, make_month: MakeMonth) -> None:
     parquet, rejects, manifest = make_month()
     lake.publish(parquet, rejects, manifest)
-    lake.store.write(layout.data("green", APRIL), b"other size")
-    assert lake.manifest("green", APRIL) is None
+    lake.store.write(layout.data(GREEN_APRIL), b"other size")
+    assert lake.manifest(GREEN_APRIL) is None
     assert lake.manifests("green") == {}
-    lake.store.delete(layout.data("green", APRIL))
-    assert lake.manifest("green", APRIL) is None
+    lake.store.delete(layout.data(GREEN_APRIL))
+    assert lake.manifest(GREEN_APRIL) is None
 
 
 def test_unreadable_manifest_counts_as_missing(lake: Lake, make_month: MakeMonth) -> None:
     parquet, rejects, manifest = make_month()
     lake.publish(parquet, rejects, manifest)
-    lake.store.write(layout.manifest("green", APRIL), b"{ half")
+    lake.store.write(layout.manifest(GREEN_APRIL), b"{ half")
     lake.store.write("manifests/green/notes.json", b"{}")
     assert lake.manifests("green") == {}
     lake.publish(parquet, rejects, manifest)
@@ -121,13 +123,13 @@ def test_a_month_is_not_taken_away_for_a_file_that_is_not_the_one_of_the_manifes
     with pytest.raises(LakeError, match="not the file of its manifest"):
         lake.publish(parquet, rejects, manifest)
     assert {path: lake.store.read(path) for path in lake.store.list()} == before
-    assert lake.manifest("green", APRIL) == first[2]
+    assert lake.manifest(GREEN_APRIL) == first[2]
 
 
 def test_a_file_that_lies_there_already_is_checked_as_well(lake: Lake, make_month: MakeMonth) -> None:
     """A damaged file and its damaged object are equal, which makes neither of them right."""
     parquet, rejects, manifest = make_month()
-    lake.store.write(layout.data("green", APRIL), b"x" * manifest.parquet.bytes)
+    lake.store.write(layout.data(GREEN_APRIL), b"x" * manifest.parquet.bytes)
     parquet.write_bytes(b"x" * manifest.parquet.bytes)
     with pytest.raises(LakeError, match="not the file of its manifest"):
         lake.publish(parquet, rejects, manifest)
@@ -165,14 +167,14 @@ def test_interrupted_replacement_is_never_complete_with_other_bytes(
         lake.publish(*second)
     monkeypatch.undo()
 
-    found = lake.manifest("green", APRIL)
+    found = lake.manifest(GREEN_APRIL)
     if found:
         with lake.file(found).local() as local:
             assert local.read_bytes() == b"first"
         assert step == 0
     lake.publish(*second)
     assert lake.manifests("green") == {APRIL: second[2]}
-    assert lake.store.read(layout.data("green", APRIL)) == b"other"
+    assert lake.store.read(layout.data(GREEN_APRIL)) == b"other"
 
 
 def test_same_bytes_are_not_sent_again(lake: Lake, make_month: MakeMonth) -> None:
@@ -197,7 +199,7 @@ def test_replaced_month_may_stay_under_versions(lake: Lake, make_month: MakeMont
         assert Manifest.from_json(lake.store.read(f"{kept}.json")) == first[2]
     else:
         assert lake.store.list("versions") == {}
-    assert lake.store.read(layout.data("green", APRIL)) == b"second"
+    assert lake.store.read(layout.data(GREEN_APRIL)) == b"second"
 
 
 def publish_often(url: str, month: tuple[Path, Path, Manifest]) -> None:
@@ -215,7 +217,7 @@ def test_parallel_publishers_of_one_month_leave_one_of_theirs(lake: Lake, make_m
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    found = lake.manifest("green", APRIL)
+    found = lake.manifest(GREEN_APRIL)
     assert found
     for digest in (found.parquet, found.rejects):
         with lake.store.local(digest.path) as local:

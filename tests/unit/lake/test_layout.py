@@ -7,27 +7,29 @@ import datetime as dt
 import pytest
 
 from pipeline.lake import layout
+from pipeline.partition import ZONES, Partition
 
 MONTH = dt.date(2021, 1, 1)
+YELLOW = Partition("yellow", MONTH)
 
 
 def test_paths_of_a_month() -> None:
-    assert layout.data("yellow", MONTH) == "data/yellow/yellow_tripdata_2021-01.parquet"
-    assert layout.rejects("yellow", MONTH) == "rejects/yellow/yellow_tripdata_2021-01.parquet"
-    assert layout.manifest("yellow", MONTH) == "manifests/yellow/yellow_tripdata_2021-01.json"
-    assert layout.version("yellow", MONTH, "ab" * 32) == "versions/yellow/yellow_tripdata_2021-01.abababababab.parquet"
+    assert layout.data(YELLOW) == "data/yellow/yellow_tripdata_2021-01.parquet"
+    assert layout.rejects(YELLOW) == "rejects/yellow/yellow_tripdata_2021-01.parquet"
+    assert layout.manifest(YELLOW) == "manifests/yellow/yellow_tripdata_2021-01.json"
+    assert layout.version(YELLOW, "ab" * 32) == "versions/yellow/yellow_tripdata_2021-01.abababababab.parquet"
 
 
 def test_paths_of_the_zone_table() -> None:
-    assert layout.data("zones", None) == "data/zones/taxi_zone_lookup.parquet"
-    assert layout.manifest("zones", None) == "manifests/zones/taxi_zone_lookup.json"
+    assert layout.data(ZONES) == "data/zones/taxi_zone_lookup.parquet"
+    assert layout.manifest(ZONES) == "manifests/zones/taxi_zone_lookup.json"
 
 
 def test_month_of_is_the_inverse() -> None:
     for path in (layout.data, layout.rejects, layout.manifest):
-        assert layout.month_of(path("fhvhv", MONTH)) == MONTH
-        assert layout.month_of(path("zones", None)) is None
-    assert layout.month_of(layout.version("fhvhv", MONTH, "ab" * 32)) == MONTH
+        assert layout.month_of(path(Partition("fhvhv", MONTH))) == MONTH
+        assert layout.month_of(path(ZONES)) is None
+    assert layout.month_of(layout.version(Partition("fhvhv", MONTH), "ab" * 32)) == MONTH
     with pytest.raises(ValueError, match=r"notes\.txt"):
         layout.month_of("data/yellow/notes.txt")
 

@@ -22,7 +22,7 @@ def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pq.write_table(pa.table({"store_and_fwd_flag": ["N"] * 1000}), path)
     manifest = SimpleNamespace(parquet=SimpleNamespace(path=path.name))
     monkeypatch.setattr(settings, "lake", lambda: SimpleNamespace(url=f"file:{tmp_path}"))
-    monkeypatch.setattr(Lake, "manifest", lambda self, dataset, month: manifest)
+    monkeypatch.setattr(Lake, "manifest", lambda self, partition: manifest)
     return path
 
 
@@ -42,7 +42,7 @@ def test_damaged_file(parquet: Path, place: slice) -> None:
 
 
 def test_month_that_is_not_there(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lake, "manifest", lambda self, dataset, month: None)
+    monkeypatch.setattr(Lake, "manifest", lambda self, partition: None)
     load = "luigi --module pipeline MonthlyTrips --dataset green --month 2020-03 --local-scheduler"
     with pytest.raises(FileNotFoundError, match=f"load it with: {load}$"):
         pipeline.read("green", "2020-03")
