@@ -38,7 +38,7 @@ class StoreOptions:
     ``lock_timeout``: seconds to wait for someone else's lock. ``patience``: seconds without any progress after which a
     server that fails or does not answer is given up; fewer while somebody waits. ``chunk_size``: bytes of the first
     request of an upload, a multiple of 256 KiB; the next ones grow to ``largest_chunk`` while the line is fast.
-    ``project`` and ``location``: of a bucket to create. ``survives_power_cut``: a folder waits until the disk has what
+    ``location``: of a bucket to create. ``survives_power_cut``: a folder waits until the disk has what
     is put into it. ``follows_links``: whether a file may be put behind a symbolic link to a folder; nothing is ever
     deleted behind one. ``is_private``: files and folders that are made here can be read by their owner only, or by the
     group that shares the folder (``chmod g+ws``); a bucket has its own rules.
@@ -48,7 +48,6 @@ class StoreOptions:
     patience: float = 300.0
     chunk_size: int = 4 * 1024**2
     largest_chunk: int = 64 * 1024**2
-    project: str | None = None
     location: str = "US"
     survives_power_cut: bool = True
     follows_links: bool = True

@@ -298,7 +298,7 @@ class GcsStore(Store):
 
     @property
     def _client(self) -> storage.Client:
-        return client_of(os.getpid(), emulator(EMULATOR), self.options.project)
+        return client_of(os.getpid(), emulator(EMULATOR))
 
     @property
     def _bucket(self) -> storage.Bucket:

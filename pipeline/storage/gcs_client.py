@@ -48,16 +48,16 @@ _backoff = wait_random_exponential(multiplier=1, max=30)
 
 
 @functools.lru_cache(maxsize=8)
-def client_of(process: int, emulator: str | None, project: str | None) -> storage.Client:
+def client_of(process: int, emulator: str | None) -> storage.Client:
     """One client per process: a connection that was open before a fork must not be used on both sides."""
     if emulator:
         return storage.Client(
-            project=project or "emulator",
+            project="emulator",
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": emulator},
         )
     try:
-        return storage.Client(project=project)
+        return storage.Client(project=None)  # that of the credentials is not needed
     except remote.NO_KEY_FILE as error:
         raise LakeError(remote.unusable_key_file(error)) from None
 

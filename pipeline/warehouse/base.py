@@ -17,7 +17,7 @@ import abc
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -130,7 +130,6 @@ class Options:
     memory_limit: str = "160MB"
     maximum_bytes_billed: int = 10 * 1024**3
     location: str = "US"
-    labels: Mapping[str, str] = field(default_factory=dict)
     threads: int = 2
     patience: float = 120.0
 

@@ -271,7 +271,7 @@ class BigQuery(Warehouse):
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             schema=fields,
-            labels=self._labels(dataset),
+            labels={"dataset": dataset.name},
         )
         if additions and month:  # a whole table that is replaced takes the new schema anyhow, and refuses the option
             config.schema_update_options = [bigquery.SchemaUpdateOption.ALLOW_FIELD_ADDITION]
@@ -505,9 +505,7 @@ class BigQuery(Warehouse):
                 self._create(self._declared_table(declaration))
         for name, columns in ((LEDGER_TABLE, LEDGER_COLUMNS), (MARK_TABLE, MARK_COLUMNS)):
             if name not in existing:
-                table = bigquery.Table(self._table(name), schema=[_field(column) for column in columns])
-                table.labels = dict(self.options.labels)
-                self._create(table)
+                self._create(bigquery.Table(self._table(name), schema=[_field(column) for column in columns]))
         self._prepare_views(existing)
         return location
 
@@ -528,7 +526,6 @@ class BigQuery(Warehouse):
         dataset = bigquery.Dataset(self._reference)
         dataset.location = location
         dataset.description = "Trip records of the NYC Taxi & Limousine Commission, one table per dataset"
-        dataset.labels = dict(self.options.labels)
         return self._connect().create_dataset(dataset, exists_ok=True, retry=self._retry, timeout=_timeout())
 
     def _refuse_disjoint(self, bucket: str | None, location: str | None) -> None:
@@ -541,7 +538,7 @@ class BigQuery(Warehouse):
     def _declared_table(self, dataset: Dataset) -> bigquery.Table:
         table = bigquery.Table(self._table(dataset.table), schema=[_field(column) for column in dataset.table_columns])
         table.description = dataset.title
-        table.labels = self._labels(dataset)
+        table.labels = {"dataset": dataset.name}
         if dataset.is_monthly:
             table.time_partitioning = bigquery.TimePartitioning(
                 type_=bigquery.TimePartitioningType.MONTH, field=FILE_MONTH.name
@@ -563,7 +560,7 @@ class BigQuery(Warehouse):
                 continue
             view = bigquery.Table(self._table(name))
             view.view_query = sql
-            view.labels = {**self.options.labels, "sql": digest}
+            view.labels = {"sql": digest}
             try:
                 if name in existing:
                     client.update_table(view, ["view_query", "labels"], retry=self._retry, timeout=_timeout())
@@ -575,9 +572,6 @@ class BigQuery(Warehouse):
 
     def _create(self, table: bigquery.Table) -> None:
         self._connect().create_table(table, exists_ok=True, retry=self._retry, timeout=_timeout())
-
-    def _labels(self, dataset: Dataset) -> dict[str, str]:
-        return {"dataset": dataset.name, **self.options.labels}
 
     def _table(self, name: str) -> bigquery.TableReference:
         return self._reference.table(name)
