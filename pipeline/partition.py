@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -20,12 +19,12 @@ class Partition(NamedTuple):
 
     def __str__(self) -> str:
         """``green 2020-04``, or the dataset alone where it has no months: the beginning of messages."""
-        return f"{self.dataset} {self.month_text}".rstrip()
+        return self.dataset if self.month is None else f"{self.dataset} {format_month(self.month)}"
 
     @property
-    def month_text(self) -> str:
-        """``2020-04``; empty where there are no months."""
-        return "" if self.month is None else format_month(self.month)
+    def month_text(self) -> str | None:
+        """``2020-04``; None where there are no months, as in manifests and journals."""
+        return None if self.month is None else format_month(self.month)
 
     @classmethod
     def parse(cls, dataset: str, month_text: str | None) -> Partition:
@@ -51,13 +50,24 @@ def parse_month(text: str) -> dt.date:
 
 def add_months(month: dt.date, count: int) -> dt.date:
     """The first day of the month that is ``count`` months after that of ``month``, or before it."""
-    index = month.year * 12 + month.month - 1 + count
+    return _month_at(_index(month) + count)
+
+
+def months_between(start: dt.date, stop: dt.date) -> list[dt.date]:
+    """First days of the months from that of ``start`` up to, not including, ``stop``."""
+    return [_month_at(index) for index in range(_index(start), _index(stop) + (stop.day > 1))]
+
+
+def count_months(start: dt.date, stop: dt.date) -> int:
+    """How many months that of ``stop`` is later than that of ``start``; negative if it is earlier."""
+    return _index(stop) - _index(start)
+
+
+def _index(month: dt.date) -> int:
+    """The number of a month; that of the next one is greater by one."""
+    return month.year * 12 + month.month - 1
+
+
+def _month_at(index: int) -> dt.date:
+    """The first day of the month with this number. Raises ValueError outside of the years 1 to 9999."""
     return dt.date(index // 12, index % 12 + 1, 1)
-
-
-def months_between(start: dt.date, stop: dt.date) -> Iterator[dt.date]:
-    """First days of the months from ``start`` up to, not including, ``stop``."""
-    month = add_months(start, 0)
-    while month < stop:
-        yield month
-        month = add_months(month, 1)

@@ -189,7 +189,7 @@ class Lake:
             known = {**merged.get(dataset, {}), **updates}
             merged[dataset] = {month: seen for month, seen in known.items() if seen is not None}
             plain = {
-                name: {Partition(name, month).month_text: seen for month, seen in months.items()}
+                name: {Partition(name, month).month_text or "": seen for month, seen in months.items()}
                 for name, months in merged.items()
             }
             text = json.dumps(plain, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -152,7 +152,7 @@ _NESTED: dict[str, type[Source] | type[Digest]] = {"source": Source, "parquet": 
 def _plain(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON knows it, keys in the order of the fields, counters by name."""
     plain = asdict(manifest)
-    plain["month"] = manifest.partition.month_text or None
+    plain["month"] = manifest.partition.month_text
     plain["created_at"] = manifest.created_at.isoformat(timespec="seconds")
     plain["source"]["fetched_at"] = manifest.source.fetched_at.isoformat()
     plain["rows_rejected"] = dict(sorted(manifest.rows_rejected.items()))

@@ -165,7 +165,7 @@ class Stage(MonthTask):
     @property
     def stage_record(self) -> StageRecord:
         """How it is reported."""
-        warehouse, partition = getattr(self, "warehouse", None), Partition(self.dataset, self.month)
+        warehouse, partition = getattr(self, "warehouse", None), self.partition
         return StageRecord(self.task_id, self.task_family, self.title, partition, warehouse, partial(tell, self))
 
     def made_at(self) -> dt.datetime | None:
