@@ -30,7 +30,7 @@ from luigi.task_status import PENDING
 from .. import code_version, settings
 from ..errors import PipelineError, UsageError
 from ..planning import completeness
-from ..reporting import console, journal, logs, notify, outcomes, places, streams
+from ..reporting import bars, console, end_of_run, journal, locations, logs, notify, outcomes, streams
 from ..tasks.base import JobTask
 from ..tasks.ranges import RangeMonthly
 from . import start, verdict
@@ -135,7 +135,7 @@ class Run:
         self._is_scheduled = False
         self._worker: Any = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
-        self._bars = console.Bars()
+        self._bars = bars.Bars()
         self._stack = ExitStack()
 
     def __enter__(self) -> Run:
@@ -203,7 +203,7 @@ class Run:
             outcome = outcomes.summarize(journal.events()[0])
             # What ended the run is said where the error is caught.
             if not isinstance(error, UsageError):  # of a run that was refused there is no more to say
-                console.show(outcome, self._tasks(), is_told=error is not None)
+                end_of_run.show(outcome, self._tasks(), is_told=error is not None)
             if self._is_first:
                 if not isinstance(error, KeyboardInterrupt):  # somebody at the keyboard knows
                     notify.tell(outcome)
@@ -263,7 +263,7 @@ def _luigi(program: str) -> list[str]:
     found = shutil.which("luigi")
     if "/" not in program or (found and os.path.exists(program) and os.path.samefile(found, program)):
         return ["luigi"]
-    short = places.short(program)
+    short = locations.short(program)
     return [short if "/" in short else f"./{short}"]
 
 
@@ -274,7 +274,7 @@ def _python() -> str:
         found = shutil.which(name)
         if found and os.path.samefile(found, sys.executable) and os.path.samefile(os.path.dirname(found) or ".", here):
             return name
-    return places.short(sys.executable)
+    return locations.short(sys.executable)
 
 
 def _verdict_of(error: BaseException) -> dict[str, Any]:

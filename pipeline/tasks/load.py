@@ -14,7 +14,7 @@ from ..errors import DamagedLakeFile, TakenAway, UsageError, WarehouseError
 from ..job import normalize_warehouses, open_warehouse, warehouse_labels
 from ..lake.lake import is_intact
 from ..planning.completeness import look, refuse_load, warehouse_reason
-from ..reporting import places
+from ..reporting import locations
 from ..reporting.progress import StageProgress, rejects
 from . import parameters, servers
 from .base import Stage, run_id
@@ -75,7 +75,7 @@ class Load(Stage):
 
     @property
     def title(self) -> str:
-        return f"{super().title} into {places.shown(self.warehouse)}"
+        return f"{super().title} into {locations.shown(self.warehouse)}"
 
     @property
     def servers(self) -> list[Server]:

@@ -17,7 +17,7 @@ from luigi.rpc import RemoteScheduler
 
 from pipeline.errors import UsageError
 from pipeline.plain import LONGEST, mistake_line, one_line, plain, shown_by_luigid
-from pipeline.reporting import console, logs, notify, outcomes
+from pipeline.reporting import bars, console, end_of_run, logs, notify, outcomes
 from pipeline.reporting.outcomes import MonthOutcome, RunOutcome
 from pipeline.runner.rpc import Luigid
 
@@ -102,7 +102,7 @@ def test_table_and_what_is_below_it(monkeypatch: pytest.MonkeyPatch, is_terminal
     month.rejected = {EVIL: 3}
     outcome = RunOutcome([month, MonthOutcome("green", "2020-02")], result=outcomes.FAILED, run="r", failure=EVIL)
     outcome.command = ["luigi", EVIL]
-    for line in console.summary(outcome, []):
+    for line in end_of_run.summary(outcome, []):
         console.say(line)
     said = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()) if is_terminal else stream.getvalue()
     assert is_clean(said.replace("\n", ""))
@@ -111,7 +111,7 @@ def test_table_and_what_is_below_it(monkeypatch: pytest.MonkeyPatch, is_terminal
 
 
 def test_bars() -> None:
-    picture = console.Picture()
+    picture = bars.BarState()
     stage = {"event": "stage", "stage": "Load", "dataset": "green", "month": "2020-01", "at": 1.0}
     picture.read({**stage, "state": "started"})
     picture.read({**stage, "state": "waiting", "note": f"waits for {EVIL}"})

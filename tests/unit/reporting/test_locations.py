@@ -9,7 +9,7 @@ import duckdb
 import pytest
 from luigi.configuration import get_config
 
-from pipeline.reporting import places
+from pipeline.reporting import locations
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_paths_are_shown_as_paths(url: str, shown: str, tmp_path: Path) -> None:
-    assert places.shown(url.format(here=tmp_path)) == shown
+    assert locations.shown(url.format(here=tmp_path)) == shown
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_paths_are_shown_as_paths(url: str, shown: str, tmp_path: Path) -> None:
     ],
 )
 def test_the_query_is_about_what_was_loaded(loaded: set[str], table: str) -> None:
-    assert table in places.sql(loaded)
+    assert table in locations.sql(loaded)
 
 
 def test_each_warehouse_is_queried_by_its_own_program_without_a_password(tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_each_warehouse_is_queried_by_its_own_program_without_a_password(tmp_pat
     ]
     try:
         config.set("warehouse", "url", ",".join(urls).replace("%", "%%"))
-        labels = [places.label_of(url) for url in urls]
-        python, psql, bq = places.queries(labels, {"fhv"})
+        labels = [locations.label_of(url) for url in urls]
+        python, psql, bq = locations.queries(labels, {"fhv"})
     finally:
         config.set("warehouse", "url", before or "duckdb:///warehouse.duckdb")
     assert f'duckdb.connect("{name}", read_only=True)' in shlex.split(python)[-1]

@@ -1,4 +1,4 @@
-"""What the bars, the table and the lines at the end of a run show, whatever the width."""
+"""What a run prints at its end, whatever the width."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.planning.planner import MISSING
-from pipeline.reporting import console, outcomes
+from pipeline.reporting import end_of_run, outcomes
 
 COUNTS = {"rows_read": 1234567, "rows": 1234560, "rows_rejected": {"zero_passengers": 6, "pickup_outside_month": 1}}
 
@@ -21,75 +21,6 @@ def stage(
     return {"event": "stage", "state": state, **about, **details}
 
 
-def running(
-    done: int, total: int = 1_000_000, note: str = ", 4 rejected: zero_passengers", **about: Any
-) -> dict[str, Any]:
-    return stage("WriteParquet", "running", done=done, total=total, unit="rows", note=note, **about)
-
-
-def plan(*months: str) -> dict[str, Any]:
-    return {"event": "plan", "entries": [("fhvhv", month, "to do", "new") for month in months], "goal": "MonthlyTrips"}
-
-
-def drawn(*events: dict[str, Any], width: int = 80, now: float = 165.0) -> list[str]:
-    picture = console.Picture()
-    for event in events:
-        picture.read(event)
-    return [line.plain for line in picture.lines(width, now)]
-
-
-@pytest.mark.parametrize("width", [120, 80, 60, 50])
-def test_dataset_and_month_are_never_cut_and_no_line_is_too_long(width: int) -> None:
-    months = [f"2022-{month:02}" for month in range(1, 13)]
-    events = [plan(*months)]
-    for month in months[:3]:
-        events += [stage("WriteParquet", "started", month), running(123_456_789, 987_654_321, month=month)]
-    lines = drawn(*events, width=width, now=100.0 + 3 * 3600)
-    assert [line[:26].rstrip(" ━─") for line in lines[:3]] == [f"WriteParquet fhvhv {month}" for month in months[:3]]
-    assert lines[3].startswith("all ")
-    assert all(len(line) <= width and "3:00:00" in line for line in lines)
-
-
-def filled(line: Any) -> int:
-    return sum(span.end - span.start for span in line.spans if span.style == "cyan")
-
-
-def test_a_bar_starts_at_nothing_and_only_grows_until_the_stage_is_tried_again() -> None:
-    picture = console.Picture()
-    seen = []
-    for done in (0, 400_000, 200_000, 1_000_000, 2_000_000):
-        picture.read(running(done))
-        seen.append(filled(picture.lines(80, 100.0)[0]))
-    assert seen[0] == 0 and seen == sorted(seen) and seen[1] == seen[2] < seen[3] == seen[4]
-    picture.read(stage("WriteParquet", "started"))
-    assert filled(picture.lines(80, 100.0)[0]) == 0
-
-
-def test_a_bar_says_for_whom_its_stage_waits() -> None:
-    waits = stage("WriteParquet", "waiting", note="waits for python (PID 12)")
-    assert "waits for python (PID 12)" in drawn(running(5), waits)[0]
-    assert "waits" not in drawn(running(5), waits, {**waits, "note": ""}, running(6))[0]
-
-
-def test_the_bar_of_the_run_counts_what_is_done_failed_and_left() -> None:
-    loaded = {"event": "all loaded", "dataset": "fhvhv", "month": "2022-01", "warehouses": ["a"]}
-    given_up = {
-        "event": "given up",
-        "family": "Load",
-        "dataset": "fhvhv",
-        "month": "2022-02",
-        "error": "E",
-        "message": "m",
-    }
-    events = [plan("2022-01", "2022-02", "2022-03"), stage("Load", "started", "2022-02"), loaded, given_up]
-    (line,) = drawn(*events, width=100, now=160.0)
-    assert "1 of 3 done, 1 failed, 1 left, 1.0 a minute, 1:00 to go" in line
-    assert "luigid is paused" in drawn(*events, {"event": "waiting", "text": "luigid is paused"})[-1]
-    assert drawn(plan("2022-01"), running(1, month="2022-01"))[0].startswith("WriteParquet"), (
-        "one month needs no other bar"
-    )
-
-
 def lines_of(*events: dict[str, Any], **judged: Any) -> list[str]:
     begun = {
         "event": "begun",
@@ -99,7 +30,7 @@ def lines_of(*events: dict[str, Any], **judged: Any) -> list[str]:
         "host": "h",
     }
     verdict = {"event": "judged", "code": 0, "result": "complete", "failure": "", **judged}
-    return list(console.summary(outcomes.summarize([begun, *events, verdict, {"event": "ended", "at": 161.0}]), []))
+    return list(end_of_run.summary(outcomes.summarize([begun, *events, verdict, {"event": "ended", "at": 161.0}]), []))
 
 
 def loaded(month: str, dataset: str = "green") -> list[dict[str, Any]]:
@@ -108,7 +39,7 @@ def loaded(month: str, dataset: str = "green") -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(console.logs, "path", lambda: tmp_path / "r1.log")
+    monkeypatch.setattr(end_of_run.logs, "path", lambda: tmp_path / "r1.log")
 
 
 def test_a_run_ends_with_a_total_its_id_and_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,11 +72,11 @@ def test_a_failed_run_ends_with_each_reason_once_and_the_command_to_repeat() -> 
 
 def test_reasons_of_rejects_stand_below_a_table_that_has_no_room_for_them() -> None:
     outcome = outcomes.summarize([*loaded("2020-01"), *loaded("2020-02")])
-    narrow = list(console.table(outcome, width=80))
+    narrow = list(end_of_run.table(outcome, width=80))
     assert narrow[-1] == "Rejected: 12 zero_passengers, 2 pickup_outside_month"
     assert re.search(r"green +2020-01 +1,234,567 +1,234,560 +7 +1.5 +loaded", "\n".join(narrow))
     assert all(len(line) <= 80 for line in narrow)
-    assert not any(line.startswith("Rejected") for line in console.table(outcome, width=140))
+    assert not any(line.startswith("Rejected") for line in end_of_run.table(outcome, width=140))
 
 
 def test_what_was_complete_before_is_counted_with_a_noun() -> None:
@@ -170,7 +101,7 @@ def test_total_counts_the_months_that_are_done() -> None:
     outcome = outcomes.summarize(
         [planned, *loaded("2020-01"), stage("Clean", "started", "2020-02", "green")], is_alive=False
     )
-    narrow = list(console.table(outcome, width=80))
+    narrow = list(end_of_run.table(outcome, width=80))
     assert any(re.search(r"total +1 of 2  ", line) for line in narrow)
     assert any(line.rstrip().endswith("Clean not finished") for line in narrow), "the row has its state in one line"
 
@@ -198,12 +129,12 @@ def test_what_was_complete_before_is_counted_beside_gaps() -> None:
     ],
 )
 def test_months_are_looked_at_rather_than_zones(events: list[dict[str, Any]], datasets: set[str]) -> None:
-    assert console._to_look_at(outcomes.summarize(events)) == datasets
+    assert end_of_run._to_look_at(outcomes.summarize(events)) == datasets
 
 
 def test_run_that_was_told_to_stop_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     stopped = outcomes.summarize([{"event": "judged", "code": 25, "result": "stopped", "failure": ""}])
-    console.show(stopped, [])
+    end_of_run.show(stopped, [])
     assert capsys.readouterr().err == "told to stop; the same command goes on from here\n"
-    console.show(stopped, [], is_told=True)
+    end_of_run.show(stopped, [], is_told=True)
     assert capsys.readouterr().err == ""

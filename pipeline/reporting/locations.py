@@ -1,4 +1,4 @@
-"""Where a run's results are, as people write it: paths instead of URLs, and a command that looks at the data."""
+"""Where a run's results lie, as paths instead of URLs, and the command that queries each warehouse."""
 
 from __future__ import annotations
 
