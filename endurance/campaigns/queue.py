@@ -136,9 +136,9 @@ def _verbs(lines: list[str]) -> None:
     """What people look with must neither fail nor show what commands a terminal."""
     listing = {"action": None, "id": None, "queue": None, "last": 100, "failed": False}
     commands = [
-        *((runs.runs, {**listing, "json": as_json}) for as_json in (False, True)),
-        *((queue_verb.queue, {"action": "list", "name": None, "json": as_json}) for as_json in (False, True)),
-        (runs.runs, {**listing, "action": "cancel", "id": "2020", "json": False}),
+        *((runs.run, {**listing, "json": as_json}) for as_json in (False, True)),
+        *((queue_verb.run, {"action": "list", "name": None, "json": as_json}) for as_json in (False, True)),
+        (runs.run, {**listing, "action": "cancel", "id": "2020", "json": False}),
     ]
     for verb, arguments in commands:
         printed = io.StringIO()

@@ -33,10 +33,12 @@ from ..files import PLANTED
 from ..plain import plain
 from ..planning import planner
 from ..reporting import console, journal, logs, notify, outcomes
-from ..runner import run
 from ..runner.command_line import USAGE
+from ..runner.run import again
 from ..tasks.ranges import AllTrips, dataset_names, plan_range
 from . import arguments
+
+HELP = "run luigi unattended: one at a time, with a log, judged by its root task"
 
 #: Exit codes, as luigi.cfg's [retcode] has them.
 ALREADY_RUNNING = 10
@@ -83,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def cron(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the command unless the same is running. Returns 0 if the root task is complete, and else says so."""
     if bool(args.task) == bool(args.last):
         raise UsageError("cron takes either --last N or a task, such as: cron --last 6, cron Refresh")
@@ -130,7 +132,7 @@ class _Run:
         self._last_words = ""
 
     def run(self) -> int:
-        journal.begin(["python", "-m", "pipeline", *sys.argv[1:]], run.again(settings.given()))
+        journal.begin(["python", "-m", "pipeline", *sys.argv[1:]], again(settings.given()))
         notify.tell_of_killed_runs()
         try:
             self._run()

@@ -22,13 +22,21 @@ from ..reporting.console import answer
 if TYPE_CHECKING:
     from ..storage import Store
 
+HELP = "try everything that is configured, and name the remedy of what fails"
+
 #: Months that are looked through for the newest one that a publisher has.
 MONTHS_BACK = 12
 
 Probe = Callable[[], Iterable[Check]]
 
 
-def doctor(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--create", action="store_true", help="make a missing bucket, dataset, database or schema")
+    parser.add_argument("--notify", action="store_true", help="send a test message to the addresses of [notify]")
+    parser.set_defaults(validate=False)  # what is wrong with the settings is its first finding
+
+
+def run(args: argparse.Namespace) -> int:
     """Print a line for each thing tried. Returns 0, or 1 if something fails; warnings do not count."""
     failed = False
     for what, probe in probes(args.create, args.notify):

@@ -17,9 +17,22 @@ from ..reporting.console import answer
 from ..tasks.ranges import check_span
 from ..tasks.scratch import Scratch, months_of
 from ..warehouse import LedgerRow, Warehouse
+from . import arguments
+
+HELP = "make months incomplete on purpose, so that the next run does them again"
 
 
-def forget(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", type=arguments.any_datasets, required=True, help="comma-separated; also zones")
+    parser.add_argument("--month", **arguments.MONTH, help="the month; zones has none")
+    parser.add_argument("--start", **arguments.MONTH, help="instead of --month: the first; default: the first there is")
+    parser.add_argument("--stop", **arguments.MONTH, help="the month after the last; default: all there are")
+    parser.add_argument(
+        "--warehouse", type=arguments.text, metavar="LABEL", help="only there, such as duckdb; the lake keeps the month"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """Forget a month, or all months of a range that lake, warehouses or scratch know."""
     check_span(args.start, args.stop, dt.date.today())
     names = args.dataset.split(",")

@@ -7,13 +7,32 @@ import argparse
 from ..errors import UsageError
 from ..tasks.base import JobTask
 from ..tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly
+from . import arguments
 from .status import show
+
+HELP = "what RangeMonthly would run and the reason for each month; runs nothing"
 
 #: Tasks of which a range can be planned, by name.
 PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
 
 
-def plan(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--of", choices=list(PLANNED), help="default: [RangeMonthly] of")
+    parser.add_argument(
+        "--of-params", type=arguments.json_object, metavar="JSON", help="""such as '{"dataset": "green"}'"""
+    )
+    parser.add_argument("--dataset", type=arguments.monthly_dataset, help="of MonthlyTrips; default: yellow")
+    parser.add_argument(
+        "--datasets", type=arguments.some_datasets, help="of AllTrips, comma-separated; default: those of [range]"
+    )
+    parser.add_argument("--start", **arguments.MONTH, help="first month; default: [RangeMonthly] start")
+    parser.add_argument(
+        "--stop", **arguments.MONTH, help="month after the last; default: the newest, or [RangeMonthly] stop"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
     """Print what RangeMonthly would run and the reason for each month. Runs nothing."""
     given = {
         name: value for name in ("start", "stop", "of_params", "dataset", "datasets") if (value := getattr(args, name))

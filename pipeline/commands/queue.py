@@ -9,9 +9,20 @@ import json
 from ..agents.queue import Queue, queue_names
 from ..agents.records import RUNNING, WAITING, AgentRecord
 from ..reporting.console import answer, say
+from . import arguments
+
+HELP = "queues with their runs and agents; or pause one, or resume it"
 
 
-def queue(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "pause", "resume"), help="default: list")
+    parser.add_argument(
+        "name", nargs="?", type=arguments.queue_name, help="of the queue; default: all, and default to pause or resume"
+    )
+    parser.add_argument("--json", action="store_true", help="list as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
     """List the queues; or pause one, so that no agent claims a run from it, or resume it. Running ones go on."""
     if args.action == "list":
         return _list_queues(args.name, args.json)

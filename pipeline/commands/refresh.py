@@ -15,12 +15,23 @@ from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, 
 from ..reporting import console, journal, outcomes
 from ..tasks.ranges import Refresh
 from ..tasks.upload import SAME_BYTES
+from . import arguments
+
+HELP = "ask the publisher now what it republished or added, and load just that"
 
 #: What the table calls the states of a plan. The reasons of months to do are what was found.
 _FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASKED: "could not be asked"}
 
 
-def refresh(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", type=arguments.some_datasets, help="comma-separated; default: those of [range] datasets"
+    )
+    parser.add_argument("--since", **arguments.MONTH, required=True, help="first month to ask about")
+    parser.add_argument("--workers", **arguments.WORKERS, help="months at once; default 1")
+
+
+def run(args: argparse.Namespace) -> int:
     """Ask, load and print. Returns 0, or the exit code of the loads that failed. Raises Unreachable."""
     task = Refresh(dataset=args.dataset or "", since=args.since)
     journal.run_id()  # of the run, and known here after it

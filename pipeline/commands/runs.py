@@ -29,6 +29,9 @@ from ..plain import one_line, plain
 from ..reporting import journal, outcomes
 from ..reporting.console import answer, say
 from ..reporting.outcomes import RunOutcome
+from . import arguments
+
+HELP = "every run: start, duration, how it was started, result; or cancel one"
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -42,7 +45,16 @@ NOT_FAILED = (WAITING, RUNNING, CANCELLED, UNKNOWN, outcomes.STOPPED, outcomes.C
 REASONS, LONGEST = 5, 2000
 
 
-def runs(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("cancel",), help="stop the run, or take it back if it waits")
+    parser.add_argument("id", nargs="?", help="id of the run to cancel, or how it begins")
+    parser.add_argument("--queue", **arguments.QUEUE, help="only runs submitted to this one; default: all runs")
+    parser.add_argument("--last", type=arguments.whole(1), default=20, metavar="N", help="the newest N; default 20")
+    parser.add_argument("--failed", action="store_true", help="only runs that did not end well")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
     """List the runs, or cancel one."""
     if args.action == "cancel":
         if not args.id:

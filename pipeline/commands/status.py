@@ -12,9 +12,21 @@ from ..planning import completeness, planner
 from ..planning.planner import Entry, Plan
 from ..reporting.console import answer
 from ..tasks.ranges import check_span, dataset_names
+from . import arguments
+
+HELP = "every month, its state and why; asks no publisher"
 
 
-def status(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", type=arguments.monthly_dataset, help="only this one and zones; default: those of [range] datasets"
+    )
+    parser.add_argument("--start", **arguments.MONTH, help="first month; default: the dataset's first")
+    parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: next month")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
     """Print every month of the datasets with its state and why, from what is known without asking a publisher."""
     today = dt.date.today()
     check_span(args.start, args.stop, today)

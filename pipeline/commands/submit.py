@@ -14,9 +14,17 @@ from ..agents.records import Submission, now, user
 from ..errors import PipelineError, UsageError
 from ..reporting import journal
 from ..reporting.console import answer, say
+from . import arguments
+
+HELP = "hand a luigi command over to a queue and return at once"
 
 
-def submit(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--queue", **arguments.QUEUE, default="default", help="default: default")
+    parser.add_argument("task", nargs=argparse.REMAINDER, help="a task as luigi takes it, with its flags")
+
+
+def run(args: argparse.Namespace) -> int:
     """Hand a luigi command over to a queue. What is wrong with it is said now, not by the agent."""
     if not args.task:
         raise UsageError("submit takes a task as luigi does, such as: submit RangeMonthly --start 2021-01")

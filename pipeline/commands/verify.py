@@ -27,8 +27,11 @@ from ..reporting.console import answer
 from ..storage import open_store
 from ..tasks.ranges import check_span
 from ..warehouse.base import LedgerRow
+from . import arguments
 
 Month = dt.date | None
+
+HELP = "whether published figures, lake, ledger and tables agree about every month"
 
 #: Files looked into at once.
 CONCURRENT = 8
@@ -93,7 +96,15 @@ class Line:
         }
 
 
-def verify(args: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", type=arguments.dataset, help="only this one; default: all")
+    parser.add_argument("--start", **arguments.MONTH, help="first month; default: the first there is")
+    parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: all there are")
+    parser.add_argument("--deep", action="store_true", help="read all bytes in the lake, not only the footers")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
     """Print every month that lake or ledger knows. Returns 0 if all agree, 1 if not."""
     check_span(args.start, args.stop, dt.date.today())
     lake = Lake(open_store(job.lake_url()))

@@ -13,7 +13,8 @@ import pytest
 from pipeline import job
 from pipeline.agents.queue import Queue
 from pipeline.agents.records import Submission, now
-from pipeline.commands.runs import Run, runs
+from pipeline.commands import runs
+from pipeline.commands.runs import Run
 from pipeline.reporting import journal
 
 STAGE = {"event": "stage", "task": "x", "stage": "Clean", "dataset": "green", "month": "2020-01", "warehouse": None}
@@ -38,7 +39,7 @@ def write(folder: Path, name: str, *events: dict[str, Any]) -> Path:
 
 def listed(capsys: pytest.CaptureFixture[str], **options: Any) -> list[dict[str, Any]]:
     asked = {"action": None, "id": None, "queue": None, "last": 20, "failed": False, "json": True, **options}
-    assert runs(argparse.Namespace(**asked)) == 0
+    assert runs.run(argparse.Namespace(**asked)) == 0
     return list(json.loads(capsys.readouterr().out))
 
 
@@ -97,7 +98,7 @@ def test_run_of_somebody_who_wants_to_fill_the_terminal(folder: Path, capsys: py
     command = ["TaxiZones", *(["\x1b[2J" + "x" * 9000] * 60)]
     here.submit(Submission("a", "q", command, {}, "me\nroot@here", now(), refusals=refusals))
     asked = {"action": None, "id": None, "queue": None, "last": 20, "failed": False, "json": False}
-    assert runs(argparse.Namespace(**asked)) == 0
+    assert runs.run(argparse.Namespace(**asked)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and all(len(line) < 2100 and line.isprintable() for line in lines)
     assert "... and by 15 more" in lines[-2]
