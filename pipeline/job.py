@@ -54,15 +54,15 @@ def publisher_label() -> str:
     """The publisher as task parameters name it."""
     from .publishers import publishers
 
-    return publishers.get(settings.publisher().name, settings.publisher().url).label
+    return publishers.get(settings.PublisherSettings().name, settings.PublisherSettings().url).label
 
 
 def lake_url() -> str:
-    return _store_url("lake", settings.lake().url)
+    return _store_url("lake", settings.LakeSettings().url)
 
 
 def workspace_url() -> str:
-    return _store_url("workspace", settings.workspace().url)
+    return _store_url("workspace", settings.WorkspaceSettings().url)
 
 
 def _store_url(section: str, url: str) -> str:
@@ -83,7 +83,7 @@ def rules_text() -> str:
     from .cleaning.rules import Rules
 
     try:
-        return str(Rules.parse(settings.clean().rules))
+        return str(Rules.parse(settings.CleanSettings().rules))
     except UsageError as error:
         raise UsageError(f"[clean] rules: {error}") from None
 
@@ -97,7 +97,7 @@ def warehouses() -> list[str]:
     """The labels of the warehouses, in the order of the setting."""
     from .warehouse import label_of, split_urls
 
-    return [label_of(url) for url in split_urls(settings.warehouse().url)]
+    return [label_of(url) for url in split_urls(settings.WarehouseSettings().url)]
 
 
 # -- one form of each label ------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def open_publisher(label: str) -> Publisher:
     """The publisher of a label; credentials come from ``[publisher] url`` if that has the same label."""
     from .publishers import publishers
 
-    configured = publishers.get(settings.publisher().name, settings.publisher().url)
+    configured = publishers.get(settings.PublisherSettings().name, settings.PublisherSettings().url)
     return configured if configured.label == label else publishers.from_label(label)
 
 
@@ -140,7 +140,7 @@ def open_warehouse(label: str) -> Warehouse:
     """The warehouse of a label; the password comes from ``[warehouse] url``, which must list it."""
     from .warehouse import Options, label_of, open_warehouse, split_urls
 
-    configured = settings.warehouse()
+    configured = settings.WarehouseSettings()
     options = Options(
         lock_timeout=configured.lock_timeout,
         statement_timeout=configured.statement_timeout,
@@ -158,7 +158,7 @@ def open_warehouse(label: str) -> Warehouse:
 
 def retry_policy() -> Policy:
     """The waits and tries of the settings, cut short while somebody waits or a run is planned."""
-    configured = settings.publisher()
+    configured = settings.PublisherSettings()
     return Policy(
         timeout=remote.for_server(configured.timeout),
         attempts=configured.attempts,

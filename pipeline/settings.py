@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import enum
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from luigi.task_register import Register
 
-from .errors import UsageError
+from .value_types import choice, choices, location, memory, number, whole
+
+T = TypeVar("T")
 
 ENVIRONMENT_PREFIX = "PIPELINE_"
 
@@ -31,193 +32,126 @@ ENVIRONMENT_PREFIX = "PIPELINE_"
 DAY, CENTURY = 86_400, 36_500
 
 
-class Choice(luigi.Parameter):
-    """One of a few words."""
+class Checked(luigi.Parameter[T]):
+    """A parameter that ``read`` makes a value of, or refuses with UsageError."""
 
-    def __init__(self, *choices: str, **kwargs: Any) -> None:
-        self.choices = choices
-        super().__init__(**kwargs)
+    def __init__(self, read: Callable[[str], T], default: T, **kwargs: Any) -> None:
+        self._read = read
+        super().__init__(default=default, **kwargs)
 
-    def parse(self, x: str) -> str:
-        if x not in self.choices:
-            raise UsageError(f"{x!r} is not one of {', '.join(self.choices)}")
-        return x
+    def parse(self, x: str) -> T:
+        return self._read(x)
 
 
-class Choices(luigi.Parameter):
-    """Some of a few words, comma-separated; at least ``least`` of them."""
+class Section(luigi.Config):
+    """A section of luigi.cfg. Luigi takes its name from that of the class: ``LakeSettings`` is ``[lake]``."""
 
-    def __init__(self, *choices: str, least: int = 0, **kwargs: Any) -> None:
-        self.choices, self.least = choices, least
-        super().__init__(default=",".join(kwargs.pop("default", choices)), **kwargs)
-
-    def parse(self, x: str) -> str:
-        words = [word.strip() for word in x.split(",") if word.strip()]
-        for word in words:
-            if word not in self.choices:
-                raise UsageError(f"{word!r} is not one of {', '.join(self.choices)}")
-        if len(words) < self.least:
-            raise UsageError(f"{x!r} names none of {', '.join(self.choices)}")
-        return ",".join(words)
+    def __init_subclass__(cls) -> None:
+        cls.__name__ = cls.__name__.removesuffix("Settings").lower()
 
 
-class Number(luigi.FloatParameter):
-    """A number within bounds, in the unit that its description names."""
-
-    def __init__(self, *, least: float = 0, most: float, **kwargs: Any) -> None:
-        self.least, self.most = least, most
-        super().__init__(**kwargs)
-
-    def parse(self, x: str) -> float:
-        if not re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", x, re.ASCII):
-            raise UsageError(f"{x!r} is not a number")
-        value = float(x)
-        if not self.least <= value <= self.most:
-            raise UsageError(f"{x} is not between {self.least:g} and {self.most:g}")
-        return value
-
-
-class Whole(luigi.IntParameter):
-    """A whole number of at least ``least``, and of ``most`` at most if there is such a bound."""
-
-    def __init__(self, *, least: int = 0, most: int | None = None, **kwargs: Any) -> None:
-        self.least, self.most = least, most
-        super().__init__(**kwargs)
-
-    def parse(self, x: str) -> int:
-        if not re.fullmatch(r"\s*[+-]?\d{1,4000}\s*", x, re.ASCII):
-            raise UsageError(f"{x!r} is not a whole number")
-        value = int(x)
-        if self.most is not None and not self.least <= value <= self.most:
-            raise UsageError(f"{x} is not between {self.least} and {self.most}")
-        if value < self.least:
-            raise UsageError(f"{x} is less than {self.least}")
-        return value
-
-
-class Memory(luigi.Parameter):
-    """An amount of memory as DuckDB reads it."""
-
-    def parse(self, x: str) -> str:
-        if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", x, re.IGNORECASE | re.ASCII):
-            raise UsageError(f"{x!r} is not an amount of memory; write it as 192MB or 2GB")
-        return x
-
-
-class Location(luigi.Parameter):
-    """A place of Google Cloud's."""
-
-    def parse(self, x: str) -> str:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{1,62}", x):
-            raise UsageError(f"{x!r} is not a place of Google Cloud; write it as US, EU or europe-west1")
-        return x
-
-
-class YesNo(luigi.BoolParameter):
-    """true or false; off by default, because Luigi cannot turn a flag off on the command line."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(default=False, **kwargs)
-
-    def parse(self, x: Any) -> bool:
-        if isinstance(x, str) and x.strip().lower() not in ("true", "false"):
-            raise UsageError(f"{x!r} is neither true nor false")
-        return super().parse(x)
-
-
-# The classes are named like their sections, in lower case, as Luigi names its own.
-
-
-class publisher(luigi.Config):
-    name = Choice("tlc", "dtc", "sample", default="tlc", description="tlc, dtc or sample")
+class PublisherSettings(Section):
+    name = Checked(choice("tlc", "dtc", "sample"), "tlc", description="tlc, dtc or sample")
     url = luigi.Parameter(default="", description="base address instead of the publisher's own: https:, http: or file:")
-    max_age = Number(
-        most=CENTURY, default=7.0, description="days after which a loaded month is asked about again at a web publisher"
+    max_age = Checked(
+        number(0, CENTURY), 7.0, description="days after which a loaded month is asked about again at a web publisher"
     )
-    absent_max_age = Number(most=CENTURY, default=6.0, description="hours for which a 'not published' answer is cached")
-    timeout = Number(
-        least=1, most=DAY, default=60.0, description="seconds for an answer, and without a byte until a body is lost"
+    absent_max_age = Checked(number(0, CENTURY), 6.0, description="hours for which a 'not published' answer is cached")
+    timeout = Checked(
+        number(1, DAY), 60.0, description="seconds for an answer, and without a byte until a body is lost"
     )
-    min_rate = Number(
-        most=1e6, default=1000.0, description="bytes per second that a body brings at least, over timeout; 0: any"
+    min_rate = Checked(
+        number(0, 1e6), 1000.0, description="bytes per second that a body brings at least, over timeout; 0: any"
     )
-    attempts = Whole(
-        least=1, most=1000, default=5, description="tries of one request or transfer before the stage fails"
+    attempts = Checked(whole(1, 1000), 5, description="tries of one request or transfer before the stage fails")
+    backoff = Checked(number(0, DAY), 2.0, description="seconds before the second try; doubles, with jitter")
+    max_backoff = Checked(
+        number(0, DAY), 120.0, description="longest wait between two tries, in seconds, whatever a server asks for"
     )
-    backoff = Number(most=DAY, default=2.0, description="seconds before the second try; doubles, with jitter")
-    max_backoff = Number(
-        most=DAY, default=120.0, description="longest wait between two tries, in seconds, whatever a server asks for"
+    allow_synthetic = luigi.BoolParameter(
+        description="let synthetic months go where published ones are, and into server warehouses"
     )
-    allow_synthetic = YesNo(description="let synthetic months go where published ones are, and into server warehouses")
 
 
-class workspace(luigi.Config):
+class WorkspaceSettings(Section):
     url = luigi.Parameter(default="file:workspace", description="scratch between download and upload: file: or gs://")
 
 
-class lake(luigi.Config):
+class LakeSettings(Section):
     url = luigi.Parameter(default="file:lake", description="where published Parquet lives: file: or gs://")
-    keep_versions = YesNo(description="keep replaced Parquet files under versions/")
+    keep_versions = luigi.BoolParameter(description="keep replaced Parquet files under versions/")
 
 
-class warehouse(luigi.Config):
+class WarehouseSettings(Section):
     url = luigi.Parameter(
         default="duckdb:///warehouse.duckdb",
         description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
     )
-    lock_timeout = Number(most=DAY, default=60.0, description="seconds that a load waits for others' locks, in all")
-    statement_timeout = Number(
-        least=1, most=DAY, default=300.0, description="seconds of a statement of PostgreSQL; more for many rows"
+    lock_timeout = Checked(number(0, DAY), 60.0, description="seconds that a load waits for others' locks, in all")
+    statement_timeout = Checked(
+        number(1, DAY), 300.0, description="seconds of a statement of PostgreSQL; more for many rows"
     )
-    memory_limit = Memory(default="160MB", description="memory of the embedded engine")
-    location = Location(default="US", description="place of a BigQuery dataset that has to be made")
-    maximum_bytes_billed = Whole(
-        least=1, most=2**63 - 1, default=10 * 1024**3, description="limit of one BigQuery query, in bytes"
+    memory_limit = Checked(memory, "160MB", description="memory of the embedded engine")
+    location = Checked(location, "US", description="location of a BigQuery dataset that has to be made")
+    maximum_bytes_billed = Checked(
+        whole(1, 2**63 - 1), 10 * 1024**3, description="limit of one BigQuery query, in bytes"
     )
 
 
-class clean(luigi.Config):
+class CleanSettings(Section):
     rules = luigi.Parameter(
         default="zero_passengers,pickup_outside_month",
         description="rules that reject or fill, comma-separated, or none",
     )
-    max_unreadable = Number(most=100, default=5.0, description="percent of unreadable rows above which a month fails")
+    max_unreadable = Checked(number(0, 100), 5.0, description="percent of unreadable rows above which a month fails")
 
 
-class range(luigi.Config):  # hides the built-in, in this module only
-    datasets = Choices("yellow", "green", "fhv", "fhvhv", least=1, description="datasets of AllTrips, comma-separated")
+class RangeSettings(Section):
+    datasets = Checked(
+        choices("yellow", "green", "fhv", "fhvhv", least=1),
+        "yellow,green,fhv,fhvhv",
+        description="datasets of AllTrips, comma-separated",
+    )
 
 
-class notify(luigi.Config):
+class NotifySettings(Section):
     urls = luigi.Parameter(
         default="", description="addresses notified about runs, in the notation of Apprise; one or several"
     )
-    on = Choices(
-        "failed",
-        "completed",
-        "crashed",
-        "republished",
-        "schema_drift",
-        "nothing_new",
-        default=("failed", "completed", "crashed", "republished", "schema_drift"),
+    on = Checked(
+        choices("failed", "completed", "crashed", "republished", "schema_drift", "nothing_new"),
+        "failed,completed,crashed,republished,schema_drift",
         description="events to notify: failed, completed, crashed, republished, schema_drift, nothing_new",
     )
-    datasets = Choices("yellow", "green", "fhv", "fhvhv", "zones", description="datasets that are told of")
+    datasets = Checked(
+        choices("yellow", "green", "fhv", "fhvhv", "zones"),
+        "yellow,green,fhv,fhvhv,zones",
+        description="datasets that notifications are about",
+    )
 
 
-class process(luigi.Config):
-    start_method = Choice(
+class ProcessSettings(Section):
+    start_method = Checked(
+        choice("forkserver", "fork", "spawn"),
         "forkserver",
-        "fork",
-        "spawn",
-        default="forkserver",
         description="how worker processes start: forkserver, fork or spawn",
     )
-    log_level = Choice("DEBUG", "INFO", "WARNING", "ERROR", default="INFO", description="least severity that is logged")
-    log_format = Choice("text", "json", default="text", description="how lines are logged: text or json")
+    log_level = Checked(
+        choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", description="least severity that is logged"
+    )
+    log_format = Checked(choice("text", "json"), "text", description="how lines are logged: text or json")
 
 
-SECTIONS: tuple[type[luigi.Config], ...] = (publisher, workspace, lake, warehouse, clean, range, notify, process)
+SECTIONS: tuple[type[Section], ...] = (
+    PublisherSettings,
+    WorkspaceSettings,
+    LakeSettings,
+    WarehouseSettings,
+    CleanSettings,
+    RangeSettings,
+    NotifySettings,
+    ProcessSettings,
+)
 
 
 def names() -> Iterator[tuple[str, str, luigi.Parameter]]:

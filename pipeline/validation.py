@@ -10,6 +10,7 @@ import os
 import pkgutil
 import re
 import warnings
+from typing import Any
 
 import luigi
 import luigi.execution_summary
@@ -23,9 +24,10 @@ from luigi.configuration.cfg_parser import InterpolationMissingEnvvarError
 from luigi.task_register import Register, TaskClassNotFoundException
 
 from . import job, luigi_config, settings
-from .errors import UsageError
+from .errors import PipelineError, UsageError
 from .reporting import journal, notify
-from .settings import DAY, ENVIRONMENT_PREFIX, SECTIONS, Number, Whole, names, variable
+from .settings import DAY, ENVIRONMENT_PREFIX, SECTIONS, names, variable
+from .value_types import number, whole
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -81,7 +83,8 @@ def validate() -> None:
         except TaskClassNotFoundException:
             raise UsageError(f"{_named(section, name)}: there is no task {text!r}") from None
         except Exception as error:
-            raise UsageError(f"{_named(section, name)}: {error}") from None
+            why = what_is_wrong(parameter, get_config().get(section, name, ""), error)
+            raise UsageError(f"{_named(section, name)}: {why}") from None
     _check_luigis()
     # What the tasks' parameters are made of; Luigi would bury an error of theirs in one of its own.
     for derived in (job.publisher_label, job.workspace_url, job.lake_url, job.warehouse_labels, job.rules_text):
@@ -89,7 +92,7 @@ def validate() -> None:
     journal.check_run_id()
     journal.folder()
     _check_resources()
-    if settings.notify().urls:
+    if settings.NotifySettings().urls:
         notify.addresses()
     _is_valid = True
 
@@ -108,6 +111,20 @@ def _named(section: str, name: str) -> str:
     if any((section, name.replace("-", "_")) == (of, known) for of, known, _ in names()):
         return f"setting [{section}] {name} (or {variable(section, name)})"
     return f"luigi.cfg: [{section}] {name}"
+
+
+def what_is_wrong(parameter: luigi.Parameter[Any], text: str, error: Exception) -> str:
+    """Why a parameter cannot read a text. Luigi's own parameters say it in Python's words."""
+    if isinstance(error, PipelineError):
+        return str(error)
+    for kind, what in (
+        (luigi.IntParameter, "a whole number"),
+        (luigi.FloatParameter, "a number"),
+        (luigi.BoolParameter, "true or false"),
+    ):
+        if isinstance(parameter, kind):
+            return f"{text!r} cannot be read as {what}"
+    return f"{text!r} cannot be read: {error}"
 
 
 def check_texts(section: str) -> None:
@@ -156,15 +173,15 @@ def _check_luigis() -> None:
             try:
                 parameter.task_value(family, name)
             except Exception as error:
-                raise UsageError(f"luigi.cfg: [{family}] {name}: {error}") from None
-    for name, kind in (  # which Luigi reads by a way of its own, when it connects to luigid
-        ("rpc_retry_attempts", Whole(least=1)),
-        ("rpc_retry_wait", Whole(most=DAY)),
-        ("rpc_connect_timeout", Number(least=0.1, most=DAY)),
+                why = what_is_wrong(parameter, get_config().get(family, name, ""), error)
+                raise UsageError(f"luigi.cfg: [{family}] {name}: {why}") from None
+    for name, read in (  # which Luigi reads by a way of its own, when it connects to luigid
+        ("rpc_retry_attempts", whole(1)),
+        ("rpc_retry_wait", whole(0, DAY)),
+        ("rpc_connect_timeout", number(0.1, DAY)),
     ):
-        text = get_config().get("core", name, "1")
         try:
-            kind.parse(text)
+            read(get_config().get("core", name, "1"))
         except UsageError as error:
             raise UsageError(f"luigi.cfg: [core] {name}: {error}") from None
     for name, _ in luigi.retcodes.retcode.get_params():
@@ -207,7 +224,7 @@ def _check_resources() -> None:
     """Refuse an amount that is no number, or that lets none of our tasks of a kind run."""
     config = get_config()
     kinds = [label.partition(":")[0].partition("@")[0] for label in job.warehouses()]
-    used = {"memory", f"download_{settings.publisher().name}", *(f"load_{kind}" for kind in kinds)}
+    used = {"memory", f"download_{settings.PublisherSettings().name}", *(f"load_{kind}" for kind in kinds)}
     for name in _options("resources"):
         text = config.get("resources", name)
         if not re.fullmatch(r"\s*\d+\s*", text):

@@ -35,8 +35,8 @@ def difference(submission: Submission) -> str:
     if submission.meaning.get("code") == here["code"]:  # other code may know other flags
         asked = request.read(submission.command)
         # A publisher may be named, so that only who reads from it does the run, but not chosen: it is the agent's own.
-        named = asked.values.get("publisher-name", settings.publisher().name)
-        if named != settings.publisher().name:
+        named = asked.values.get("publisher-name", settings.PublisherSettings().name)
+        if named != settings.PublisherSettings().name:
             return f"publisher is {named} there and {job.publisher_label()} here"
         here = meaning(asked)
     return "; ".join(

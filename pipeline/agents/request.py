@@ -80,7 +80,7 @@ def label_of_publisher(request: Request) -> str:
     """The publisher that the request means, with the settings of this host."""
     from ..publishers import publishers
 
-    own = settings.publisher()
+    own = settings.PublisherSettings()
     return str(publishers.get(request.values.get("publisher-name", own.name), own.url).label)
 
 

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from .. import datasets
+from .. import datasets, value_types
 from ..errors import UsageError
 from ..names import check_queue
-from ..settings import Choice, Number, Whole
 from ..tasks.parameters import Month
 from ..tasks.ranges import dataset_names
 
@@ -67,8 +66,8 @@ def _some_datasets(text: str) -> str:
 
 
 def _any_datasets(text: str) -> str:
-    one = Choice(*datasets.DATASETS)
-    return ",".join(dict.fromkeys(one.parse(name.strip()) for name in text.split(",")))
+    one = value_types.choice(*datasets.DATASETS)
+    return ",".join(dict.fromkeys(one(name.strip()) for name in text.split(",")))
 
 
 def _text(text: str) -> str:
@@ -88,16 +87,16 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
-    return kind(Number(least=least, most=most).parse)
+    return kind(value_types.number(least, most))
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    return kind(Whole(least=least, most=most).parse)
+    return kind(value_types.whole(least, most))
 
 
 text = kind(_text)
-dataset = kind(Choice(*datasets.DATASETS).parse)
-monthly_dataset = kind(Choice(*datasets.MONTHLY).parse)
+dataset = kind(value_types.choice(*datasets.DATASETS))
+monthly_dataset = kind(value_types.choice(*datasets.MONTHLY))
 some_datasets = kind(_some_datasets)
 all_or_some_datasets = kind(lambda text: ",".join(datasets.MONTHLY) if text == "all" else _some_datasets(text))
 any_datasets = kind(_any_datasets)

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("cron takes either --last N or a task, such as: cron --last 6, cron Refresh")
     if args.task and args.datasets:
         raise UsageError("--datasets goes with --last; a task has flags of its own, after its name")
-    names = dataset_names(args.datasets or settings.range().datasets)
+    names = dataset_names(args.datasets or settings.RangeSettings().datasets)
     try:
         with _one_at_a_time(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
             return _Run(args, names, locks).run()

@@ -53,7 +53,7 @@ def probes(create: bool, send: bool) -> Iterator[tuple[str, Probe]]:
     yield "settings", _settings
     logs.configure()
     yield "publisher", _publisher
-    yield "workspace", partial(_store, settings.workspace().url, create)
+    yield "workspace", partial(_store, settings.WorkspaceSettings().url, create)
     lake = _Lake()
     yield "lake", partial(lake.check, create)
     for label in job.warehouses():
@@ -102,7 +102,7 @@ def _publisher() -> Iterator[Check]:
     except MissingAtPublisher:
         remedy = "see that [publisher] url is right, if there should be one"
         yield Check(publisher.label, False, "answers, but has no zone table: it is left out", remedy, True)
-    names = [name.strip() for name in settings.range().datasets.split(",")]
+    names = [name.strip() for name in settings.RangeSettings().datasets.split(",")]
     for name in names:
         last = publisher.months_offered(name)[1] or dt.date.today()
         months = list(planner.months_between(last - dt.timedelta(days=30 * MONTHS_BACK), last + dt.timedelta(days=1)))
@@ -126,7 +126,7 @@ def _store(url: str, create: bool) -> Iterable[Check]:
 def _open_store(url: str) -> Store:
     from ..storage import StoreOptions, open_store
 
-    return open_store(url, StoreOptions(location=settings.warehouse().location))
+    return open_store(url, StoreOptions(location=settings.WarehouseSettings().location))
 
 
 class _Lake:
@@ -136,17 +136,17 @@ class _Lake:
 
     def check(self, create: bool) -> Iterator[Check]:
         checks = []
-        for check in _store(settings.lake().url, create):
+        for check in _store(settings.LakeSettings().url, create):
             checks.append(check)
             yield check
         self.works = all(check.ok or check.is_warning for check in checks)
         if self.works:
             with completeness.scheduling():
-                for name in settings.range().datasets.split(","):
+                for name in settings.RangeSettings().datasets.split(","):
                     completeness.refuse_upload(job.Job.configured(), name)  # as a run does before its first task
 
     def location(self) -> str | None:
-        return _open_store(settings.lake().url).location() if self.works else None
+        return _open_store(settings.LakeSettings().url).location() if self.works else None
 
 
 def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:

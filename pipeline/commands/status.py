@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _names(args: argparse.Namespace) -> list[str]:
-    return [args.dataset] if args.dataset else dataset_names(settings.range().datasets)
+    return [args.dataset] if args.dataset else dataset_names(settings.RangeSettings().datasets)
 
 
 def show(plan: Plan, as_json: bool) -> None:

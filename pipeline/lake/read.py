@@ -28,7 +28,7 @@ def read(dataset: str, month: str | None = None) -> pd.DataFrame:
     if found.is_monthly == (first_day is None):
         raise UsageError(f"{name}: {'name a month, such as 2021-01' if found.is_monthly else 'it has no months'}")
     partition = Partition(name, first_day)
-    lake = Lake(open_store(settings.lake().url))
+    lake = Lake(open_store(settings.LakeSettings().url))
     manifest = lake.manifest(partition)
     if manifest is None:
         load = redo(name, first_day)

@@ -258,7 +258,7 @@ def reason(job: Job, dataset: str, month: Month, warehouses: list[str]) -> str |
 
 def refuse_mixture(is_synthetic: bool, others: list[bool], where: str) -> None:
     """Raise SyntheticData if synthetic months would lie beside published ones, unless the setting allows it."""
-    if settings.publisher().allow_synthetic or all(other == is_synthetic for other in others):
+    if settings.PublisherSettings().allow_synthetic or all(other == is_synthetic for other in others):
         return
     raise SyntheticData(
         f"{where} takes published months only; choose another, or set [publisher] allow_synthetic"

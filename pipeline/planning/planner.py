@@ -248,7 +248,7 @@ def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.
     publisher = job.publisher_object
     if publisher.is_local:
         return  # looked at whenever the question comes up
-    max_age = settings.publisher().max_age * settings.DAY
+    max_age = settings.PublisherSettings().max_age * settings.DAY
     due = []
     for month in months:
         manifest = snapshot.manifest(job, dataset, month)
@@ -409,7 +409,7 @@ def _believed(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date])
     """Months that were found absent so recently that the publisher is not asked again."""
     if job.publisher_object.is_local:
         return {}
-    max_age = settings.publisher().absent_max_age * 3600
+    max_age = settings.PublisherSettings().absent_max_age * 3600
     believed = {}
     for month in months:
         state = _known_absence(snapshot, job, dataset, month)

@@ -33,7 +33,7 @@ def queries(labels: Sequence[str], loaded: Collection[str]) -> list[str]:
     """For each warehouse a command that shows what was loaded; ``loaded`` are names of datasets."""
     if not loaded:
         return []
-    url_of = {label_of(url): url for url in split_urls(settings.warehouse().url)}
+    url_of = {label_of(url): url for url in split_urls(settings.WarehouseSettings().url)}
     return [command for label in labels if (command := _query(label, url_of.get(label, ""), loaded))]
 
 

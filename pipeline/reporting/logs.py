@@ -177,7 +177,7 @@ def _take_all(handlers: list[logging.Handler]) -> None:
     _attach(handlers)
     for logger in (LOGGER, LUIGI):
         logger.propagate = False
-    LOGGER.setLevel(settings.process().log_level)
+    LOGGER.setLevel(settings.ProcessSettings().log_level)
     # Luigi's INFO is its protocol with the scheduler; what a person wants to know of it is in our own records.
     LUIGI.setLevel(LOGGER.level if LOGGER.level in (logging.DEBUG, logging.ERROR) else logging.WARNING)
 
@@ -238,7 +238,7 @@ def _alone(files: list[logging.Handler]) -> Iterator[None]:
 @contextmanager
 def _beside_others(files: list[logging.Handler]) -> Iterator[None]:
     for handler in files:
-        handler.setLevel(settings.process().log_level)
+        handler.setLevel(settings.ProcessSettings().log_level)
         handler.addFilter(lambda record: record.name != LUIGI.name or record.levelno >= logging.WARNING)
     forward = _Forward(LOGGER.getEffectiveLevel())
     before = LOGGER.level, LOGGER.propagate
@@ -246,7 +246,7 @@ def _beside_others(files: list[logging.Handler]) -> Iterator[None]:
     _attach(files)
     _attach([forward], (LOGGER,))
     LOGGER.propagate = False
-    LOGGER.setLevel(settings.process().log_level)
+    LOGGER.setLevel(settings.ProcessSettings().log_level)
     try:
         yield
     finally:
@@ -276,7 +276,7 @@ def _add_filter(handlers: Iterable[logging.Handler], once: Once) -> None:
 
 def _attach(handlers: list[logging.Handler], loggers: Iterable[logging.Logger] = (LOGGER, LUIGI)) -> None:
     for handler in handlers:
-        if settings.process().log_format == "json":
+        if settings.ProcessSettings().log_format == "json":
             handler.setFormatter(JsonLine())
         else:
             is_file = isinstance(handler, logging.FileHandler)

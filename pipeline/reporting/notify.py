@@ -80,7 +80,7 @@ class Message:
     @property
     def is_wanted(self) -> bool:
         """Whether ``[notify]`` asks for what happened, to the datasets it happened to."""
-        wanted = settings.notify()
+        wanted = settings.NotifySettings()
         return bool(self.happened & set(wanted.on.split(","))) and (
             not self.datasets or bool(self.datasets & set(wanted.datasets.split(",")))
         )
@@ -255,7 +255,7 @@ def tell(outcome: RunOutcome, where: str = "") -> Message | None:
     """Send the message about this run if it is wanted; see ``message_of_run``. Returns it. Never raises."""
     try:
         message = message_of_run(outcome, where)
-        if message is not None and settings.notify().urls and message.is_wanted:
+        if message is not None and settings.NotifySettings().urls and message.is_wanted:
             send(message)
         return message
     except Exception as error:  # a receiver's library, anything: no reason for the run to fail
@@ -266,7 +266,7 @@ def tell(outcome: RunOutcome, where: str = "") -> Message | None:
 def tell_of_killed_runs() -> None:
     """Send a message about each run that was killed and that nobody was told of. Never raises."""
     try:
-        if not settings.notify().urls:
+        if not settings.NotifySettings().urls:
             return
         for run in islice(journal.killed(), KILLED):
             try:
@@ -296,7 +296,7 @@ def addresses() -> list[tuple[str, Any]]:
     # Apprise's own time limit would leave threads behind that Python waits for at its end.
     asset = apprise.AppriseAsset(app_id="NYC trips", async_mode=False, service_timeout=0)
     found = []
-    for number, url in enumerate(parse_urls(settings.notify().urls), 1):
+    for number, url in enumerate(parse_urls(settings.NotifySettings().urls), 1):
         service = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
         if service is None:
             raise UsageError(
@@ -304,7 +304,7 @@ def addresses() -> list[tuple[str, Any]]:
                 "its notation for each service is at https://appriseit.com/services"
             )
         found.append((f"address {number} ({service.service_name})", service))
-    if settings.notify().urls.strip() and not found:
+    if settings.NotifySettings().urls.strip() and not found:
         raise UsageError(
             "[notify] urls: no address in it; write such as json://host/path or mailto://user:password@host"
         )
@@ -360,12 +360,12 @@ def check() -> Iterator[Check]:
     if not found:
         yield Check("notify", True, "no address in [notify] urls: nobody is told of runs")
     for name, _ in found:
-        yield Check(f"notify {name}", True, f"understood; told of: {settings.notify().on}")
+        yield Check(f"notify {name}", True, f"understood; told of: {settings.NotifySettings().on}")
 
 
 def send_test() -> Iterator[Check]:
     """Send a test message to each address, whatever ``[notify] on`` says. Nothing where none is configured."""
-    if not settings.notify().urls.strip():
+    if not settings.NotifySettings().urls.strip():
         yield Check("notify", False, "no address in [notify] urls", "set PIPELINE_NOTIFY_URLS")
         return
     message = Message.of(

@@ -98,7 +98,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
         luigi_config.complete(luigi_config.COMMAND_DEFAULTS)
         journal.run_id()  # made here, so that all worker processes inherit the same
         logs.configure(to_file=run.is_command())
-        method = settings.process().start_method
+        method = settings.ProcessSettings().start_method
         multiprocessing.set_start_method(method, force=True)
         if method == "forkserver":
             multiprocessing.set_forkserver_preload(process.modules_of_workers())
@@ -131,7 +131,8 @@ def _check_flags(given: Namespace) -> None:
                 if family not in sections:
                     raise UsageError(f"--{flag.replace('_', '-')}: {error}") from None
             except Exception as error:
-                raise UsageError(f"--{flag.replace('_', '-')}: {text!r} cannot be read: {error}") from None
+                why = validation.what_is_wrong(parameter, text, error)
+                raise UsageError(f"--{flag.replace('_', '-')}: {why}") from None
 
 
 def _check_core() -> None:

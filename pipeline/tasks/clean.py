@@ -165,7 +165,7 @@ class Clean(Stage):
             )
 
     def _refuse_too_many_unreadable(self, report: Any, source_name: str) -> None:
-        limit = settings.clean().max_unreadable
+        limit = settings.CleanSettings().max_unreadable
         first = report.first_unreadable
         if first is not None and _too_many_unreadable(vars(report)):
             raise TooManyUnreadable(
@@ -177,7 +177,7 @@ class Clean(Stage):
 
 def _too_many_unreadable(report: dict[str, Any]) -> bool:
     """Whether a file is refused for its unreadable rows, as ``[clean] max_unreadable`` is now."""
-    return bool(report["unreadable"] * 100 > settings.clean().max_unreadable * report["rows_read"])
+    return bool(report["unreadable"] * 100 > settings.CleanSettings().max_unreadable * report["rows_read"])
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from ..planning.planner import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from ..publishers import publishers
 from ..reporting import journal, progress
 from ..runner import worker
+from ..value_types import whole
 from . import parameters
 from .base import JobTask, MonthTask
 from .load import Load
@@ -108,7 +109,7 @@ class AllTrips(_Warehouses, JobTask):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         values = dict(super().get_param_values(params, args, kwargs))
-        values["datasets"] = values["datasets"] or settings.range().datasets
+        values["datasets"] = values["datasets"] or settings.RangeSettings().datasets
         return [(name, values[name]) for name, _ in params]
 
     @property
@@ -160,7 +161,7 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     )
     datasets = _Datasets(default="", significant=False, positional=False, description="of AllTrips: comma-separated")
     param_name = luigi.Parameter(default="month", positional=False)
-    task_limit = settings.Whole(least=1, default=10_000, description="most months in one run")
+    task_limit = settings.Checked(whole(1), 10_000, description="most months in one run")
     months_back = luigi.IntParameter(default=1200, description="not used: an explicit start is never clamped")
 
     title = "RangeMonthly"
@@ -334,7 +335,7 @@ class Refresh(_Warehouses, JobTask):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         values = dict(super().get_param_values(params, args, kwargs))
-        values["dataset"] = ",".join(dataset_names(values["dataset"] or settings.range().datasets))
+        values["dataset"] = ",".join(dataset_names(values["dataset"] or settings.RangeSettings().datasets))
         return [(name, values[name]) for name, _ in params]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -97,7 +97,7 @@ class Upload(Stage):
                 parquet,
                 rejects,
                 manifest,
-                keep_versions=settings.lake().keep_versions,
+                keep_versions=settings.LakeSettings().keep_versions,
                 progress=lambda done, total: progress(done, total, "bytes"),
             )
         progress.link(page_of(lake.file(manifest).uri))

@@ -213,7 +213,7 @@ def undisturbed(folder: Path, wanted: Situation) -> tuple[str, str, str]:
         code, published, before = (
             os.environ[code_version.CODE],
             folder / "published",
-            our_settings.clean().max_unreadable,
+            our_settings.CleanSettings().max_unreadable,
         )
         shutil.copytree(published, folder / "kept", dirs_exist_ok=True)
         quiet = World(folder / "quiet")

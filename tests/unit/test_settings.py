@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from luigi.configuration import get_config
+from luigi.configuration import LuigiConfigParser, get_config
 
-from pipeline import job, settings
+from pipeline import job, settings, validation
 from pipeline.errors import UsageError
+from pipeline.value_types import whole
 
 
-def numbers() -> Iterator[settings.Number]:
+def numbers() -> Iterator[settings.Checked[float]]:
     for _, _, parameter in settings.names():
-        if isinstance(parameter, settings.Number):
+        if isinstance(parameter, settings.Checked) and isinstance(parameter._default, float):
             yield parameter
 
 
@@ -29,26 +30,31 @@ def test_numbers_have_bounds(text: str) -> None:
 
 
 def test_greatest_ages_and_waits_do_not_overflow() -> None:
+    assert dt.datetime.now() - dt.timedelta(days=settings.CENTURY)
+    for _, name, parameter in settings.names():
+        if name.endswith("max_age"):
+            with pytest.raises(UsageError, match=f"is not between 0 and {settings.CENTURY}"):
+                parameter.parse(str(settings.CENTURY + 1))
     for number in numbers():
-        assert dt.datetime.now() - dt.timedelta(days=number.parse(f"{min(number.most, settings.CENTURY):g}"))
-        assert number.most * 1000 < 2**31, "PostgreSQL counts milliseconds in four bytes"
+        with pytest.raises(UsageError):  # PostgreSQL counts milliseconds in four bytes
+            number.parse(str(2**31 // 1000))
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "80.5", ""])
 def test_whole_numbers_have_bounds(text: str) -> None:
     with pytest.raises(UsageError):
-        settings.Whole(least=1, most=65535).parse(text)
+        whole(1, 65535)(text)
 
 
 def test_whole_number_without_an_upper_bound() -> None:
-    assert settings.Whole(least=1).parse(str(2**40)) == 2**40
+    assert whole(1)(str(2**40)) == 2**40
     with pytest.raises(UsageError, match="0 is less than 1"):
-        settings.Whole(least=1).parse("0")
+        whole(1)("0")
 
 
 @pytest.mark.parametrize("text", ["", " , ", "purple", "yellow,purple"])
 def test_datasets_of_a_range_are_named(text: str) -> None:
-    parameter = dict(settings.range.get_params())["datasets"]
+    parameter = dict(settings.RangeSettings.get_params())["datasets"]
     assert parameter.parse("fhv, yellow") == "fhv,yellow"
     with pytest.raises(UsageError, match="yellow, green, fhv, fhvhv"):
         parameter.parse(text)
@@ -56,7 +62,7 @@ def test_datasets_of_a_range_are_named(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "lots", "192", "-1GB", "GB", "1 gigabyte"])
 def test_amounts_of_memory(text: str) -> None:
-    parameter = dict(settings.warehouse.get_params())["memory_limit"]
+    parameter = dict(settings.WarehouseSettings.get_params())["memory_limit"]
     for good in ("192MB", "1.5 GiB", "80%", "512mb"):
         assert parameter.parse(good) == good
     with pytest.raises(UsageError, match="write it as 192MB"):
@@ -105,3 +111,31 @@ def test_health_checks_of_older_images_find_the_check(caplog: pytest.LogCaptureF
     with settings.restored(), pytest.raises(UsageError, match="PIPELINE_LAKE_ULR"):
         settings.take_over({"PIPELINE_LAKE_ULR": "file:x"})
         getattr(settings, "validate")()  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "text", "says"),
+    [
+        ("scheduler", "retry_delay", "soon", "luigi.cfg: [scheduler] retry_delay: 'soon' cannot be read as a number"),
+        ("scheduler", "retry_count", "1.5", "luigi.cfg: [scheduler] retry_count: '1.5' cannot be read as a whole"),
+        ("core", "workers", "two", "luigi.cfg: [core] workers: 'two' cannot be read as a whole number"),
+        ("worker", "keep_alive", "maybe", "luigi.cfg: [worker] keep_alive: 'maybe' cannot be read as true or false"),
+        ("core", "rpc_retry_wait", "-1", "luigi.cfg: [core] rpc_retry_wait: -1 is not between 0 and 86400"),
+        ("lake", "keep_versions", "yes", "setting [lake] keep_versions (or PIPELINE_LAKE_KEEP_VERSIONS): 'yes' cannot"),
+    ],
+)
+def test_wrong_values_are_told_in_plain_words(
+    section: str, name: str, text: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LuigiConfigParser()
+    config.read_string(f"[{section}]\n{name} = {text}\n")
+    monkeypatch.setattr(LuigiConfigParser, "_instance", config)
+    with pytest.raises(UsageError) as refused:
+        validation.validate()
+    assert str(refused.value).startswith(says)
+
+
+def test_sections_have_the_names_of_luigi_cfg() -> None:
+    assert [section.get_task_family() for section in settings.SECTIONS] == [
+        *("publisher", "workspace", "lake", "warehouse", "clean", "range", "notify", "process")
+    ]

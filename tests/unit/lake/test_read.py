@@ -21,7 +21,7 @@ def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "green.parquet"
     pq.write_table(pa.table({"store_and_fwd_flag": ["N"] * 1000}), path)
     manifest = SimpleNamespace(parquet=SimpleNamespace(path=path.name))
-    monkeypatch.setattr(settings, "lake", lambda: SimpleNamespace(url=f"file:{tmp_path}"))
+    monkeypatch.setattr(settings, "LakeSettings", lambda: SimpleNamespace(url=f"file:{tmp_path}"))
     monkeypatch.setattr(Lake, "manifest", lambda self, partition: manifest)
     return path
 

@@ -1,0 +1,78 @@
+"""Texts read as values: one of a few words, a number within bounds, an amount of memory.
+
+Settings, tasks and verbs read their values by these functions. What cannot be right raises UsageError with one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from .errors import UsageError
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise UsageError(f"{text!r} is not one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def choices(*words: str, least: int = 0) -> Callable[[str], str]:
+    """Some of a few words, comma-separated; at least ``least`` of them."""
+    one = choice(*words)
+
+    def read(text: str) -> str:
+        found = [one(word.strip()) for word in text.split(",") if word.strip()]
+        if len(found) < least:
+            raise UsageError(f"{text!r} names none of {', '.join(words)}")
+        return ",".join(found)
+
+    return read
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """A number within bounds."""
+
+    def read(text: str) -> float:
+        if not re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text, re.ASCII):
+            raise UsageError(f"{text!r} is not a number")
+        if not least <= float(text) <= most:
+            raise UsageError(f"{text} is not between {least:g} and {most:g}")
+        return float(text)
+
+    return read
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A whole number of at least ``least``, and of ``most`` at most if there is such a bound."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\s*[+-]?\d{1,4000}\s*", text, re.ASCII):
+            raise UsageError(f"{text!r} is not a whole number")
+        value = int(text)
+        if most is not None and not least <= value <= most:
+            raise UsageError(f"{text} is not between {least} and {most}")
+        if value < least:
+            raise UsageError(f"{text} is less than {least}")
+        return value
+
+    return read
+
+
+def memory(text: str) -> str:
+    """An amount of memory as DuckDB reads it."""
+    if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", text, re.IGNORECASE | re.ASCII):
+        raise UsageError(f"{text!r} is not an amount of memory; write it as 192MB or 2GB")
+    return text
+
+
+def location(text: str) -> str:
+    """A location of Google Cloud."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{1,62}", text):
+        raise UsageError(f"{text!r} is not a place of Google Cloud; write it as US, EU or europe-west1")
+    return text
