@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.partition import Partition, add_months, format_month, parse_month
 from pipeline.publishers.sample import generator
 
 from .contest import CouldNotRun
 
 SEED = 1
-_NAME = re.compile(r"(?P<dataset>[a-z]+)_tripdata_(?P<year>\d{4})-(?P<month>\d{2})\.(?P<format>csv\.gz|parquet)")
+_NAME = re.compile(r"(?P<dataset>[a-z]+)_tripdata_(?P<month>\d{4}-\d{2})\.(?P<format>csv\.gz|parquet)")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Published:
 
     @property
     def files(self) -> list[Path]:
-        return [self.folder / generator.relative_path(self.dataset, month, self.layout) for month in self.months]
+        return [
+            self.folder / generator.relative_path(Partition(self.dataset, month), self.layout) for month in self.months
+        ]
 
     @property
     def size(self) -> int:
@@ -53,7 +56,7 @@ class Published:
         months = f"{len(self.months)} x " if len(self.months) > 1 else ""
         rows = f"{months}{self.rows:,} rows" if self.rows else self.files[0].name
         kind = "csv.gz" if self.layout == "dtc" else "TLC Parquet"
-        return f"{rows} {self.dataset} {self.months[0]:%Y-%m}, {kind}, {self.size / 1e6:.0f} MB"
+        return f"{rows} {Partition(self.dataset, self.months[0])}, {kind}, {self.size / 1e6:.0f} MB"
 
 
 class Inputs:
@@ -64,9 +67,9 @@ class Inputs:
 
     def months(self, dataset: str, first: str, rows: int, layout: str, count: int = 1) -> Published:
         """``count`` synthetic months from ``first`` (YYYY-MM) on, with ``rows`` rows each."""
-        month = dt.datetime.strptime(first, "%Y-%m").date()
-        months = tuple(_months_later(month, number) for number in range(count))
-        key = generator.version(dataset, month, rows, SEED, layout)
+        month = parse_month(first)
+        months = tuple(add_months(month, number) for number in range(count))
+        key = generator.version(Partition(dataset, month), rows, SEED, layout)
         folder = self.folder / f"{layout}-{dataset}-{first}-{count}x{rows}-{key}"
         if not folder.exists():
             print(f"    making {count} x {rows:,} rows of {dataset} ...", file=sys.stderr)
@@ -105,7 +108,7 @@ class Inputs:
         if not found:
             raise CouldNotRun(f"{self.own} has no file named like yellow_tripdata_2021-01.{kind}")
         path, match = max(found, key=lambda each: each[0].stat().st_size)
-        month = dt.date(int(match["year"]), int(match["month"]), 1)
+        month = parse_month(match["month"])
         published = Published(self.folder / "own", synthetic.layout, match["dataset"], (month,), None)
         link = published.files[0]
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -116,14 +119,9 @@ class Inputs:
 
 def _make(dataset: str, months: Sequence[dt.date], rows: int, layout: str, folder: Path) -> None:
     words = ("--dataset", dataset, "--rows", str(rows), "--seed", str(SEED), "--layout", layout, "--to", str(folder))
-    span = ("--start", f"{months[0]:%Y-%m}", "--stop", f"{_months_later(months[-1], 1):%Y-%m}")
+    span = ("--start", format_month(months[0]), "--stop", format_month(add_months(months[-1], 1)))
     result = subprocess.run(
         [sys.executable, "-m", "pipeline", "sample", *words, *span], capture_output=True, text=True, cwd=folder.parent
     )
     if result.returncode:
         raise CouldNotRun(f"the input could not be made: {result.stderr.strip()}")
-
-
-def _months_later(month: dt.date, count: int) -> dt.date:
-    index = month.year * 12 + month.month - 1 + count
-    return dt.date(index // 12, index % 12 + 1, 1)

@@ -22,6 +22,13 @@ class Partition(NamedTuple):
         return self.dataset if self.month is None else f"{self.dataset} {format_month(self.month)}"
 
     @property
+    def first_day(self) -> dt.date:
+        """The month where there has to be one. Raises ValueError for the zone table."""
+        if self.month is None:
+            raise ValueError(f"{self.dataset} has no months")
+        return self.month
+
+    @property
     def month_text(self) -> str | None:
         """``2020-04``; None where there are no months, as in manifests and journals."""
         return None if self.month is None else format_month(self.month)

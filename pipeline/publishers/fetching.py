@@ -37,6 +37,7 @@ from ..errors import (
     WrongFormat,
 )
 from ..file_types import mismatch
+from ..partition import Partition
 from ..retry import Policy, retrying
 from .publishers import Publisher, Version, ask, describe, look, refusal, refused_or_absent
 
@@ -212,7 +213,7 @@ class _Transfer:
         self._remove_parts(keep=self.part.name)
         try:
             with _writing(self.target.parent):
-                make_file(self.dataset, self.month, self.part, **self.publisher.sample_options)
+                make_file(Partition(self.dataset, self.month), self.part, **self.publisher.sample_options)
                 made = self.part.stat().st_size
             return self._receive(lambda: b"", made)
         finally:

@@ -32,6 +32,7 @@ from ..errors import (
     UsageError,
 )
 from ..files import refuse_long
+from ..partition import Partition
 from ..retry import Policy, retrying
 
 if TYPE_CHECKING:
@@ -612,7 +613,7 @@ def look(
     if publisher.scheme == "sample":
         from .sample import generator
 
-        return Version(etag=generator.version(dataset, month, **publisher.sample_options))
+        return Version(etag=generator.version(Partition(dataset, month), **publisher.sample_options))
     if publisher.scheme == "file":
         return _look_at_file(publisher, dataset, month)
     version = _look_at_web(publisher, dataset, [month], probe, policy or Policy())[month]

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.partition import Partition
 from pipeline.publishers.sample import generator
 
 from ..patience import PATIENCE, has_ended, wait_for
@@ -239,7 +240,7 @@ def test_nightly_refresh(folder_project: Project) -> None:
     quiet = folder_project.pipeline("cron", "Refresh", "--since", "2020-01", "--dataset", "green")
     assert (quiet.returncode, quiet.stdout) == (0, "")
     month = folder_project.folder / "published" / "trip-data" / "green_tripdata_2020-02.parquet"
-    generator.make_file("green", dt.date(2020, 2, 1), month, rows=310, seed=2, layout="tlc")
+    generator.make_file(Partition("green", dt.date(2020, 2, 1)), month, rows=310, seed=2, layout="tlc")
     with Inbox() as inbox:
         folder_project.environment["PIPELINE_NOTIFY_URLS"] = inbox.url
         assert folder_project.pipeline("cron", "Refresh", "--since", "2020-01", "--dataset", "green").returncode == 0

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.partition import Partition
 from pipeline.publishers.sample import generator
 
 from ..servers.http import HttpServer
@@ -48,7 +49,7 @@ class Site(HttpServer):
         self.layout = layout
         self.file = folder / (f"trip-data/{FILE}.parquet" if layout == "tlc" else f"green/{FILE}.csv.gz")
         self.file.parent.mkdir(parents=True)
-        generator.make_file("green", dt.date(2020, 1, 1), self.file, rows=3000, seed=1, layout=layout)
+        generator.make_file(Partition("green", dt.date(2020, 1, 1)), self.file, rows=3000, seed=1, layout=layout)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.partition import Partition
 from pipeline.publishers.sample import generator
 
 from ..patience import PATIENCE, has_ended, wait_for
@@ -58,7 +59,7 @@ def test_one_message_per_run_of_every_kind(folder_project: Project, inbox: Inbox
     assert "NYC trips: nothing new" in last_message(inbox)
 
     changed = month_file(folder_project, "2020-01")
-    generator.make_file("green", dt.date(2020, 1, 1), changed, rows=310, seed=2, layout="tlc")
+    generator.make_file(Partition("green", dt.date(2020, 1, 1)), changed, rows=310, seed=2, layout="tlc")
     rows = pq.read_table(changed)
     pq.write_table(rows.append_column("moon_fee", pa.array([1.0] * len(rows))), changed)
     assert folder_project.luigi(*GREEN).returncode == 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.partition import Partition
 from pipeline.publishers.sample import generator
 
 from ..conftest import CHECKOUT
@@ -182,7 +183,7 @@ def test_stop_in_the_future_leaves_out_what_is_not_published(folder_project: Pro
     today = dt.date.today().replace(day=15)  # a day later the same months are still young enough to appear
     start, stop = today - dt.timedelta(days=90), today + dt.timedelta(days=60)
     file = folder_project.folder / "published" / "trip-data" / f"green_tripdata_{start:%Y-%m}.parquet"
-    generator.make_file("green", start.replace(day=1), file, rows=300, seed=1, layout="tlc")
+    generator.make_file(Partition("green", start.replace(day=1)), file, rows=300, seed=1, layout="tlc")
     span = (*GREEN, "--start", f"{start:%Y-%m}", "--stop", f"{stop:%Y-%m}")
     done = folder_project.luigi("RangeMonthly", *span)
     assert done.returncode == 0, done.stdout
@@ -243,7 +244,7 @@ def test_republished_month_is_done_again_and_no_other(folder_project: Project) -
     (published / "trip-data" / "green_tripdata_2020-01.parquet").touch()
     assert "Nothing to do" in folder_project.luigi(*arguments).stdout, "touched, but the same bytes"
     month = published / "trip-data" / "green_tripdata_2020-02.parquet"
-    generator.make_file("green", dt.date(2020, 2, 1), month, rows=310, seed=2, layout="tlc")
+    generator.make_file(Partition("green", dt.date(2020, 2, 1)), month, rows=310, seed=2, layout="tlc")
     plan = folder_project.pipeline("plan", *arguments[1:], "--json")
     reasons = {entry["month"]: entry["reason"] for entry in json.loads(plan.stdout)}
     assert reasons["2020-02"] == "republished" and reasons["2020-01"] == ""
@@ -271,7 +272,7 @@ def test_scratch_of_a_killed_run_does_not_hide_a_republication(folder_project: P
         assert not [path for path in scratch.rglob("*") if path.is_file()], "nothing is left of a month that is loaded"
         shutil.rmtree(scratch, ignore_errors=True)
         kept.rename(scratch)
-    generator.make_file("green", dt.date(2020, 2, 1), file, rows=310, seed=2, layout="tlc")
+    generator.make_file(Partition("green", dt.date(2020, 2, 1)), file, rows=310, seed=2, layout="tlc")
     again = folder_project.luigi("MonthlyTrips", *month)
     assert again.returncode == 0, again.stdout
     assert folder_project.query("SELECT count(*) FROM green_trips") == [(310,)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.partition import Partition
 from pipeline.publishers.sample import generator
 
 from ..servers.http import ALWAYS, Fault, HttpServer
@@ -26,7 +27,7 @@ class Site(HttpServer):
 
     def publish(self, month: int, seed: int) -> None:
         path = self.folder / self.path(month)[1:]
-        generator.make_file("green", dt.date(2020, month, 1), path, rows=200 + seed, seed=seed, layout="tlc")
+        generator.make_file(Partition("green", dt.date(2020, month, 1)), path, rows=200 + seed, seed=seed, layout="tlc")
 
     @staticmethod
     def path(month: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import datasets
+from pipeline.partition import Partition
 from pipeline.publishers.sample import generator
 
 from ..real_data import FOLDER, ROWS
@@ -115,7 +116,7 @@ def test_all_three_have_the_same_rows_through_a_republication_and_back(warehouse
 
     month = project.folder / "published" / "trip-data" / "green_tripdata_2020-02.parquet"
     original = month.read_bytes()
-    generator.make_file("green", dt.date(2020, 2, 1), month, rows=320, seed=9, layout="tlc")
+    generator.make_file(Partition("green", dt.date(2020, 2, 1)), month, rows=320, seed=9, layout="tlc")
     assert project.luigi(*RANGE, *MONTHS).returncode == 0
     second = warehouses.profile()
     assert second["rows"][0] == first["rows"][0], "the other month is untouched"

@@ -21,7 +21,7 @@ from pipeline.cleaning import Report
 from pipeline.errors import DamagedScratch, LakeError, StorageUnavailable, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake import layout
 from pipeline.lake.lake import digest_of
-from pipeline.partition import ZONES
+from pipeline.partition import ZONES, Partition
 from pipeline.planning import completeness, planner
 from pipeline.planning.completeness import Snapshot
 from pipeline.publishers.sample import generator
@@ -351,7 +351,7 @@ def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
 ) -> None:
     """As it may happen in a bucket, which has no lock."""
     raw, before = tmp_path / "raw_file", upload.scratch.record(ROWS)
-    generator.make_file("green", dt.date(2020, 1, 1), raw, rows=100, seed=1, layout="tlc")
+    generator.make_file(Partition("green", dt.date(2020, 1, 1)), raw, rows=100, seed=1, layout="tlc")
     about = {**record(RAW, digest_of(raw, RAW).sha256), "length": raw.stat().st_size}
 
     def replace_it(*args: Any) -> None:
@@ -368,7 +368,7 @@ def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
 @pytest.mark.parametrize("layout", ["tlc", "dtc"])
 def test_progress_begins_at_the_beginning_and_only_grows(upload: Upload, tmp_path: Path, layout: str) -> None:
     raw = tmp_path / "raw_file"
-    generator.make_file("green", dt.date(2020, 1, 1), raw, rows=150_000, seed=1, layout=layout)
+    generator.make_file(Partition("green", dt.date(2020, 1, 1)), raw, rows=150_000, seed=1, layout=layout)
     about = record(RAW, digest_of(raw, RAW).sha256)
     about |= {"length": raw.stat().st_size, "format": "parquet" if layout == "tlc" else "csv.gz"}
     upload.scratch.keep(raw, RAW, about)

@@ -14,7 +14,6 @@ import argparse
 import datetime as dt
 import hashlib
 import os
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
@@ -23,13 +22,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
+from pipeline.partition import ZONES, Partition, months_between, parse_month
 from pipeline.plain import plain
 from pipeline.publishers.sample.layouts import (
     AIRPORTS,
+    BOROUGHS,
     FIRST_MONTHS,
     MONEY,
     TIMES,
-    ZONES,
     Column,
     CsvStyle,
     Layout,
@@ -47,7 +47,6 @@ GENERATOR = 1
 
 LAYOUTS = tuple(FIRST_MONTHS)
 DATASETS = tuple(FIRST_MONTHS["tlc"])
-ZONES_DATASET = "zones"
 README = "SYNTHETIC.txt"
 
 #: A row group has at most 64 Mi rows in pyarrow, and a file has one row group, as TLC's.
@@ -56,47 +55,47 @@ MAX_ROWS = 64 * 1024 * 1024
 # -- the face ------------------------------------------------------------------------------------
 
 
-def make_file(dataset: str, month: dt.date | None, path: Path, *, rows: int, seed: int, layout: str = "tlc") -> None:
+def make_file(partition: Partition, path: Path, *, rows: int, seed: int, layout: str = "tlc") -> None:
     """Write one synthetic file to ``path``, which appears only when it is complete.
 
-    ``layout`` ``tlc`` gives Parquet with one row group, ``dtc`` csv.gz, both as the era of ``month`` had them.
+    ``layout`` ``tlc`` gives Parquet with one row group, ``dtc`` csv.gz, both as the era of the month had them.
     The dataset ``zones`` has no month; its CSV always has 265 rows. The same arguments give the same file.
 
     Raises UsageError for arguments that cannot be right, NeverOffered for a month before the dataset's first.
     """
-    _check(dataset, month, rows, seed, layout)
+    _check(partition, rows, seed, layout)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            if month is None:
+            if partition.month is None:
                 file.write(_zone_table().encode())
             elif layout == "tlc":
-                _write_parquet(file, dataset, month, rows, seed)
+                _write_parquet(file, partition, rows, seed)
             else:
-                _write_csv(file, dataset, month, rows, seed)
+                _write_csv(file, partition, rows, seed)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def version(dataset: str, month: dt.date | None, rows: int, seed: int, layout: str) -> str:
+def version(partition: Partition, rows: int, seed: int, layout: str) -> str:
     """A sign that changes whenever the bytes of ``make_file`` would, without making them."""
     import zlib
     from importlib.metadata import version as installed
 
-    _check(dataset, month, rows, seed, layout)
-    if month is None:
-        return f"synthetic-{GENERATOR}-{ZONES_DATASET}"
+    _check(partition, rows, seed, layout)
+    if partition.month is None:
+        return f"synthetic-{GENERATOR}-{ZONES.dataset}"
     writer = f"pyarrow {installed('pyarrow')}" if layout == "tlc" else f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
-    return f"synthetic-{GENERATOR}-{_digest(dataset, month, rows, seed, layout, writer).hex()[:16]}"
+    return f"synthetic-{GENERATOR}-{_digest(*_inputs(partition, rows, seed), layout, writer).hex()[:16]}"
 
 
-def relative_path(dataset: str, month: dt.date | None, layout: str) -> str:
+def relative_path(partition: Partition, layout: str) -> str:
     """Where a publisher of this layout keeps the file, below its base address."""
-    if month is None:
+    if partition.month is None:
         return "misc/taxi_zone_lookup.csv"
-    name = f"{dataset}_tripdata_{month:%Y-%m}"
-    return f"trip-data/{name}.parquet" if layout == "tlc" else f"{dataset}/{name}.csv.gz"
+    name = f"{partition.dataset}_tripdata_{partition.month_text}"
+    return f"trip-data/{name}.parquet" if layout == "tlc" else f"{partition.dataset}/{name}.csv.gz"
 
 
 def publish(
@@ -106,9 +105,9 @@ def publish(
 
     Raises SyntheticData if the folder holds files that are not known to be synthetic: they might be real ones.
     """
-    months = list(months)
-    for month in months:
-        _check(dataset, month, rows, seed, layout)
+    partitions = [Partition(dataset, month) for month in months]
+    for partition in partitions:
+        _check(partition, rows, seed, layout)
     readme = folder / README
     if folder.is_dir() and any(folder.iterdir()) and not readme.exists():
         raise SyntheticData(
@@ -121,10 +120,10 @@ def publish(
         encoding="ascii",
     )
     paths = []
-    for each in (None, *months):
-        path = folder / relative_path(dataset, each, layout)
+    for each in (ZONES, *partitions):
+        path = folder / relative_path(each, layout)
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_file(dataset if each else ZONES_DATASET, each, path, rows=rows, seed=seed, layout=layout)
+        make_file(each, path, rows=rows, seed=seed, layout=layout)
         paths.append(path)
     return paths[1:]
 
@@ -145,15 +144,13 @@ def main(args: argparse.Namespace) -> int:
     start, stop = _month(args.start, "--start"), _month(args.stop, "--stop")
     if start >= stop:
         raise UsageError(f"--stop {args.stop}: must be later than --start {args.start}; it is the month after the last")
-    months = []
-    while start < stop:
-        months.append(start)
-        start = (start + dt.timedelta(days=32)).replace(day=1)
     rows, seed = _whole_number(args.rows, "--rows"), _whole_number(args.seed, "--seed")
     if not args.to.strip() or args.to.startswith("file:"):
         raise UsageError(f"--to {args.to!r}: not a folder; write its path, such as ./published")
     try:
-        paths = publish(Path(args.to), args.dataset, months, rows=rows, seed=seed, layout=args.layout)
+        paths = publish(
+            Path(args.to), args.dataset, months_between(start, stop), rows=rows, seed=seed, layout=args.layout
+        )
     except OSError as error:
         raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
     for path in paths:
@@ -168,11 +165,9 @@ def main(args: argparse.Namespace) -> int:
 
 def _month(text: str, flag: str) -> dt.date:
     try:
-        if re.fullmatch(r"\d{4}-\d{2}", text):
-            return dt.date(int(text[:4]), int(text[5:]), 1)
+        return parse_month(text)
     except ValueError:
-        pass
-    raise UsageError(f"{flag} {text!r}: not a month; write it as 2021-01")
+        raise UsageError(f"{flag} {text!r}: not a month; write it as 2021-01") from None
 
 
 def _whole_number(text: str, flag: str) -> int:
@@ -182,11 +177,12 @@ def _whole_number(text: str, flag: str) -> int:
         raise UsageError(f"{flag} {text!r}: not a whole number") from None
 
 
-def _check(dataset: str, month: dt.date | None, rows: int, seed: int, layout: str) -> None:
+def _check(partition: Partition, rows: int, seed: int, layout: str) -> None:
+    dataset, month = partition
     if layout not in LAYOUTS:
         raise UsageError(f"layout {layout!r}: unknown; one of {', '.join(LAYOUTS)}")
     if month is None:
-        if dataset != ZONES_DATASET:
+        if partition != ZONES:
             raise UsageError(f"dataset {dataset!r} has months: name one")
         return
     if dataset not in DATASETS:
@@ -196,19 +192,23 @@ def _check(dataset: str, month: dt.date | None, rows: int, seed: int, layout: st
     if seed < 0:
         raise UsageError(f"seed {seed}: must not be negative")
     first = FIRST_MONTHS[layout][dataset]
-    if f"{month:%Y-%m}" < first:
-        raise NeverOffered(f"{dataset} {month:%Y-%m}: before {first}, the first month in the layout {layout}")
+    if month < parse_month(first):
+        raise NeverOffered(f"{partition}: before {first}, the first month in the layout {layout}")
 
 
 def _digest(*inputs: object) -> bytes:
-    text = "|".join(f"{each:%Y-%m}" if isinstance(each, dt.date) else str(each) for each in (GENERATOR, *inputs))
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256("|".join(map(str, (GENERATOR, *inputs))).encode()).digest()
+
+
+def _inputs(partition: Partition, rows: int, seed: int) -> tuple[object, ...]:
+    """What the values of a month are made from."""
+    return partition.dataset, partition.month_text, rows, seed
 
 
 # -- writing -------------------------------------------------------------------------------------
 
 
-def _write_parquet(file: BinaryIO, dataset: str, month: dt.date, rows: int, seed: int) -> None:
+def _write_parquet(file: BinaryIO, partition: Partition, rows: int, seed: int) -> None:
     """One row group, as TLC's files have; the whole month stays in memory, about 50 bytes a row of the widest.
 
     The columns are held as dictionaries of narrow integers and unfolded one by one by the Parquet writer. The
@@ -219,15 +219,15 @@ def _write_parquet(file: BinaryIO, dataset: str, month: dt.date, rows: int, seed
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    layout = layout_of(dataset, month, "tlc")
+    layout = layout_of(partition, "tlc")
     schema = pa.schema([(column.name, _arrow_type(column.type)) for column in layout.columns])
     names = schema.names
     table = pa.Table.from_batches(
         [
             pa.RecordBatch.from_arrays(
-                [_encode(column, numbers[column.key], month) for column in layout.columns], names=names
+                [_encode(column, numbers[column.key], partition.first_day) for column in layout.columns], names=names
             )
-            for numbers in _chunks(dataset, month, rows, seed, "tlc", layout)
+            for numbers in _chunks(partition, rows, seed, "tlc", layout)
         ]
     )
     # Level 1 of gzip is ten times faster than pyarrow's default, the file 4 % larger.
@@ -244,38 +244,38 @@ def _write_parquet(file: BinaryIO, dataset: str, month: dt.date, rows: int, seed
         )
 
 
-def _write_csv(file: BinaryIO, dataset: str, month: dt.date, rows: int, seed: int) -> None:
+def _write_csv(file: BinaryIO, partition: Partition, rows: int, seed: int) -> None:
     import gzip
 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    layout = layout_of(dataset, month, "dtc")
+    layout = layout_of(partition, "dtc")
     style = layout.csv
     assert style is not None
     quote = '"' if style.quoted else ""
     header = ",".join(f"{quote}{column.name}{quote}" for column in layout.columns)
-    name = f"{dataset}_tripdata_{month:%Y-%m}.synthetic.csv"
+    name = f"{partition.dataset}_tripdata_{partition.month_text}.synthetic.csv"
     end = pa.scalar("," * style.surplus + "\r\n")
     with gzip.GzipFile(name, "wb", compresslevel=6, fileobj=file, mtime=0) as zipped:
         zipped.write((header + style.header_end).encode())
-        for numbers in _chunks(dataset, month, rows, seed, "dtc", layout):
-            texts = [_spell(column, numbers[column.key], month, style) for column in layout.columns]
+        for numbers in _chunks(partition, rows, seed, "dtc", layout):
+            texts = [_spell(column, numbers[column.key], partition.first_day, style) for column in layout.columns]
             values = pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement=quote + quote)
             # The text of an Arrow string column lies in one piece in its last buffer: those are the lines.
             zipped.write(pc.binary_join_element_wise(values, end, "").buffers()[2])
 
 
-def _chunks(dataset: str, month: dt.date, rows: int, seed: int, name: str, layout: Layout) -> Iterator[Numbers]:
+def _chunks(partition: Partition, rows: int, seed: int, name: str, layout: Layout) -> Iterator[Numbers]:
     from pipeline.publishers.sample.trips import chunks
 
-    return chunks(dataset, month, rows, layout, lambda number: _digest(dataset, month, rows, seed, name, number))
+    return chunks(partition, rows, layout, lambda number: _digest(*_inputs(partition, rows, seed), name, number))
 
 
 def _zone_table() -> str:
     boroughs = {"B": "Brooklyn", "E": "EWR", "M": "Manhattan", "Q": "Queens", "S": "Staten Island", "X": "Bronx"}
     lines = ['"LocationID","Borough","Zone","service_zone"']
-    for zone, letter in enumerate(ZONES, start=1):
+    for zone, letter in enumerate(BOROUGHS, start=1):
         service = {"E": "EWR", "M": "Yellow Zone"}.get(letter, "Boro Zone")
         service = "Airports" if zone in AIRPORTS else service
         borough, name = boroughs.get(letter.upper()), f"Zone {zone} (synthetic)"
@@ -396,7 +396,7 @@ def _times(month: dt.date) -> pa.Array:
 
     from pipeline.publishers.sample.trips import FIRST_SECOND, LAST_SECOND, ODD_PICKUPS, ODD_TRIP_SECONDS
 
-    seconds = np.datetime64(f"{month:%Y-%m}-01", "s") + np.arange(FIRST_SECOND, LAST_SECOND).astype("timedelta64[s]")
+    seconds = np.datetime64(month, "s") + np.arange(FIRST_SECOND, LAST_SECOND).astype("timedelta64[s]")
     pickups = np.array(ODD_PICKUPS, dtype="datetime64[s]")
     odd = np.stack([pickups, pickups + np.timedelta64(ODD_TRIP_SECONDS, "s")], axis=1).ravel()
     return pa.array(np.concatenate([seconds, odd]).astype("datetime64[us]"))

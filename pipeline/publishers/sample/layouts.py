@@ -9,8 +9,9 @@ Months are compared as text, ``2023-02`` < ``2023-10``.
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
+
+from pipeline.partition import Partition, format_month
 
 #: First month of each dataset's files. Green's first five months were published as CSV only.
 FIRST_MONTHS = {
@@ -20,7 +21,7 @@ FIRST_MONTHS = {
 
 #: Borough of zones 1 to 265, a letter each: Bronx X, Brooklyn B, EWR E, Manhattan M (m where green cabs may pick
 #: up too), Queens Q, Staten Island S, none -.
-ZONES = (
+BOROUGHS = (
     "EQXMSSQQQQBMMBQQBXQXBBSMBBQQBQXXBBBBBQBBmmMSMXXMBMXBQBBQQXXXBBBQBBBMXQBBQmmBBXMBXQQSBQMMBMBQQXQQBQSMQQMMMBMBSSBBMM"
     "SmQSXmQQBQMXmmQQQQBQQXMQQMMMMMQQXMBBMmmBBSQMXQMMMMBmXXXMQSQXQSBBQQBXXXXMSBBBQQQMBQQQXXQmQSQSQXMBMXXSQQBQQXSBQMBQBB"
     "MMMMMMXMMMMXXXmmSMXXMXSQQXBBBQXQMMM--"
@@ -149,10 +150,10 @@ _TEXT_KEYS = frozenset(
 )
 
 
-def layout_of(dataset: str, month: dt.date, layout: str) -> Layout:
+def layout_of(partition: Partition, layout: str) -> Layout:
     """The layout of a month as ``tlc`` (Parquet) or ``dtc`` (CSV) published it, or would have."""
-    text = f"{month:%Y-%m}"
-    return _parquet(dataset, text) if layout == "tlc" else _csv(dataset, text)
+    month = format_month(partition.first_day)
+    return _parquet(partition.dataset, month) if layout == "tlc" else _csv(partition.dataset, month)
 
 
 # -- Parquet -------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.random import PCG64
 
-from pipeline.publishers.sample.layouts import AIRPORTS, MONEY, TIMES, ZONES, Layout
+from pipeline.partition import Partition, format_month
+from pipeline.publishers.sample.layouts import AIRPORTS, BOROUGHS, MONEY, TIMES, Layout
 
 #: One chunk of a month: key -> numbers, all of one length.
 Numbers = dict[str, np.ndarray]
@@ -109,17 +110,18 @@ _MILES = {
 _PACE = ((0, 90), (10, 180), (50, 290), (90, 500), (100, 1100))
 
 
-def chunks(dataset: str, month: dt.date, rows: int, layout: Layout, seed: Callable[[int], bytes]) -> Iterator[Numbers]:
+def chunks(partition: Partition, rows: int, layout: Layout, seed: Callable[[int], bytes]) -> Iterator[Numbers]:
     """The month in chunks of at most ``CHUNK_ROWS`` rows, each with the numbers of the layout's keys.
 
     ``seed`` gives the seed of each chunk by its number.
     """
+    dataset, month = partition.dataset, partition.first_day
     make = {"fhv": _fhv, "fhvhv": _fhvhv}.get(dataset, _taxi)
-    calendar = Calendar(month, rows, flex=rows * _flex_per_mille(dataset, month) // 1000)
+    calendar = Calendar(month, rows, flex=rows * _flex_per_mille(partition) // 1000)
     for number, first in enumerate(range(0, rows, CHUNK_ROWS)):
         row_numbers = np.arange(first, min(first + CHUNK_ROWS, rows), dtype="int64")
         draws = Draws(seed(number), len(row_numbers))
-        numbers = make(_Chunk(dataset, f"{month:%Y-%m}", layout, calendar, row_numbers, draws))
+        numbers = make(_Chunk(dataset, format_month(month), layout, calendar, row_numbers, draws))
         numbers = {key: values.astype("int32") for key, values in numbers.items()}
         if dataset in ("yellow", "green"):
             _reverse_some(draws, numbers)
@@ -128,8 +130,9 @@ def chunks(dataset: str, month: dt.date, rows: int, layout: Layout, seed: Callab
         yield {column.key: numbers.get(column.key, nothing) for column in layout.columns}
 
 
-def _flex_per_mille(dataset: str, month: dt.date) -> int:
+def _flex_per_mille(partition: Partition) -> int:
     """Share of flex fares (payment type 0): rows without passengers, rate, flag and congestion surcharge."""
+    dataset, month = partition.dataset, partition.first_day
     if dataset == "yellow":
         shares = {2020: 10, 2021: 50, 2022: 35, 2023: 35, 2024: 90, 2025: 150}
         return shares.get(month.year, 0 if month.year < 2020 else 290)
@@ -162,7 +165,7 @@ class Calendar:
         odd = min(40, max(1, rows // 5000)) if rows >= 100 else 0
         self.odd_rows = np.array([rows * (each + 1) // (odd + 1) for each in range(odd)], dtype="int64")
         #: The odd pickups that lie outside this month.
-        self.odd = [number for number, text in enumerate(ODD_PICKUPS) if not text.startswith(f"{month:%Y-%m}")]
+        self.odd = [number for number, text in enumerate(ODD_PICKUPS) if not text.startswith(format_month(month))]
 
     def is_flex(self, row_numbers: np.ndarray) -> np.ndarray:
         return row_numbers >= self.metered
@@ -219,7 +222,7 @@ def _zones(dataset: str, end: str) -> np.ndarray:
     weights = by_borough[dataset]
     if end == "dropoff" and dataset == "green":
         weights = {**weights, "M": 4}
-    values = [weights[letter] for letter in ZONES]
+    values = [weights[letter] for letter in BOROUGHS]
     if dataset == "yellow" or dataset == "fhvhv" or end == "dropoff":
         for zone in AIRPORTS:
             values[zone - 1] = 30
@@ -229,7 +232,7 @@ def _zones(dataset: str, end: str) -> np.ndarray:
 @cache
 def _in_manhattan() -> np.ndarray:
     """True at the numbers of Manhattan's zones."""
-    return np.array([False, *(letter in "Mm" for letter in ZONES)])
+    return np.array([False, *(letter in "Mm" for letter in BOROUGHS)])
 
 
 def _taxi(chunk: _Chunk) -> Numbers:

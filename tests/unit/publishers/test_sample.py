@@ -18,6 +18,7 @@ import pytest
 from pipeline import datasets
 from pipeline.cleaning import Report, Rules, clean
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
+from pipeline.partition import ZONES, Partition
 from pipeline.publishers import publishers
 from pipeline.publishers.sample import generator
 
@@ -53,7 +54,9 @@ def make(
     folder: Path, dataset: str, month: str | None, *, rows: int = 2000, seed: int = 1, layout: str = "tlc"
 ) -> Path:
     path = folder / ("month.parquet" if layout == "tlc" else "month.csv.gz")
-    generator.make_file(dataset, first_of(month) if month else None, path, rows=rows, seed=seed, layout=layout)
+    generator.make_file(
+        Partition(dataset, first_of(month) if month else None), path, rows=rows, seed=seed, layout=layout
+    )
     return path
 
 
@@ -88,7 +91,7 @@ def test_cleaning_reads_every_era_without_unreadable_rows(
 
 def test_cleaning_reads_the_zone_table(tmp_path: Path) -> None:
     path = tmp_path / "zones.csv"
-    generator.make_file("zones", None, path, rows=1, seed=1)
+    generator.make_file(ZONES, path, rows=1, seed=1)
     report = Report()
 
     with path.open("rb") as stream:
@@ -315,7 +318,7 @@ def test_values_are_pinned(tmp_path: Path) -> None:
 def test_the_bytes_do_not_depend_on_the_name_of_the_file(tmp_path: Path) -> None:
     paths = [tmp_path / "a.csv.gz", tmp_path / ".b.part"]
     for path in paths:
-        generator.make_file("yellow", dt.date(2021, 1, 1), path, rows=10, seed=1, layout="dtc")
+        generator.make_file(Partition("yellow", dt.date(2021, 1, 1)), path, rows=10, seed=1, layout="dtc")
 
     assert sha256(paths[0]) == sha256(paths[1])
     header = paths[0].read_bytes()[:64]
@@ -326,20 +329,20 @@ def test_the_bytes_do_not_depend_on_the_name_of_the_file(tmp_path: Path) -> None
 def test_version_tells_what_the_bytes_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     month = dt.date(2021, 1, 1)
     signs = {
-        generator.version("yellow", month, 100, 1, "tlc"),
-        generator.version("green", month, 100, 1, "tlc"),
-        generator.version("yellow", dt.date(2021, 2, 1), 100, 1, "tlc"),
-        generator.version("yellow", month, 101, 1, "tlc"),
-        generator.version("yellow", month, 100, 2, "tlc"),
-        generator.version("yellow", month, 100, 1, "dtc"),
-        generator.version("zones", None, 100, 1, "tlc"),
+        generator.version(Partition("yellow", month), 100, 1, "tlc"),
+        generator.version(Partition("green", month), 100, 1, "tlc"),
+        generator.version(Partition("yellow", dt.date(2021, 2, 1)), 100, 1, "tlc"),
+        generator.version(Partition("yellow", month), 101, 1, "tlc"),
+        generator.version(Partition("yellow", month), 100, 2, "tlc"),
+        generator.version(Partition("yellow", month), 100, 1, "dtc"),
+        generator.version(ZONES, 100, 1, "tlc"),
     }
-    again = generator.version("yellow", month, 100, 1, "tlc")
+    again = generator.version(Partition("yellow", month), 100, 1, "tlc")
     monkeypatch.setattr(generator, "GENERATOR", generator.GENERATOR + 1)
 
     assert len(signs) == 7
     assert again in signs
-    assert generator.version("yellow", month, 100, 1, "tlc") not in signs
+    assert generator.version(Partition("yellow", month), 100, 1, "tlc") not in signs
 
 
 # -- publishing ----------------------------------------------------------------------------------
