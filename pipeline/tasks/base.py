@@ -40,10 +40,10 @@ from ..job import (
 from ..partition import Partition
 from ..planning import completeness, planner
 from ..reporting import journal
+from ..reporting.explanations import explain
 from ..reporting.outcomes import DONE_BY_ANOTHER
 from ..reporting.progress import StageProgress, StageRecord, tell
 from ..retry import retrying
-from ..runner import worker
 from . import parameters, servers
 from .scratch import Scratch
 from .servers import Server
@@ -116,7 +116,7 @@ class JobTask(luigi.Task):
         """Raise Unreachable or RefusedByPublisher if what has to be fetched cannot be. Asked of the root task only."""
 
     def on_failure(self, exception: BaseException) -> str:
-        return worker.explain(str(getattr(self, "title", self.task_family)), exception)
+        return explain(str(getattr(self, "title", self.task_family)), exception)
 
 
 class MonthTask(JobTask):

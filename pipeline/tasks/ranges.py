@@ -26,7 +26,7 @@ from ..planning import completeness, planner
 from ..planning.planner import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from ..publishers import publishers
 from ..reporting import journal, progress
-from ..runner import worker
+from ..reporting.explanations import explain
 from ..value_types import whole
 from . import parameters
 from .base import JobTask, MonthTask
@@ -269,7 +269,7 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
             refuse_missing(self, self.plan, self._first.publisher)
 
     def on_failure(self, exception: BaseException) -> str:
-        return worker.explain(self.title, exception)
+        return explain(self.title, exception)
 
 
 def _positional(params: Any) -> list[tuple[str, Any]]:

@@ -26,8 +26,8 @@ from pipeline.planning import completeness, planner
 from pipeline.planning.completeness import Snapshot
 from pipeline.publishers.sample import generator
 from pipeline.reporting import progress
+from pipeline.reporting.explanations import NOT_AGAIN
 from pipeline.reporting.progress import StageProgress
-from pipeline.runner.worker import NOT_AGAIN
 from pipeline.storage.local import LocalStore
 from pipeline.tasks import write_parquet
 from pipeline.tasks.base import Stage

@@ -146,7 +146,7 @@ def test_process_that_cannot_be_started_is_a_failure(tmp_path: Path, monkeypatch
             raise left.pop()
         start(self)
 
-    monkeypatch.setattr("pipeline.runner.worker.TaskProcess.start", fails)
+    monkeypatch.setattr("pipeline.runner.task_process.TaskProcess.start", fails)
     worker = Worker(
         scheduler=make_scheduler(), force_multiprocessing=True, keep_alive=True, wait_interval=0.05, wait_jitter=0.0
     )

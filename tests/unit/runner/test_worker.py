@@ -17,8 +17,10 @@ import pytest
 from luigi.rpc import RemoteScheduler, RPCError
 
 from pipeline.errors import TakenAway, Throttled, WrongFormat
+from pipeline.reporting.explanations import NOT_AGAIN, error_of, explain
+from pipeline.runner.lost_tasks import ANNOUNCEMENTS
 from pipeline.runner.rpc import Luigid
-from pipeline.runner.worker import ANNOUNCEMENTS, NOT_AGAIN, Worker, error_of, explain
+from pipeline.runner.worker import Worker
 from tests.patience import PATIENCE
 
 
@@ -183,7 +185,7 @@ def test_scheduler_that_would_repeat_for_ever_is_not_followed() -> None:
 
 
 def test_scheduler_that_waits_long_before_it_repeats_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.runner.worker.PATIENCE", 0.1)
+    monkeypatch.setattr("pipeline.runner.failures.OFFERED_WITHIN", 0.1)
     scheduler = make_scheduler()
     monkeypatch.setattr(scheduler._config, "retry_delay", 900)  # which all schedulers share
     Fails.errors = [Throttled("too many")]
@@ -237,7 +239,7 @@ class Then(luigi.Task):
 @pytest.mark.parametrize("was_done", [True, False], ids=["done and not told", "not done"])
 def test_task_whose_host_was_cut_off_is_taken_over(was_done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counted as complete, or ran elsewhere, when this run was planned: then the scheduler does not listen."""
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.1)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.1)
     scheduler = make_scheduler()
     scheduler.add_task(task_id=Fails("a").task_id, worker="cut off", status="PENDING", family="Fails")
     assert scheduler.get_work(worker="cut off")["task_id"] == Fails("a").task_id
@@ -311,7 +313,7 @@ def test_task_that_is_marked_as_done_after_it_failed_in_this_run_is_tried_again(
 ) -> None:
     scheduler = make_scheduler(retry_delay=900)
     worker = make_worker(scheduler)
-    mark, failed = scheduler.mark_as_done, worker._failed
+    mark, failed = scheduler.mark_as_done, worker._failures.note
 
     def fails() -> None:
         raise error
@@ -320,7 +322,7 @@ def test_task_that_is_marked_as_done_after_it_failed_in_this_run_is_tried_again(
         failed(task_id, explanation)
         mark(task_id=task_id)
 
-    monkeypatch.setattr(worker, "_failed", failed_and_marked)
+    monkeypatch.setattr(worker._failures, "note", failed_and_marked)
     Step.during = {number: [fails]}
     with worker:
         worker.add(Step(ROOT))
@@ -344,7 +346,7 @@ def test_run_goes_on_when_the_scheduler_has_kept_some_of_its_state(
     number: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As luigid that was killed while it was told of the tasks: it knows one, and that this needs another."""
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.05)
     scheduler = make_scheduler()
 
     def lose_most() -> None:
@@ -374,7 +376,7 @@ def test_run_goes_on_when_the_scheduler_knows_its_tasks_from_another_run_only(nu
 
 
 def test_scheduler_that_forgets_all_it_is_told_does_not_keep_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.0)
     scheduler = make_scheduler()
     get_work = scheduler.get_work
 
@@ -384,7 +386,7 @@ def test_scheduler_that_forgets_all_it_is_told_does_not_keep_a_run(monkeypatch: 
 
     monkeypatch.setattr(scheduler, "get_work", forgetful)
     worker = run(scheduler, Step(0))
-    assert worker._announcements == {Step(0).task_id: ANNOUNCEMENTS}
+    assert worker._lost._announcements == {Step(0).task_id: ANNOUNCEMENTS}
     assert not Step.started and not worker._stop_requesting_work, "it has ended by itself"
 
 
@@ -535,8 +537,8 @@ def test_task_whose_hosts_die_again_and_again_ends_as_a_failure(events: list[dic
 def test_task_whose_host_died_is_soon_done_here_whatever_the_scheduler_would_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.runner.worker.PATIENCE", 0.1)
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.runner.failures.OFFERED_WITHIN", 0.1)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.01)
     scheduler = make_scheduler(retry_delay=900)
     scheduler.add_task(task_id=Step(0).task_id, worker="dead", family="Step")
     assert scheduler.get_work(worker="dead")["task_id"] == Step(0).task_id
@@ -560,8 +562,8 @@ OTHER = "Worker(salt=1, workers=1, host=far, username=u, pid=12)"
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[luigi.Task, Any, Callable[[], object]], str]:
     """What a run says while it waits, and that it says it once; what then happens ends the wait."""
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.01)
-    monkeypatch.setattr("pipeline.runner.worker.SAID_AFTER", 0.0)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.runner.idle.SAID_AFTER", 0.0)
 
     def wait(task: luigi.Task, scheduler: Any, end: Callable[[], object]) -> str:
         texts: list[str] = []
@@ -669,8 +671,8 @@ def test_message_that_makes_no_sense_is_one_line(message: Any, lines: list[str])
 
 def test_task_that_the_scheduler_believes_a_dead_run_does_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """As luigid that came back with a state of another time, and gives nobody up for an hour."""
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.01)
-    monkeypatch.setattr("pipeline.runner.worker.GONE_AFTER", 0.0)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.runner.idle.GONE_AFTER", 0.0)
     ended = subprocess.Popen(["true"])
     ended.wait()
     scheduler = make_scheduler()
@@ -691,7 +693,7 @@ def test_answer_that_makes_no_sense_is_one_of_a_luigid_that_went_away(
 
 
 def test_task_that_was_done_here_is_waited_for_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.01)
     scheduler = make_scheduler()
 
     def held_by_another() -> None:
@@ -704,9 +706,9 @@ def test_task_that_was_done_here_is_waited_for_from_nobody(monkeypatch: pytest.M
 
 
 def test_run_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
-    monkeypatch.setattr("pipeline.runner.worker.LOOK_EVERY", 0.01)
-    monkeypatch.setattr("pipeline.runner.worker.SAID_AFTER", 0.0)
-    monkeypatch.setattr("pipeline.runner.worker.WAITS_AT_MOST", 0.05)
+    monkeypatch.setattr("pipeline.runner.idle.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("pipeline.runner.idle.SAID_AFTER", 0.0)
+    monkeypatch.setattr("pipeline.runner.idle.WAITS_AT_MOST", 0.05)
     scheduler = make_scheduler()
     scheduler.pause()
     run(scheduler, Step(0))

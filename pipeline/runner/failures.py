@@ -1,0 +1,145 @@
+"""Failed tasks of one run: why they failed, which the scheduler may offer again, and which are disabled.
+
+The scheduler never sees the class of an error: it would repeat whatever failed. The run therefore disables by itself
+what would fail again. Unlike a task that the scheduler disables, such a task runs at once when a later run asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Container, Mapping
+from typing import Any
+
+import luigi.scheduler
+from luigi.task_status import DISABLED, FAILED, PENDING
+
+from ..reporting import journal
+from ..reporting.explanations import NOT_AGAIN, error_of, text_of
+from .run_tasks import RunTasks
+
+LOGGER = logging.getLogger("pipeline")
+
+#: Seconds that a run waits for the scheduler to offer a failed task again. Ours does so after a few; one that was
+#: started with other settings may want to wait for a quarter of an hour, and that for ever.
+OFFERED_WITHIN = 60
+
+
+class Failures:
+    """The failures of one run, and what is told to the scheduler about them."""
+
+    def __init__(self, tasks: RunTasks) -> None:
+        self._tasks = tasks
+        self._counts: Counter[str] = Counter()
+        self._explanations: dict[str, str] = {}  # of the last failures
+        self._failed_at: dict[str, float] = {}  # of those that wait to be offered again
+        self._failed_elsewhere: dict[str, float] = {}  # the same, of other runs; since when they were seen
+        self._enabled: set[str] = set()  # in this run, after the scheduler had disabled them by itself
+        self.given_up: set[str] = set()
+
+    def note(self, task_id: str, explanation: str) -> None:
+        """A task of this run has failed: have it offered again, or disable it if that would not help."""
+        self._counts[task_id] += 1
+        self._failed_at[task_id] = time.monotonic()
+        explanation = self._explanations[task_id] = text_of(explanation)
+        error, message = self._error_of(task_id)
+        if message and not error:  # of its own errors the task's process has told
+            LOGGER.error("%s: %s", self._tasks.name(task_id), message)
+        is_for_good = explanation.endswith(NOT_AGAIN)
+        is_enough = self._counts[task_id] >= luigi.scheduler.scheduler().retry_count
+        if is_for_good or is_enough:
+            self._disable(task_id, {FAILED, PENDING, DISABLED})
+        elif not self.enable(task_id):
+            self._disable(task_id, {DISABLED})
+
+    def is_offered_again(self, task_id: str) -> None:
+        self._failed_at.pop(task_id, None)
+
+    def is_done(self, task_id: str) -> None:
+        """Somebody has done it after all, or looked after it."""
+        self.given_up.discard(task_id)
+
+    def give_up_late(self) -> None:
+        """Disable those that the scheduler has not offered again for too long."""
+        for task_id, since in list(self._failed_at.items()):
+            if time.monotonic() - since > OFFERED_WITHIN:
+                self._failed_at[task_id] = time.monotonic()
+                self._disable(task_id, {FAILED})
+
+    def give_up_waiting(self) -> None:
+        """The run ends: nobody waits for those that failed."""
+        for task_id in list(self._failed_at):
+            self._note_given_up(task_id)
+
+    def give_up_elsewhere(self, task_id: str) -> None:
+        """A task that another run has disabled."""
+        told = text_of(self._tasks.scheduler.fetch_error(task_id=task_id)["error"] or "")
+        self._explanations[task_id] = told or "the hosts that did it died"
+        self._note_given_up(task_id)
+
+    def hurry(self, known: Mapping[str, dict[str, Any]], now: float) -> None:
+        """Have the scheduler offer what failed elsewhere no later than what failed here: its host may have died."""
+        failed = {task_id for task_id, task in known.items() if task["status"] == FAILED} - set(self._failed_at)
+        self._failed_elsewhere = {task_id: self._failed_elsewhere.get(task_id, now) for task_id in failed}
+        for task_id, since in self._failed_elsewhere.items():
+            if now - since > OFFERED_WITHIN:
+                self._tasks.scheduler.forgive_failures(task_id=task_id)
+
+    def enable_again(self) -> None:
+        """Have the scheduler offer tasks again that it disabled by itself before: hosts died while they did them."""
+        scheduler = self._tasks.scheduler
+        for task_id, task in scheduler.task_list(status=DISABLED, upstream_status="").items():
+            if task_id in self._tasks.scheduled and task.get("re_enable_able"):
+                scheduler.re_enable_task(task_id=task_id)
+                scheduler.forgive_failures(task_id=task_id)
+
+    def enable(self, task_id: str) -> bool:
+        """Have the scheduler offer a task again that it has disabled by itself; once in a run.
+
+        It counts the failures of all runs within an hour, those of runs before too. What failed too often in this run
+        is given up, and so is what it disables once more, as when it kills each host that does it.
+        """
+        if task_id in self._enabled or not self._tasks.scheduler.re_enable_task(task_id=task_id):
+            return False
+        self._enabled.add(task_id)
+        self._tasks.scheduler.forgive_failures(task_id=task_id)
+        return True
+
+    def _error_of(self, task_id: str) -> tuple[str, str]:
+        return error_of(self._explanations.get(task_id, ""), self._tasks.name(task_id))
+
+    def _disable(self, task_id: str, states: Container[str]) -> None:
+        """Disable a task, if the scheduler has it in one of the states, until the next run asks for it.
+
+        Done again by the run for one that the scheduler has disabled by itself: that would not run the next time.
+        """
+        scheduler = self._tasks.scheduler
+        for status, tasks in scheduler.task_search(task_str=task_id).items():
+            if task_id in tasks and status in states:
+                link = tasks[task_id]["tracking_url"]
+                scheduler.add_task(
+                    task_id=task_id, worker=self._tasks.worker_id, status=DISABLED, runnable=False, tracking_url=link
+                )
+                self._note_given_up(task_id)
+                scheduler.set_task_status_message(
+                    task_id=task_id, status_message=": ".join(filter(None, self._error_of(task_id)))
+                )
+
+    def _note_given_up(self, task_id: str) -> None:
+        """Tell the journal that a task is not tried again in this run, and why it failed last."""
+        self._failed_at.pop(task_id, None)
+        self.given_up.add(task_id)
+        task = self._tasks.scheduled.get(task_id)  # None if it is another run's that cannot be loaded here
+        error, message = self._error_of(task_id)
+        month = getattr(task, "month", None)
+        journal.record(
+            "given up",
+            task=task_id,
+            family=getattr(task, "task_family", task_id.partition("_")[0]),
+            dataset=getattr(task, "dataset", None),
+            month=f"{month:%Y-%m}" if month else None,
+            warehouse=getattr(task, "warehouse", None),
+            error=error,
+            message=message,
+        )

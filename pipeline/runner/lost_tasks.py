@@ -1,0 +1,159 @@
+"""Tasks about which the scheduler is wrong: those it has forgotten, and those it believes done or at work elsewhere.
+
+The scheduler knows of tasks only what it was told. It forgets them when luigid loses its state, and believes them done
+when somebody marks them as done on its page. What a run finds itself counts: it announces again what it needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import luigi
+from luigi.task_status import DISABLED, DONE, PENDING, UNKNOWN
+
+from .. import remote
+from ..errors import PipelineError
+from ..partition import Partition
+from ..planning import completeness
+from ..reporting import journal
+from .failures import Failures
+from .run_tasks import RunTasks, is_external
+
+LOGGER = logging.getLogger("pipeline")
+
+#: How often one task is announced again in one run. It ends a run of foreign tasks that the scheduler loses each time.
+ANNOUNCEMENTS = 20
+
+
+class LostTasks:
+    """Corrects the scheduler's view of one run's tasks, by ``announce``, which tells it of tasks and their needs."""
+
+    def __init__(self, tasks: RunTasks, failures: Failures, announce: Callable[[Iterable[luigi.Task]], None]) -> None:
+        self._tasks = tasks
+        self._failures = failures
+        self._announce = announce
+        self._announcements: Counter[str] = Counter()
+        self.is_all_done = False  # whatever the scheduler says that is pending
+
+    def reannounce_forgotten(self, known: Mapping[str, dict[str, Any]], is_end: bool = False) -> bool:
+        """Note what others have done of this run, and announce all again if the scheduler has lost some of it.
+
+        It forgets a worker that it has not heard of for ``[scheduler] worker_disconnect_delay`` seconds, and all of
+        them if luigid lost its state. It gives a task to nobody whose host was gone before it could say what became of
+        it. And it believes those done that somebody has marked so. ``known`` is what it knows of the run now. Returns
+        whether anything was lost.
+        """
+        last = self._tasks.last()
+        status_of = {task_id: known.get(task_id, {}).get("status", UNKNOWN) for task_id in last}
+        is_open = {
+            task_id: task
+            for task_id, (task, status) in last.items()
+            if (status == PENDING and is_end) or (status != DONE and status_of[task_id] == DONE)
+        }
+        done = self._note_done(is_open.values())
+        left = self._unfinished_tasks()
+        lost = [
+            task
+            for task_id, task in left.items()
+            if status_of[task_id] in (UNKNOWN, DONE)
+            or (status_of[task_id] == PENDING and self._tasks.worker_id not in known[task_id]["workers"])
+        ]
+        lost += [
+            task
+            for task_id, (task, status) in last.items()
+            if status == DONE
+            and task_id in known
+            and (status_of[task_id] == UNKNOWN or (status_of[task_id] == PENDING and not known[task_id]["workers"]))
+        ]
+        lost = [task for task in lost if self._announcements[task.task_id] < ANNOUNCEMENTS]
+        enabled = {name for name in left if known.get(name, {}).get("re_enable_able") and self._failures.enable(name)}
+        self.is_all_done = not lost and all(status == DONE or name in done for name, (_, status) in last.items())
+        if lost:
+            self._announcements.update(task.task_id for task in lost)
+            LOGGER.info("the scheduler had forgotten tasks of this run; %s are left to do", f"{len(left):,}")
+            self._announce([*self._tasks.roots.values(), *lost])
+        elif is_end:
+            for task_id in left:
+                if status_of[task_id] == DISABLED and task_id not in self._failures.given_up | enabled:
+                    self._failures.give_up_elsewhere(task_id)
+            for answer in self._tasks.answers:  # from these Luigi tells what was left to others
+                answer["running_tasks"] = [task for task in answer["running_tasks"] if task["task_id"] in left]
+        return bool(lost or enabled)
+
+    def reannounce_orphans(self, running: list[dict[str, Any]], is_late: bool) -> bool:
+        """Correct a scheduler that waits for tasks to be ended by runs that are gone, or have nothing to do with them.
+
+        It came back with a state of another time, maybe. Whom it has not heard of for some seconds it gives up by
+        itself; how many is a setting of its own, and ``is_late`` says that we have waited longer. Returns whether there
+        was something to correct.
+        """
+        last, scheduled = self._tasks.last(), self._tasks.scheduled
+        theirs = {shown["task_id"]: shown for shown in running if shown["task_id"] in scheduled}
+        done = {task_id for task_id in theirs if last.get(task_id, (None, ""))[1] == DONE}
+        if is_late:
+            done |= self._note_done([scheduled[task_id] for task_id in theirs.keys() - done])
+        gone = {task_id for task_id in theirs.keys() - done if is_late and _is_gone(theirs[task_id])}
+        gone = {task_id for task_id in gone if self._announcements[task_id] < ANNOUNCEMENTS}
+        for task_id in done | gone:
+            LOGGER.info("the scheduler believed that %s runs elsewhere, which is over", self._tasks.name(task_id))
+            self._tasks.scheduler.mark_as_done(task_id=task_id)  # the one way to end it, and to offer it again
+        self._announcements.update(gone)
+        if gone:
+            self._announce([scheduled[task_id] for task_id in gone])
+        return bool(done | gone)
+
+    def are_all_external(self) -> bool:
+        """Whether all that is left needs external data, of somebody else's tasks, which no worker makes."""
+        left = {name: task for name, (task, status) in self._tasks.last().items() if status != DONE}
+        stuck = {name for name, task in left.items() if is_external(task)}
+        if not stuck:
+            return False
+        stuck |= self._failures.given_up & left.keys()
+        before = 0
+        while len(stuck) > before:
+            before = len(stuck)
+            stuck |= {name for name, task in left.items() if any(needed.task_id in stuck for needed in task.deps())}
+        return stuck >= left.keys()
+
+    def _unfinished_tasks(self) -> dict[str, luigi.Task]:
+        """Tasks that some run must still do, by id."""
+        return {
+            task_id: task
+            for task_id, (task, status) in self._tasks.last().items()
+            if status == PENDING and not is_external(task)
+        }
+
+    def _note_done(self, tasks: Iterable[luigi.Task]) -> set[str]:
+        """Note those as done that are complete now, whoever did them. Returns their ids."""
+        done = set()
+        with remote.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
+            for task in tasks:
+                try:
+                    if not task.complete():
+                        continue
+                except PipelineError:
+                    break  # nobody answers; to ask about all others would take as long each time
+                except Exception:
+                    continue
+                done.add(task.task_id)
+                self._tasks.note_done(task)
+                if task.task_family == "MonthlyTrips":
+                    journal.record_all_loaded(task.task_id, Partition(task.dataset, task.month), task.warehouses)
+        return done
+
+
+def _is_gone(worker: dict[str, Any]) -> bool:
+    """Whether a worker that the scheduler shows was a process of this host and is none any more."""
+    try:
+        if worker.get("host") == socket.gethostname():
+            os.kill(int(worker["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, LookupError, TypeError, ValueError, OverflowError):
+        pass
+    return False
