@@ -25,7 +25,7 @@ from pipeline.partition import ZONES, Partition
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
 from pipeline.warehouse.postgresql.session import Session, Statement
 from pipeline.warehouse.postgresql.warehouse import PostgreSQL
-from tests.integration.warehouse.loads import file_of, ledger_row
+from tests.contract.loads import file_of, ledger_row
 from tests.servers.postgres import start_postgres
 
 from ..campaign import Campaign, Difference

@@ -22,11 +22,10 @@ from pipeline.cleaning import Rules, clean
 from pipeline.datasets.schema import Dataset
 from pipeline.errors import WarehouseError
 from pipeline.warehouse import Options, Warehouse, open_warehouse
+from tests.contract.loads import GREEN, ZONES, LocalFile, ledger_row
 from tests.patience import PATIENCE
 from tests.servers.bigquery import BigQueryServer, bigquery_server
 from tests.servers.postgres import PostgresServer, postgres_server
-
-from .loads import GREEN, ZONES, LocalFile, ledger_row
 
 __all__ = ["bigquery_server", "postgres_server"]
 

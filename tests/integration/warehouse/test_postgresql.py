@@ -27,10 +27,9 @@ from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, Wareho
 from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse
 from pipeline.warehouse.postgresql import copy as postgresql_copy
 from pipeline.warehouse.postgresql import warehouse as postgresql
+from tests.contract.loads import GREEN, ZONES, LocalFile, file_of, ledger_row
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
-
-from .loads import GREEN, ZONES, LocalFile, file_of, ledger_row
 
 JANUARY, FEBRUARY, MARCH = (dt.date(2021, month, 1) for month in (1, 2, 3))
 

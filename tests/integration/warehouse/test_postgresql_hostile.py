@@ -22,10 +22,10 @@ from pipeline.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
 from pipeline.warehouse import Warehouse
 from pipeline.warehouse.postgresql import session as postgresql_session
 from pipeline.warehouse.postgresql import warehouse as postgresql
+from tests.contract.loads import GREEN, ZONES, LocalFile, ledger_row
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 
-from .loads import GREEN, ZONES, LocalFile, ledger_row
 from .test_postgresql import FEBRUARY, JANUARY, Place, locked_table
 
 
