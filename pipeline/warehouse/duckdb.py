@@ -45,7 +45,7 @@ from .base import (
     Warehouse,
     no_progress,
 )
-from .tables import Dialect, literal, missing_columns, next_row, texts_found, texts_query
+from .tables import Dialect, ensure_month, literal, missing_columns, next_row, texts_found, texts_query
 from .views import COMMENTS, comment, not_made, views
 
 logger = logging.getLogger(__name__)
@@ -132,8 +132,7 @@ class DuckDB(Warehouse):
     def load(
         self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
-        if dataset.is_monthly != (row.file_month is not None):
-            raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
+        ensure_month(dataset, row)
         self.ensure()
         # The file first: a copy of a remote one may take minutes, in which nobody else should have to wait.
         with parquet.local() as path, self._transaction() as connection:

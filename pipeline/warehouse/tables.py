@@ -26,6 +26,12 @@ class Dialect:
         return f"{self.quote(column.name)} {self.types[column.type]}"
 
 
+def ensure_month(dataset: Dataset, row: LedgerRow) -> None:
+    """Raise WarehouseError unless the row has a month exactly if the dataset has months."""
+    if dataset.is_monthly != (row.file_month is not None):
+        raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
+
+
 def literal(text: str) -> str:
     """A text as an SQL string of DuckDB and PostgreSQL (with standard_conforming_strings)."""
     return "'" + text.replace("'", "''") + "'"

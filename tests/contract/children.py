@@ -37,9 +37,10 @@ class Loader:
         except EOFError:
             return False
 
-    def go_on(self) -> None:
+    def go_on(self) -> bool:
         with contextlib.suppress(BrokenPipeError):
             self._ours.send(True)
+        return True
 
     def join(self) -> None:
         """Let it come to its end, which has to be a good one."""

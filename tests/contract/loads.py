@@ -69,7 +69,7 @@ def table_of(version: str, month: dt.date | None, rows: int, dataset: Dataset = 
 
 def file_of(folder: Path, version: str, month: dt.date | None, rows: int, dataset: Dataset = GREEN) -> LocalFile:
     """A file with the rows of ``table_of``."""
-    path = folder / f"{dataset.name}_{month}_{version}_{rows}.parquet"
+    path = folder / f"{dataset.name}_{month}_{version}_{rows}_{dataset.schema_version[:8]}.parquet"
     if not path.exists():
         pq.write_table(table_of(version, month, rows, dataset), path)
     return LocalFile(path)

@@ -336,42 +336,33 @@ def test_a_time_that_python_does_not_have_is_one_line(backend: Backend) -> None:
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new", "replaced"])
 def test_a_loader_killed_at_any_moment_is_made_good_by_the_same_call(backend: Backend, is_new: bool) -> None:
-    """Killed where it stands still, and somewhere on its way to the next of the places where it would stop."""
-    before: tuple[int, str | None] = (0, None) if is_new else (10, "A")
-    stops = 0
-    while True:
-        if not is_new:
-            backend.load("A", rows=10)
-        elif backend.open().ledger():
-            backend.run("DELETE FROM {etl_loads}")
-            backend.run("DELETE FROM {green_trips}")
-        history = [row.sha256 for row in backend.open().history()]
-        with backend.loader("B", rows=5000) as process:
-            was_at_its_end = not all(_next(process, number) for number in range(stops // 2 + 1))
-            if stops % 2:
+    """Killed where it has just called ``progress``, and somewhere on its way from there to the next such place."""
+    if not is_new:
+        backend.load("A")
+    for killed_after in range(100):
+        version, rows = "BC"[killed_after % 2], 2000 + killed_after % 2
+        month = dt.date(2001 + killed_after, 1, 1) if is_new else JANUARY
+        before = backend.open().ledger().get(("green", month))
+        with backend.loader(version, month, rows) as process:
+            has_ended = not all(process.stops() and process.go_on() for _ in range(killed_after // 2))
+            has_ended = has_ended or not process.stops()
+            if killed_after % 2:
                 process.go_on()
         backend.settle()
-        newest = backend.open().ledger().get(("green", JANUARY))
+        newest = backend.open().ledger().get(("green", month))
         if newest and newest.status == "loaded":
-            assert backend.content() == (newest.row_count, newest.sha256), "the ledger speaks for rows that are gone"
-        if backend.is_transactional:
-            arrived = backend.content() != before
-            assert backend.content() in (before, (5000, "B"))
-            assert [row.sha256 for row in backend.open().history()] == [*history, *(["B"] if arrived else [])]
-        backend.load("B", rows=5000)
-        assert backend.content() == (5000, "B")
-        assert backend.open().ledger()["green", JANUARY].sha256 == "B"
+            assert backend.content(month) == (newest.row_count, newest.sha256), (
+                "the ledger speaks for rows that are gone"
+            )
+        elif backend.is_transactional:
+            assert newest is None and is_new and backend.open().counts(GREEN).get(month) is None
+        stored = backend.load(version, month, rows)
+        assert backend.content(month) == (rows, version) and backend.open().ledger()["green", month] == stored
+        assert stored.replaces in {before.sha256 if before else None, version}
         assert backend.leftovers() == []
-        if was_at_its_end:
+        if has_ended:
             break
-        stops += 1
-    assert stops >= 4
-
-
-def _next(process: object, number: int) -> bool:
-    if number:
-        process.go_on()  # type: ignore[attr-defined]
-    return process.stops()  # type: ignore[attr-defined, no-any-return]
+    assert killed_after >= 4
 
 
 def test_processes_with_one_month_each_and_tables_that_do_not_exist_yet(backend: Backend) -> None:

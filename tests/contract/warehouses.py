@@ -278,9 +278,12 @@ class BigQueryBackend(Backend):
 
     def occupy(self, name: str) -> None:
         if not self.server.datasets:
-            self.server.insert_dataset("my-project", {"datasetReference": {"datasetId": "trips"}})
+            self.server.insert_dataset(
+                "my-project", {"datasetReference": {"projectId": "my-project", "datasetId": "trips"}}
+            )
+        reference = {"projectId": "my-project", "datasetId": "trips", "tableId": name}
         view = {"query": "SELECT 1 AS a", "useLegacySql": False}
-        self.server.insert_table("my-project", "trips", {"tableReference": {"tableId": name}, "view": view})
+        self.server.insert_table("my-project", "trips", {"tableReference": reference, "view": view})
 
     def settle(self) -> None:
         self.server.settle()

@@ -51,7 +51,7 @@ from ..base import (
     Warehouse,
     no_progress,
 )
-from ..tables import Dialect, missing_columns, next_row
+from ..tables import Dialect, ensure_month, missing_columns, next_row
 from ..views import not_made, views
 from .errors import EMULATOR, ROLES, address, is_passing, is_retried, job_failure, text_of, translate, what
 from .places import are_disjoint, location_for
@@ -89,6 +89,9 @@ _IDENTITY = (
     "row_count",
     "rejected_count",
 )
+
+#: In place of the time of a ledger row that has none: before any that a run wrote.
+_NO_TIME = dt.datetime(1900, 1, 1)
 
 _REQUEST_SECONDS = 60.0
 _UPLOAD_SECONDS = (10.0, 300.0)  # to connect, and between two signs of life
@@ -138,7 +141,7 @@ class BigQuery(Warehouse):
         with self._errors("reading the ledger"):
             marks = self._marks()
         return {
-            partition: replace(row, status=INTERRUPTED) if (*partition, row.loaded_at) in marks else row
+            partition: replace(row, status=INTERRUPTED) if (*partition, _moment(row)) in marks else row
             for partition, row in newest.items()
         }
 
@@ -146,7 +149,7 @@ class BigQuery(Warehouse):
         # tabledata.list is free, a query is billed for at least 10 MB; the ledger has a few thousand rows at most.
         with self._errors("reading the ledger"):
             rows = [LedgerRow.from_mapping(row) for row in self._list(LEDGER_TABLE, LEDGER_COLUMNS)]
-        return sorted(rows, key=lambda row: row.loaded_at or dt.datetime.min)
+        return sorted(rows, key=_moment)
 
     def counts(self, dataset: Dataset) -> dict[dt.date | None, int]:
         month = _quote(FILE_MONTH.name) if dataset.is_monthly else "CAST(NULL AS DATE)"
@@ -194,6 +197,7 @@ class BigQuery(Warehouse):
         self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
         with self._errors(f"loading {row.partition}"):
+            ensure_month(dataset, row)
             _check_footer(parquet, row)
             location = self._prepare(parquet.location, dataset)
             table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_timeout())
@@ -310,7 +314,7 @@ class BigQuery(Warehouse):
         filled = next_row(row, newest)
         values = {column.name: getattr(filled, column.name) for column in LEDGER_COLUMNS}
         identity = [getattr(row, field) for field in _IDENTITY]
-        since = newest.loaded_at if newest else None
+        since = _moment(newest) if newest else None
 
         self._insert(
             LEDGER_TABLE,
@@ -328,21 +332,21 @@ class BigQuery(Warehouse):
         values = {
             "dataset": row.dataset,
             "file_month": row.file_month,
-            "replaced_at": replaced.loaded_at,
+            "replaced_at": _moment(replaced),
             "sha256": row.sha256,
             "run_id": row.run_id,
             "marked_at": _now(),
         }
 
         def is_marked() -> bool:
-            return (*row.partition, replaced.loaded_at) in self._marks()
+            return (*row.partition, _moment(replaced)) in self._marks()
 
         if not is_marked():
             self._insert(
                 MARK_TABLE,
                 MARK_COLUMNS,
                 values,
-                unless=("replaced_at", "=", replaced.loaded_at),
+                unless=("replaced_at", "=", _moment(replaced)),
                 location=location,
                 identity=[row.partition, _stamp(replaced)],
                 is_still_so=is_marked,
@@ -474,7 +478,7 @@ class BigQuery(Warehouse):
 
     def _holds(self, dataset: Dataset, newest: LedgerRow, location: str | None) -> bool:
         """Whether the table has what the ledger says: no load stopped halfway since, no one emptied the table."""
-        if (*newest.partition, newest.loaded_at) in self._marks():
+        if (*newest.partition, _moment(newest)) in self._marks():
             return False
         return self._count(dataset, newest.file_month, location) == newest.row_count
 
@@ -506,6 +510,7 @@ class BigQuery(Warehouse):
         for name, columns in ((LEDGER_TABLE, LEDGER_COLUMNS), (MARK_TABLE, MARK_COLUMNS)):
             if name not in existing:
                 self._create(bigquery.Table(self._table(name), schema=[_field(column) for column in columns]))
+        self._add_columns(LEDGER_TABLE, LEDGER_COLUMNS)
         self._prepare_views(existing)
         return location
 
@@ -546,6 +551,13 @@ class BigQuery(Warehouse):
             zone = dataset.column_for("PULocationID")
             table.clustering_fields = [name for name in (dataset.pickup, zone.name if zone else None) if name] or None
         return table
+
+    def _add_columns(self, name: str, columns: tuple[Column, ...]) -> None:
+        """Add the columns that a table of an older version lacks."""
+        table = self._connect().get_table(self._table(name), retry=self._retry, timeout=_timeout())
+        if missing := missing_columns(name, columns, _types(table), TYPES):
+            table.schema = [*table.schema, *map(_field, missing)]
+            self._connect().update_table(table, ["schema"], retry=self._retry, timeout=_timeout())
 
     def _prepare_views(self, existing: Mapping[str, Mapping[str, str]]) -> None:
         """Make the views, and again when their SQL changed: its digest is a label of the view, seen in the listing."""
@@ -697,9 +709,13 @@ def _same(stored: LedgerRow, row: LedgerRow) -> bool:
     return all(getattr(stored, field) == getattr(row, field) for field in _IDENTITY)
 
 
+def _moment(row: LedgerRow) -> dt.datetime:
+    """``loaded_at``, which grows strictly in a partition and so names a row of it; a row without one is the oldest."""
+    return row.loaded_at or _NO_TIME
+
+
 def _stamp(row: LedgerRow | None) -> str | None:
-    """What names one ledger row of a partition: ``loaded_at`` grows strictly."""
-    return row.loaded_at.isoformat() if row and row.loaded_at else None
+    return _moment(row).isoformat() if row else None
 
 
 def _digest(*parts: object) -> str:
@@ -711,18 +727,22 @@ def _field(column: Column) -> bigquery.SchemaField:
     return bigquery.SchemaField(column.name, _API_NAMES.get(type_, type_), description=column.description[:1024])
 
 
-def _schema(table: bigquery.Table, dataset: Dataset) -> _Schema:
-    """The explicit schema of a load job (the table's fields, then the new ones) and the new columns.
-
-    Raises WarehouseError if the table is not what the declaration says.
-    """
-    existing = {
+def _types(table: bigquery.Table) -> dict[str, str]:
+    """Column -> type of a table, spelled as in SQL."""
+    return {
         field.name: _SQL_NAMES.get(field.field_type.upper(), field.field_type.upper())
         if field.mode != "REPEATED"
         else f"ARRAY<{field.field_type}>"
         for field in table.schema
     }
-    additions = missing_columns(table.table_id, dataset.table_columns, existing, TYPES)
+
+
+def _schema(table: bigquery.Table, dataset: Dataset) -> _Schema:
+    """The explicit schema of a load job (the table's fields, then the new ones) and the new columns.
+
+    Raises WarehouseError if the table is not what the declaration says.
+    """
+    additions = missing_columns(table.table_id, dataset.table_columns, _types(table), TYPES)
     declared = {column.name.lower() for column in dataset.table_columns}
     for field in table.schema:
         if field.mode == "REQUIRED" and field.name.lower() not in declared and not field.default_value_expression:

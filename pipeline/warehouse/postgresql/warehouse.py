@@ -46,7 +46,7 @@ from ...remote import at_most, for_server
 from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
 from .. import label_of
 from ..base import LEDGER_COLUMNS, LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, no_progress
-from ..tables import literal, missing_columns, next_row, texts_found, texts_query
+from ..tables import ensure_month, literal, missing_columns, next_row, texts_found, texts_query
 from ..views import COMMENTS, comment, not_made, views
 from .copy import copy, open_parquet
 from .session import ALL_TABLES, BLOCKERS, TYPES, Relation, Session, Statement, quote, sessions_text, text_of
@@ -89,8 +89,7 @@ class PostgreSQL(Warehouse):
     def load(
         self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
-        if dataset.is_monthly != (row.file_month is not None):
-            raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
+        ensure_month(dataset, row)
         with parquet.local() as path, open_parquet(path, parquet.uri, dataset, row) as file, self._session() as session:
             self._prepare(session, dataset)
             with self._locked(session, row.partition, session.rows_of(dataset.table) + row.row_count):
