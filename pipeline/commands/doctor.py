@@ -16,8 +16,8 @@ from ..plain import mistake_line
 from ..planning import completeness, planner
 from ..publishers import publishers
 from ..remote import PATIENCE
-from ..reporting import logs, notify
-from ..reporting.console import answer
+from ..reporting import logs, notify, tables
+from ..reporting.tables import Column
 
 if TYPE_CHECKING:
     from ..storage import Store
@@ -79,7 +79,8 @@ def _show(what: str, check: Check) -> None:
     word = "ok" if check.ok else "warn" if check.is_warning else "FAIL"
     text = ": ".join(part for part in (check.subject, check.detail) if part)
     remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
-    answer(f"{word:4}  {what:9}  {mistake_line(text + remedy)}")
+    columns = [Column(width=4), Column(width=9), Column(is_folded=True)]
+    tables.show(columns, [[word, what, mistake_line(text + remedy)]])
 
 
 def _settings() -> Iterator[Check]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 
 from ..agents.queue import Queue, queue_names
 from ..agents.records import RUNNING, WAITING, AgentRecord
-from ..reporting.console import answer, say
+from ..reporting.console import answer, answer_json, say
 from . import arguments
 
 HELP = "queues with their runs and agents; or pause one, or resume it"
@@ -61,7 +60,7 @@ def _list_queues(only: str | None, as_json: bool) -> int:
         if not any(agent.is_alive for agent in agents):
             answer(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
     if as_json:
-        answer(json.dumps(found, indent=1), keep="\n")
+        answer_json(found)
     elif not listed:
         answer("no queues")
     return 0

@@ -12,7 +12,9 @@ from luigi.retcodes import run_with_retcodes
 
 from ..planning.completeness import REPUBLISHED
 from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
-from ..reporting import console, journal, outcomes
+from ..reporting import journal, outcomes, tables
+from ..reporting.console import say
+from ..reporting.tables import Column
 from ..tasks.ranges import Refresh
 from ..tasks.upload import SAME_BYTES
 from . import arguments
@@ -39,15 +41,17 @@ def run(args: argparse.Namespace) -> int:
     states = {(month.dataset, month.month): month.state for month in outcomes.summarize(journal.events()[0]).months}
     counts: Counter[str] = Counter()
     said: set[str] = set()
+    rows = []
     for entry in task.plan.entries:
         month = f"{entry.month:%Y-%m}" if entry.month else ""
         found, detail = _words(entry, states.get((entry.dataset, month or None), ""))
         if entry.state == UNASKED:
             detail = _once(detail, task.job.publisher_object.address(entry.dataset, entry.month), said)
         counts[found] += entry.month is not None
-        console.say(f"{entry.dataset:7} {month:8} {found:19} {detail}".rstrip())
+        rows.append([entry.dataset, month, found, detail])
+    tables.show([Column(width=6), Column(width=7), Column(width=18), Column(is_folded=True)], rows)
     summary = ", ".join(f"{count:,} {found}" for found, count in counts.items() if count)
-    console.say(f"{task.publisher}: {summary or 'no months'}.")
+    say(f"{task.publisher}: {summary or 'no months'}.")
     return code
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import logging
 import os
 import shlex
@@ -26,9 +25,10 @@ from ..agents.queue import Queue, queue_names
 from ..agents.records import CANCELLED, DONE, OPEN, RUNNING, WAITING, Submission, seconds_since, user
 from ..errors import LakeError, UsageError
 from ..plain import one_line, plain
-from ..reporting import journal, outcomes
-from ..reporting.console import answer, say
+from ..reporting import journal, outcomes, tables
+from ..reporting.console import answer, answer_json, say
 from ..reporting.outcomes import RunOutcome
+from ..reporting.tables import Column
 from . import arguments
 
 HELP = "every run: start, duration, how it was started, result; or cancel one"
@@ -43,6 +43,9 @@ NOT_FAILED = (WAITING, RUNNING, CANCELLED, UNKNOWN, outcomes.STOPPED, outcomes.C
 
 #: Failed months of one run whose reasons are listed, and hosts that refuse it; characters of a line for people.
 REASONS, LONGEST = 5, 2000
+
+#: Id, start, duration, state, and how it was started.
+COLUMNS = [Column(width=22), Column(width=20), Column(width=7, is_number=True), Column(width=9), Column(is_folded=True)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +71,12 @@ def run(args: argparse.Namespace) -> int:
         known = [run for run in known if run.state not in NOT_FAILED]
         found = known[-args.last :]
     if args.json:
-        answer(json.dumps([run.as_json() for run in found], indent=1), keep="\n")
+        answer_json([run.as_json() for run in found])
         return 0
     for run in found:
-        answer("\n    ".join(map(_shown, run.lines())), keep="\n")
+        tables.show(COLUMNS, [[_shown(cell) for cell in run.row()]])
+        for line in run.lines():
+            answer(f"    {_shown(line)}")
     counted = f"{len(found):,} of {len(known):,}" if len(found) < len(known) else f"{len(known):,}"
     what = ("failed " if args.failed else "") + ("run" if len(known) == 1 else "runs")
     answer("; ".join([f"{counted} {what}", *_remarks(len(known) - len(found))]))
@@ -232,11 +237,14 @@ class Run:
             "refusals": one.refusals if one else {},
         }
 
-    def lines(self) -> Iterator[str]:
-        """For people: a line that fits into 80 columns, and what there is to say below it."""
+    def row(self) -> list[str]:
+        """The row of the table, which fits into 80 columns."""
         start = _local(self.start) if self.state != WAITING else "not yet"
         took = "" if self.seconds is None else str(dt.timedelta(seconds=int(self.seconds)))
-        yield f"{self.id:22}  {start:20}  {took:>7}  {self.state:9}  {self.how}".rstrip()
+        return [self.id, start, took, self.state, self.how]
+
+    def lines(self) -> Iterator[str]:
+        """What there is to say below the row."""
         if self.summary:
             yield self.summary
         if self.command:

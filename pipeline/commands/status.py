@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 
 from .. import settings
 from ..job import Job, warehouses
 from ..planning import completeness, planner
 from ..planning.planner import Entry, Plan
-from ..reporting.console import answer
+from ..reporting import tables
+from ..reporting.console import answer, answer_json
+from ..reporting.tables import Column
 from ..tasks.ranges import check_span, dataset_names
 from . import arguments
 
@@ -51,11 +52,10 @@ def _names(args: argparse.Namespace) -> list[str]:
 def show(plan: Plan, as_json: bool) -> None:
     """Print the months of a plan with their states, as lines or as JSON."""
     if as_json:
-        answer(json.dumps([_plain(entry) for entry in plan.entries], indent=1), keep="\n")
+        answer_json([_plain(entry) for entry in plan.entries])
         return
-    for entry in plan.entries:
-        month = f"{entry.month:%Y-%m}" if entry.month else ""
-        answer(f"{entry.dataset:7} {month:8} {entry.state:21} {entry.reason}".rstrip())
+    columns = [Column(width=6), Column(width=7), Column(width=20), Column(is_folded=True)]
+    tables.show(columns, [[text or "" for text in _plain(entry).values()] for entry in plan.entries])
     answer(_counts(plan) or "no months")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import hashlib
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +22,9 @@ from ..lake import Lake
 from ..lake.layout import DATA, MANIFESTS, month_of
 from ..lake.manifest import Digest, Manifest
 from ..remedies import EVERYWHERE, NOTHING, redo
-from ..reporting.console import answer
+from ..reporting import tables
+from ..reporting.console import answer, answer_json
+from ..reporting.tables import Column
 from ..storage import open_store
 from ..tasks.ranges import check_span
 from ..warehouse.base import LedgerRow
@@ -266,16 +267,16 @@ def _short(labels: list[str]) -> dict[str, str]:
 
 def _show(lines: list[Line], warehouses: list[str], as_json: bool) -> None:
     if as_json:
-        answer(json.dumps([line.plain() for line in lines], indent=1), keep="\n")
+        answer_json([line.plain() for line in lines])
         return
-    table = [
-        ["dataset", "month", "published", "read", "in lake", "rejected", *(f"in {name}" for name in warehouses), ""]
-    ]
+    counted = ["published", "read", "in lake", "rejected", *(f"in {name}" for name in warehouses)]
+    columns = [Column("dataset"), Column("month"), *(Column(name, is_number=True) for name in counted)]
+    rows = []
     for line in lines:
         numbers = [line.published, line.read, line.in_lake, line.rejected]
         numbers += [line.in_warehouse[name][1] for name in warehouses]
         words = line.problems or [AGREES]
-        table.append(
+        rows.append(
             [
                 line.dataset,
                 f"{line.month:%Y-%m}" if line.month else "",
@@ -283,11 +284,7 @@ def _show(lines: list[Line], warehouses: list[str], as_json: bool) -> None:
                 "; ".join(words) + "".join(f" ({note})" for note in line.notes),
             ]
         )
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        left = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
-        right = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
-        answer("  ".join([*left, *right, row[-1]]).rstrip())
+    tables.show([*columns, Column(is_folded=True)], rows)
     for line in lines:
         if line.remedy:
             answer(f"{line.title}: {line.remedy}")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..plain import one_line
-from .console import Drawn
+from .console import Drawn, answer
 
 #: Blanks between two columns.
 GAP = 2
@@ -38,6 +38,12 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if is_terminal else None
 
 
+def show(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that a verb was asked for."""
+    for line in lines(columns, rows):
+        answer(line)
+
+
 def lines(
     columns: Sequence[Column],
     rows: Sequence[Sequence[str]],
@@ -59,6 +65,8 @@ def lines(
 
     shown = [[one_line(cell) for cell in row] for row in (*rows, *([total] if total else []))]
     has_head = any(column.name for column in columns)
+    if not shown and not has_head:
+        return []
     padding = ((0, 1, 0, 0) if is_dense else (0, 1)) if is_ruled else (0, GAP, 0, 0)
     table = Table(box=box.SIMPLE_HEAD if is_ruled else None, padding=padding, pad_edge=is_ruled, show_header=has_head)
     needed = 2 * is_ruled
