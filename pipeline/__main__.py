@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     for verb in (status, plan, refresh, verify, doctor, forget, ui, agent, submit, runs, queue, cron, sample):
         name = verb.__name__.rpartition(".")[2]
         added = verbs.add_parser(name, help=verb.HELP, description=verb.HELP, epilog=SETTINGS)
-        work = remote.somebody_waits()(verb.run) if name in WAITED_FOR else verb.run
+        work = remote.interactive()(verb.run) if name in WAITED_FOR else verb.run
         added.set_defaults(work=work, validate=True)
         for section, setting, _ in settings.names():
             if section != "RangeMonthly":

@@ -1,8 +1,8 @@
-"""Servers that do not answer: how long they are waited for, and by which address they are named.
+"""Time-outs and error naming shared by all clients of remote servers.
 
-A run of the night waits for minutes, because that is cheaper than a month that failed. Somebody in front of a terminal
-wants to know. So whoever asks a server takes its seconds from ``for_server``, and ``python -m pipeline`` says once, by
-``somebody_waits``, which of its verbs somebody waits for. A run that has not begun yet is in between: see ``planning``.
+An unattended run waits for minutes, because that is cheaper than a month that failed. Somebody in front of a terminal
+wants an answer. So every client takes its time-outs from ``for_server``, and ``python -m pipeline`` declares by
+``interactive`` which of its verbs a person waits for. A run that is being planned is in between: see ``planning``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from .errors import UsageError
 
-#: Seconds of silence after which somebody who waits for the answer is told that there is none.
-PATIENCE = 15.0
+#: Seconds after which somebody who waits for an answer is told that a server gives none.
+INTERACTIVE_TIMEOUT = 15.0
 
-#: Seconds after which a run that is being planned gives up a server without which it can do nothing, and a stage the
-#: one that all the others need too: within a minute a person knows.
-RUN_PATIENCE = 30.0
+#: Seconds for a server without which a run that is being planned can do nothing, or a stage that all the others need
+#: too: within a minute a person knows.
+PLANNING_TIMEOUT = 30.0
 
 #: Seconds of a ``Retry-After`` that are told of: a year says as much as any more digits would.
 LONGEST_ASKED = 365 * 86_400.0
@@ -43,50 +44,62 @@ class Spent:
             self._until = max(self._until, ended)
 
 
-_limit = float("inf")
-_server_limit = float("inf")
-_spent: Spent | None = None
+@dataclass(frozen=True)
+class _Caps:
+    """The longest waits that are allowed now, in seconds, and the waits that count for them.
+
+    They hold for the whole process: what is asked is often asked by several threads at once.
+    """
+
+    all: float = float("inf")
+    servers: float = float("inf")
+    spent: Spent | None = None
+
+
+_caps = _Caps()
 
 
 @contextmanager
-def somebody_waits(seconds: float = PATIENCE) -> Iterator[None]:
-    """Within this context no server is waited for longer than ``seconds``, nor a publisher for all its questions."""
-    global _limit, _spent
-    before, _limit, _spent = (_limit, _spent), min(seconds, _limit), Spent()
+def _capping(caps: _Caps) -> Iterator[None]:
+    global _caps
+    before, _caps = _caps, caps
     try:
         yield
     finally:
-        _limit, _spent = before
+        _caps = before
+
+
+@contextmanager
+def interactive(seconds: float = INTERACTIVE_TIMEOUT) -> Iterator[None]:
+    """Within this context no server is waited for longer than ``seconds``, nor a publisher for all its questions."""
+    with _capping(replace(_caps, all=min(seconds, _caps.all), spent=Spent())):
+        yield
 
 
 @contextmanager
 def planning(spent: Spent | None = None) -> Iterator[None]:
-    """Within this context, before a run does anything, no server is waited for longer than ``RUN_PATIENCE``.
+    """Within this context, before a run does anything, a server is waited for ``PLANNING_TIMEOUT`` seconds at most.
 
-    Locks are: others work under them, and their limit is a setting. ``spent`` goes on with the waits of an earlier
+    Locks are not: others work under them, and their limit is a setting. ``spent`` goes on with the waits of an earlier
     context for the same plan; those of a surrounding context count in any case.
     """
-    global _server_limit, _spent
-    before, _server_limit, _spent = (_server_limit, _spent), RUN_PATIENCE, _spent or spent or Spent()
-    try:
+    with _capping(replace(_caps, servers=PLANNING_TIMEOUT, spent=_caps.spent or spent or Spent())):
         yield
-    finally:
-        _server_limit, _spent = before
 
 
 def spent() -> Spent:
     """The waits that count for a question that is asked now."""
-    return _spent or Spent()
+    return _caps.spent or Spent()
 
 
-def at_most(seconds: float) -> float:
-    """``seconds``, or fewer while somebody waits."""
-    return min(seconds, _limit)
+def capped(seconds: float) -> float:
+    """``seconds``, or fewer while somebody waits for the answer."""
+    return min(seconds, _caps.all)
 
 
 def for_server(seconds: float) -> float:
-    """Seconds to wait for a server: ``seconds``, or fewer while somebody waits or a run is planned."""
-    return min(at_most(seconds), _server_limit)
+    """The time-out of a request to a server: ``seconds``, or fewer while somebody waits or a run is planned."""
+    return min(capped(seconds), _caps.servers)
 
 
 def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from .errors import is_said
 from .files import open_plain
-from .remote import at_most
+from .remote import capped
 from .strict_json import json_object
 
 LOGGER = logging.getLogger("pipeline")
@@ -82,7 +82,7 @@ def told_to(listener: Listener) -> Iterator[None]:
 
 def remaining(limit: float, what: str, whom: str = "") -> float:
     """Seconds of ``limit`` that are left for ``whom``, or whoever it is, after what was waited for ``what`` before."""
-    left = at_most(limit) - (_spent or {}).get(what, 0.0)
+    left = capped(limit) - (_spent or {}).get(what, 0.0)
     return max(0.0, min(left, GLANCE) if _listener.has_given_up(what, whom) else left)
 
 
@@ -113,7 +113,7 @@ class Wait:
         if waited >= SAID_AFTER and not self._is_said:
             self._is_said = True
             what = "it" if is_said(self.what, _listener.title) else self.what
-            _listener.waiting(f"waits for {whom}, which holds {what}, for at most {at_most(self.limit):g} s")
+            _listener.waiting(f"waits for {whom}, which holds {what}, for at most {capped(self.limit):g} s")
         return max(0.0, self._limits[whom] - waited)
 
 

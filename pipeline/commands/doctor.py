@@ -15,7 +15,7 @@ from ..errors import MissingAtPublisher, PipelineError
 from ..plain import mistake_line
 from ..planning import completeness, planner
 from ..publishers import publishers
-from ..remote import PATIENCE
+from ..remote import INTERACTIVE_TIMEOUT
 from ..reporting import logs, notify, tables
 from ..reporting.tables import Column
 
@@ -183,7 +183,7 @@ def _luigid() -> Iterator[Check]:
     url = chosen.scheduler_url or f"http://{chosen.scheduler_host}:{chosen.scheduler_port}"
     shown = url.rpartition("@")[2].removeprefix("http://").rstrip("/")
     try:
-        with web.ask("HEAD", url, {}, PATIENCE):
+        with web.ask("HEAD", url, {}, INTERACTIVE_TIMEOUT):
             yield Check(shown, True, "answers")
     except web.NO_ANSWER:
         remedy = "start one with `python -m pipeline ui`, or run with --local-scheduler"

@@ -3,8 +3,8 @@
 What can be told of a run are the words of ``[notify] on``. A message is sent if one of them happened; it then tells
 the whole story of the run. A run that was killed cannot tell: the next one does (``tell_of_killed_runs``).
 
-Sending lasts ``PATIENCE`` seconds at most, whatever the addresses do. An address is named by its position and service
-only, because any part of its URL may be a secret.
+Sending lasts ``SENDING_TIMEOUT`` seconds at most, whatever the addresses do. An address is named by its position and
+service only, because any part of its URL may be a secret.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .outcomes import MonthOutcome, RunOutcome, count
 LOGGER = logging.getLogger("pipeline")
 
 #: Seconds after which a message that is still on its way is given up.
-PATIENCE = 15.0
+SENDING_TIMEOUT = 15.0
 
 #: Most killed runs that one run tells of; the next ones tell of the others.
 KILLED = 20
@@ -327,7 +327,7 @@ def _send(message: Message) -> dict[str, str]:
     problems: dict[str, str] = {}
     threads = []
     for name, service in addresses():
-        problems[name] = f"no answer within {PATIENCE:g} s"
+        problems[name] = f"no answer within {SENDING_TIMEOUT:g} s"
 
         def deliver(name: str = name, service: Any = service) -> None:
             try:
@@ -341,7 +341,7 @@ def _send(message: Message) -> dict[str, str]:
         threads.append(threading.Thread(target=deliver, name=f"notify {name}", daemon=True))
     for thread in threads:
         thread.start()
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + SENDING_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, give_up - time.monotonic()))
     return dict(problems)

@@ -54,7 +54,7 @@ class Server:
         # A clock that was set back meanwhile must not keep everybody from asking.
         if abs(time.time() - last.get("at", 0.0)) < ASK_AGAIN and last.get("message"):
             raise Unreachable(last["message"], is_repeated=True)
-        with remote.somebody_waits(GLANCE):
+        with remote.interactive(GLANCE):
             self.ask()
 
     def blame(self, error: PipelineError) -> None:

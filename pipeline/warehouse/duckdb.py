@@ -31,7 +31,7 @@ from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, UsageError, WarehouseBusy, WarehouseError
 from ..files import PLANTED, lost_link
 from ..partition import Partition
-from ..remote import at_most
+from ..remote import capped
 from ..waiting import Held, Wait, gave_up, lock_file
 from . import duckdb_path, label_of
 from .base import (
@@ -342,7 +342,7 @@ class DuckDB(Warehouse):
 
     def _busy(self, holder: str) -> WarehouseBusy:
         return WarehouseBusy(
-            f"{self.label}: held by {holder} for more than {at_most(self.options.lock_timeout):g} s; "
+            f"{self.label}: held by {holder} for more than {capped(self.options.lock_timeout):g} s; "
             f"close it there, or wait for it, then run again",
             is_repeated=gave_up(self.label, holder),
         )

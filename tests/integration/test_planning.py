@@ -28,7 +28,7 @@ JANUARY = dt.date(2020, 1, 1)
 @pytest.fixture(params=["closed", "silent"])
 def address(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of a server that is not there, or takes connections and says nothing."""
-    monkeypatch.setattr(remote, "RUN_PATIENCE", 0.1)
+    monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         if request.param == "closed":
             listener.close()
@@ -83,7 +83,7 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
-    monkeypatch.setattr(remote, "RUN_PATIENCE", 0.5)
+    monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.5)
     months = list(planner.months_between(JANUARY, dt.date(2024, 1, 1)))
     with RawServer(lambda request, connection: server.pause(PATIENCE)) as server:
         one = job(tmp_path, publisher=f"dtc={server.url}")

@@ -25,14 +25,14 @@ def test_bucket_that_answers_to_some_only(
     monkeypatch.setattr(journal, "folder", lambda: tmp_path)
     monkeypatch.setenv(journal.RUN_ID, "a-run")
     bucket = servers.of_store(f"gs://{gcs_bucket}/lake")
-    monkeypatch.setattr(remote, "RUN_PATIENCE", 0.2)
+    monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.2)
     gcs_server.program(operation, Fault(status=503, times=ALWAYS))
     with pytest.raises(Unreachable):
         bucket.blame(StorageUnavailable("no answer"))
     with pytest.raises(Unreachable):
         bucket.check()
     gcs_server.clear()
-    monkeypatch.setattr(remote, "RUN_PATIENCE", PATIENCE)
+    monkeypatch.setattr(remote, "PLANNING_TIMEOUT", PATIENCE)
     open_store(f"gs://{gcs_bucket}/lake").delete_tree("doctor")
     bucket.blame(StorageUnavailable("no answer"))  # it answers, and so it is another object's trouble
     bucket.check()

@@ -18,19 +18,19 @@ from pipeline.warehouse import Options
 def test_runs_are_patient_and_somebody_who_waits_is_not() -> None:
     assert remote.for_server(StoreOptions().patience) == 300.0 and remote.for_server(Options().patience) == 120.0
     assert job.retry_policy() == Policy()
-    with remote.somebody_waits():
-        assert remote.for_server(300.0) == remote.at_most(60.0) == remote.PATIENCE
-        assert remote.at_most(2.0) == remote.for_server(2.0) == 2.0
-        assert job.retry_policy() == Policy(timeout=remote.PATIENCE, patience=remote.PATIENCE)
-    assert remote.at_most(60.0) == remote.for_server(60.0) == 60.0
+    with remote.interactive():
+        assert remote.for_server(300.0) == remote.capped(60.0) == remote.INTERACTIVE_TIMEOUT
+        assert remote.capped(2.0) == remote.for_server(2.0) == 2.0
+        assert job.retry_policy() == Policy(timeout=remote.INTERACTIVE_TIMEOUT, patience=remote.INTERACTIVE_TIMEOUT)
+    assert remote.capped(60.0) == remote.for_server(60.0) == 60.0
 
 
 def test_a_run_that_is_planned_waits_for_servers_within_a_minute_and_for_locks_as_set() -> None:
     with remote.planning():
-        assert remote.for_server(300.0) == job.retry_policy().patience == remote.RUN_PATIENCE < 60
-        assert remote.at_most(300.0) == 300.0
-        with remote.somebody_waits():
-            assert remote.for_server(300.0) == remote.PATIENCE
+        assert remote.for_server(300.0) == job.retry_policy().patience == remote.PLANNING_TIMEOUT < 60
+        assert remote.capped(300.0) == 300.0
+        with remote.interactive():
+            assert remote.for_server(300.0) == remote.INTERACTIVE_TIMEOUT
     assert remote.for_server(300.0) == 300.0
 
 
@@ -70,10 +70,10 @@ def test_addresses_come_without_what_may_be_a_key() -> None:
 
 def test_which_verbs_somebody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (status, plan, forget, verify, doctor, queue, runs, refresh):
-        monkeypatch.setattr(module, "run", lambda args: int(remote.at_most(60)))
+        monkeypatch.setattr(module, "run", lambda args: int(remote.capped(60)))
     asked = ["forget", "--dataset", "zones"], ["runs"], ["queue", "pause"]
     for verb in (["status"], ["plan"], ["verify"], ["doctor"], *asked):
         args = parser().parse_args(verb)
-        assert args.work(args) == remote.PATIENCE
+        assert args.work(args) == remote.INTERACTIVE_TIMEOUT
     args = parser().parse_args(["refresh", "--since", "2024-01"])
     assert args.work(args) == 60, "a run"

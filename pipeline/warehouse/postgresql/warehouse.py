@@ -42,7 +42,7 @@ from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from ...partition import Partition
-from ...remote import at_most, for_server
+from ...remote import capped, for_server
 from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
 from .. import label_of
 from ..base import LEDGER_COLUMNS, LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, no_progress
@@ -320,7 +320,7 @@ class PostgreSQL(Warehouse):
     def _busy(self, what: str, holders: str) -> WarehouseBusy:
         return WarehouseBusy(
             f"{self.label}: {what} is held by {holders}; gave up after "
-            f"{at_most(self.options.lock_timeout):g} s; run again when it is done",
+            f"{capped(self.options.lock_timeout):g} s; run again when it is done",
             is_repeated=gave_up(self.label, holders),
         )
 

@@ -358,7 +358,7 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
     """It takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with remote.somebody_waits(0.1), pytest.raises(StorageUnavailable, match="no answer"):
+        with remote.interactive(0.1), pytest.raises(StorageUnavailable, match="no answer"):
             open_store("gs://some-bucket").list()
     assert time_outs and max(time_outs) <= 0.1 and sum(clock.slept) <= 0.1, "those of a run are minutes"
 
@@ -376,7 +376,7 @@ def test_somebody_who_waits_is_told_of_a_server_that_drips(monkeypatch: pytest.M
     asked: dict[str, tuple[str | bytes, ...]] = {"stat": ("a",), "read": ("a",), "delete": ("a",), "write": ("a", b"x")}
     with RawServer(drip) as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        with remote.somebody_waits(0.2), pytest.raises(StorageUnavailable, match="no answer from http"):
+        with remote.interactive(0.2), pytest.raises(StorageUnavailable, match="no answer from http"):
             getattr(open_store("gs://some-bucket"), what)(*asked.get(what, ()))
 
 

@@ -417,7 +417,7 @@ def test_somebody_who_waits_is_told_of_a_silent_server_before_its_time_out(
     """It takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with remote.somebody_waits(0.5), pytest.raises(WarehouseUnavailable, match="no answer"):
+        with remote.interactive(0.5), pytest.raises(WarehouseUnavailable, match="no answer"):
             open_warehouse(URL).ledger()
     assert time_outs and max(time_outs) <= 0.5, "that of a run is a minute"
 
@@ -434,7 +434,7 @@ def test_somebody_who_waits_is_told_of_a_server_that_drips(monkeypatch: pytest.M
     with RawServer(drip) as server:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
         for ask in (lambda: open_warehouse(URL).ledger(), lambda: open_warehouse(URL).counts(GREEN)):
-            with remote.somebody_waits(0.3), pytest.raises(WarehouseUnavailable, match="no answer"):
+            with remote.interactive(0.3), pytest.raises(WarehouseUnavailable, match="no answer"):
                 ask()
 
 

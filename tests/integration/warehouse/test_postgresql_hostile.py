@@ -511,7 +511,7 @@ def test_whoever_waits_is_answered_sooner(place: Place) -> None:
     place.load("A")
     warehouse = place.warehouse(lock_timeout=60, statement_timeout=300)
     assert isinstance(warehouse, postgresql.PostgreSQL)
-    with remote.somebody_waits(), warehouse._session() as session:
+    with remote.interactive(), warehouse._session() as session:
         assert session.run("SHOW lock_timeout") == [("15s",)]
         assert session.run("SHOW statement_timeout") == [("17s",)]
         with session.transaction(rows=10_000):  # to count a table takes as long as it takes, if the server is there
@@ -609,7 +609,7 @@ def gone() -> Iterator[str]:
 
 
 def test_an_address_that_never_answers_is_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gone() as address, remote.somebody_waits(1.0):
+    with gone() as address, remote.interactive(1.0):
         for more in ("", "?connect_timeout=0"):
             warehouse = place.warehouse(f"postgresql+psycopg2://etl:pw@{address}/trips{more}")
             with pytest.raises(WarehouseUnavailable, match="check that the server runs and may be reached"):

@@ -229,14 +229,14 @@ class PatienceOfOne(Clock):
 
     def monotonic(self) -> float:
         wait_for(lambda: self.silent.messages and sum(t.name.startswith("notify ") for t in threading.enumerate()) == 1)
-        self.now += notify.PATIENCE
+        self.now += notify.SENDING_TIMEOUT
         return self.now
 
 
 def test_address_that_never_answers_costs_a_bounded_time_and_the_others_are_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notify, "PATIENCE", 1.0)
+    monkeypatch.setattr(notify, "SENDING_TIMEOUT", 1.0)
     monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
     with Inbox(is_silent=True) as silent, Inbox() as other:
         monkeypatch.setattr(notify, "time", PatienceOfOne(silent))

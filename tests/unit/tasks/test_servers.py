@@ -64,7 +64,7 @@ def test_one_stage_waits_and_the_others_give_up_at_once(line: Line) -> None:
         with pytest.raises(Unreachable, match="no answer") as other:
             publisher(line).check()
         assert other.value.is_repeated and not first.value.is_repeated
-    assert line.asked == [remote.RUN_PATIENCE]
+    assert line.asked == [remote.PLANNING_TIMEOUT]
     publisher(line, "tlc").check()  # another one
 
 
@@ -123,7 +123,7 @@ def test_buckets_and_warehouses_are_asked_too(monkeypatch: pytest.MonkeyPatch) -
         def ledger(self) -> None:
             raise WarehouseUnavailable("the server is gone")
 
-    monkeypatch.setattr(remote, "RUN_PATIENCE", 0.1)
+    monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.1)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     monkeypatch.setattr(job, "open_warehouse", lambda label: Dead())
     with pytest.raises(Unreachable, match=r"no answer from http://127.0.0.1:9"):
