@@ -1,45 +1,30 @@
-"""``python -m pipeline runs``: every run that left a journal here or was submitted; ``runs cancel`` stops one.
-
-A run by hand, by cron or by ``luigi.build`` has a journal in ``journal.folder()``; a submitted one has an object in its
-queue too. Both are one run with one id. Where the workspace is a bucket, the journals of other hosts are not seen.
-"""
+"""``python -m pipeline runs``: list every run that left a journal here or was submitted; ``runs cancel`` stops one."""
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import logging
 import os
 import shlex
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .. import job
 from ..agents.queue import Queue, queue_names
-from ..agents.records import CANCELLED, DONE, OPEN, RUNNING, WAITING, Submission, seconds_since, user
-from ..errors import LakeError, UsageError
+from ..agents.records import OPEN, RUNNING, WAITING, Submission, user
+from ..agents.runs import KILLED, NOT_FAILED, Run, known_runs, named, seconds_of
+from ..errors import UsageError
 from ..plain import one_line, plain
 from ..reporting import journal, outcomes, tables
 from ..reporting.console import answer, answer_json, say
-from ..reporting.outcomes import RunOutcome
 from ..reporting.tables import Column
 from . import arguments
 
 HELP = "every run: start, duration, how it was started, result; or cancel one"
-
-LOGGER = logging.getLogger("pipeline")
-
-#: States beside the results of ``outcomes``: a run whose processes are gone, and one that does not tell.
-KILLED, UNKNOWN = "killed", "unknown"
-
-#: States of runs that ``--failed`` leaves out.
-NOT_FAILED = (WAITING, RUNNING, CANCELLED, UNKNOWN, outcomes.STOPPED, outcomes.COMPLETE)
 
 #: Failed months of one run whose reasons are listed, and hosts that refuse it; characters of a line for people.
 REASONS, LONGEST = 5, 2000
@@ -63,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.id:
             raise UsageError("runs cancel takes the id of a run, such as: runs cancel 20210401T050000-3fa2c1")
         return _cancel(args.id)
-    known = sorted(_known(args.queue).values(), key=lambda run: run.order)
+    known = sorted(known_runs(args.queue).values(), key=lambda run: run.order)
     found = known if args.failed else known[-args.last :]
     for run in found:
         run.read()
@@ -71,11 +56,11 @@ def run(args: argparse.Namespace) -> int:
         known = [run for run in known if run.state not in NOT_FAILED]
         found = known[-args.last :]
     if args.json:
-        answer_json([run.as_json() for run in found])
+        answer_json([_plain(run) for run in found])
         return 0
     for run in found:
-        tables.show(COLUMNS, [[_shown(cell) for cell in run.row()]])
-        for line in run.lines():
+        tables.show(COLUMNS, [[_shown(cell) for cell in _row(run)]])
+        for line in _lines(run):
             answer(f"    {_shown(line)}")
     counted = f"{len(found):,} of {len(known):,}" if len(found) < len(known) else f"{len(known):,}"
     what = ("failed " if args.failed else "") + ("run" if len(known) == 1 else "runs")
@@ -93,190 +78,86 @@ def _remarks(left: int) -> Iterator[str]:
         yield f"paused: {', '.join(paused)}"
 
 
-@dataclass
-class Run:
-    """One run: its journal, if that is here, and its submission, if it was submitted."""
+# -- the list ---------------------------------------------------------------------------------------
 
-    id: str
-    journal: Path | None = None
-    submission: Submission | None = None
-    begun: Mapping[str, Any] = field(default_factory=dict)
-    outcome: RunOutcome | None = None
-    is_alive: bool = False
-    heard: float | None = None
-    cancelled_by: str = ""
 
-    @property
-    def order(self) -> tuple[bool, float]:
-        """The time of its start; what waits comes last."""
-        is_waiting = self.submission is not None and self.submission.state == WAITING
-        if self.start is not None and not is_waiting:
-            return False, self.start
-        assert self.submission is not None or self.journal is not None
-        return is_waiting, time.time() - (seconds_since(self.submission.submitted_at) if self.submission else 0)
+def _plain(run: Run) -> dict[str, Any]:
+    """For programs."""
+    one, outcome = run.submission, run.outcome
+    return {
+        "id": run.id,
+        "how": run.how,
+        "state": run.state,
+        "started_at": _utc(run.start),
+        "ended_at": _utc(run.end),
+        "heard_at": _utc(run.heard),
+        "seconds": None if run.seconds is None else round(run.seconds, 1),
+        "command": shlex.join(run.command),
+        "host": str(run.begun.get("host", "")),
+        "exit_code": one.exit_code if one else outcome.exit_code if outcome else None,
+        "failure": outcome.failure if outcome else "",
+        "summary": run.summary,
+        "loaded": [month.title for month in outcome.new if month.loaded is not None] if outcome else [],
+        "in_lake": [month.title for month in outcome.new if month.loaded is None] if outcome else [],
+        "failed": {month.title: month.why for month in outcome.failures} if outcome else {},
+        "missing": [month.title for month in outcome.having(outcomes.MISSING)] if outcome else [],
+        "rows": outcome.total("rows") if outcome else None,
+        "rejected": outcome.total("rejected") if outcome else None,
+        "cancelled_by": one.cancelled_by if one else run.cancelled_by,
+        "log": run.log,
+        "journal": str(run.journal or ""),
+        "queue": one.queue if one else "",
+        "submitter": one.submitter if one else "",
+        "submitted_at": one.submitted_at if one else None,
+        "agent": one.agent if one else "",
+        "attempts": one.attempts if one else 1,
+        "message": one.message if one else "",
+        "refusals": one.refusals if one else {},
+    }
 
-    @property
-    def start(self) -> float | None:
-        at = self.begun.get("at")
-        if isinstance(at, int | float):
-            return float(at)
-        return _seconds(self.submission.started_at) if self.submission else None
 
-    @property
-    def end(self) -> float | None:
-        if self.is_alive or self.state in OPEN:
-            return None
-        if self.submission and self.submission.ended_at:
-            return _seconds(self.submission.ended_at)
-        return self.outcome.end if self.outcome else None
+def _row(run: Run) -> list[str]:
+    """The row of the table, which fits into 80 columns."""
+    start = _local(run.start) if run.state != WAITING else "not yet"
+    took = "" if run.seconds is None else str(dt.timedelta(seconds=int(run.seconds)))
+    return [run.id, start, took, run.state, run.how]
 
-    @property
-    def seconds(self) -> float | None:
-        if self.start is None or self.state == WAITING:
-            return None
-        end = time.time() if self.is_alive else self.end
-        return None if end is None else max(0.0, end - self.start)
 
-    @property
-    def how(self) -> str:
-        """How it was started."""
-        if self.submission:
-            return f"queue {self.submission.queue}"
-        if self.begun.get("agent"):
-            return "queue"
-        match self.command:
-            case ["python", "-m", "pipeline", "cron", *_]:
-                return "cron"
-            case ["luigi", *_] | ["python", "-m", "pipeline", *_]:
-                return "by hand"
-        return "luigi.build" if self.begun else ""  # from a notebook, or a script
+def _lines(run: Run) -> Iterator[str]:
+    """What there is to say below the row."""
+    if run.summary:
+        yield run.summary
+    if run.command:
+        yield shlex.join(run.command)
+    if run.submission:
+        yield from _about_submission(run.submission)
+    if run.state == KILLED and run.heard is not None:
+        yield f"last heard of {_local(run.heard)}"
+    if run.is_alive and (by := run.cancelled_by):
+        yield f"{by} has told it to stop"
+    if run.outcome and run.state not in NOT_FAILED:
+        if run.outcome.failure:
+            yield one_line(run.outcome.failure)
+        failed = run.outcome.failures
+        yield from (f"{month.title}: {one_line(month.why)}" for month in failed[:REASONS])
+        if len(failed) > REASONS:
+            yield f"... and {len(failed) - REASONS:,} more"
+    if run.log and run.state not in (WAITING, outcomes.COMPLETE):
+        yield f"log {run.log}"
 
-    @property
-    def state(self) -> str:
-        """The result in one word, or that it waits, runs, or was killed."""
-        one, outcome = self.submission, self.outcome
-        if one and one.state in (*OPEN, CANCELLED):
-            return one.state
-        if self.is_alive:
-            return RUNNING
-        if one:
-            result = outcomes.COMPLETE if one.state == DONE else one.result or one.state
-        elif outcome is None:
-            return UNKNOWN
-        else:
-            result = outcome.result
-            if self.cancelled_by and result != outcomes.COMPLETE:
-                return CANCELLED
-        return KILLED if result == outcomes.CRASHED else result
 
-    @property
-    def command(self) -> list[str]:
-        if self.submission:
-            return ["luigi", "--module", "pipeline", *journal.without_addresses(self.submission.command)]
-        return [str(word) for word in self.begun.get("command", ())]
-
-    @property
-    def log(self) -> str:
-        """The log file; on the agent's host for a submitted run."""
-        here = self.journal.with_suffix(".log") if self.journal else None
-        return str(here) if here and here.exists() else self.submission.log if self.submission else ""
-
-    @property
-    def summary(self) -> str:
-        if self.outcome:
-            return self.outcome.in_one_line
-        return self.submission.summary if self.submission else ""
-
-    def read(self) -> None:
-        """Find out what became of it."""
-        if self.journal is None:
-            return
-        self.is_alive = journal.is_held(self.journal)
-        try:
-            self.heard = self.journal.stat().st_mtime
-            self.outcome = outcomes.summarize(self._events(self.journal), self.is_alive)
-        except Exception as error:  # of another version, or written by somebody else
-            LOGGER.warning("%s cannot be read: %s: %s", self.journal, type(error).__name__, error)
-
-    def _events(self, path: Path) -> Iterator[Mapping[str, Any]]:
-        for event in journal.read(path):
-            if event["event"] == "cancelled":
-                self.cancelled_by = str(event.get("by", ""))
-            yield event
-
-    def as_json(self) -> dict[str, Any]:
-        one, outcome = self.submission, self.outcome
-        return {
-            "id": self.id,
-            "how": self.how,
-            "state": self.state,
-            "started_at": _utc(self.start),
-            "ended_at": _utc(self.end),
-            "heard_at": _utc(self.heard),
-            "seconds": None if self.seconds is None else round(self.seconds, 1),
-            "command": shlex.join(self.command),
-            "host": str(self.begun.get("host", "")),
-            "exit_code": one.exit_code if one else outcome.exit_code if outcome else None,
-            "failure": outcome.failure if outcome else "",
-            "summary": self.summary,
-            "loaded": [month.title for month in outcome.new if month.loaded is not None] if outcome else [],
-            "in_lake": [month.title for month in outcome.new if month.loaded is None] if outcome else [],
-            "failed": {month.title: month.why for month in outcome.failures} if outcome else {},
-            "missing": [month.title for month in outcome.having(outcomes.MISSING)] if outcome else [],
-            "rows": outcome.total("rows") if outcome else None,
-            "rejected": outcome.total("rejected") if outcome else None,
-            "cancelled_by": one.cancelled_by if one else self.cancelled_by,
-            "log": self.log,
-            "journal": str(self.journal or ""),
-            "queue": one.queue if one else "",
-            "submitter": one.submitter if one else "",
-            "submitted_at": one.submitted_at if one else None,
-            "agent": one.agent if one else "",
-            "attempts": one.attempts if one else 1,
-            "message": one.message if one else "",
-            "refusals": one.refusals if one else {},
-        }
-
-    def row(self) -> list[str]:
-        """The row of the table, which fits into 80 columns."""
-        start = _local(self.start) if self.state != WAITING else "not yet"
-        took = "" if self.seconds is None else str(dt.timedelta(seconds=int(self.seconds)))
-        return [self.id, start, took, self.state, self.how]
-
-    def lines(self) -> Iterator[str]:
-        """What there is to say below the row."""
-        if self.summary:
-            yield self.summary
-        if self.command:
-            yield shlex.join(self.command)
-        if self.submission:
-            yield from self._about_submission(self.submission)
-        if self.state == KILLED and self.heard is not None:
-            yield f"last heard of {_local(self.heard)}"
-        if self.is_alive and (by := self.cancelled_by):
-            yield f"{by} has told it to stop"
-        if self.outcome and self.state not in NOT_FAILED:
-            if self.outcome.failure:
-                yield one_line(self.outcome.failure)
-            failed = self.outcome.failures
-            yield from (f"{month.title}: {one_line(month.why)}" for month in failed[:REASONS])
-            if len(failed) > REASONS:
-                yield f"... and {len(failed) - REASONS:,} more"
-        if self.log and self.state not in (WAITING, outcomes.COMPLETE):
-            yield f"log {self.log}"
-
-    def _about_submission(self, one: Submission) -> Iterator[str]:
-        submitted = _local(_seconds(one.submitted_at))
-        yield f"submitted by {one.submitter} {submitted}{f', agent {one.agent}' if one.agent else ''}".rstrip()
-        if one.message:
-            yield one_line(one.message)
-        if one.state == RUNNING and one.cancelled_by:
-            yield f"{one.cancelled_by} has told its agent to stop it"
-        if one.state == WAITING:
-            refusals = list(one.refusals.items())
-            yield from (f"refused by {host}: {one_line(why)}" for host, why in refusals[:REASONS])
-            if len(refusals) > REASONS:
-                yield f"... and by {len(refusals) - REASONS:,} more"
+def _about_submission(one: Submission) -> Iterator[str]:
+    submitted = _local(seconds_of(one.submitted_at))
+    yield f"submitted by {one.submitter} {submitted}{f', agent {one.agent}' if one.agent else ''}".rstrip()
+    if one.message:
+        yield one_line(one.message)
+    if one.state == RUNNING and one.cancelled_by:
+        yield f"{one.cancelled_by} has told its agent to stop it"
+    if one.state == WAITING:
+        refusals = list(one.refusals.items())
+        yield from (f"refused by {host}: {one_line(why)}" for host, why in refusals[:REASONS])
+        if len(refusals) > REASONS:
+            yield f"... and by {len(refusals) - REASONS:,} more"
 
 
 def _shown(line: str) -> str:
@@ -284,31 +165,18 @@ def _shown(line: str) -> str:
     return plain(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
 
 
-def _known(queue: str | None = None) -> dict[str, Run]:
-    """All runs by id; with ``queue`` those that were submitted to it."""
-    found: dict[str, Run] = {}
-    for name in [queue] if queue else queue_names():
-        here = Queue(name)
-        try:
-            entries = (*here.open(), *here.ended())
-        except LakeError as error:
-            LOGGER.warning("queue %s: %s", name, error)
-            continue
-        for entry in entries:  # what was just moved is in both
-            found[entry.submission.id] = Run(entry.submission.id, submission=entry.submission)
-    for path in journal.files():
-        if queue and path.stem not in found:
-            continue
-        run = found.get(path.stem) or Run(path.stem)
-        try:
-            run.begun = journal.begun(path)
-        except OSError as error:
-            LOGGER.warning("%s cannot be read: %s", path, error.strerror)
-            continue
-        if run.begun or run.submission or journal.is_held(path):
-            run.journal = path
-            found[run.id] = run
-    return found
+def _local(seconds: float | None) -> str:
+    try:
+        return "" if seconds is None else f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M %Z}"
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
+def _utc(seconds: float | None) -> str | None:
+    try:
+        return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 # -- runs cancel -----------------------------------------------------------------------------------
@@ -316,7 +184,7 @@ def _known(queue: str | None = None) -> dict[str, Run]:
 
 def _cancel(text: str) -> int:
     """Cancel the run of that id, or of the only one that begins so. Returns 1 if there is nothing to stop here."""
-    run = _named(text)
+    run = named(text)
     if run.submission and run.submission.state in OPEN:
         last = Queue(run.submission.queue).cancel(run.id, user())
         if last is None:
@@ -355,16 +223,6 @@ def _not_cancelled(why: str) -> int:
     return 1
 
 
-def _named(text: str) -> Run:
-    known = _known()
-    near = [text] if text in known else [name for name in known if name.startswith(text)]
-    if not near:
-        raise UsageError(f"there is no run {text}; `python -m pipeline runs` lists them")
-    if len(near) > 1:
-        raise UsageError(f"{text} may be any of {', '.join(sorted(near)[:5])}; write more of the id")
-    return known[near[0]]
-
-
 def _has_open(pid: int, file: Path) -> bool:
     """Whether a process has the file open. Its number alone may be that of another process by now."""
     if Path("/proc/self/fd").is_dir():
@@ -386,25 +244,3 @@ def _is_same(descriptor: Path, file: Path) -> bool:
         return descriptor.samefile(file)
     except OSError:
         return False  # closed meanwhile
-
-
-# -- words -----------------------------------------------------------------------------------------
-
-
-def _seconds(moment: str) -> float | None:
-    """Seconds since 1970 of a time as queues have it."""
-    return time.time() - seconds_since(moment) if moment else None
-
-
-def _local(seconds: float | None) -> str:
-    try:
-        return "" if seconds is None else f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M %Z}"
-    except (ValueError, OverflowError, OSError):
-        return "?"
-
-
-def _utc(seconds: float | None) -> str | None:
-    try:
-        return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return None

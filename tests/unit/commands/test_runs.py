@@ -13,8 +13,8 @@ import pytest
 from pipeline import job
 from pipeline.agents.queue import Queue
 from pipeline.agents.records import Submission, now
+from pipeline.agents.runs import Run
 from pipeline.commands import runs
-from pipeline.commands.runs import Run
 from pipeline.reporting import journal
 
 STAGE = {"event": "stage", "task": "x", "stage": "Clean", "dataset": "green", "month": "2020-01", "warehouse": None}
