@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import remote, settings, validation
+from . import remote, renamed, settings, validation
 from .errors import UsageError
 from .plain import mistake_line
 from .reporting import console, logs, streams
@@ -58,10 +58,10 @@ def parser() -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=verb.HELP, description=verb.HELP, epilog=SETTINGS)
         work = remote.interactive()(verb.run) if name in WAITED_FOR else verb.run
         added.set_defaults(work=work, validate=True)
-        for section, setting, _ in settings.names():
+        for section, setting in (*((section, name) for section, name, _ in settings.names()), *renamed.NAMES):
             if section != "RangeMonthly":
                 added.add_argument(
-                    f"--{section}-{setting}".replace("_", "-"),
+                    renamed.flag(section, setting),
                     dest=settings.variable(section, setting),
                     default=argparse.SUPPRESS,
                     help=argparse.SUPPRESS,  # all of them in one line: SETTINGS
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.verb is None:
             top.print_help(sys.stderr)
             return USAGE
+        renamed.take(vars(args), settings.variable, renamed.flag)
         flags = {settings.variable(section, name) for section, name, _ in settings.names()}
         os.environ.update({name: value for name, value in vars(args).items() if name in flags})
         settings.apply_environment()

@@ -158,12 +158,12 @@ def open_warehouse(label: str) -> Warehouse:
 
 def retry_policy() -> Policy:
     """The waits and tries of the settings, cut short while somebody waits or a run is planned."""
-    configured = settings.PublisherSettings()
+    configured, retry = settings.PublisherSettings(), settings.RetrySettings()
     return Policy(
         timeout=remote.for_server(configured.timeout),
-        attempts=configured.attempts,
-        backoff=configured.backoff,
-        max_backoff=configured.max_backoff,
+        attempts=retry.attempts,
+        backoff=retry.backoff,
+        max_backoff=retry.max_backoff,
         patience=remote.for_server(float("inf")),
         min_rate=configured.min_rate,
         spent=remote.spent(),

@@ -10,16 +10,14 @@ This module is the first of the package to import luigi, which reads luigi.cfg w
 from __future__ import annotations
 
 import configparser
-import logging
 import os
 import sys
 import warnings
 from typing import Any, NoReturn
 
+from . import renamed
 from .errors import UsageError
 from .plain import mistake_line
-
-LOGGER = logging.getLogger("pipeline")
 
 #: Luigi's own settings, where luigi.cfg does not say otherwise; luigi.cfg explains each.
 DEFAULTS: dict[str, dict[str, str]] = {
@@ -66,11 +64,6 @@ DEFAULTS: dict[str, dict[str, str]] = {
     },
 }
 
-#: Values that a luigi.cfg of an earlier version may have, and what they are called now.
-RENAMED = {
-    ("worker", "task_process_context", "pipeline.operations.process.TaskContext"): "pipeline.runner.process.TaskContext"
-}
-
 #: Those of the luigi command. What a program that calls ``luigi.build`` logs is decided in reporting/logs.py.
 COMMAND_DEFAULTS: dict[str, dict[str, str]] = {"core": {"no_configure_logging": "true"}}
 
@@ -90,18 +83,15 @@ def names_luigid() -> bool:
 
 
 def complete(defaults: dict[str, dict[str, str]]) -> None:
-    """Set what luigi.cfg leaves open."""
+    """Set what luigi.cfg leaves open, after its old names."""
     config = luigi.configuration.get_config()
+    renamed.take_from_configuration(config)
     with warnings.catch_warnings():  # about names with - in place of _
         warnings.simplefilter("ignore", DeprecationWarning)
         for section, values in defaults.items():
             for name, value in values.items():
                 if not config.has_option(section, name):
                     config.set(section, name, value)
-        for (section, name, old), new in RENAMED.items():
-            if config.get(section, name, "") == old:
-                LOGGER.warning("[%s] %s: %s is called %s now; change it in luigi.cfg", section, name, old, new)
-                config.set(section, name, new)
 
 
 def _mistake(path: str) -> str:

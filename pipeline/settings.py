@@ -22,6 +22,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from luigi.task_register import Register
 
+from . import renamed
 from .value_types import choice, choices, location, memory, number, whole
 
 T = TypeVar("T")
@@ -63,13 +64,18 @@ class PublisherSettings(Section):
     min_rate = Checked(
         number(0, 1e6), 1000.0, description="bytes per second that a body brings at least, over timeout; 0: any"
     )
-    attempts = Checked(whole(1, 1000), 5, description="tries of one request or transfer before the stage fails")
+    allow_synthetic = luigi.BoolParameter(
+        description="let synthetic months go where published ones are, and into server warehouses"
+    )
+
+
+class RetrySettings(Section):
+    attempts = Checked(
+        whole(1, 1000), 5, description="tries of a request, a transfer or a stage before the stage fails"
+    )
     backoff = Checked(number(0, DAY), 2.0, description="seconds before the second try; doubles, with jitter")
     max_backoff = Checked(
         number(0, DAY), 120.0, description="longest wait between two tries, in seconds, whatever a server asks for"
-    )
-    allow_synthetic = luigi.BoolParameter(
-        description="let synthetic months go where published ones are, and into server warehouses"
     )
 
 
@@ -144,6 +150,7 @@ class ProcessSettings(Section):
 
 SECTIONS: tuple[type[Section], ...] = (
     PublisherSettings,
+    RetrySettings,
     WorkspaceSettings,
     LakeSettings,
     WarehouseSettings,
@@ -189,6 +196,7 @@ def place_of(section: str, name: str) -> Place:
 def apply_environment() -> None:
     """Let the environment's settings win over luigi.cfg's in this process."""
     config = get_config()
+    renamed.take(os.environ, variable, variable)
     for section, name, _ in names():
         value = os.environ.get(variable(section, name))
         if value is not None:

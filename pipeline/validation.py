@@ -23,7 +23,7 @@ from luigi.configuration import get_config
 from luigi.configuration.cfg_parser import InterpolationMissingEnvvarError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from . import job, luigi_config, settings
+from . import job, luigi_config, renamed, settings
 from .errors import PipelineError, UsageError
 from .reporting import journal, notify
 from .settings import DAY, ENVIRONMENT_PREFIX, SECTIONS, names, variable
@@ -68,6 +68,7 @@ def validate() -> None:
         raise UsageError("the current folder is gone; call from another one") from None
     if not _is_utf8(folder):
         raise UsageError("the name of the current folder is not UTF-8; rename it, or call from another folder")
+    renamed.take_from_configuration(get_config())  # a program may have read one more file
     _check_names()
     families = [section.get_task_family() for section in (*SECTIONS, *LUIGIS)]
     for family in ("DEFAULT", *families, "RangeMonthly", "resources", "task_history"):
@@ -95,6 +96,7 @@ def validate() -> None:
     if settings.NotifySettings().urls:
         notify.addresses()
     _is_valid = True
+    renamed.warn()
 
 
 def _is_utf8(text: str) -> bool:
@@ -109,7 +111,8 @@ def _is_utf8(text: str) -> bool:
 def _named(section: str, name: str) -> str:
     """How an error names a setting."""
     if any((section, name.replace("-", "_")) == (of, known) for of, known, _ in names()):
-        return f"setting [{section}] {name} (or {variable(section, name)})"
+        old = renamed.given_as(section, name)
+        return f"setting [{section}] {name} (or {variable(section, name)})" + (f", given as {old}" if old else "")
     return f"luigi.cfg: [{section}] {name}"
 
 

@@ -108,7 +108,7 @@ class Kills(Campaign):
             "PIPELINE_PUBLISHER_NAME": "tlc",
             "PIPELINE_PUBLISHER_URL": f"file:{self._published[published]}",
             "PIPELINE_CLEAN_RULES": rules,
-            "PIPELINE_PUBLISHER_BACKOFF": "0.2",
+            "PIPELINE_RETRY_BACKOFF": "0.2",
         }
 
     # -- one attempt -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import datasets, job, settings, validation
+from .. import datasets, job, renamed, settings, validation
 from ..cleaning.rules import Rules
 from ..errors import UsageError
 from ..strict_json import json_object
@@ -227,7 +227,7 @@ def _agents_own() -> set[str]:
     """Flags of luigi's command that people may try: those of settings, and those of Luigi itself."""
     from luigi.task_register import Register
 
-    found = {"--module", "--help", "--help-all"}
+    found = {"--module", "--help", "--help-all", *(renamed.flag(*old) for old in renamed.NAMES)}
     for family, is_without_section, name, _ in Register.get_all_params():
         found |= {f"--{family}-{name}"} | ({f"--{name}"} if is_without_section else set())
         if family in _FLAGS:

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ from luigi.retcodes import retcode
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from .. import luigi_config, remote, settings, validation
+from .. import luigi_config, remote, renamed, settings, validation
 from ..commands import arguments
 from ..errors import PipelineError, UsageError
 from ..plain import mistake_line
@@ -91,6 +91,7 @@ def _with_valid_settings(get_task_obj: Any) -> Any:
     """Read all settings, while Luigi knows the flags and before it builds the first task."""
 
     def get_task_with_valid_settings(self: Any) -> Any:
+        renamed.take(vars(self.known_args), lambda section, name: f"{section}_{name}", renamed.flag)
         _check_flags(self.known_args)
         validation.validate()
         _check_core()
@@ -191,6 +192,8 @@ def _with_short_errors(build: Any) -> Any:
         if root_task is not None and root_task not in Register.task_names():
             exit_with(_no_such_task(root_task))
         parser: ArgumentParser = build(root_task, help_all)
+        for section, name in renamed.NAMES:
+            parser.add_argument(renamed.flag(section, name), dest=f"{section}_{name}", help=SUPPRESS)
         parser.allow_abbrev = False  # --warehouse is a flag of a task, not short for --warehouse-url
 
         def error(message: str) -> NoReturn:

@@ -45,7 +45,7 @@ def site(tmp_path: Path) -> Iterator[HttpServer]:
 
 @pytest.fixture
 def web(tmp_path: Path, site: HttpServer) -> Project:
-    return Project(tmp_path, {"PIPELINE_PUBLISHER_URL": site.url, "PIPELINE_PUBLISHER_BACKOFF": "0.05"})
+    return Project(tmp_path, {"PIPELINE_PUBLISHER_URL": site.url, "PIPELINE_RETRY_BACKOFF": "0.05"})
 
 
 def test_all_well(project: Project) -> None:
@@ -90,7 +90,7 @@ def test_publisher_folder_and_unreachable_address(project: Project) -> None:
     done = project.pipeline("doctor")
     assert done.returncode == 1
     assert "is not there; correct the setting" in line(done.stdout, "FAIL", "publisher")
-    project.environment |= {"PIPELINE_PUBLISHER_URL": "http://127.0.0.1:9", "PIPELINE_PUBLISHER_BACKOFF": "0.05"}
+    project.environment |= {"PIPELINE_PUBLISHER_URL": "http://127.0.0.1:9", "PIPELINE_RETRY_BACKOFF": "0.05"}
     assert "connection failed" in line(project.pipeline("doctor").stdout, "FAIL", "publisher")
 
 

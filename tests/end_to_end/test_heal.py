@@ -65,7 +65,7 @@ def web(site: Site, tmp_path: Path) -> Project:
         {
             "PIPELINE_PUBLISHER_NAME": site.layout,
             "PIPELINE_PUBLISHER_URL": site.url,
-            "PIPELINE_PUBLISHER_BACKOFF": "0.05",
+            "PIPELINE_RETRY_BACKOFF": "0.05",
             "PIPELINE_CLEAN_RULES": "none",
         },
     )

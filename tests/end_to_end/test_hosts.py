@@ -216,8 +216,8 @@ def test_what_outlives_the_stage_is_tried_again_by_the_scheduler(tmp_path: Path,
             luigid,
             PIPELINE_PUBLISHER_NAME="tlc",
             PIPELINE_PUBLISHER_URL=site.url,
-            PIPELINE_PUBLISHER_ATTEMPTS="2",
-            PIPELINE_PUBLISHER_BACKOFF="0.05",
+            PIPELINE_RETRY_ATTEMPTS="2",
+            PIPELINE_RETRY_BACKOFF="0.05",
         )
         site.program("/trip-data/green_tripdata_2020-02.parquet", Fault(status=503, times=3, methods=("GET",)))
         host = cluster.start("run-a", *RANGE)

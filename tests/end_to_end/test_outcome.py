@@ -94,7 +94,7 @@ def test_month_that_fails_and_one_that_is_missing(folder_project: Project, inbox
 
 def start_with_a_held_warehouse(project: Project, *arguments: str) -> tuple[subprocess.Popen[str], Callable[[], None]]:
     """A run whose warehouse another program opens once the run is planned; and what closes it there."""
-    project.environment |= {"PIPELINE_WAREHOUSE_LOCK_TIMEOUT": "1", "PIPELINE_PUBLISHER_ATTEMPTS": "1"}
+    project.environment |= {"PIPELINE_WAREHOUSE_LOCK_TIMEOUT": "1", "PIPELINE_RETRY_ATTEMPTS": "1"}
     gate = project.gate("Download", "done")
     run = project.start(project.luigi_command(*arguments))
     gate.wait(run)

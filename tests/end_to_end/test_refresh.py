@@ -52,8 +52,8 @@ def web(site: Site, tmp_path: Path) -> Project:
         {
             "PIPELINE_PUBLISHER_NAME": "tlc",
             "PIPELINE_PUBLISHER_URL": site.url,
-            "PIPELINE_PUBLISHER_BACKOFF": "0.05",
-            "PIPELINE_PUBLISHER_ATTEMPTS": "2",
+            "PIPELINE_RETRY_BACKOFF": "0.05",
+            "PIPELINE_RETRY_ATTEMPTS": "2",
             "PIPELINE_CLEAN_RULES": "none",
         },
     )

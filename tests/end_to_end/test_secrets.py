@@ -80,8 +80,8 @@ def planted(tmp_path: Path, site: HttpServer, database: str) -> Project:
         {
             "PIPELINE_PUBLISHER_NAME": "tlc",
             "PIPELINE_PUBLISHER_URL": f"{site.url.replace('//', '//' + user)}?{signature}",
-            "PIPELINE_PUBLISHER_BACKOFF": "0.05",
-            "PIPELINE_PUBLISHER_ATTEMPTS": "2",
+            "PIPELINE_RETRY_BACKOFF": "0.05",
+            "PIPELINE_RETRY_ATTEMPTS": "2",
             "PIPELINE_CLEAN_RULES": "none",
             "PIPELINE_WAREHOUSE_URL": f"duckdb:///warehouse.duckdb,{database}",
             "PIPELINE_PROCESS_LOG_LEVEL": "DEBUG",

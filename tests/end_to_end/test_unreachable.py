@@ -71,7 +71,7 @@ def site(tmp_path: Path) -> Iterator[HttpServer]:
 
 
 def project_at(folder: Path, url: str, **more: str) -> Project:
-    quick = {"PIPELINE_PUBLISHER_BACKOFF": "0", "PIPELINE_PUBLISHER_ATTEMPTS": "2"}
+    quick = {"PIPELINE_RETRY_BACKOFF": "0", "PIPELINE_RETRY_ATTEMPTS": "2"}
     return Project(folder, {"PIPELINE_PUBLISHER_NAME": "tlc", "PIPELINE_PUBLISHER_URL": url, **quick, **more})
 
 

@@ -242,7 +242,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
     with our_settings.restored(), pytest.MonkeyPatch.context() as patch:
         patch.setenv(code_version.CODE, CODES[0])
-        patch.setenv("PIPELINE_PUBLISHER_ATTEMPTS", "1")
+        patch.setenv("PIPELINE_RETRY_ATTEMPTS", "1")
         patch.setenv("PIPELINE_WORKSPACE_URL", f"file:{tmp_path}/journals")
         patch.setattr(cleaning, "clean", clean, raising=False)
         our_settings.apply_environment()

@@ -49,8 +49,8 @@ __all__ = ["gcs_bucket", "gcs_server"]
 @pytest.fixture
 def upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upload:
     """Upload of a month whose raw file and rows are in the scratch, and whose Parquet file is not (any more)."""
-    monkeypatch.setenv("PIPELINE_PUBLISHER_ATTEMPTS", "2")
-    monkeypatch.setenv("PIPELINE_PUBLISHER_BACKOFF", "0.01")
+    monkeypatch.setenv("PIPELINE_RETRY_ATTEMPTS", "2")
+    monkeypatch.setenv("PIPELINE_RETRY_BACKOFF", "0.01")
     task = Upload(
         dataset="green",
         month=dt.date(2020, 1, 1),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from luigi.configuration import LuigiConfigParser
 
-from pipeline import luigi_config, validation
+from pipeline import luigi_config, renamed, validation
 from pipeline.errors import UsageError
 
 SECRET = "tiger"
@@ -105,8 +105,9 @@ def test_what_luigi_cfg_says_wins_over_the_package(monkeypatch: pytest.MonkeyPat
 
 def test_old_names_are_understood(caplog: pytest.LogCaptureFixture) -> None:
     config = luigi_config.luigi.configuration.get_config()
-    for (section, name, old), new in luigi_config.RENAMED.items():
+    for (section, name, old), new in renamed.VALUES.items():
         config.set(section, name, old)
         luigi_config.complete(luigi_config.DEFAULTS)
+        renamed.warn()
         assert config.get(section, name) == new
         assert f"[{section}] {name}: {old} is called {new} now" in caplog.text

@@ -137,5 +137,5 @@ def test_wrong_values_are_told_in_plain_words(
 
 def test_sections_have_the_names_of_luigi_cfg() -> None:
     assert [section.get_task_family() for section in settings.SECTIONS] == [
-        *("publisher", "workspace", "lake", "warehouse", "clean", "range", "notify", "process")
+        *("publisher", "retry", "workspace", "lake", "warehouse", "clean", "range", "notify", "process")
     ]

@@ -123,7 +123,7 @@ WRONG = [
 OWN = """
     --publisher-url --lake-url --workspace-url --warehouse-url --warehouse-lock-timeout --notify-urls
     --notify-on --process-log-level --process-start-method --clean-max-unreadable --publisher-max-age
-    --publisher-attempts --publisher-allow-synthetic --scheduler-url --scheduler-host --scheduler-port
+    --publisher-attempts --retry-attempts --publisher-allow-synthetic --scheduler-url --scheduler-host --scheduler-port
     --local-scheduler --workers --logging-conf-file --log-level --no-lock --lock-pid-dir --assistant
     --core-scheduler-url --worker-task-process-context --email-receiver --smtp-password --parallel-scheduling
     --retcode-task-failed --batch-email-email-interval --execution-summary-summary-length --take-lock

@@ -1,0 +1,81 @@
+"""Old names of settings: understood in every place, told in one line, and weaker than the new ones of that place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from luigi.configuration import LuigiConfigParser
+
+from pipeline import luigi_config, renamed, settings, validation
+from pipeline.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in (("_found", {}), ("_told", set()), ("_given_as", {})):
+        monkeypatch.setattr(renamed, name, value)
+    config = LuigiConfigParser()
+    monkeypatch.setattr(LuigiConfigParser, "_instance", config)
+    with settings.restored():
+        for old, new in renamed.NAMES.items():
+            for names in (old, new):
+                os.environ.pop(settings.variable(*names), None)
+        yield
+
+
+def read(text: str) -> None:
+    LuigiConfigParser.instance().read_string(text)
+    luigi_config.complete(luigi_config.DEFAULTS)
+    settings.apply_environment()
+    validation.validate()
+
+
+def test_every_new_name_is_a_setting() -> None:
+    known = {(section, name) for section, name, _ in settings.names()}
+    assert set(renamed.NAMES.values()) <= known and not known & set(renamed.NAMES)
+
+
+def test_luigi_cfg(caplog: pytest.LogCaptureFixture) -> None:
+    read("[publisher]\nattempts = 7\nmax-backoff = 50%%\n".replace("50%%", "50"))
+    assert settings.RetrySettings().attempts == 7 and settings.RetrySettings().max_backoff == 50
+    assert [record.message for record in caplog.records] == [
+        "[publisher] attempts is called [retry] attempts now; [publisher] max_backoff is called [retry] max_backoff now"
+    ]
+    validation.validate()
+    assert len(caplog.records) == 1, "told once"
+
+
+def test_the_new_name_wins_and_the_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    read("[publisher]\nattempts = 7\n[retry]\nattempts = 3\n")
+    assert settings.RetrySettings().attempts == 3
+    assert "attempts is called [retry] attempts now, which is set too and wins" in caplog.text
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("PIPELINE_PUBLISHER_ATTEMPTS", "7")
+    read("[retry]\nattempts = 3\n")
+    assert settings.RetrySettings().attempts == 7, "the environment wins over luigi.cfg, by whichever name"
+    assert "PIPELINE_PUBLISHER_ATTEMPTS is called PIPELINE_RETRY_ATTEMPTS now" in caplog.text
+    assert "PIPELINE_PUBLISHER_ATTEMPTS" not in os.environ, "or child processes would warn again"
+
+
+def test_both_in_the_environment(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("PIPELINE_PUBLISHER_ATTEMPTS", "7")
+    monkeypatch.setenv("PIPELINE_RETRY_ATTEMPTS", "4")
+    read("")
+    assert settings.RetrySettings().attempts == 4
+    assert "is called PIPELINE_RETRY_ATTEMPTS now, which is set too and wins" in caplog.text
+
+
+def test_wrong_value_is_told_with_the_name_that_was_given(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UsageError) as refused:
+        read("[publisher]\nattempts = x\n")
+    assert str(refused.value).endswith("RETRY_ATTEMPTS), given as [publisher] attempts: 'x' is not a whole number")
+    assert not caplog.records, "one line is enough"
+
+
+def test_setting_that_nobody_renamed_is_no_concern(caplog: pytest.LogCaptureFixture) -> None:
+    read("[DEFAULT]\nattempts = 9\n[publisher]\nname = dtc\n")
+    assert not caplog.records
