@@ -30,8 +30,10 @@ from typing import IO, NoReturn
 from .. import settings
 from ..errors import PipelineError, UsageError
 from ..files import PLANTED
+from ..partition import months_between
 from ..plain import plain
 from ..planning import planner
+from ..planning.state import CachedState
 from ..reporting import console, journal, logs, notify, outcomes
 from ..runner.command_line import USAGE
 from ..runner.run import again
@@ -110,9 +112,8 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     count = stop.year * 12 + stop.month - 1 - last
     start = dt.date(count // 12, count % 12 + 1, 1)
     wanted = ",".join(names)
-    plan = plan_range(
-        AllTrips(month=start, datasets=wanted), names, list(planner.months_between(start, stop)), ask=False
-    )
+    task, months = AllTrips(month=start, datasets=wanted), list(months_between(start, stop))
+    plan = plan_range(CachedState(), task, names, months, ask=False)
     missing = [entry.month for entry in plan.entries if entry.month and entry.state != planner.COMPLETE]
     return [
         *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"datasets": wanted})),

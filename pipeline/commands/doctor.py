@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from .. import job, luigi_config, settings, validation
 from ..checks import Check
 from ..errors import MissingAtPublisher, PipelineError
+from ..partition import months_between
 from ..plain import mistake_line
-from ..planning import completeness, planner
+from ..planning import planner
+from ..planning.state import CachedState, State
+from ..planning.synthetic import ensure_load_allowed, ensure_upload_allowed
 from ..publishers import publishers
 from ..remote import INTERACTIVE_TIMEOUT
 from ..reporting import logs, notify, tables
@@ -106,7 +109,7 @@ def _publisher() -> Iterator[Check]:
     names = [name.strip() for name in settings.RangeSettings().datasets.split(",")]
     for name in names:
         last = publisher.months_offered(name)[1] or dt.date.today()
-        months = list(planner.months_between(last - dt.timedelta(days=30 * MONTHS_BACK), last + dt.timedelta(days=1)))
+        months = list(months_between(last - dt.timedelta(days=30 * MONTHS_BACK), last + dt.timedelta(days=1)))
         known = planner.newest_published().get(name)
         newest = publishers.survey(publisher, name, months, newest_known=known, policy=policy).newest
         if newest:
@@ -142,9 +145,9 @@ class _Lake:
             yield check
         self.works = all(check.ok or check.is_warning for check in checks)
         if self.works:
-            with completeness.scheduling():
-                for name in settings.RangeSettings().datasets.split(","):
-                    completeness.refuse_upload(job.Job.configured(), name)  # as a run does before its first task
+            state = CachedState()
+            for name in settings.RangeSettings().datasets.split(","):
+                ensure_upload_allowed(state, job.Job.configured(), name)  # as a run does before its first task
 
     def location(self) -> str | None:
         return _open_store(settings.LakeSettings().url).location() if self.works else None
@@ -164,7 +167,7 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
         yield check
     is_synthetic = job.open_publisher(job.publisher_label()).is_synthetic
     if works or (is_synthetic and not warehouse.takes_synthetic):
-        completeness.refuse_load(is_synthetic, label)
+        ensure_load_allowed(State(), is_synthetic, label)
     here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)
     if here and there:
         remedy = f"choose a bucket within {there}, or a dataset within {here}"

@@ -7,8 +7,10 @@ import datetime as dt
 
 from .. import settings
 from ..job import Job, warehouses
-from ..planning import completeness, planner
+from ..partition import add_months, months_between
+from ..planning import planner
 from ..planning.planner import Entry, Plan
+from ..planning.state import CachedState
 from ..reporting import tables
 from ..reporting.console import answer, answer_json
 from ..reporting.tables import Column
@@ -32,15 +34,14 @@ def run(args: argparse.Namespace) -> int:
     today = dt.date.today()
     check_span(args.start, args.stop, today)
     job = Job.configured()
-    plan = Plan()
-    with completeness.scheduling():
-        plan.entries += planner.make_zones(job, warehouses(), ask=False).entries
-        for name in _names(args):
-            first, last = job.publisher_object.months_offered(name)
-            start = args.start or first
-            stop = args.stop or min(planner.next_month(last or today), planner.next_month(today))
-            months = [month for month in planner.months_between(start, stop) if first <= month <= (last or month)]
-            plan.entries += planner.make(job, name, months, warehouses(), ask=False).entries
+    state = CachedState()
+    plan = planner.plan_zones(state, job, warehouses(), ask=False)
+    for name in _names(args):
+        first, last = job.publisher_object.months_offered(name)
+        start = args.start or first
+        stop = args.stop or min(add_months(last or today, 1), add_months(today, 1))
+        months = [month for month in months_between(start, stop) if first <= month <= (last or month)]
+        plan.entries += planner.plan_months(state, job, name, months, warehouses(), ask=False).entries
     show(plan, args.json)
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -19,10 +19,11 @@ from .. import remote, settings, waiting
 from ..datasets import row_counts
 from ..errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable, text_after
 from ..job import Job, retry_policy
-from ..partition import Partition
+from ..partition import ZONES, Partition
 from ..publishers import publishers
-from . import completeness
-from .completeness import Snapshot
+from .completeness import ABSENT, REPUBLISHED, Completeness, is_recent
+from .state import State
+from .synthetic import ensure_allowed
 
 if TYPE_CHECKING:
     from ..lake.manifest import Manifest
@@ -81,47 +82,36 @@ class Plan:
         return {state: len(found) for state in states if (found := self.months(state))}
 
 
-def next_month(month: dt.date) -> dt.date:
-    return (month.replace(day=1) + dt.timedelta(days=31)).replace(day=1)
-
-
-def months_between(start: dt.date, stop: dt.date) -> Iterator[dt.date]:
-    """First days of the months from ``start`` up to, not including, ``stop``."""
-    month = start.replace(day=1)
-    while month < stop:
-        yield month
-        month = next_month(month)
-
-
-def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str], ask: bool = True) -> Plan:
+def plan_months(
+    state: State, job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str], ask: bool = True
+) -> Plan:
     """Plan the months of one dataset.
 
     With ``ask`` the publisher is asked about months that are not loaded and about loaded ones whose last look is
     older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
     Raises ``Unreachable`` if something has to be fetched and the publisher does not answer.
     """
-    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
+    with remote.planning(state.spent):
         # A warehouse that does not answer is found out now, not after hours of work.
-        ledgers = [snapshot.ledger(warehouse) for warehouse in warehouses]
+        ledgers = [state.ledger(warehouse) for warehouse in warehouses]
         if ask:
-            _look_again(snapshot, job, dataset, months)
-        reasons = {month: completeness.reason(job, dataset, month, warehouses) for month in months}
+            _look_again(state, job, dataset, months)
+        asked = {month: Completeness(state, job, Partition(dataset, month)) for month in months}
+        reasons = {month: completeness.reason(warehouses) for month, completeness in asked.items()}
         for month, reason in reasons.items():
             found = [ledger.get(Partition(dataset, month)) for ledger in ledgers]
-            if reason == completeness.ABSENT and any(row and row.status == FORGOTTEN for row in found):
+            if reason == ABSENT and any(row and row.status == FORGOTTEN for row in found):
                 reasons[month] = FORGOTTEN
         needed = [
-            month
-            for month, reason in reasons.items()
-            if reason is not None and completeness.lake_reason(job, dataset, month) is not None
+            month for month, reason in reasons.items() if reason is not None and asked[month].lake_reason() is not None
         ]
-        not_yet, missing = _absent(snapshot, job, dataset, needed, ask)
+        not_yet, missing = _absent(state, job, dataset, needed, ask)
         if ask and any(month not in {*not_yet, *missing} for month in needed):
-            check_workspace(snapshot, job)
+            check_workspace(state, job)
         if ask:
             for month in reasons:
                 if reasons[month] is not None and month not in not_yet and month not in missing:
-                    completeness.check_kind(job, dataset, month, warehouses)
+                    ensure_allowed(asked[month], warehouses)
     plan = Plan()
     for month, reason in reasons.items():
         if reason is None:
@@ -135,17 +125,18 @@ def make(job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str
     return plan
 
 
-def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
+def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) -> Plan:
     """Plan the zone table. Where the publisher has none it is left out with a warning: it never fails a month."""
     job = zones_job(job)
-    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
-        reason = completeness.reason(job, "zones", None, warehouses)
+    completeness = Completeness(state, job, ZONES)
+    with remote.planning(state.spent):
+        reason = completeness.reason(warehouses)
         if reason is None:
             return Plan([Entry("zones", None, COMPLETE)])
         if ask:
-            completeness.check_kind(job, "zones", None, warehouses)
-        if ask and completeness.lake_reason(job, "zones", None) is not None:
-            if not _can_be_fetched(snapshot, job, "zones", [None]):
+            ensure_allowed(completeness, warehouses)
+        if ask and completeness.lake_reason() is not None:
+            if not _can_be_fetched(state, job, "zones", [None]):
                 return Plan([Entry("zones", None, TO_DO, reason)])
             try:
                 publishers.look(job.publisher_object, "zones", None, policy=retry_policy())
@@ -157,15 +148,16 @@ def make_zones(job: Job, warehouses: list[str], ask: bool = True) -> Plan:
         return Plan([Entry("zones", None, TO_DO, reason)])
 
 
-def check_source(job: Job, dataset: str, month: dt.date | None) -> None:
+def check_source(completeness: Completeness) -> None:
     """Raise what a plan would, if the month has to be fetched, and its publisher is not there or has nothing at all."""
-    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
-        if completeness.lake_reason(job, dataset, month) is None:
+    state, job, (dataset, month) = completeness.state, completeness.job, completeness.partition
+    with remote.planning(state.spent):
+        if completeness.lake_reason() is None:
             return
-        check_workspace(snapshot, job)
+        check_workspace(state, job)
         if month is not None:
-            _absent(snapshot, job, dataset, [month], ask=True, believe=False)
-        elif _can_be_fetched(snapshot, job, dataset, [month]):
+            _absent(state, job, dataset, [month], ask=True, believe=False)
+        elif _can_be_fetched(state, job, dataset, [month]):
             publishers.check_zones(job.publisher_object, retry_policy())
 
 
@@ -174,7 +166,7 @@ def zones_job(job: Job) -> Job:
     return replace(job, rules=NO_RULES)
 
 
-def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses: list[str]) -> Plan:
+def plan_refresh(state: State, job: Job, dataset: str, months: Sequence[dt.date | None], warehouses: list[str]) -> Plan:
     """Ask the publisher now about all months, however fresh the last look is, and plan what the answers change.
 
     To do are months that have another ETag or length than the loaded ones, months that have become available, and
@@ -182,33 +174,27 @@ def refresh(job: Job, dataset: str, months: Sequence[dt.date | None], warehouses
     are left as they are: that is for a range. A month that cannot be asked about is ``UNASKED`` and left too. Raises
     ``Unreachable`` if the publisher does not answer.
     """
-    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
-        manifests = {month: snapshot.manifest(job, dataset, month) for month in months}
+    with remote.planning(state.spent):
+        manifests = {month: state.manifest(job, Partition(dataset, month)) for month in months}
         loaded = [month for month, found in manifests.items() if found and found.publisher == job.publisher]
-        failed = observe(snapshot, job, dataset, loaded)
+        failed = observe(state, job, dataset, loaded)
         new = [month for month, found in manifests.items() if found is None and month is not None]
-        not_yet, missing = _absent(snapshot, job, dataset, new, ask=True, believe=False)
+        not_yet, missing = _absent(state, job, dataset, new, ask=True, believe=False)
         failed |= {month: MissingAtPublisher("a gap") for month in missing}
-        failed |= observe(snapshot, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
+        failed |= observe(state, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
         return Plan(
             [
                 Entry(dataset, month, NOT_YET)
                 if month in not_yet
-                else _refreshed(job, dataset, month, manifest, warehouses, failed.get(month))
-                for month, manifest in manifests.items()
+                else _refreshed(Completeness(state, job, Partition(dataset, month)), warehouses, failed.get(month))
+                for month in months
             ]
         )
 
 
-def _refreshed(
-    job: Job,
-    dataset: str,
-    month: dt.date | None,
-    manifest: Manifest | None,
-    warehouses: list[str],
-    error: PipelineError | None,
-) -> Entry:
+def _refreshed(completeness: Completeness, warehouses: list[str], error: PipelineError | None) -> Entry:
     """What to do about a month that the publisher was just asked about; ``error`` is what came instead of a version."""
+    job, manifest, (dataset, month) = completeness.job, completeness.manifest, completeness.partition
     if isinstance(error, MissingAtPublisher):
         return Entry(dataset, month, MISSING, WITHDRAWN if manifest else str(error))
     if error is not None:
@@ -216,13 +202,13 @@ def _refreshed(
     if manifest is None:
         return Entry(dataset, month, TO_DO, NEW)
     if manifest.publisher == job.publisher:
-        current = completeness.seen_since(job, dataset, month, manifest.source.last_look, manifest.source.fetched_at)
-        if current is not None and not completeness.is_same(job, manifest, current):
-            return Entry(dataset, month, TO_DO, completeness.REPUBLISHED)
+        current = completeness.version_since(manifest.source.last_look, manifest.source.fetched_at)
+        if current is not None and not completeness.is_same(manifest, current):
+            return Entry(dataset, month, TO_DO, REPUBLISHED)
         if current is not None and job.publisher_object.scheme == "file" and current.etag != manifest.source.etag:
             _remember_touch(job, manifest, current)
-    reason = completeness.reason(job, dataset, month, warehouses)
-    half_done = reason is not None and completeness.lake_reason(job, dataset, month) is None
+    reason = completeness.reason(warehouses)
+    half_done = reason is not None and completeness.lake_reason() is None
     return Entry(dataset, month, TO_DO if half_done else COMPLETE, reason or "")
 
 
@@ -243,7 +229,7 @@ def newest_published() -> dict[str, dt.date]:
     return newest
 
 
-def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.date]) -> None:
+def _look_again(state: State, job: Job, dataset: str, months: Iterable[dt.date]) -> None:
     """Ask a web publisher about loaded months whose last look is too old. A look that fails changes nothing."""
     publisher = job.publisher_object
     if publisher.is_local:
@@ -251,16 +237,16 @@ def _look_again(snapshot: Snapshot, job: Job, dataset: str, months: Iterable[dt.
     max_age = settings.PublisherSettings().max_age * settings.DAY
     due = []
     for month in months:
-        manifest = snapshot.manifest(job, dataset, month)
+        manifest = state.manifest(job, Partition(dataset, month))
         if manifest is None or manifest.publisher != job.publisher:
             continue
-        observed = snapshot.observation(job, dataset, month)
+        observed = state.observation(job, Partition(dataset, month))
         seen = [manifest.source.fetched_at, *([dt.datetime.fromisoformat(observed["checked_at"])] if observed else [])]
-        if not any(completeness.is_recent(each, max_age) for each in seen):
+        if not any(is_recent(each, max_age) for each in seen):
             due.append(month)
-    is_news = job.publisher not in snapshot.publishers
+    is_news = job.publisher not in state.publishers
     try:
-        failed = observe(snapshot, job, dataset, due)
+        failed = observe(state, job, dataset, due)
     except PipelineError as error:
         if is_news:
             LOGGER.warning("loaded months are not asked about again: %s", error)
@@ -276,9 +262,9 @@ def titles(entries: Sequence[Entry], most: int = 5) -> str:
     return ", ".join(named) + (f" and {len(entries) - most:,} more" if len(entries) > most else "")
 
 
-def check_publisher(snapshot: Snapshot, job: Job) -> None:
+def check_publisher(state: State, job: Job) -> None:
     """Raise ``Unreachable`` or ``RefusedByPublisher`` if nothing can be asked of the publisher; it is tried once."""
-    found = snapshot.publishers
+    found = state.publishers
     if job.publisher not in found:
         found[job.publisher] = None
         try:
@@ -289,22 +275,22 @@ def check_publisher(snapshot: Snapshot, job: Job) -> None:
         raise trouble
 
 
-def check_workspace(snapshot: Snapshot, job: Job) -> None:
+def check_workspace(state: State, job: Job) -> None:
     """Raise what a workspace says that is not there or does not answer. One on this machine is made when needed."""
-    if not job.workspace.startswith("file:") and job.workspace not in snapshot.workspaces:
+    if not job.workspace.startswith("file:") and job.workspace not in state.workspaces:
         from ..storage import open_store
 
         with waiting.for_answer(job.workspace):
             open_store(job.workspace).list(f"scratch/{EMPTY}")
-        snapshot.workspaces.add(job.workspace)
+        state.workspaces.add(job.workspace)
 
 
-def _can_be_fetched(snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]) -> bool:
+def _can_be_fetched(state: State, job: Job, dataset: str, months: Sequence[dt.date | None]) -> bool:
     """Whether the publisher answers. False if it does not and need not, because an earlier run fetched all of them."""
     from ..tasks.scratch import RAW, Scratch
 
     try:
-        check_publisher(snapshot, job)
+        check_publisher(state, job)
         return True
     except Unreachable:
         if all(Scratch(job, dataset, month).record(RAW) for month in months):
@@ -313,7 +299,7 @@ def _can_be_fetched(snapshot: Snapshot, job: Job, dataset: str, months: Sequence
 
 
 def observe(
-    snapshot: Snapshot, job: Job, dataset: str, months: Sequence[dt.date | None]
+    state: State, job: Job, dataset: str, months: Sequence[dt.date | None]
 ) -> dict[dt.date | None, PipelineError]:
     """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month.
 
@@ -322,7 +308,7 @@ def observe(
     """
     if not months:
         return {}
-    check_publisher(snapshot, job)
+    check_publisher(state, job)
     failed: dict[dt.date | None, PipelineError] = {}
     patience = retry_policy()
 
@@ -345,12 +331,12 @@ def observe(
         if version is not None
     }
     if not job.publisher_object.is_local:
-        _keep(snapshot, job, dataset, updates)
+        _keep(state, job, dataset, updates)
     return failed
 
 
 def _absent(
-    snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date], ask: bool, believe: bool = True
+    state: State, job: Job, dataset: str, months: list[dt.date], ask: bool, believe: bool = True
 ) -> tuple[set[dt.date], set[dt.date]]:
     """Of months that would have to be downloaded: those not yet published, and those missing at the publisher.
 
@@ -360,24 +346,24 @@ def _absent(
         return set(), set()
     publisher = job.publisher_object
     if not ask and not publisher.is_local:
-        found = {month: state for month in months if (state := _known_absence(snapshot, job, dataset, month))}
+        found = {month: absence for month in months if (absence := _known_absence(state, job, dataset, month))}
     else:
-        found = _believed(snapshot, job, dataset, months) if believe else {}
+        found = _believed(state, job, dataset, months) if believe else {}
         unknown = [month for month in months if month not in found]
-        if unknown and _can_be_fetched(snapshot, job, dataset, unknown):
-            found |= _ask_for(snapshot, job, dataset, unknown)
+        if unknown and _can_be_fetched(state, job, dataset, unknown):
+            found |= _ask_for(state, job, dataset, unknown)
     return (
-        {month for month, state in found.items() if state == NOT_YET},
-        {month for month, state in found.items() if state == MISSING},
+        {month for month, absence in found.items() if absence == NOT_YET},
+        {month for month, absence in found.items() if absence == MISSING},
     )
 
 
-def _ask_for(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
-    """Those of the months that the publisher does not have, with their state, which is kept with the lake."""
+def _ask_for(state: State, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+    """Those of the months that the publisher does not have, NOT_YET or MISSING, which is kept with the lake."""
     publisher = job.publisher_object
     loaded = [
         month
-        for month, manifest in snapshot.manifests(job, dataset).items()
+        for month, manifest in state.manifests(job, dataset).items()
         if month is not None and manifest.publisher == job.publisher
     ]
     try:
@@ -391,35 +377,35 @@ def _ask_for(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) 
         )
     except Throttled:
         raise publishers.unreachable(publisher, "it refuses files that must exist: too many requests") from None
-    found = {month: state for state, some in ((NOT_YET, survey.not_yet), (MISSING, survey.missing)) for month in some}
+    found = {month: NOT_YET for month in survey.not_yet} | {month: MISSING for month in survey.missing}
     now = dt.datetime.now(dt.UTC).isoformat()
     if not publisher.is_local:
-        updates = {month: {"absent": state, "checked_at": now} for month, state in found.items()}
-        _keep(snapshot, job, dataset, updates)
+        updates = {month: {"absent": absence, "checked_at": now} for month, absence in found.items()}
+        _keep(state, job, dataset, updates)
     return found
 
 
-def _known_absence(snapshot: Snapshot, job: Job, dataset: str, month: dt.date) -> str | None:
-    """The state of a month that was absent when the publisher was asked last; a month gets too old to appear."""
-    state = (snapshot.observation(job, dataset, month) or {}).get("absent")
-    return MISSING if state == NOT_YET and not publishers.can_still_appear(month) else state
+def _known_absence(state: State, job: Job, dataset: str, month: dt.date) -> str | None:
+    """NOT_YET or MISSING for a month that was absent when the publisher was asked last, by its age today."""
+    absence = (state.observation(job, Partition(dataset, month)) or {}).get("absent")
+    return MISSING if absence == NOT_YET and not publishers.can_still_appear(month) else absence
 
 
-def _believed(snapshot: Snapshot, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+def _believed(state: State, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
     """Months that were found absent so recently that the publisher is not asked again."""
     if job.publisher_object.is_local:
         return {}
     max_age = settings.PublisherSettings().absent_max_age * 3600
     believed = {}
     for month in months:
-        state = _known_absence(snapshot, job, dataset, month)
-        observed = snapshot.observation(job, dataset, month)
-        if state and observed and completeness.is_recent(dt.datetime.fromisoformat(observed["checked_at"]), max_age):
-            believed[month] = state
+        absence = _known_absence(state, job, dataset, month)
+        observed = state.observation(job, Partition(dataset, month))
+        if absence and observed and is_recent(dt.datetime.fromisoformat(observed["checked_at"]), max_age):
+            believed[month] = absence
     return believed
 
 
-def _keep(snapshot: Snapshot, job: Job, dataset: str, updates: dict[Any, dict[str, Any]]) -> None:
+def _keep(state: State, job: Job, dataset: str, updates: dict[Any, dict[str, Any]]) -> None:
     if updates:
         job.lake_object.observe(job.publisher, dataset, updates)
-        snapshot.observations(job, dataset).update(updates)
+        state.observations(job, dataset).update(updates)

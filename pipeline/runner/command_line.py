@@ -27,6 +27,7 @@ from .. import luigi_config, remote, renamed, settings, validation
 from ..commands import arguments
 from ..errors import PipelineError, UsageError
 from ..plain import mistake_line
+from ..planning.answering import hand
 from ..reporting import console, journal, logs, streams
 from ..tasks.base import JobTask
 from . import process, run, start
@@ -274,7 +275,9 @@ def _check_exit_code(code: int) -> None:
 
 
 def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:
-    return Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
+    return Worker(
+        scheduler=scheduler, worker_processes=worker_processes, assistant=assistant, state=run.planning_state()
+    )
 
 
 def _connect(self: Any, url: str) -> Luigid:
@@ -306,8 +309,10 @@ def _with_first_question(create: Any) -> Any:
     """
 
     def create_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state = run.planning_state()
         for root in run.roots_of_command():
             with remote.planning():
+                hand(root, state)
                 if root.complete():
                     continue
                 start.check(root)

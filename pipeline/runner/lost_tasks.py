@@ -19,7 +19,8 @@ from luigi.task_status import DISABLED, DONE, PENDING, UNKNOWN
 from .. import remote
 from ..errors import PipelineError
 from ..partition import Partition
-from ..planning import completeness
+from ..planning.answering import is_complete
+from ..planning.state import CachedState
 from ..reporting import journal
 from .failures import Failures
 from .run_tasks import RunTasks, is_external
@@ -131,10 +132,10 @@ class LostTasks:
     def _note_done(self, tasks: Iterable[luigi.Task]) -> set[str]:
         """Note those as done that are complete now, whoever did them. Returns their ids."""
         done = set()
-        with remote.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
+        with remote.planning(), CachedState() as state:  # not what was true before the run
             for task in tasks:
                 try:
-                    if not task.complete():
+                    if not is_complete(task, state):
                         continue
                 except PipelineError:
                     break  # nobody answers; to ask about all others would take as long each time

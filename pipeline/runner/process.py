@@ -19,7 +19,8 @@ from typing import Any
 from luigi.rpc import RemoteScheduler
 
 from .. import job, settings
-from ..planning import completeness
+from ..planning.answering import Answering, hand
+from ..planning.state import State
 from ..reporting import journal, logs, streams
 from ..storage import open_store
 
@@ -79,9 +80,7 @@ class TaskContext:
             if journal.BEGUN in os.environ:  # and not somebody else's tasks alone
                 logs.configure(to_file=True)
         self._report_once()
-        self._stack.enter_context(completeness.running())
-        if getattr(self._task_process.task, "spans_months", False):  # it asks about all of them, and makes nothing
-            self._stack.enter_context(completeness.scheduling())
+        self._answer_afresh()
         if inner := getattr(self._task_process, "inner_context", None):  # [worker] task_process_context of luigi.cfg
             self._stack.enter_context(pkgutil.resolve_name(inner)(self._task_process))
         return self
@@ -90,6 +89,25 @@ class TaskContext:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         return bool(self._stack.__exit__(kind, error, traceback))
+
+    def _answer_afresh(self) -> None:
+        """Let the task, and all that it requires, answer from one new state while it runs."""
+        process, task = self._task_process, self._task_process.task
+        if isinstance(task, Answering):
+            state = self._stack.enter_context(task.fresh_state())
+        else:
+            state = self._stack.enter_context(State())
+        is_complete = process.check_complete
+
+        def check_complete(asked: Any) -> Any:
+            if asked is not task:
+                hand(asked, state)
+                return is_complete(asked)
+            with State() as now:  # Luigi asks the task itself when it has run
+                hand(task, now)
+                return is_complete(task)
+
+        process.check_complete = check_complete
 
     def _report_once(self) -> None:
         """Report progress without Luigi's patience: no stage waits for minutes because luigid is away."""

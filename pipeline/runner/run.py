@@ -29,7 +29,7 @@ from luigi.task_status import PENDING
 
 from .. import code_version, settings
 from ..errors import PipelineError, UsageError
-from ..planning import completeness
+from ..planning.state import CachedState
 from ..reporting import bars, console, end_of_run, journal, locations, logs, notify, outcomes, streams
 from ..tasks.base import JobTask
 from ..tasks.ranges import RangeMonthly
@@ -77,6 +77,11 @@ def is_command() -> bool:
     return _is_command
 
 
+def planning_state() -> CachedState:
+    """What the run that is being planned has found so far."""
+    return _current.state if _current is not None and _current.state.is_open else CachedState()
+
+
 def roots_of_command() -> list[luigi.Task]:
     """The root tasks of the run that is Luigi's command, if they are ours."""
     return [root for root in _current.roots if _is_ours(root)] if _is_command and _current is not None else []
@@ -110,7 +115,7 @@ def scheduled(worker: Any) -> None:
     """Called by the worker before it runs the first task."""
     if _current is not None:
         _current.scheduled(worker)
-        start.check_scheduled(task for task, status, _ in worker._add_task_history if status == PENDING)
+        start.check_scheduled(worker.state, (task for task, status, _ in worker._add_task_history if status == PENDING))
 
 
 def begin_if_ours(tasks: Iterable[Any]) -> None:
@@ -133,6 +138,7 @@ class Run:
         self._outer = _current
         self._is_command = _is_command and self._outer is None
         self._is_scheduled = False
+        self.state = CachedState()  # one look at lake and warehouses answers for all tasks while the run is planned
         self._worker: Any = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
         self._bars = bars.Bars()
@@ -141,9 +147,7 @@ class Run:
     def __enter__(self) -> Run:
         global _current
         _current = self
-        # One look at lake and warehouses answers for all tasks while Luigi schedules; TaskContext ends that.
-        if luigi.worker.worker().task_process_context == "pipeline.runner.process.TaskContext":
-            self._stack.enter_context(completeness.scheduling())
+        self._stack.enter_context(self.state)
         try:
             begin_if_ours(self.roots)
         except BaseException:

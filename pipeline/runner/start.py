@@ -11,7 +11,10 @@ from typing import Any
 from .. import remote
 from ..errors import UsageError, WarehouseError
 from ..job import open_warehouse
-from ..planning import completeness, planner
+from ..planning import planner
+from ..planning.completeness import Completeness
+from ..planning.state import State
+from ..planning.synthetic import ensure_allowed
 from ..storage import open_store
 from ..tasks.base import JobTask
 from ..tasks.download import Download
@@ -40,14 +43,11 @@ def check(root: Any) -> None:
     warehouses = [label for label in str(getattr(task, "warehouse", "")).split(",") if label]
     for label in warehouses:
         _ensure_warehouse(label)
-    with completeness.scheduling():
-        if isinstance(task, TaxiZones):
-            completeness.check_kind(planner.zones_job(task.job), "zones", None, warehouses)
-        elif plan is None and isinstance(task, Upload | Load | MonthlyTrips):
-            completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+    if isinstance(task, TaxiZones) or (plan is None and isinstance(task, Upload | Load | MonthlyTrips)):
+        ensure_allowed(task.completeness, warehouses)
 
 
-def check_scheduled(tasks: Iterable[Any]) -> None:
+def check_scheduled(state: State, tasks: Iterable[Any]) -> None:
     """The same for tasks that are about to run, whoever's root task needs them; each place is tried once.
 
     Raises Unreachable or RefusedByPublisher if there is something to download, and the publisher cannot be asked.
@@ -60,7 +60,7 @@ def check_scheduled(tasks: Iterable[Any]) -> None:
             tried.add(of)
             what(*of)
 
-    with completeness.scheduling() as snapshot, remote.planning(snapshot.spent):
+    with remote.planning(state.spent):
         for task in tasks:
             if isinstance(task, Download):
                 downloads.append(task)
@@ -70,9 +70,9 @@ def check_scheduled(tasks: Iterable[Any]) -> None:
                 warehouses = [str(task.warehouse)] if isinstance(task, Load) else []
                 for label in warehouses:
                     once(_ensure_warehouse, label)
-                completeness.check_kind(task.job, task.dataset, task.month, warehouses)
+                ensure_allowed(Completeness(state, task.job, task.partition), warehouses)
         for download in downloads:
-            planner.check_publisher(snapshot, download.job)
+            planner.check_publisher(state, download.job)
 
 
 def _ensure_warehouse(label: str) -> None:

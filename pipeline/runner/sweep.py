@@ -14,7 +14,6 @@ the same makes it again.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import socket
 import time
@@ -25,7 +24,10 @@ from .. import code_version, remote
 from ..errors import LakeError, StorageUnavailable
 from ..job import Job
 from ..names import is_run_id
-from ..planning import completeness, planner
+from ..partition import Partition, parse_month
+from ..planning import planner
+from ..planning.completeness import Completeness
+from ..planning.state import CachedState, State
 from ..reporting import journal
 from ..storage import Store, StoredObject, open_store
 from ..storage.local import path_of
@@ -55,14 +57,14 @@ def _sweep(jobs: set[Job]) -> None:
     try:
         for url in sorted({url for job in jobs for url in (job.workspace, job.lake)}):
             open_store(url).sweep()
-        with completeness.running(), completeness.scheduling():  # not what was true when the run was planned
-            for workspace in sorted({job.workspace for job in jobs}):
-                sweep_scratch(workspace, {job for job in jobs if job.workspace == workspace})
+        state = CachedState()  # not what was true when the run was planned
+        for workspace in sorted({job.workspace for job in jobs}):
+            sweep_scratch(state, workspace, {job for job in jobs if job.workspace == workspace})
     except Exception as error:  # whatever it is, the run has done its work
         LOGGER.warning("what earlier runs left behind is not removed now: %s", error)
 
 
-def sweep_scratch(workspace: str, jobs: set[Job]) -> list[str]:
+def sweep_scratch(state: State, workspace: str, jobs: set[Job]) -> list[str]:
     """Remove the scratch that is of no use any more, now that ``jobs`` were run. Returns the folders that are gone."""
     store = store_of(workspace)
     found: dict[str, list[StoredObject]] = {}
@@ -75,7 +77,7 @@ def sweep_scratch(workspace: str, jobs: set[Job]) -> list[str]:
         written = max(file.modified for file in files)
         about = _about(store, files)
         is_free = is_alone or time.time() - written > DAY or (not store.has_locks and _is_of_ended_run(about))
-        if is_free and _is_useless(prefix, written, about, workspace, jobs):
+        if is_free and _is_useless(state, prefix, written, about, workspace, jobs):
             try:
                 with store.lock(lock_of(prefix), timeout=0):
                     store.delete_tree(prefix)
@@ -99,7 +101,9 @@ def _is_of_ended_run(about: Mapping[str, Any]) -> bool:
     return is_here and not journal.is_held(journal.folder() / f"{run}.jsonl")
 
 
-def _is_useless(prefix: str, written: float, about: Mapping[str, Any], workspace: str, jobs: set[Job]) -> bool:
+def _is_useless(
+    state: State, prefix: str, written: float, about: Mapping[str, Any], workspace: str, jobs: set[Job]
+) -> bool:
     if time.time() - written > WEEK or not prefix.endswith(f"-{code_version.digest()}"):
         return True
     try:
@@ -111,15 +115,15 @@ def _is_useless(prefix: str, written: float, about: Mapping[str, Any], workspace
         return False  # the runs of that lake know
     job = Job(publisher, rules, lake, workspace)
     _, dataset, name, _ = prefix.split("/")
-    month = None if name == "all" else dt.date.fromisoformat(f"{name}-01")
-    manifest = completeness.look().manifest(job, dataset, month)
+    partition = Partition(dataset, None if name == "all" else parse_month(name))
+    manifest = state.manifest(job, partition)
     if manifest is None:
         return False
     if manifest.created_at.timestamp() + 1 >= written:  # a manifest has whole seconds
         return True
     if dataset == "zones":
         jobs = {planner.zones_job(job) for job in jobs}
-    return any(completeness.lake_reason(each, dataset, month) is None for each in (job, *jobs))
+    return any(Completeness(state, each, partition).lake_reason() is None for each in (job, *jobs))
 
 
 def _about(store: Store, files: list[StoredObject]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ status, explanation, missing dependencies, new dependencies.
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import luigi
@@ -17,7 +17,8 @@ from luigi.task_status import FAILED, PENDING
 
 from .. import remote
 from ..errors import PipelineError, TakenAway, text_after
-from ..planning import completeness
+from ..planning.answering import is_complete
+from ..planning.state import State
 from ..reporting.explanations import NOT_AGAIN, title_of
 from .run_tasks import is_external
 
@@ -34,10 +35,11 @@ class _CheckedProcess(luigi.worker.TaskProcess):
     """One run of a task. A dependency that is not there is done again; Luigi would fail the task with a traceback."""
 
     may_ask = False
+    check_complete: Any
     _trouble: PipelineError | None = None
 
     def run(self) -> None:
-        missing = self._missing() if self.check_unfulfilled_deps else []
+        missing = self._missing(self.check_complete) if self.check_unfulfilled_deps else []
         if not missing:
             super().run()
             return
@@ -58,7 +60,8 @@ class _CheckedProcess(luigi.worker.TaskProcess):
         try:
             return super()._run_get_new_deps()
         except TakenAway as error:
-            missing = self._missing() if self.may_ask else []
+            with State() as now:  # it was there when it was asked for
+                missing = self._missing(lambda task: is_complete(task, now)) if self.may_ask else []
             if not missing:
                 LOGGER.error("%s: %s", title_of(self.task), text_after(title_of(self.task), error))
                 raise
@@ -72,19 +75,15 @@ class _CheckedProcess(luigi.worker.TaskProcess):
         )
         return [(task.task_module, task.task_family, task.to_str_params()) for task in missing]
 
-    def _missing(self) -> list[luigi.Task]:
-        """The dependencies that are incomplete and can be done."""
+    def _missing(self, check: Callable[[luigi.Task], bool]) -> list[luigi.Task]:
+        """The dependencies that are incomplete by ``check`` and can be done."""
         if is_external(self.task):
             return []
-        # A look of its own, which is forgotten when the task has run. What spans months has one for all of them.
-        look: AbstractContextManager[None] = (
-            nullcontext() if getattr(self.task, "spans_months", False) else completeness.running()
-        )
         try:
             for server in getattr(self.task, "servers", []):
                 server.check()
-            with look, remote.planning():
-                missing = [task for task in self.task.deps() if not task.complete()]
+            with remote.planning():
+                missing = [task for task in self.task.deps() if not check(task)]
         except PipelineError as error:
             self._trouble = error
             self.check_unfulfilled_deps = False  # Luigi's own check would wait for the same server again

@@ -15,8 +15,9 @@ from luigi.task_status import PENDING, UNKNOWN
 
 from .. import remote
 from ..errors import MissingAtPublisher
-from ..planning import completeness
+from ..planning.answering import is_complete
 from ..planning.planner import COMPLETE, TO_DO
+from ..planning.state import CachedState
 from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
 
 
@@ -81,9 +82,9 @@ def judge(worker: Any, roots: list[luigi.Task], events: Iterable[Mapping[str, An
 
 
 def _are_complete(tasks: list[luigi.Task]) -> bool:
-    with remote.planning(), completeness.running(), completeness.scheduling():  # not what was true before the run
+    with remote.planning(), CachedState() as state:  # not what was true before the run
         try:
-            return all(task.complete() for task in tasks)
+            return all(is_complete(task, state) for task in tasks)
         except Exception:  # a warehouse that does not answer, anything of somebody else's task: nobody knows
             return False
 

@@ -35,7 +35,8 @@ from luigi.task_status import DISABLED, DONE, FAILED, PENDING, SUSPENDED
 
 from .. import errors, remote, settings
 from ..errors import PipelineError
-from ..planning import completeness
+from ..planning.answering import hand
+from ..planning.state import CachedState
 from ..reporting.explanations import error_of, title_of
 from . import run
 from .failures import Failures
@@ -61,8 +62,10 @@ class Worker(luigi.worker.Worker):
     _config: Any
     _task_result_queue: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, state: CachedState | None = None, **kwargs: Any) -> None:
+        """``state``: what was found already when the run was begun."""
         super().__init__(*args, **kwargs)
+        self.state = state or CachedState()
         if self.worker_processes < 1:
             raise errors.UsageError(f"workers={self.worker_processes}: nothing would run; give at least 1")
         self._config = copy.copy(self._config)  # told to stop Luigi changes it, and all workers of a process share it
@@ -83,6 +86,7 @@ class Worker(luigi.worker.Worker):
                     self._handlers_before[number] = signal.signal(number, self._stop_gently)
 
     def __exit__(self, *error: Any) -> Any:
+        self.state.close()
         for number, handler in self._handlers_before.items():
             if signal.getsignal(number) == self._stop_gently:
                 signal.signal(number, handler)  # this may be a part of somebody else's program
@@ -111,6 +115,11 @@ class Worker(luigi.worker.Worker):
         self.tasks.roots[task.task_id] = task
         self.add_succeeded = self.add_succeeded and could_add_others
         return self.add_succeeded
+
+    def _validate_task(self, task: luigi.Task) -> None:
+        """Called for each task before Luigi asks whether it is complete, while a run is planned."""
+        super()._validate_task(task)
+        hand(task, self.state)
 
     def _log_complete_error(self, task: luigi.Task, tb: str) -> None:
         """As Luigi has it, but what we foresaw is one line: mostly a server that does not answer."""
@@ -148,9 +157,10 @@ class Worker(luigi.worker.Worker):
         waiting = {task.task_id: task for task in tasks}
         seen = set(waiting)
         answers = True
-        with completeness.running(), completeness.scheduling(), remote.planning(), self._pipelined():
+        with CachedState() as state, remote.planning(), self._pipelined():
             while waiting:
                 task = waiting.pop(next(iter(waiting)))
+                hand(task, state)
                 is_complete: Any = False  # where nobody answers each task finds out itself, and tries again
                 try:
                     is_complete = answers and task.complete()
@@ -241,6 +251,7 @@ class Worker(luigi.worker.Worker):
     def run(self) -> bool:
         """Work until nothing is left; then look what others have done of it, and go on if the scheduler lost some."""
         run.scheduled(self)
+        self.state.close()  # from here on others change what was found
         self._has_begun = True
         self._failures.enable_again()
         succeeded = bool(super().run())

@@ -38,7 +38,9 @@ from ..job import (
     workspace_url,
 )
 from ..partition import Partition
-from ..planning import completeness, planner
+from ..planning import planner
+from ..planning.answering import Answering
+from ..planning.completeness import Completeness
 from ..reporting import journal
 from ..reporting.explanations import explain
 from ..reporting.outcomes import DONE_BY_ANOTHER
@@ -54,7 +56,7 @@ GLANCES = 2
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
 
-class JobTask(luigi.Task):
+class JobTask(Answering, luigi.Task):
     """A task that belongs to a job: which publisher, which rules, from which workspace into which lake."""
 
     publisher = parameters.FromSettings(publisher_label, description="publisher, see [publisher]")
@@ -107,7 +109,9 @@ class JobTask(luigi.Task):
         """Another task of the same job: every parameter that both have is the same unless it is changed here."""
         names = {name for name, _ in task.get_params()}
         shared = {name: value for name, value in self.param_kwargs.items() if name in names}
-        return task(**{**shared, **changes})
+        sibling = task(**{**shared, **changes})
+        self.hand_on([sibling])
+        return sibling
 
     def check_offered(self) -> None:
         """Raise NeverOffered for a month that the publisher cannot have. Asked of the root task only."""
@@ -134,11 +138,17 @@ class MonthTask(JobTask):
         """How people call this task in one line: ``Clean green 2020-03``."""
         return f"{self.task_family} {self.partition}"
 
+    @property
+    def completeness(self) -> Completeness:
+        """Whether the month is complete, by what the task's state knows now."""
+        return Completeness(self.state, self.job, self.partition)
+
     def check_offered(self) -> None:
         self.job.publisher_object.check_offered(self.dataset, self.month)
 
     def check_source(self) -> None:
-        planner.check_source(self.job, self.dataset, self.month)
+        with self.one_state():
+            planner.check_source(self.completeness)
 
     @property
     def priority(self) -> int:
@@ -182,7 +192,7 @@ class Stage(MonthTask):
             with self.blaming():  # first: a server that answers nobody would only be waited for again
                 return self.work(progress)
         except (StorageUnavailable, DamagedScratch):
-            with self.blaming(), completeness.running():
+            with self.blaming(), self.fresh_state():
                 if self.complete():
                     return {"outcome": DONE_BY_ANOTHER}
             raise
@@ -195,7 +205,7 @@ class Stage(MonthTask):
         progress = StageProgress(self.stage_record)
         started = time.monotonic()
         try:
-            with waiting.told_to(progress), self.lock(), completeness.running():
+            with waiting.told_to(progress), self.lock(), self.fresh_state():
                 started = time.monotonic()
                 for server in self.servers:
                     server.check()

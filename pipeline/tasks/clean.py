@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .. import datasets, settings
 from ..errors import DamagedFile, TooManyUnreadable, UnreadableFile
 from ..lake.lake import digest_of
-from ..planning.completeness import is_made_of, look
 from ..prefetch import ahead
 from ..reporting.progress import StageProgress, rejects
 from .base import Stage
@@ -45,7 +44,7 @@ class Clean(Stage):
         if not self.requires().complete():
             return False  # what lies in the scratch was made from a file that the publisher has replaced since
         raw = self.scratch.record(RAW)
-        if raw is None or is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
+        if raw is None or self.completeness.is_made_of(raw["sha256"]):
             return True  # the lake has what there is to clean; maybe with another ETag, but of the same bytes
         rows = self.scratch.record(ROWS)
         return rows is not None and rows["sha256"] == raw["sha256"] and not _too_many_unreadable(rows["report"])
@@ -156,7 +155,7 @@ class Clean(Stage):
 
     def _refuse_shrunken(self, report: Any, source_name: str) -> None:
         """A table without months only grows. One with fewer rows than before is mostly one that was cut off."""
-        before = look().manifest(self.job, self.dataset, None) if self.month is None else None
+        before = self.completeness.manifest if self.month is None else None
         if before is not None and report.rows_written < before.rows_written:
             raise UnreadableFile(
                 f"{source_name}: it has {report.rows_written:,} rows, and the table in the lake has "

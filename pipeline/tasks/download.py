@@ -7,7 +7,6 @@ from typing import Any
 
 from ..job import retry_policy
 from ..lake import layout
-from ..planning.completeness import lake_reason, last_look_at, seen_since
 from ..publishers import publishers
 from ..reporting.progress import StageProgress
 from . import servers
@@ -30,10 +29,10 @@ class Download(Stage):
     def complete(self) -> bool:
         record = self.scratch.record(RAW)
         if record is None:
-            return lake_reason(self.job, self.dataset, self.month) is None
+            return self.completeness.lake_reason() is None
         fetched = publishers.Version.from_dict(record["version"])
         fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
-        current = seen_since(self.job, self.dataset, self.month, record["last_look"], fetched_at)
+        current = self.completeness.version_since(record["last_look"], fetched_at)
         return current is None or current.same_as(fetched)
 
     def _last_loaded(self) -> dt.date | None:
@@ -53,7 +52,7 @@ class Download(Stage):
         from ..publishers import fetching
 
         started = dt.datetime.now(dt.UTC)
-        last_look = last_look_at(self.job, self.dataset, self.month)
+        last_look = self.completeness.last_look()
         publisher = self.job.publisher_object
         with self.scratch.resumable(RAW) as target:
             fetched = fetching.fetch(

@@ -13,7 +13,7 @@ from .. import datasets
 from ..errors import DamagedLakeFile, TakenAway, UsageError, WarehouseError
 from ..job import normalize_warehouses, open_warehouse, warehouse_labels
 from ..lake.lake import is_intact
-from ..planning.completeness import look, refuse_load, warehouse_reason
+from ..planning.synthetic import ensure_load_allowed
 from ..reporting import locations
 from ..reporting.progress import StageProgress, rejects
 from . import parameters, servers
@@ -93,10 +93,10 @@ class Load(Stage):
         return LedgerTarget(self)
 
     def complete(self) -> bool:
-        return warehouse_reason(self.job, self.dataset, self.month, self.warehouse) is None
+        return self.completeness.warehouse_reason(self.warehouse) is None
 
     def made_at(self) -> dt.datetime | None:
-        row = look().ledger(self.warehouse).get(self.partition)
+        row = self.state.ledger(self.warehouse).get(self.partition)
         return row.loaded_at if row else None
 
     def lock(self) -> AbstractContextManager[Any]:
@@ -108,7 +108,7 @@ class Load(Stage):
         if manifest is None:  # forgotten, or in a bucket maybe being replaced by another run
             raise self._taken_away()
         warehouse = open_warehouse(self.warehouse)
-        refuse_load(manifest.is_synthetic, self.warehouse)
+        ensure_load_allowed(self.state, manifest.is_synthetic, self.warehouse)
         row = ledger_row(manifest, run_id())
         warehouse.on_job = progress.link
         note = rejects(manifest.rows_rejected)

@@ -21,9 +21,12 @@ from .. import datasets, settings, validation
 from ..errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
 from ..job import normalize_warehouses, warehouse_labels
 from ..lake import layout
-from ..partition import ZONES
-from ..planning import completeness, planner
+from ..partition import ZONES, add_months, months_between
+from ..planning import planner
+from ..planning.answering import Answering
+from ..planning.completeness import Completeness
 from ..planning.planner import MISSING, NO_RULES, TO_DO, UNASKED, Plan
+from ..planning.state import State
 from ..publishers import publishers
 from ..reporting import journal, progress
 from ..reporting.explanations import explain
@@ -63,14 +66,14 @@ class MonthlyTrips(_Warehouses, MonthTask):
         return StoreTarget(self.job.lake_object.store, layout.data(self.partition))
 
     def complete(self) -> bool:
-        return completeness.reason(self.job, self.dataset, self.month, self.warehouses) is None
+        return self.completeness.reason(self.warehouses) is None
 
     def run(self) -> None:
         """All is loaded: what was needed on the way there can go."""
         with self.blaming():
             self.scratch.prune()
             journal.record_all_loaded(self.task_id, self.partition, self.warehouses)
-            manifest = self.job.lake_object.manifest(self.partition)
+            manifest = self.completeness.manifest
         if manifest is not None:
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
             progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))
@@ -91,10 +94,15 @@ class TaxiZones(_Warehouses, JobTask):
         return StoreTarget(self.job.lake_object.store, layout.data(ZONES))
 
     def complete(self) -> bool:
-        return completeness.reason(planner.zones_job(self.job), "zones", None, self.warehouses) is None
+        return self.completeness.reason(self.warehouses) is None
+
+    @property
+    def completeness(self) -> Completeness:
+        return Completeness(self.state, planner.zones_job(self.job), ZONES)
 
     def check_source(self) -> None:
-        planner.check_source(planner.zones_job(self.job), "zones", None)
+        with self.one_state():
+            planner.check_source(self.completeness)
 
     def run(self) -> None:
         pass
@@ -118,7 +126,8 @@ class AllTrips(_Warehouses, JobTask):
 
     @cached_property
     def plan(self) -> Plan:
-        return plan_range(self, dataset_names(self.datasets), [self.month])
+        with self.one_state() as state:
+            return plan_range(state, self, dataset_names(self.datasets), [self.month])
 
     def check_offered(self) -> None:
         check_any_offered(self, dataset_names(self.datasets), [self.month])
@@ -127,7 +136,8 @@ class AllTrips(_Warehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        return not self.plan.months(MISSING) and all(task.complete() for task in self.requires())
+        with self.one_state():
+            return not self.plan.months(MISSING) and all(task.complete() for task in self.requires())
 
     def run(self) -> None:
         refuse_missing(self, self.plan, self.publisher)
@@ -142,7 +152,7 @@ class _Datasets(luigi.Parameter):
         return x
 
 
-class RangeMonthly(luigi.tools.range.RangeMonthly):
+class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
     """Every month from ``start`` up to, not including, ``stop``: what is incomplete is done, the rest left alone.
 
     Months that the publisher does not have yet are left out. Months that it lacks though they are too old to appear
@@ -166,7 +176,6 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
 
     title = "RangeMonthly"
 
-    #: Asks about so many months, when it runs too, that one look at all of them is cheaper.
     spans_months = True
 
     @classmethod
@@ -230,7 +239,7 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
 
     @property
     def months(self) -> list[dt.date]:
-        return list(planner.months_between(self.start, self.stop))[: self.task_limit]
+        return list(months_between(self.start, self.stop))[: self.task_limit]
 
     @property
     def _is_planned(self) -> bool:
@@ -245,24 +254,27 @@ class RangeMonthly(luigi.tools.range.RangeMonthly):
     def plan(self) -> Plan:
         """What is to be done, decided once: child processes get it with the task."""
         first = self._first
-        return plan_range(
-            first, [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets), self.months
-        )
+        names = [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets)
+        with self.one_state() as state:
+            return plan_range(state, first, names, self.months)
 
     @cached_property
     def _required(self) -> list[luigi.Task]:
         if not self._is_planned:
-            return [task for month in self.months if not (task := self._instantiate_task_cls(month)).complete()]
+            with self.one_state():
+                tasks = self.hand_on([self._instantiate_task_cls(month) for month in self.months])
+                return [task for task in tasks if not task.complete()]
         tasks = tasks_of(self._first, self.plan)
         return list(reversed(tasks)) if self.reverse else tasks
 
     def requires(self) -> list[luigi.Task]:
-        return self._required
+        return self.hand_on(self._required)
 
     def complete(self) -> bool:
-        if self._is_planned and self.plan.months(MISSING):
-            return False
-        return all(task.complete() for task in self._required)
+        with self.one_state():
+            if self._is_planned and self.plan.months(MISSING):
+                return False
+            return all(task.complete() for task in self.requires())
 
     def run(self) -> None:
         if self._is_planned:
@@ -311,11 +323,11 @@ def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> t
 
 def _after_newest(first: Any, start: dt.date) -> dt.date:
     """The month after the newest that can be there: after this month, or after the last that the publisher has."""
-    stop = planner.next_month(dt.date.today())
+    stop = add_months(dt.date.today(), 1)
     if isinstance(first, MonthTask):
         last = first.job.publisher_object.months_offered(first.dataset)[1]
-        stop = min(stop, planner.next_month(last)) if last else stop
-    return max(stop, planner.next_month(start))
+        stop = min(stop, add_months(last, 1)) if last else stop
+    return max(stop, add_months(start, 1))
 
 
 class Refresh(_Warehouses, JobTask):
@@ -349,14 +361,14 @@ class Refresh(_Warehouses, JobTask):
     def plan(self) -> Plan:
         """What was found and is to be done, decided once."""
         plan = Plan()
-        with completeness.scheduling() as snapshot:
+        with self.one_state() as state:
             zones = planner.zones_job(self.job)
-            if snapshot.manifest(zones, "zones", None):
-                plan.entries += planner.refresh(zones, "zones", [None], self.warehouses).entries
+            if state.manifest(zones, ZONES):
+                plan.entries += planner.plan_refresh(state, zones, "zones", [None], self.warehouses).entries
             for name in dataset_names(self.dataset):
-                months = planner.months_between(self.since, dt.date.today() + dt.timedelta(days=1))
+                months = months_between(self.since, dt.date.today() + dt.timedelta(days=1))
                 offered = [month for month in months if _is_offered(self, name, month)]
-                plan.entries += planner.refresh(self.job, name, offered, self.warehouses).entries
+                plan.entries += planner.plan_refresh(state, self.job, name, offered, self.warehouses).entries
         self._tell(plan)
         asked = [entry for entry in plan.entries if entry.month]
         if asked and all(entry.state == UNASKED for entry in asked):
@@ -378,7 +390,8 @@ class Refresh(_Warehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        return all(task.complete() for task in self.requires())
+        with self.one_state():
+            return all(task.complete() for task in self.requires())
 
     def run(self) -> None:
         pass
@@ -402,17 +415,15 @@ def dataset_names(text: str) -> list[str]:
     return monthly
 
 
-def plan_range(task: Any, names: Iterable[str], months: list[dt.date], ask: bool = True) -> Plan:
+def plan_range(state: State, task: Any, names: Iterable[str], months: list[dt.date], ask: bool = True) -> Plan:
     """The plan of the zone table and of ``months`` of the datasets, for the job of ``task``.
 
     Where several datasets are asked for, months that one of them was never offered in are left out.
     """
-    plan = Plan()
-    with completeness.scheduling():
-        plan.entries += planner.make_zones(task.job, task.warehouses, ask).entries
-        for name in names:
-            offered = [month for month in months if _is_offered(task, name, month)]
-            plan.entries += planner.make(task.job, name, offered, task.warehouses, ask).entries
+    plan = planner.plan_zones(state, task.job, task.warehouses, ask)
+    for name in names:
+        offered = [month for month in months if _is_offered(task, name, month)]
+        plan.entries += planner.plan_months(state, task.job, name, offered, task.warehouses, ask).entries
     return plan
 
 

@@ -13,7 +13,7 @@ from .._version import __version__
 from ..errors import PipelineError
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
-from ..planning.completeness import is_made_of, lake_reason, refuse_upload
+from ..planning.synthetic import ensure_upload_allowed
 from ..reporting.progress import StageProgress, page_of
 from .base import Stage, run_id
 from .scratch import PARQUET, RAW, REJECTS, ROWS
@@ -35,7 +35,7 @@ class Upload(Stage):
         return StoreTarget(self.job.lake_object.store, layout.manifest(self.partition))
 
     def complete(self) -> bool:
-        return lake_reason(self.job, self.dataset, self.month) is None
+        return self.completeness.lake_reason() is None
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
         details = super().attempt(progress)
@@ -58,14 +58,14 @@ class Upload(Stage):
             last_look=raw["last_look"],
         )
         known = lake.manifest(self.partition)
-        if known is not None and is_made_of(self.job, self.dataset, self.month, source.sha256):
+        if known is not None and self.completeness.is_made_of(source.sha256):
             lake.restate(replace(known, source=source))
             return {"outcome": SAME_BYTES}
         cleaned, written = (scratch.need(name, raw["sha256"]) for name in (ROWS, PARQUET))
         scratch.need(REJECTS, raw["sha256"])
         report = cleaned["report"]
         is_synthetic = self.job.publisher_object.is_synthetic
-        refuse_upload(self.job, self.dataset)
+        ensure_upload_allowed(self.state, self.job, self.dataset)
         with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
             with rejects.open("rb") as file:
                 rejects_sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
 from ..datasets.schema import Column
-from ..planning.completeness import is_made_of
 from ..prefetch import ahead
 from ..reporting.progress import StageProgress, rejects
 from .base import Stage
@@ -43,7 +42,7 @@ class WriteParquet(Stage):
         if not self.requires().complete():
             return False
         raw = self.scratch.record(RAW)
-        if raw is None or is_made_of(self.job, self.dataset, self.month, raw["sha256"]):
+        if raw is None or self.completeness.is_made_of(raw["sha256"]):
             return True  # as in Clean
         parquet = self.scratch.record(PARQUET)
         return parquet is not None and parquet["sha256"] == raw["sha256"]

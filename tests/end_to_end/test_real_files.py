@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import datasets
-from pipeline.planning.planner import months_between
+from pipeline.partition import months_between
 
 from ..real_data import FOLDER, ROWS, csv_files, csv_lines, month_in, path_of
 from .conftest import Project

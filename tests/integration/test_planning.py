@@ -12,8 +12,10 @@ import pytest
 from pipeline import remote
 from pipeline.errors import NoAnswer, StorageUnavailable, Unreachable, WarehouseUnavailable
 from pipeline.job import Job
-from pipeline.planning import completeness, planner
-from pipeline.planning.completeness import Snapshot
+from pipeline.partition import Partition, months_between
+from pipeline.planning import planner
+from pipeline.planning.completeness import Completeness
+from pipeline.planning.state import CachedState, State
 from pipeline.publishers import publishers
 from pipeline.retry import Policy
 from pipeline.runner import start
@@ -49,16 +51,16 @@ def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
     one = job(tmp_path, **{what: "gs://some-bucket/x"})
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
-        planner.make(one, "green", [JANUARY], [])
+        planner.plan_months(CachedState(), one, "green", [JANUARY], [])
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
-        planner.check_source(one, "green", JANUARY)
+        planner.check_source(Completeness(CachedState(), one, Partition("green", JANUARY)))
 
 
 @pytest.mark.parametrize("label", ["bigquery://project/dataset", "postgresql://{}/name"])
 def test_warehouse(address: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://{address}")
     with pytest.raises(WarehouseUnavailable, match=r"no answer|refused|timeout expired"):
-        planner.make(job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
+        planner.plan_months(CachedState(), job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
 
 
 def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
@@ -74,8 +76,8 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
     monkeypatch.setattr(publishers, "look", look)
     monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
     monkeypatch.setattr(planner, "CONCURRENT", 1)
-    months = list(planner.months_between(JANUARY, dt.date(2024, 1, 1)))
-    failed = planner.observe(Snapshot(), job(tmp_path, publisher="dtc"), "green", months)
+    months = list(months_between(JANUARY, dt.date(2024, 1, 1)))
+    failed = planner.observe(CachedState(), job(tmp_path, publisher="dtc"), "green", months)
     assert asked == list(failed) == months
 
 
@@ -84,22 +86,23 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
 ) -> None:
     monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
     monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.5)
-    months = list(planner.months_between(JANUARY, dt.date(2024, 1, 1)))
+    months = list(months_between(JANUARY, dt.date(2024, 1, 1)))
     with RawServer(lambda request, connection: server.pause(PATIENCE)) as server:
         one = job(tmp_path, publisher=f"dtc={server.url}")
-        with completeness.scheduling() as snapshot:
-            for dataset in ("green", "yellow", "fhv"):
-                with remote.planning(snapshot.spent):
-                    failed = planner.observe(snapshot, one, dataset, months)
-                    assert failed.keys() == set(months) and all("no answer within" in str(e) for e in failed.values())
-            for dataset in ("green", "yellow", "fhv"):
-                planner.make(one, dataset, months, [])
+        state = CachedState()
+        for dataset in ("green", "yellow", "fhv"):
+            with remote.planning(state.spent):
+                failed = planner.observe(state, one, dataset, months)
+                assert failed.keys() == set(months) and all("no answer within" in str(e) for e in failed.values())
+        for dataset in ("green", "yellow", "fhv"):
+            planner.plan_months(state, one, dataset, months, [])
         assert len(server.requests) <= planner.CONCURRENT
 
 
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.planning.completeness.lake_reason", lambda *args: None)
-    planner.check_source(job(tmp_path, workspace="gs://nobody-asks"), "green", JANUARY)
+    monkeypatch.setattr(Completeness, "lake_reason", lambda self: None)
+    one = job(tmp_path, workspace="gs://nobody-asks")
+    planner.check_source(Completeness(State(), one, Partition("green", JANUARY)))
 
 
 def test_scheduled_downloads_ask_each_publisher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,10 +114,10 @@ def test_scheduled_downloads_ask_each_publisher_once(tmp_path: Path, monkeypatch
         for name in ("tlc", "dtc")
         for month in (JANUARY, JANUARY.replace(month=2))
     ]
-    start.check_scheduled(uploads)
+    start.check_scheduled(CachedState(), uploads)
     assert asked == [], "what is fetched needs no publisher"
     downloads = [upload.sibling(Download) for upload in uploads]
-    start.check_scheduled([*uploads, *downloads])
+    start.check_scheduled(CachedState(), [*uploads, *downloads])
     assert sorted(asked) == ["dtc", "tlc"]
 
 
@@ -127,4 +130,4 @@ def test_scheduled_downloads_of_a_publisher_that_is_away(tmp_path: Path, address
         workspace=f"file:{tmp_path}/ws",
     )
     with pytest.raises(Unreachable, match=f"publisher tlc cannot be reached at http://{address}: "):
-        start.check_scheduled([download])
+        start.check_scheduled(CachedState(), [download])

@@ -35,7 +35,7 @@ from pipeline.commands import forget
 from pipeline.errors import LakeError, StorageUnavailable, TooManyUnreadable
 from pipeline.job import Job
 from pipeline.partition import Partition
-from pipeline.planning import completeness
+from pipeline.planning.state import CachedState
 from pipeline.reporting import journal
 from pipeline.runner import sweep
 from pipeline.storage.local import LocalStore
@@ -357,8 +357,7 @@ def age(scratch: Scratch, seconds: float) -> None:
 
 
 def swept(scratch: Scratch) -> bool:
-    with completeness.scheduling():
-        gone = sweep.sweep_scratch(scratch.store.url, {Job(**scratch.job, workspace=scratch.store.url)})
+    gone = sweep.sweep_scratch(CachedState(), scratch.store.url, {Job(**scratch.job, workspace=scratch.store.url)})
     left = {path.rpartition("/")[0] for path in scratch.store.list("scratch")}
     assert left.isdisjoint(gone) and set(gone) <= {scratch.prefix}
     return bool(gone)
@@ -417,7 +416,7 @@ def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_end
 
 def test_scratch_of_another_lake_is_for_the_runs_of_that_lake(scratch: Scratch, folder: Path) -> None:
     other = Job(**{**scratch.job, "lake": f"file:{folder}/other"}, workspace=scratch.store.url)
-    assert sweep.sweep_scratch(scratch.store.url, {other}) == []
+    assert sweep.sweep_scratch(CachedState(), scratch.store.url, {other}) == []
 
 
 def test_scratch_without_a_record_is_nobodys(scratch: Scratch) -> None:
@@ -434,8 +433,7 @@ def test_folder_that_somebody_else_has_made_keeps_no_scratch_from_going(scratch:
     job = Job(**scratch.job, workspace=scratch.store.url)
     assert months_of(job, "green") <= {MONTH, dt.date(2020, 1, 1)}
     scratch.store.delete(scratch.path(f"{RAW}.json"))
-    with completeness.scheduling():
-        assert scratch.prefix in sweep.sweep_scratch(scratch.store.url, {job})
+    assert scratch.prefix in sweep.sweep_scratch(CachedState(), scratch.store.url, {job})
 
 
 def test_a_link_in_place_of_scratch_goes_and_what_it_leads_to_stays(scratch: Scratch, folder: Path) -> None:
@@ -443,7 +441,7 @@ def test_a_link_in_place_of_scratch_goes_and_what_it_leads_to_stays(scratch: Scr
     (folder / "victim" / "raw.json").write_text("{}")
     planted = folder / "workspace" / scratch.folder / ("0" * 12)
     planted.symlink_to(folder / "victim")
-    assert sweep.sweep_scratch(scratch.store.url, set()) == [f"{scratch.folder}/{planted.name}"]
+    assert sweep.sweep_scratch(CachedState(), scratch.store.url, set()) == [f"{scratch.folder}/{planted.name}"]
     assert not planted.is_symlink() and (folder / "victim" / "raw.json").read_text() == "{}"
 
 

@@ -23,7 +23,8 @@ from pipeline.lake import layout
 from pipeline.lake.lake import digest_of
 from pipeline.partition import ZONES, Partition
 from pipeline.planning import completeness, planner
-from pipeline.planning.completeness import Snapshot
+from pipeline.planning.completeness import Completeness
+from pipeline.planning.state import State
 from pipeline.publishers.sample import generator
 from pipeline.reporting import progress
 from pipeline.reporting.explanations import NOT_AGAIN
@@ -503,10 +504,10 @@ class Zones:
         self.stages[0].scratch.prune()
 
     def look(self) -> None:
-        assert planner.observe(Snapshot(), self.job, "zones", [None]) == {}
+        assert planner.observe(State(), self.job, "zones", [None]) == {}
 
     def reason(self) -> str | None:
-        return completeness.lake_reason(self.job, "zones", None)
+        return Completeness(State(), self.job, ZONES).lake_reason()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pipeline.errors import ConflictError, LakeError, PipelineError, StorageUnav
 from pipeline.job import Job
 from pipeline.lake import Lake, layout
 from pipeline.partition import Partition
-from pipeline.planning import completeness
+from pipeline.planning.state import CachedState
 from pipeline.storage import Store, StoreOptions, gcs, gcs_client, open_store
 from tests.patience import Clock, wait_for
 from tests.servers.gcs import ALWAYS, Fault, GcsServer
@@ -523,10 +523,10 @@ def test_all_datasets_are_told_by_three_listings_and_what_was_seen(
         lake.observe("tlc", name, {APRIL: {"absent": "not yet published"}})
     gcs_server.clear()
     job = Job(publisher="tlc", rules="none", lake=store.url, workspace=store.url)
-    with completeness.scheduling() as snapshot:
-        for name in names:
-            assert len(snapshot.manifests(job, name)) == 3
-            assert set(snapshot.observations(job, name)) == {APRIL}
+    state = CachedState()
+    for name in names:
+        assert len(state.manifests(job, name)) == 3
+        assert set(state.observations(job, name)) == {APRIL}
     read = gcs_server.asked("stat", "download")
     assert (gcs_server.asked("list"), read) == (3, 2)
 

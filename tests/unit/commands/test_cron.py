@@ -44,7 +44,7 @@ def arguments(*words: str) -> argparse.Namespace:
 def test_range_begins_with_the_oldest_missing_month(
     monkeypatch: pytest.MonkeyPatch, states: dict[str, str], start: str
 ) -> None:
-    def plan_range(task: Any, names: list[str], months: list[dt.date], ask: bool) -> Plan:
+    def plan_range(state: Any, task: Any, names: list[str], months: list[dt.date], ask: bool) -> Plan:
         assert months == [dt.date(2026, month, 1) for month in range(5, 11)] and not ask
         entries = [Entry("green", dt.date.fromisoformat(f"{month}-01"), state) for month, state in states.items()]
         return Plan([Entry("zones", None, planner.TO_DO), *entries])
@@ -60,7 +60,7 @@ def test_range_begins_with_the_oldest_missing_month(
 @pytest.mark.parametrize("last", [1, 6, 12, 30])
 def test_last_months_end_before_this_one(monkeypatch: pytest.MonkeyPatch, today: dt.date, last: int) -> None:
     asked: list[dt.date] = []
-    monkeypatch.setattr(cron, "plan_range", lambda task, names, months, ask: asked.extend(months) or Plan())
+    monkeypatch.setattr(cron, "plan_range", lambda state, task, names, months, ask: asked.extend(months) or Plan())
     cron.luigi_arguments(last, ["green"], today)
     assert len(asked) == last and asked[-1] < today.replace(day=1) <= asked[-1] + dt.timedelta(days=31)
 

@@ -14,7 +14,8 @@ from unittest import mock
 import pytest
 
 import pipeline
-from pipeline.planning import completeness
+from pipeline.planning.answering import hand
+from pipeline.planning.state import CachedState
 from pipeline.runner.process import TaskContext, without_interrupts
 from tests.patience import PATIENCE, has_ended, wait_for
 
@@ -141,12 +142,15 @@ def test_only_tasks_over_many_months_look_once_for_all(tmp_path: Path, task: str
         "Refresh": {"since": MONTH},
     }.get(task, {"month": MONTH})
     job = {"publisher": "sample", "lake": f"file:{tmp_path}", "workspace": f"file:{tmp_path}"}
-    process = mock.Mock(
-        inner_context=None, task=getattr(pipeline, task)(**({} if task == "RangeMonthly" else job), **words)
-    )
-    with completeness.scheduling() as planned, TaskContext(process):
-        assert completeness.look() is not planned, "what was true while the run was planned"
-        assert isinstance(completeness.look(), completeness.Snapshot) == looks_once
+    one = getattr(pipeline, task)(**({} if task == "RangeMonthly" else job), **words)
+    process = mock.Mock(inner_context=None, task=one)
+    with CachedState() as planned:
+        hand(one, planned)
+        with TaskContext(process):
+            state = one.state
+            assert state is one.state and state is not planned, "what was true while the run was planned"
+            assert isinstance(state, CachedState) == looks_once
+        assert not state.is_open
 
 
 NAMES = """

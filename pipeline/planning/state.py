@@ -1,0 +1,117 @@
+"""What was found at lake, publisher and warehouses: asked when first needed, and kept.
+
+A ``State`` answers for one task by small requests. A ``CachedState`` answers for thousands of months from one listing
+of each lake. Both ask each warehouse once for its ledger. No answer is newer than its first request, so each state is
+made for one purpose, such as a plan or the run of one task, and closed after it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from .. import remote, waiting
+from ..errors import PipelineError
+from ..job import Job, open_warehouse
+from ..partition import Partition
+
+if TYPE_CHECKING:
+    from ..lake import Listing
+    from ..lake.manifest import Manifest
+    from ..warehouse import LedgerRow
+
+#: What was last seen of each month of a dataset; the key is None where there are no months.
+Observations = dict[dt.date | None, dict[str, Any]]
+
+
+class State:
+    """Answers for one task: every question is one small request, made when it is first asked.
+
+    ``publishers`` holds those that were asked whether they answer at all, by label, with the error of those that do
+    not; ``workspaces`` those that do. ``spent`` is what a plan has waited for publishers so far.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.publishers: dict[str, PipelineError | None] = {}
+        self.workspaces: set[str] = set()
+        self.spent = remote.Spent()
+        self._manifests: dict[tuple[str, Partition], Manifest | None] = {}
+        self._months: dict[tuple[str, str], dict[dt.date | None, Manifest]] = {}
+        self._observations: dict[tuple[str, str], dict[str, Observations]] = {}
+        self._ledgers: dict[str, dict[Partition, LedgerRow]] = {}
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let no task answer from this state any more: what was found is history."""
+        self.is_open = False
+
+    def manifest(self, job: Job, partition: Partition) -> Manifest | None:
+        """The manifest of a month that the lake has whole, else None."""
+        key = job.lake, partition
+        if key not in self._manifests:
+            self._manifests[key] = self._read_manifest(job, partition)
+        return self._manifests[key]
+
+    def manifests(self, job: Job, dataset: str) -> dict[dt.date | None, Manifest]:
+        """The manifests of all months of a dataset that the lake has whole."""
+        key = job.lake, dataset
+        if key not in self._months:
+            self._months[key] = self._list_manifests(job, dataset)
+        return self._months[key]
+
+    def observation(self, job: Job, partition: Partition) -> dict[str, Any] | None:
+        """What was last seen of a month at its publisher; None if nobody has asked yet."""
+        return self.observations(job, partition.dataset).get(partition.month)
+
+    def observations(self, job: Job, dataset: str) -> Observations:
+        key = job.lake, job.publisher
+        if key not in self._observations:
+            self._observations[key] = self._read_observations(job)
+        return self._observations[key].setdefault(dataset, {})
+
+    def ledger(self, warehouse: str) -> dict[Partition, LedgerRow]:
+        """The newest ledger row of each partition in a warehouse, given by its label."""
+        if warehouse not in self._ledgers:
+            self._ledgers[warehouse] = open_warehouse(warehouse).ledger()
+        return self._ledgers[warehouse]
+
+    def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
+        return job.lake_object.manifest(partition)
+
+    def _list_manifests(self, job: Job, dataset: str) -> dict[dt.date | None, Manifest]:
+        return job.lake_object.manifests(dataset)
+
+    def _read_observations(self, job: Job) -> dict[str, Observations]:
+        return job.lake_object.observations(job.publisher)
+
+
+class CachedState(State):
+    """Answers for thousands of tasks: one listing of each lake, one query per warehouse, made when first asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listings: dict[str, Listing] = {}
+
+    def __enter__(self) -> CachedState:
+        return self
+
+    def _listing(self, job: Job) -> Listing:
+        if job.lake not in self._listings:
+            with waiting.for_answer(job.lake):
+                self._listings[job.lake] = job.lake_object.listing()
+        return self._listings[job.lake]
+
+    def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
+        return self.manifests(job, partition.dataset).get(partition.month)
+
+    def _list_manifests(self, job: Job, dataset: str) -> dict[dt.date | None, Manifest]:
+        return job.lake_object.manifests(dataset, self._listing(job))
+
+    def _read_observations(self, job: Job) -> dict[str, Observations]:
+        return job.lake_object.observations(job.publisher, self._listing(job))
