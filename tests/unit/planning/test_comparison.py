@@ -6,7 +6,9 @@ import datetime as dt
 
 import pytest
 
-from pipeline.commands.verify import EVERYWHERE, NOTHING, Line
+from pipeline.partition import Partition
+from pipeline.planning.comparison import Comparison
+from pipeline.remedies import EVERYWHERE, NOTHING
 
 MARCH = dt.date(2020, 3, 1)
 RUN = "luigi --module pipeline MonthlyTrips --dataset green --month 2020-03"
@@ -22,7 +24,7 @@ FORGET = "python -m pipeline forget --dataset green --month 2020-03"
     ],
 )
 def test_remedy_is_one_command_line(forget: list[str], remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = Line("green", MARCH)
+    line = Comparison(Partition("green", MARCH))
     assert line.remedy == ""
     for place in forget:
         line.disagrees("something", place)
@@ -32,7 +34,7 @@ def test_remedy_is_one_command_line(forget: list[str], remedy: str, monkeypatch:
 
 
 def test_remedy_of_the_zones() -> None:
-    line = Line("zones", None)
+    line = Comparison(Partition("zones", None))
     line.disagrees("something", EVERYWHERE)
     assert line.remedy == (
         "python -m pipeline forget --dataset zones && luigi --module pipeline TaxiZones --local-scheduler"
@@ -40,7 +42,7 @@ def test_remedy_of_the_zones() -> None:
 
 
 def test_numbers_that_differ() -> None:
-    line = Line("green", MARCH)
+    line = Comparison(Partition("green", MARCH))
     line.compare("the Parquet file has", 1000, "its manifest", 1001, NOTHING)
     line.compare("the text of x has", 29558, "the Parquet file", 29550, NOTHING, "characters")
     assert line.problems == [
