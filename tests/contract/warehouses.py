@@ -77,6 +77,10 @@ class Backend(abc.ABC):
         """Run a statement as the owner, on a connection of its own. Names in double quotes."""
 
     @abc.abstractmethod
+    def is_empty(self) -> bool:
+        """Whether nothing at all has been made."""
+
+    @abc.abstractmethod
     def comments(self, table: str) -> dict[str, str | None]:
         """The comment of each column, in order."""
 
@@ -178,6 +182,9 @@ class DuckDBBackend(Backend):
         with contextlib.closing(duckdb.connect(str(self.path))) as connection:
             return connection.execute(sql).fetchall()
 
+    def is_empty(self) -> bool:
+        return not any(self.path.parent.iterdir())
+
     def comments(self, table: str) -> dict[str, str | None]:
         return dict(
             self.ask(
@@ -211,6 +218,9 @@ class PostgreSQLBackend(Backend):
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         return self.server.run(sql, self.database, admin=False)
+
+    def is_empty(self) -> bool:
+        return self.ask("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
 
     def comments(self, table: str) -> dict[str, str | None]:
         return dict(
@@ -256,6 +266,9 @@ class BigQueryBackend(Backend):
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         return self.server.sql(sql)
+
+    def is_empty(self) -> bool:
+        return not self.server.datasets
 
     def comments(self, table: str) -> dict[str, str | None]:
         return {field["name"]: field["description"] for field in self._schema(table)["fields"]}

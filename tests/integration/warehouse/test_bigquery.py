@@ -1,16 +1,19 @@
-"""BigQuery, by the real client against a test server that is as strict as the service."""
+"""What is BigQuery's own: jobs and their ids, marks, faults of the service, columns, places, errors, doctor.
+
+The promises of every warehouse are in tests/contract.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
-import logging
-import multiprocessing
-import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from google.api_core import exceptions
+from google.api_core.retry import retry_base, retry_unary
 from google.auth import exceptions as auth
 from google.cloud import bigquery
 
@@ -32,7 +37,7 @@ from pipeline.warehouse import LedgerRow, Options, open_warehouse
 from pipeline.warehouse.bigquery.errors import translate
 from pipeline.warehouse.bigquery.places import are_disjoint, location_for
 from pipeline.warehouse.bigquery.warehouse import BigQuery
-from tests.patience import PATIENCE, wait_for
+from tests.patience import PATIENCE, Clock
 from tests.servers.bigquery import BigQueryServer, Fault
 from tests.servers.bigquery import bigquery_server as bigquery_server  # a fixture
 from tests.servers.gcs import gcs_bucket as gcs_bucket  # a fixture
@@ -123,6 +128,21 @@ class Lake:
         return dataset, File(path, **file), ledger_row(path, rows, month, dataset, version)
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the retries: what is waited between two tries takes no time."""
+    clock = Clock()
+    monkeypatch.setattr(retry_unary, "time", clock)
+    monkeypatch.setattr(retry_base, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def client(warehouse: BigQuery, lake: Lake) -> bigquery.Client:
+    warehouse.load(*lake.month())
+    return warehouse._connect()
+
+
 @pytest.fixture
 def lake(tmp_path: Path, bigquery_server: BigQueryServer) -> Lake:
     bigquery_server.objects = tmp_path
@@ -191,26 +211,6 @@ def test_fhv_is_clustered_by_the_columns_that_it_has(
     assert fields[0] == get("fhv").pickup and fields[1].lower() == "pulocationid"
 
 
-def test_views_can_be_queried(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    warehouse.load(*lake.month())
-    assert bigquery_server.sql('SELECT dataset, row_count FROM "my-project:trips".etl_current') == [("green", 3)]
-    assert bigquery_server.sql('SELECT DISTINCT dataset, pickup_datetime FROM "my-project:trips".trips') == [
-        ("green", dt.datetime(2021, 1, 1, 2, 3, 4, 500000))
-    ]
-
-
-def test_what_the_user_has_under_the_name_of_a_view_stays(
-    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    warehouse.load(*lake.month())
-    view = bigquery_server.tables["my-project:trips", "trips"]
-    view["labels"], view["view"]["query"] = {"mine": "yes"}, "SELECT 1 AS one"
-    with caplog.at_level(logging.WARNING):
-        warehouse.load(*lake.month(month=FEBRUARY))
-    assert "the view trips is not made, because something else has that name" in caplog.text
-    assert view["view"]["query"] == "SELECT 1 AS one"
-
-
 def test_a_view_that_changed_is_made_again(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
     warehouse.load(*lake.month())
     view = bigquery_server.tables["my-project:trips", "etl_current"]
@@ -221,12 +221,6 @@ def test_a_view_that_changed_is_made_again(warehouse: BigQuery, lake: Lake, bigq
 
 
 # -- loading -------------------------------------------------------------------------------------
-
-
-def test_there_is_nothing_before_the_first_load(warehouse: BigQuery) -> None:
-    assert warehouse.ledger() == {}
-    assert warehouse.history() == []
-    assert warehouse.counts(GREEN) == {}
 
 
 def test_a_month_from_a_bucket(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
@@ -269,50 +263,12 @@ def test_a_local_file_with_other_rows_changes_nothing(warehouse: BigQuery, lake:
     assert [row.status for row in warehouse.ledger().values()] == ["loaded"]
 
 
-def test_only_the_month_is_replaced(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    warehouse.load(*lake.month("A"))
-    warehouse.load(*lake.month("C", rows=5, month=FEBRUARY))
-    warehouse.load(*lake.month("B", rows=2))
-    assert content(bigquery_server) == (2, "B")
-    assert content(bigquery_server, FEBRUARY) == (5, "C")
-    assert warehouse.counts(GREEN) == {JANUARY: 2, FEBRUARY: 5}
-
-
 def test_the_same_month_twice_changes_nothing(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
     first = warehouse.load(*lake.month())
     dataset, file, row = lake.month()
     assert warehouse.load(dataset, file, replace(row, run_id="another")) == first
     assert bigquery_server.count_jobs(prefix="load-") == 1
     assert effective(bigquery_server) == ["A"]
-
-
-def test_back_and_forth(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    for version in "ABAB":
-        stored = warehouse.load(*lake.month(version, rows=ord(version) - 60))
-        assert content(bigquery_server) == (ord(version) - 60, version)
-        assert warehouse.ledger()["green", JANUARY] == stored
-    assert effective(bigquery_server) == list("ABAB")
-    assert [row.replaces for row in warehouse.history()] == [None, "A", "B", "A"]
-    times = [row.loaded_at for row in warehouse.history()]
-    assert times == sorted(set(times), key=str)
-    assert bigquery_server.count_jobs("ok", "load-") == 4
-
-
-def test_the_zone_table_is_replaced_as_a_whole(
-    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
-) -> None:
-    warehouse.load(*lake.month("A", rows=4, month=None, dataset=ZONES))
-    warehouse.load(*lake.month("B", rows=2, month=None, dataset=ZONES))
-    assert warehouse.counts(ZONES) == {None: 2}
-    assert warehouse.ledger()["zones", None].sha256 == "B"
-    assert "timePartitioning" not in bigquery_server.tables["my-project:trips", "taxi_zones"]
-
-
-def test_an_empty_month(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    warehouse.load(*lake.month("A"))
-    warehouse.load(*lake.month("B", rows=0))
-    assert content(bigquery_server) == (0, None)
-    assert warehouse.ledger()["green", JANUARY].row_count == 0
 
 
 def test_a_forgotten_month_is_loaded_again(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
@@ -323,16 +279,6 @@ def test_a_forgotten_month_is_loaded_again(warehouse: BigQuery, lake: Lake, bigq
     warehouse.load(*lake.month())
     assert [row.status for row in warehouse.history()] == ["loaded", "forgotten", "loaded"]
     assert bigquery_server.count_jobs("ok", "load-") == 2
-
-
-def test_loaded_at_grows_although_the_clock_was_set_back(warehouse: BigQuery, lake: Lake) -> None:
-    loaded = warehouse.load(*lake.month())
-    assert loaded.loaded_at
-    later = loaded.loaded_at + dt.timedelta(hours=1)  # as written by a host whose clock is ahead
-    warehouse._query(f"UPDATE `my-project.trips.etl_loads` SET loaded_at = DATETIME '{later}' WHERE TRUE", None)
-    again = warehouse.load(*lake.month("B"))
-    assert again.loaded_at == later + dt.timedelta(microseconds=1)
-    assert warehouse.ledger()["green", JANUARY] == again
 
 
 # -- faults --------------------------------------------------------------------------------------
@@ -495,49 +441,57 @@ def test_a_slow_job_is_waited_for(warehouse: BigQuery, lake: Lake, bigquery_serv
 # -- killed, and several at once -----------------------------------------------------------------
 
 
-def _load_in_child(host: str, folder: str, version: str, month: dt.date) -> None:
-    os.environ["BIGQUERY_EMULATOR_HOST"] = host
-    path = Path(folder) / f"green-{month}-{version}.parquet"
-    rows = pq.read_metadata(path).num_rows
-    connect().load(GREEN, File(path), ledger_row(path, rows, month, GREEN, version))
+class Killed(BaseException):
+    """What ``kill -9`` is to the code: nothing follows. tests/contract kills real processes."""
 
 
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.integration.warehouse.test_bigquery"])
-    return context
+@contextmanager
+def dying(at: Callable[[requests.PreparedRequest], bool], is_done: bool = True) -> Iterator[list[str]]:
+    """End a call at the first request that ``at`` chooses: after the server has done it, or before it is sent.
 
-
-def kill_child(processes: Any, server: BigQueryServer, folder: Path, operation: str, fault: Fault) -> bool:
-    """Kill a process that loads B into January when it meets the fault; False if it came to its end before.
-
-    The jobs that it began go on; ``settle`` waits for them.
+    Gives a list that has an entry once that has happened. The jobs that were begun go on.
     """
-    server.clear()
-    server.program(operation, fault)
-    child = processes.Process(target=_load_in_child, args=(server.url, str(folder), "B", JANUARY))
-    child.start()
-    wait_for(lambda: server.held.is_set() or not child.is_alive())
-    was_held = server.held.is_set()
-    child.kill()
-    child.join()
-    assert was_held or child.exitcode == 0
-    server.release()
-    server._faults.clear()
-    return was_held
+    died: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        send = requests.Session.send
+
+        def send_or_die(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+            dies = at(request)
+            answer = send(self, request, **options) if is_done or not dies else None
+            if dies:
+                died.append(str(request.url))
+                raise Killed
+            assert answer is not None
+            return answer
+
+        patch.setattr(requests.Session, "send", send_or_die)
+        with suppress(Killed):
+            yield died
 
 
-def test_killed_while_a_new_project_is_filled(
-    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
-) -> None:
-    """After the n-th request that changes something the process is gone; the same call again makes up for it."""
+def nth(number: int, only: Callable[[requests.PreparedRequest], bool] = bool) -> Callable[[Any], bool]:
+    """Chooses the request with this number, from 0, among those that ``only`` takes."""
+    count = itertools.count()
+    return lambda request: only(request) and next(count) == number
+
+
+def changes(request: requests.PreparedRequest) -> bool:
+    return request.method != "GET"
+
+
+def begins_a_query(request: requests.PreparedRequest) -> bool:
+    return str(request.url).split("?")[0].endswith("/jobs") and '"query"' in str(request.body)
+
+
+def test_killed_while_a_new_project_is_filled(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
+    """After the n-th request that changes something nothing follows; the same call again makes up for it."""
     first = lake.month("B", rows=5)
     for stop in range(100):
         bigquery_server.settle()
         bigquery_server.wipe()
-        bigquery_server.job_seconds = 0.1 * (stop % 2)  # the second call meets jobs that run and jobs that are done
-        was_held = kill_child(processes, bigquery_server, lake.folder, "writes", Fault(hold="after", skip=stop))
+        bigquery_server.job_seconds = 0.05 * (stop % 2)  # the second call meets jobs that run and jobs that are done
+        with dying(nth(stop, changes)) as died:
+            connect().load(*first)
         bigquery_server.job_seconds = 0.0
         stored = warehouse.load(*first)
         assert content(bigquery_server) == (5, "B"), f"killed after change {stop}"
@@ -545,21 +499,22 @@ def test_killed_while_a_new_project_is_filled(
         assert warehouse.ledger() == {("green", JANUARY): stored}
         assert sum(job.startswith("load-") for job in bigquery_server.executed) == 1
         assert len(bigquery_server.tables) == 9
-        if not was_held:
+        if not died:
             break
     assert stop > 10
 
 
 @pytest.mark.parametrize("is_over", [True, False], ids=["its jobs are done", "its jobs run"])
 def test_killed_after_any_request_of_a_replacement(
-    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer, is_over: bool
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer, is_over: bool
 ) -> None:
     first, second = lake.month("A"), lake.month("B", rows=5)
     warehouse.load(*first)
     for stop in range(100):
-        bigquery_server.job_seconds = 0.0 if is_over else 0.1
+        bigquery_server.job_seconds = 0.0 if is_over else 0.05
         loads = bigquery_server.count_jobs("ok", "load-")
-        was_held = kill_child(processes, bigquery_server, lake.folder, "*", Fault(hold="after", skip=stop))
+        with dying(nth(stop)) as died:
+            connect().load(*second)
         bigquery_server.job_seconds = 0.0
         if is_over:
             bigquery_server.settle()
@@ -571,23 +526,22 @@ def test_killed_after_any_request_of_a_replacement(
         assert effective(bigquery_server) == ["A", "B"] * (stop + 1), f"killed after request {stop}"
         assert warehouse.ledger() == {("green", JANUARY): stored} and stored.replaces == "A"
         assert bigquery_server.count_jobs("ok", "load-") == loads + 1
-        if not was_held:
+        if not died:
             break
         warehouse.load(*first)
     assert stop > 9
 
 
 def test_an_interrupted_replacement_is_not_taken_for_the_old_load(
-    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
 ) -> None:
     """A is loaded, a load of B dies before its ledger row, and then A is wanted again after all."""
     first = lake.month("A")
     warehouse.load(*first)
-    lake.month("B", rows=5)
-    fault = Fault(hold="before", skip=1)  # the first query is the mark
-    assert kill_child(processes, bigquery_server, lake.folder, "jobs.insert.query", fault)
+    with dying(nth(1, begins_a_query), is_done=False) as died:  # the first query is the mark
+        connect().load(*lake.month("B", rows=5))
     bigquery_server.settle()
-    assert content(bigquery_server) == (5, "B")
+    assert died and content(bigquery_server) == (5, "B")
     assert warehouse.ledger()["green", JANUARY].status == "interrupted"
     warehouse.load(*first)
     assert content(bigquery_server) == (3, "A")
@@ -595,41 +549,22 @@ def test_an_interrupted_replacement_is_not_taken_for_the_old_load(
     assert effective(bigquery_server) == ["A", "A"]
 
 
-def test_two_workers_with_the_same_file(
-    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
+def test_workers_with_the_same_file_run_one_job(
+    warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
 ) -> None:
     warehouse.load(*lake.month("X"))
-    lake.month("B", rows=5)
-    bigquery_server.job_seconds = 0.2
-    arguments = (bigquery_server.url, str(lake.folder), "B", JANUARY)
-    children = [processes.Process(target=_load_in_child, args=arguments) for _ in range(3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(PATIENCE)
-    assert [child.exitcode for child in children] == [0, 0, 0]
+    month = lake.month("B", rows=5)
+    bigquery_server.job_seconds = 0.1
+    start = threading.Barrier(3)
+
+    def load(_: int) -> LedgerRow:
+        start.wait()
+        return connect().load(*month)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(load, range(3)))) == 1
     assert content(bigquery_server) == (5, "B") and effective(bigquery_server) == ["X", "B"]
     assert sum(job.startswith("load-") for job in bigquery_server.executed) == 2
-
-
-def test_two_workers_with_different_files(
-    processes: Any, warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
-) -> None:
-    """Whoever is last, the table holds what the ledger says."""
-    warehouse.load(*lake.month("X"))
-    bigquery_server.job_seconds = 0.1
-    children = []
-    for version in "BC":
-        lake.month(version, rows=ord(version))
-        arguments = (bigquery_server.url, str(lake.folder), version, JANUARY)
-        children.append(processes.Process(target=_load_in_child, args=arguments))
-        children[-1].start()
-    for child in children:
-        child.join(PATIENCE)
-    assert [child.exitcode for child in children] == [0, 0]
-    newest = warehouse.ledger()["green", JANUARY]
-    assert content(bigquery_server) == (newest.row_count, newest.sha256)
-    assert newest.status == "loaded" and set(effective(bigquery_server)) == {"X", "B", "C"}
 
 
 def test_overtaken_between_job_and_ledger(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
@@ -658,13 +593,6 @@ def test_a_forked_child_makes_a_client_of_its_own(warehouse: BigQuery, lake: Lak
 
 
 # -- what must not be marked as loaded -----------------------------------------------------------
-
-
-def test_another_number_of_rows(warehouse: BigQuery, lake: Lake) -> None:
-    dataset, file, row = lake.month()
-    with pytest.raises(WarehouseError, match=r"brought 3 rows into green_trips and should bring 4"):
-        warehouse.load(dataset, file, replace(row, row_count=4))
-    assert warehouse.ledger() == {}
 
 
 def test_a_server_that_does_not_tell_the_rows(warehouse: BigQuery, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -731,21 +659,6 @@ def test_a_new_column_is_added(warehouse: BigQuery, lake: Lake, bigquery_server:
     warehouse.load(*lake.month("C"))  # an older version of the pipeline, which does not know the column
 
 
-def test_a_new_column_of_the_zones(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    warehouse.load(*lake.month("A", month=None, dataset=ZONES))
-    grown = replace(ZONES, columns=(*ZONES.columns, Column("shape", "string", "New")))
-    warehouse.load(*lake.month("B", month=None, dataset=grown))
-    assert bigquery_server.sql('SELECT count(*), count(shape) FROM "my-project:trips".taxi_zones') == [(3, 0)]
-
-
-def test_a_differing_type_is_refused(warehouse: BigQuery, lake: Lake) -> None:
-    warehouse.load(*lake.month("A"))
-    other = tuple(replace(each, type="string") if each.name == "fare_amount" else each for each in GREEN.columns)
-    with pytest.raises(WarehouseError, match=r"^bigquery:.*column fare_amount is FLOAT64 and should be STRING"):
-        warehouse.load(*lake.month("B", dataset=replace(GREEN, columns=other)))
-    assert [row.status for row in warehouse.ledger().values()] == ["loaded"]
-
-
 def test_a_table_that_is_partitioned_otherwise_is_refused(
     warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
 ) -> None:
@@ -778,23 +691,6 @@ def test_a_column_of_the_owner_that_no_file_has_is_refused_if_it_is_required(
     with pytest.raises(WarehouseError, match="column note of your own is REQUIRED, and no file has it"):
         warehouse.load(*lake.month("B"))
     assert [row.sha256 for row in warehouse.history()] == ["A"]
-
-
-def test_a_parquet_column_of_another_type_fails_with_the_reason(warehouse: BigQuery, lake: Lake) -> None:
-    table = table_of(3)
-    place = table.schema.get_field_index("fare_amount")
-    table = table.set_column(place, "fare_amount", pa.array([1, 2, 3], pa.int64()))
-    with pytest.raises(
-        WarehouseError, match="'fare_amount' has type INT64 which does not match the target cpp_type DOUBLE"
-    ):
-        warehouse.load(*lake.month(table=table))
-    assert warehouse.ledger() == {}
-
-
-def test_rows_of_another_month_fail_the_job(warehouse: BigQuery, lake: Lake) -> None:
-    with pytest.raises(WarehouseError, match="different partitions"):
-        warehouse.load(*lake.month(table=table_of(3, FEBRUARY)))
-    assert warehouse.ledger() == {}
 
 
 # -- places --------------------------------------------------------------------------------------
@@ -978,89 +874,3 @@ def test_doctor(bigquery_server: BigQueryServer) -> None:
     bigquery_server.program("jobs.insert.query", Fault(status=403, reason="accessDenied", message="no jobs for you"))
     denied = list(warehouse.check())[-1]
     assert not denied.ok and "no jobs for you" in denied.detail and "jobUser" in denied.remedy
-
-
-# -- the test server itself ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def client(warehouse: BigQuery, lake: Lake) -> bigquery.Client:
-    warehouse.load(*lake.month())
-    return warehouse._connect()
-
-
-def load_config(**changes: Any) -> bigquery.LoadJobConfig:
-    return bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_TRUNCATE", **changes)
-
-
-def test_server_runs_a_job_id_once(client: bigquery.Client, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    sql = "INSERT INTO `my-project.trips.taxi_zones` (Zone) SELECT 'x' FROM (SELECT 1 AS one) AS source WHERE TRUE"
-    config = bigquery.QueryJobConfig(maximum_bytes_billed=1)
-    client.query(sql, job_id="once", job_config=config, job_retry=None).result(job_retry=None)
-    with pytest.raises(exceptions.Conflict):
-        client.query(sql, job_id="once", job_config=config, job_retry=None)
-    assert bigquery_server.sql('SELECT count(*) FROM "my-project:trips".taxi_zones') == [(1,)]
-
-
-def test_server_wants_a_limit_and_from_before_where(client: bigquery.Client) -> None:
-    for sql, config in (
-        ("SELECT 1 AS one", bigquery.QueryJobConfig()),
-        ("SELECT 1 AS one WHERE TRUE", bigquery.QueryJobConfig(maximum_bytes_billed=1)),
-        ("SELECT 1 AS rows", bigquery.QueryJobConfig(maximum_bytes_billed=1)),
-    ):
-        with pytest.raises(exceptions.BadRequest):
-            client.query(sql, job_config=config, job_retry=None)
-
-
-def test_server_takes_a_time_for_timestamp_without_an_explicit_schema(client: bigquery.Client, lake: Lake) -> None:
-    _, file, _ = lake.month("B")
-    job = client.load_table_from_uri(file.uri, "my-project.trips.green_trips$202101", job_config=load_config())
-    with pytest.raises(exceptions.BadRequest, match="has changed type from DATETIME to TIMESTAMP"):
-        job.result()
-
-
-def test_server_does_not_take_nanoseconds_for_a_time(client: bigquery.Client, lake: Lake) -> None:
-    table = table_of(1)
-    place = table.schema.get_field_index("lpep_pickup_datetime")
-    times = table.column(place).cast(pa.timestamp("ns"))
-    _, file, _ = lake.month("B", rows=1, table=table.set_column(place, "lpep_pickup_datetime", times))
-    schema = client.get_table("my-project.trips.green_trips").schema
-    target = "my-project.trips.green_trips$202101"
-    job = client.load_table_from_uri(file.uri, target, job_config=load_config(schema=schema))
-    with pytest.raises(exceptions.BadRequest, match="has type INT64 which does not match the target cpp_type DATETIME"):
-        job.result()
-
-
-def test_server_wants_permission_for_new_columns(client: bigquery.Client, lake: Lake) -> None:
-    _, file, _ = lake.month("B")
-    table = client.get_table("my-project.trips.green_trips")
-    grown = [*table.schema, bigquery.SchemaField("new", "STRING")]
-    target = "my-project.trips.green_trips$202101"
-    job = client.load_table_from_uri(file.uri, target, job_config=load_config(schema=grown))
-    with pytest.raises(exceptions.BadRequest, match="Cannot add fields"):
-        job.result()
-    config = load_config(schema=grown, schema_update_options=["ALLOW_FIELD_ADDITION"])
-    assert client.load_table_from_uri(file.uri, target, job_config=config).result().output_rows == 3
-    job = client.load_table_from_uri(file.uri, "my-project.trips.green_trips", job_config=config)
-    with pytest.raises(exceptions.BadRequest, match="Schema update options"):
-        job.result()
-
-
-def test_server_matches_columns_by_name(client: bigquery.Client, lake: Lake, bigquery_server: BigQueryServer) -> None:
-    table = table_of(2, mark=66.0)
-    _, file, _ = lake.month("B", rows=2, table=table.select(table.column_names[::-1]))
-    schema = client.get_table("my-project.trips.green_trips").schema
-    target = "my-project.trips.green_trips$202101"
-    job = client.load_table_from_uri(file.uri, target, job_config=load_config(schema=schema))
-    assert job.state == "RUNNING"
-    assert job.result().output_rows == 2
-    assert content(bigquery_server) == (2, "B")
-
-
-def test_server_finds_jobs_only_in_their_place(lake: Lake, bigquery_server: BigQueryServer) -> None:
-    connect("bigquery://my-project/trips?location=europe-west1").load(*lake.month())
-    client = connect()._connect()
-    ((_, _, job_id), *_) = bigquery_server.jobs
-    assert client.get_job(job_id, location="europe-west1").state == "DONE"
-    with pytest.raises(exceptions.NotFound):
-        client.get_job(job_id)

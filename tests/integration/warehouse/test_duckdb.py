@@ -1,4 +1,7 @@
-"""DuckDB files on a real disk, with other processes that hold, load and die."""
+"""What is DuckDB's own: the file and who holds it, links, damage, a full disk, what its owner adds to our tables.
+
+The promises of every warehouse are in tests/contract.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.datasets import DATASETS, get
+from pipeline.datasets import DATASETS
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import UsageError, WarehouseBusy, WarehouseError
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
@@ -112,192 +115,10 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **pipes, text=True)
 
 
-# -- slices ----------------------------------------------------------------------------------------
-
-
-def test_reading_makes_nothing(warehouse: DuckDB) -> None:
-    assert (warehouse.ledger(), warehouse.history(), warehouse.counts(TOY)) == ({}, [], {})
-    assert list(warehouse.path.parent.iterdir()) == []
-
-
-def test_the_same_load_twice_changes_nothing_but_the_ledger(warehouse: DuckDB) -> None:
-    first, second = (load(warehouse, APRIL, [1.5, 2.5]) for _ in range(2))
-    assert fares(warehouse, APRIL) == [1.5, 2.5]
-    assert warehouse.counts(TOY) == {APRIL: 2}
-    assert warehouse.history() == [first, second]
-    assert warehouse.ledger() == {("toy", APRIL): second}
-
-
-def test_a_slice_is_replaced_and_the_others_stay(warehouse: DuckDB) -> None:
-    for month in (APRIL, MAY, JUNE):
-        load(warehouse, month, [1.0, 2.0, 3.0])
-    load(warehouse, MAY, [9.0], "b")
-    assert warehouse.counts(TOY) == {APRIL: 3, MAY: 1, JUNE: 3}
-    assert fares(warehouse, MAY) == [9.0]
-
-
-def test_first_version_second_version_and_back(warehouse: DuckDB) -> None:
-    stored = [load(warehouse, APRIL, values, sha) for values, sha in (([1.0], "a"), ([2.0, 3.0], "b"), ([1.0], "a"))]
+def test_the_name_of_a_file_is_no_pattern(warehouse: DuckDB, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"other": [1]}), tmp_path / "it1.parquet")  # what the name would match
+    warehouse.load(TOY, toy_file(tmp_path / "it[1]*.parquet", APRIL, [1.0]), ledger_row("toy", APRIL, 1))
     assert fares(warehouse, APRIL) == [1.0]
-    assert [(row.sha256, row.replaces) for row in stored] == [("a", None), ("b", "a"), ("a", "b")]
-    assert query(warehouse, "SELECT sha256, row_count FROM etl_current") == [("a", 1)]
-
-
-def test_a_month_without_rows_is_loaded(warehouse: DuckDB) -> None:
-    load(warehouse, APRIL, [1.0])
-    load(warehouse, APRIL, [], "b")
-    assert warehouse.counts(TOY) == {}
-    assert warehouse.ledger()["toy", APRIL].row_count == 0
-
-
-def test_a_table_without_months_is_replaced_as_a_whole(warehouse: DuckDB, tmp_path: Path) -> None:
-    zones = get("zones")
-    for ids in ([1, 2, 3], [4, 5]):
-        columns = [pa.array(ids, pa.int64()), *[pa.array(["N/A"] * len(ids))] * 3]
-        pq.write_table(pa.table(columns, zones.table_schema.names), tmp_path / "zones.parquet")
-        warehouse.load(zones, Local(tmp_path / "zones.parquet"), ledger_row("zones", None, len(ids), str(ids)))
-    assert warehouse.counts(zones) == {None: 2}
-    assert warehouse.ledger()["zones", None].replaces == "[1, 2, 3]"
-
-
-@pytest.mark.parametrize("name", DATASETS)
-def test_every_declared_dataset_keeps_its_values_and_has_comments(name: str, warehouse: DuckDB, tmp_path: Path) -> None:
-    dataset = get(name)
-    values = {
-        "int64": 7,
-        "float64": 2.25,
-        "string": "O'Hare [x]*",
-        "timestamp": dt.datetime(2098, 1, 1, 2, 3, 4, 5),
-        "date": APRIL,
-    }
-    rows = [{c.name: values[c.type] for c in dataset.table_columns}, {c.name: None for c in dataset.table_columns}]
-    month = APRIL if dataset.is_monthly else None
-    if month:
-        rows[1]["file_month"] = month
-    pq.write_table(pa.Table.from_pylist(rows, dataset.table_schema), tmp_path / "it[1]*.parquet")
-    pq.write_table(pa.table({"other": [1]}), tmp_path / "it1.parquet")  # what the name would match as a pattern
-    warehouse.load(dataset, Local(tmp_path / "it[1]*.parquet"), ledger_row(name, month, 2))
-    names = ", ".join(f'"{c.name}"' for c in dataset.table_columns)
-    stored = query(warehouse, f"SELECT {names} FROM {dataset.table} ORDER BY 1 NULLS LAST")
-    assert stored == [tuple(row.values()) for row in rows]
-    comments = dict(
-        query(warehouse, f"SELECT column_name, comment FROM duckdb_columns() WHERE table_name = '{dataset.table}'")
-    )
-    assert comments == {c.name: c.description for c in dataset.table_columns}
-
-
-def test_the_views_work_with_one_table_loaded_and_no_zones(warehouse: DuckDB, tmp_path: Path) -> None:
-    green = get("green")
-    row = dict.fromkeys(c.name for c in green.table_columns) | {"VendorID": 2, "PULocationID": 4, "file_month": APRIL}
-    pq.write_table(pa.Table.from_pylist([row], green.table_schema), tmp_path / "g.parquet")
-    warehouse.load(green, Local(tmp_path / "g.parquet"), ledger_row("green", APRIL, 1))
-    assert query(warehouse, "SELECT dataset, vendor_id, pickup_location_id, pickup_zone FROM trips") == [
-        ("green", 2, 4, None)
-    ]
-
-
-def test_progress_grows_to_the_number_of_rows(warehouse: DuckDB, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    file = toy_file(tmp_path / "f.parquet", APRIL, [1.0] * 1000)
-    warehouse.load(TOY, file, ledger_row("toy", APRIL, 1000), lambda done, total: seen.append((done, total)))
-    assert seen[0] == (0, 1000) and seen[-1] == (1000, 1000) and seen == sorted(seen)
-
-
-# -- declarations that changed ---------------------------------------------------------------------
-
-
-def test_a_new_column_is_added_and_older_rows_and_files_have_null(warehouse: DuckDB, tmp_path: Path) -> None:
-    load(warehouse, APRIL, [1.0])
-    grown = replace(TOY, columns=(*TOY.columns, Column("note", "string", "What's new")))
-    file = toy_file(tmp_path / "f.parquet", MAY, [2.0], note=pa.array(["hello"]))
-    warehouse.load(grown, file, ledger_row("toy", MAY, 1))
-    warehouse.load(grown, toy_file(tmp_path / "old.parquet", JUNE, [3.0]), ledger_row("toy", JUNE, 1))
-    rows = query(warehouse, "SELECT fare, note FROM toy_trips ORDER BY fare")
-    assert rows == [(1.0, None), (2.0, "hello"), (3.0, None)]
-    assert query(warehouse, "SELECT comment FROM duckdb_columns() WHERE column_name = 'note'") == [("What's new",)]
-
-
-def test_a_column_of_the_users_is_left_alone(warehouse: DuckDB) -> None:
-    load(warehouse, APRIL, [1.0])
-    with contextlib.closing(duckdb.connect(str(warehouse.path))) as connection:
-        connection.execute("ALTER TABLE toy_trips ADD COLUMN mine VARCHAR DEFAULT 'kept'")
-    load(warehouse, MAY, [2.0])
-    assert query(warehouse, "SELECT fare, mine FROM toy_trips ORDER BY fare") == [(1.0, "kept"), (2.0, "kept")]
-
-
-def test_a_changed_type_is_refused_and_changes_nothing(warehouse: DuckDB, tmp_path: Path) -> None:
-    load(warehouse, APRIL, [1.0])
-    changed = replace(TOY, columns=(TOY.columns[0], Column("fare", "string", "Fare")))
-    with pytest.raises(WarehouseError, match=r"^duckdb:///.*w\.duckdb: .*column fare is DOUBLE and should be VARCHAR"):
-        warehouse.load(changed, toy_file(tmp_path / "f.parquet", APRIL, [2.0]), ledger_row("toy", APRIL, 1, "b"))
-    assert fares(warehouse, APRIL) == [1.0] and len(warehouse.history()) == 1
-
-
-@pytest.mark.parametrize(
-    ("column", "message"),
-    [
-        ({"VendorID": pa.array([1.5])}, "column VendorID is DOUBLE and should be BIGINT"),
-        ({"unknown": pa.array([1.5])}, "column unknown is DOUBLE and should be absent"),
-    ],
-)
-def test_a_file_of_other_columns_is_refused(
-    column: dict[str, pa.Array], message: str, warehouse: DuckDB, tmp_path: Path
-) -> None:
-    with pytest.raises(WarehouseError, match=message):
-        warehouse.load(TOY, toy_file(tmp_path / "f.parquet", APRIL, [1.0], **column), ledger_row("toy", APRIL, 1))
-    assert warehouse.history() == [] and warehouse.counts(TOY) == {}
-
-
-@pytest.mark.parametrize(("month", "rows"), [(APRIL, 2), (APRIL, 4), (MAY, 3)])
-def test_other_rows_than_promised_leave_all_as_it_was(
-    month: dt.date, rows: int, warehouse: DuckDB, tmp_path: Path
-) -> None:
-    load(warehouse, APRIL, [1.0, 2.0])
-    load(warehouse, MAY, [3.0])
-    before = warehouse.history()
-    file = toy_file(tmp_path / "f.parquet", month, [7.0, 8.0, 9.0])
-    with pytest.raises(WarehouseError, match=f"brings 3 rows.*says {rows}"):
-        warehouse.load(TOY, file, ledger_row("toy", APRIL, rows, "b"))
-    assert fares(warehouse, APRIL) == [1.0, 2.0] and fares(warehouse, MAY) == [3.0]
-    assert warehouse.history() == before
-
-
-# -- ledger ----------------------------------------------------------------------------------------
-
-
-def test_the_ledger_grows_strictly_although_the_clock_is_set_back(
-    warehouse: DuckDB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Clock(dt.datetime):
-        @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-            return dt.datetime(2001, 1, 1, tzinfo=tz)
-
-    first = load(warehouse, APRIL, [1.0], "a")
-    monkeypatch.setattr("pipeline.warehouse.tables.dt.datetime", Clock)
-    later = [load(warehouse, APRIL, [1.0], sha) for sha in "bc"]
-    monkeypatch.undo()
-    assert warehouse.history() == [first, *later]
-    assert warehouse.ledger()["toy", APRIL].sha256 == "c"
-    times = [row.loaded_at for row in warehouse.history()]
-    assert times == sorted(set(times))  # type: ignore[type-var]
-
-
-def test_forget_is_the_newest_row_and_touches_no_table(warehouse: DuckDB) -> None:
-    stored = load(warehouse, APRIL, [1.0])
-    warehouse.append(replace(stored, status="forgotten", run_id="by hand"))
-    assert warehouse.ledger()["toy", APRIL].status == "forgotten"
-    assert fares(warehouse, APRIL) == [1.0]
-    assert query(warehouse, "SELECT status FROM etl_current") == [("loaded",)]
-    assert load(warehouse, APRIL, [2.0], "b").replaces == "a"
-
-
-def test_a_ledger_of_an_older_version_is_readable(warehouse: DuckDB) -> None:
-    load(warehouse, APRIL, [1.0])
-    with contextlib.closing(duckdb.connect(str(warehouse.path))) as connection:
-        connection.execute("DROP VIEW etl_current; ALTER TABLE etl_loads DROP COLUMN parquet_sha256")
-    assert warehouse.ledger()["toy", APRIL].parquet_sha256 is None
-    assert load(warehouse, MAY, [1.0]).parquet_sha256 == "p"
 
 
 # -- what the user has there -----------------------------------------------------------------------
@@ -305,7 +126,7 @@ def test_a_ledger_of_an_older_version_is_readable(warehouse: DuckDB) -> None:
 
 @pytest.mark.parametrize(
     "own",
-    ["TABLE trips(a int)", "VIEW trips AS SELECT 1 AS a", "VIEW Trips AS SELECT 1 AS a", "TABLE etl_current(a int)"],
+    ["TABLE trips(a int)", "VIEW Trips AS SELECT 1 AS a", "TABLE etl_current(a int)"],
 )
 def test_what_the_user_has_under_the_name_of_a_view_stays(
     own: str, warehouse: DuckDB, caplog: pytest.LogCaptureFixture
@@ -366,24 +187,6 @@ def test_the_log_of_a_database_that_is_gone_is_named(warehouse: DuckDB) -> None:
     assert log.exists() and not warehouse.path.exists()
     warehouse.path.write_bytes(saved)
     assert fares(warehouse, APRIL) == [1.0, 1.0]
-
-
-@pytest.mark.parametrize("column", ["file_month = '0044-03-15 (BC)'", "loaded_at = '200000-01-01'"])
-def test_a_time_that_python_does_not_have_is_one_line(warehouse: DuckDB, column: str) -> None:
-    load(warehouse, APRIL, [1.0])
-    with duckdb.connect(str(warehouse.path)) as connection:
-        connection.execute(f"UPDATE etl_loads SET {column}")
-    for ask in (warehouse.ledger, warehouse.history):
-        with pytest.raises(WarehouseError, match=r"w\.duckdb: etl_loads has a \w+ that no run wrote: .*; correct"):
-            ask()
-
-
-def test_a_ledger_row_without_a_time_is_older_than_all(warehouse: DuckDB) -> None:
-    load(warehouse, APRIL, [1.0])
-    with duckdb.connect(str(warehouse.path)) as connection:
-        connection.execute("UPDATE etl_loads SET loaded_at = NULL")
-    load(warehouse, APRIL, [2.0], "b")
-    assert warehouse.ledger()["toy", APRIL].sha256 == warehouse.history()[-1].sha256 == "b"
 
 
 def test_a_link_is_no_place_for_the_log_of_a_new_database(warehouse: DuckDB, tmp_path: Path) -> None:
@@ -496,7 +299,7 @@ def test_who_holds_the_queue_is_named(warehouse: DuckDB) -> None:
 def test_two_processes_and_readers_at_once(warehouse: DuckDB, tmp_path: Path) -> None:
     toy_file(tmp_path / "a.parquet", APRIL, [1.0] * 1000)
     toy_file(tmp_path / "b.parquet", MAY, [2.0] * 500)
-    processes = [start(LOAD, tmp_path, APRIL, 1000, 5, "a"), start(LOAD, tmp_path, MAY, 500, 5, "b")]
+    processes = [start(LOAD, tmp_path, APRIL, 1000, 3, "a"), start(LOAD, tmp_path, MAY, 500, 3, "b")]
     partial = []
     while any(process.poll() is None for process in processes):
         for (_, month), row in warehouse.ledger().items():
@@ -507,49 +310,22 @@ def test_two_processes_and_readers_at_once(warehouse: DuckDB, tmp_path: Path) ->
         assert process.returncode == 0, errors
     assert partial == []
     assert warehouse.counts(TOY) == {APRIL: 1000, MAY: 500}
-    assert len(warehouse.history()) == 10
-
-
-def test_threads_of_one_process_take_turns(warehouse: DuckDB) -> None:
-    months = [APRIL, MAY, JUNE]
-    threads = [threading.Thread(target=load, args=(warehouse, month, [1.0] * 100)) for month in months]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert warehouse.counts(TOY) == dict.fromkeys(months, 100)
-
-
-def test_kill_at_any_moment_leaves_the_old_or_the_new_slice(warehouse: DuckDB, tmp_path: Path) -> None:
-    """Killed soon after a step that the loader has told of: before, in and after a statement, and between two loads."""
-    toy_file(tmp_path / "old.parquet", APRIL, [1.0] * 300_000)
-    toy_file(tmp_path / "new.parquet", APRIL, [2.0] * 600_000)
-    sizes = {"old": 300_000, "new": 600_000}
-    for steps in (1, 2, 3, 4, 5, 6, 8, 10):
-        name = ("new", "old")[steps % 2]
-        with start(LOAD, tmp_path, APRIL, sizes[name], 50, name) as process:
-            assert process.stdout is not None
-            assert all(process.stdout.readline() for _ in range(steps))
-            process.send_signal(signal.SIGKILL)
-        newest = warehouse.ledger().get(("toy", APRIL))
-        assert warehouse.counts(TOY).get(APRIL) == (newest.row_count if newest else None)
-    warehouse.load(TOY, Local(tmp_path / "new.parquet"), ledger_row("toy", APRIL, 600_000, "new"))
-    assert query(warehouse, "SELECT count(*), min(fare), max(fare) FROM toy_trips") == [(600_000, 2.0, 2.0)]
+    assert len(warehouse.history()) == 6
 
 
 # -- the file --------------------------------------------------------------------------------------
 
 
-def test_the_file_stays_bounded_when_slices_are_replaced_again_and_again(warehouse: DuckDB, tmp_path: Path) -> None:
+def test_the_file_stays_bounded_when_partitions_are_replaced_again_and_again(warehouse: DuckDB, tmp_path: Path) -> None:
     chance = random.Random(1)
-    files = {m: toy_file(tmp_path / f"{m}.parquet", m, [chance.random() for _ in range(100_000)]) for m in (APRIL, MAY)}
+    files = {m: toy_file(tmp_path / f"{m}.parquet", m, [chance.random() for _ in range(30_000)]) for m in (APRIL, MAY)}
     sizes = []
-    for _ in range(12):
+    for _ in range(8):
         for month, file in files.items():
-            warehouse.load(TOY, file, ledger_row("toy", month, 100_000))
+            warehouse.load(TOY, file, ledger_row("toy", month, 30_000))
         sizes.append(warehouse.path.stat().st_size)
     assert max(sizes) <= 3 * sizes[0], sizes
-    assert max(sizes[6:]) <= max(sizes[:6]) * 1.1, sizes
+    assert max(sizes[4:]) <= max(sizes[:4]) * 1.1, sizes
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database, but a text\n" * 1000])
@@ -615,7 +391,7 @@ def test_ctrl_c_while_a_statement_runs_is_no_failure_of_the_warehouse(warehouse:
 def test_a_full_disk_is_one_line_and_changes_nothing(warehouse: DuckDB, tmp_path: Path) -> None:
     load(warehouse, APRIL, [1.0])
     chance = random.Random(5)
-    toy_file(tmp_path / "big.parquet", APRIL, [chance.random() for _ in range(1_000_000)])
+    toy_file(tmp_path / "big.parquet", APRIL, [chance.random() for _ in range(400_000)])
     code = """
         import datetime as dt, resource, sys
         from pathlib import Path
@@ -623,7 +399,7 @@ def test_a_full_disk_is_one_line_and_changes_nothing(warehouse: DuckDB, tmp_path
         from tests.integration.warehouse.test_duckdb import TOY, Local, ledger_row
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
         try:
-            row = ledger_row("toy", dt.date(2020, 4, 1), 1_000_000, "b")
+            row = ledger_row("toy", dt.date(2020, 4, 1), 400_000, "b")
             open_warehouse(sys.argv[1]).load(TOY, Local(Path(sys.argv[2])), row)
         except Exception as error:
             print(f"{type(error).__name__}: {error}")
@@ -654,12 +430,6 @@ def test_check_before_after_and_with_create(tmp_path: Path) -> None:
 def test_check_says_that_nothing_is_there_yet_and_makes_nothing(warehouse: DuckDB) -> None:
     assert "first load makes it" in next(iter(warehouse.check())).detail
     assert not warehouse.path.exists()
-
-
-def test_check_of_a_broken_file_has_a_remedy(warehouse: DuckDB) -> None:
-    warehouse.path.write_text("no database")
-    (check,) = warehouse.check()
-    assert not check.ok and check.remedy and "\n" not in check.detail
 
 
 # -- links, and what is no file ---------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""PostgreSQL against a real server: what a load leaves behind, whatever happens to it, and who has to wait for it."""
+"""What is PostgreSQL's own: how tables are made, encodings, who waits for whom, what breaks, connections and errors.
+
+The promises of every warehouse are in tests/contract.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ import datetime as dt
 import logging
 import os
 import re
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -96,28 +97,7 @@ def place(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Place]:  
         yield Place(postgres_server, name, tmp_path)
 
 
-# -- what a load does ------------------------------------------------------------------------------
-
-
-def test_nothing_is_there_before_the_first_load(place: Place) -> None:
-    warehouse = place.warehouse()
-    assert warehouse.ledger() == {}
-    assert warehouse.history() == []
-    assert warehouse.counts(GREEN) == {}
-    assert not warehouse.takes_synthetic
-    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
-
-
-def test_a_month_is_loaded_with_its_ledger_row(place: Place) -> None:
-    done: list[tuple[int, int]] = []
-    stored = place.load("A", progress=lambda *counts: done.append(counts))
-    warehouse = place.warehouse()
-    assert warehouse.counts(GREEN) == {JANUARY: 500}
-    assert warehouse.ledger() == {("green", JANUARY): stored}
-    assert warehouse.history() == [stored]
-    assert stored.replaces is None and stored.loaded_at is not None
-    assert done[-1] == (500, 500)
-    assert place.leftovers() == []
+# -- tables and values ------------------------------------------------------------------------------
 
 
 def test_the_ledger_is_read_by_two_statements(place: Place) -> None:
@@ -129,61 +109,6 @@ def test_the_ledger_is_read_by_two_statements(place: Place) -> None:
     log = place.server.log.read_bytes()[before:].decode()
     statements = [text for text in re.findall(r"statement: (\w+)", log) if text not in ("BEGIN", "COMMIT")]
     assert statements == ["SELECT", "SELECT"], log
-
-
-def test_loading_twice_changes_no_row(place: Place) -> None:
-    place.load("A")
-    before = place.content()
-    place.load("A")
-    assert place.content() == before
-    assert len(place.warehouse().history()) == 2
-
-
-def test_a_slice_is_replaced_and_the_others_stay(place: Place) -> None:
-    place.load("A", JANUARY)
-    place.load("A", FEBRUARY, rows=200)
-    february = place.run(f"SELECT * FROM green_trips WHERE file_month = '{FEBRUARY}' ORDER BY 1, 2")
-    place.load("B", JANUARY, rows=300)
-    assert place.warehouse().counts(GREEN) == {JANUARY: 300, FEBRUARY: 200}
-    assert place.run(f"SELECT * FROM green_trips WHERE file_month = '{FEBRUARY}' ORDER BY 1, 2") == february
-    assert place.run(f"SELECT DISTINCT floor(fare_amount - \"PULocationID\" / 8.0) FROM green_trips "
-                     f"WHERE file_month = '{JANUARY}'") == [(66.0,)]  # fmt: skip
-
-
-def test_a_month_goes_a_b_and_back_to_a(place: Place) -> None:
-    place.load("A")
-    first = place.content()
-    place.load("B")
-    assert place.content() != first
-    place.load("A")
-    assert place.content() == first
-    assert [(row.sha256, row.replaces) for row in place.warehouse().history()] == [("A", None), ("B", "A"), ("A", "B")]
-
-
-def test_zones_are_replaced_as_a_whole(place: Place) -> None:
-    place.load("A", None, rows=265, dataset=ZONES)
-    place.load("B", None, rows=260, dataset=ZONES)
-    assert place.warehouse().counts(ZONES) == {None: 260}
-    assert place.warehouse().ledger()["zones", None].replaces == "A"
-    assert place.leftovers() == []
-
-
-def test_an_empty_month_is_loaded(place: Place) -> None:
-    place.load("A", rows=0)
-    assert place.warehouse().ledger()["green", JANUARY].row_count == 0
-    assert place.warehouse().counts(GREEN) == {}
-
-
-def test_the_ledger_only_grows_even_if_the_clock_was_set_back(place: Place) -> None:
-    place.load("A")
-    place.run("UPDATE etl_loads SET loaded_at = '2999-01-01'")
-    second = place.load("B")
-    third = place.warehouse().append(dataclasses.replace(second, status="forgotten", loaded_at=None))
-    times = [row.loaded_at for row in place.warehouse().history()]
-    assert len(times) == 3 and times[0] < times[1] < times[2]  # type: ignore[operator]
-    assert place.warehouse().ledger()["green", JANUARY] == third
-    # Forgotten means to be loaded again; until then the table holds what it held.
-    assert place.run("SELECT sha256 FROM etl_current") == [("B",)]
 
 
 @pytest.mark.parametrize("encoder", ["binary", "csv"])
@@ -232,7 +157,7 @@ def test_nan_is_kept(place: Place) -> None:
     assert place.run("SELECT fare_amount = 'NaN' FROM green_trips") == [(True,)]
 
 
-def test_tables_are_partitioned_indexed_and_commented(place: Place) -> None:
+def test_tables_are_partitioned_and_indexed(place: Place) -> None:
     place.load("A")
     assert place.run("SELECT partrelid::regclass::text, partstrat FROM pg_partitioned_table ORDER BY 1") == [
         (name, "l") for name in ("fhv_trips", "fhvhv_trips", "green_trips", "yellow_trips")
@@ -245,22 +170,7 @@ def test_tables_are_partitioned_indexed_and_commented(place: Place) -> None:
     # The index of the partition is part of the parent's, not a second one.
     parent = "green_trips_lpep_pickup_datetime_idx"
     assert place.run(f"SELECT count(*) FROM pg_inherits WHERE inhparent = '{parent}'::regclass") == [(1,)]
-    comments = dict(
-        place.run(
-            "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
-            "WHERE attrelid = 'green_trips'::regclass AND attnum > 0"
-        )
-    )
-    assert comments == {column.name: column.description for column in GREEN.table_columns}
     assert place.run("SELECT obj_description('green_trips'::regclass)") == [(GREEN.title,)]
-
-
-def test_views_show_trips_with_zones_and_current_loads(place: Place) -> None:
-    place.load("A", None, rows=100, dataset=ZONES)
-    place.load("A", rows=300)
-    place.load("B", rows=200)
-    assert place.run("SELECT count(*), count(pickup_zone) FROM trips WHERE dataset = 'green'") == [(200, 34)]
-    assert place.run("SELECT file_month, sha256 FROM etl_current ORDER BY 1") == [(JANUARY, "B"), (None, "A")]
 
 
 def test_attaching_does_not_read_the_table_again(place: Place) -> None:
@@ -271,26 +181,6 @@ def test_attaching_does_not_read_the_table_again(place: Place) -> None:
 
 
 # -- declarations that change -----------------------------------------------------------------------
-
-
-def test_the_ledger_of_an_older_version_is_read_and_gets_its_new_columns(place: Place) -> None:
-    place.load("A")
-    place.run("DROP VIEW etl_current; ALTER TABLE etl_loads DROP COLUMN rules, DROP COLUMN is_synthetic")
-    assert place.warehouse().ledger()["green", JANUARY].rules is None
-    place.load("B")
-    assert [row.rules for row in place.warehouse().history()] == [None, "none"]
-    assert place.run("SELECT rules FROM etl_current") == [("none",)]
-
-
-def test_a_new_column_is_added_and_old_months_have_null(place: Place) -> None:
-    place.load("A", JANUARY)
-    learned = dataclasses.replace(GREEN, columns=(*GREEN.columns, Column("cargo", "string", "What was carried")))
-    place.load("A", FEBRUARY, dataset=learned)
-    assert place.run("SELECT file_month, count(cargo) FROM green_trips GROUP BY 1 ORDER BY 1") == [
-        (JANUARY, 0),
-        (FEBRUARY, 167),
-    ]
-    assert place.run("SELECT count(cargo) FROM trips") == [(167,)]
 
 
 def test_a_column_that_only_the_table_has_stays(place: Place) -> None:
@@ -305,21 +195,6 @@ def test_a_column_that_only_the_table_has_stays(place: Place) -> None:
     assert place.warehouse().counts(GREEN) == {JANUARY: 500, FEBRUARY: 500}
 
 
-def test_a_column_of_another_type_is_refused_with_both_types(place: Place) -> None:
-    place.load("A")
-    before = place.content()
-    place.run("DROP VIEW trips; ALTER TABLE green_trips ALTER COLUMN passenger_count TYPE integer")
-    with pytest.raises(WarehouseError, match=r"passenger_count is integer and should be bigint"):
-        place.load("B")
-    assert place.content() == before
-
-
-def test_a_table_that_is_not_partitioned_is_refused(place: Place) -> None:
-    place.run("CREATE TABLE green_trips (x int)")
-    with pytest.raises(WarehouseError, match="green_trips exists and is not a table partitioned"):
-        place.load("A")
-
-
 def test_a_view_that_others_rest_on_fails_no_load(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.load("A")
     place.run("CREATE VIEW mine AS SELECT * FROM trips")
@@ -330,16 +205,12 @@ def test_a_view_that_others_rest_on_fails_no_load(place: Place, caplog: pytest.L
     assert place.run("SELECT count(*) FROM mine") == [(1000,)]
 
 
-@pytest.mark.parametrize("kind", ["TABLE trips (a int)", "VIEW trips AS SELECT 1 AS a"], ids=["table", "view"])
-def test_what_the_user_has_under_the_name_of_a_view_stays(
-    place: Place, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    place.run(f"CREATE {kind}")
-    before = place.run("SELECT * FROM trips")
+def test_a_table_of_the_users_under_the_name_of_a_view_stays(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.run("CREATE TABLE trips (a int)")
     with caplog.at_level(logging.WARNING):
         place.load("A")
     assert "the view trips is not made, because something else has that name" in caplog.text
-    assert place.run("SELECT * FROM trips") == before
+    assert place.run("SELECT a FROM trips") == []
     assert place.run("SELECT row_count FROM etl_current") == [(500,)]
 
 
@@ -415,30 +286,6 @@ def test_a_database_without_an_encoding_is_refused(
 # -- input that cannot be right ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dataset, month", [(GREEN, None), (ZONES, JANUARY)], ids=["green", "zones"])
-def test_a_month_is_given_exactly_where_there_are_months(place: Place, dataset: Dataset, month: dt.date | None) -> None:
-    with pytest.raises(WarehouseError, match="month"):
-        place.load("A", month, dataset=dataset)
-
-
-def test_a_wrong_number_of_rows_leaves_all_as_it_was(place: Place) -> None:
-    place.load("A")
-    before, history = place.content(), place.warehouse().history()
-    with pytest.raises(WarehouseError, match="has 400 rows, and its manifest says 500"):
-        place.warehouse().load(GREEN, place.file("B", rows=400), ledger_row("B", JANUARY, 500))
-    assert (place.content(), place.warehouse().history()) == (before, history)
-
-
-@pytest.mark.parametrize("month", [JANUARY, MARCH], ids=["replaced", "new"])
-def test_rows_of_another_month_are_refused(place: Place, month: dt.date) -> None:
-    place.load("A", JANUARY)
-    before = place.content()
-    with pytest.raises(WarehouseError, match="another month"):
-        place.warehouse().load(GREEN, place.file("B", FEBRUARY), ledger_row("B", month, 500))
-    assert place.content() == before
-    assert place.leftovers() == []
-
-
 def test_a_nul_is_refused_by_its_column_and_no_row_vanishes(place: Place) -> None:
     path = place.folder / "nul.parquet"
     table = pq.read_table(place.file("A").path)
@@ -447,18 +294,6 @@ def test_a_nul_is_refused_by_its_column_and_no_row_vanishes(place: Place) -> Non
     with pytest.raises(WarehouseError, match=r"column store_and_fwd_flag.*cannot hold"):
         place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 500))
     assert place.warehouse().counts(GREEN) == {}
-
-
-def test_a_file_of_the_wrong_type_or_cut_short_is_refused(place: Place) -> None:
-    table = pq.read_table(place.file("A").path)
-    index = table.schema.get_field_index("trip_distance")
-    path = place.folder / "types.parquet"
-    pq.write_table(table.set_column(index, "trip_distance", pa.array([1] * 500)), path)
-    with pytest.raises(WarehouseError, match="column trip_distance is int64 and should be double"):
-        place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 500))
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(WarehouseError, match="no readable Parquet file"):
-        place.warehouse().load(GREEN, LocalFile(path), ledger_row("A", JANUARY, 500))
 
 
 # -- readers and other workers ----------------------------------------------------------------------
@@ -541,36 +376,6 @@ def test_a_new_column_that_waits_too_long_for_a_long_reader_names_it(place: Plac
     place.load("B", dataset=LEARNED)
 
 
-def test_two_workers_load_the_same_month(place: Place) -> None:
-    place.load("0")
-    versions = ("A", "B", "A", "B")
-    for version in set(versions):
-        place.file(version, rows=400)
-    with ThreadPoolExecutor(4) as pool:
-        results = [pool.submit(place.load, version, rows=400) for version in versions]
-        rows = [result.result() for result in results]
-    history = place.warehouse().history()
-    assert place.warehouse().counts(GREEN) == {JANUARY: 400}
-    assert history[1:] == sorted(rows, key=lambda row: row.loaded_at or dt.datetime.min)
-    assert [row.replaces for row in history[1:]] == [row.sha256 for row in history[:-1]]
-
-
-def test_workers_load_different_months_of_tables_that_do_not_exist_yet(place: Place) -> None:
-    months = [dt.date(2021, month, 1) for month in range(1, 7)]
-    for month in months:
-        place.file("A", month)
-    start = threading.Barrier(len(months))
-
-    def load(month: dt.date) -> None:
-        start.wait()
-        place.load("A", month)
-
-    with ThreadPoolExecutor(len(months)) as pool:
-        list(pool.map(load, months))
-    assert place.warehouse().counts(GREEN) == {month: 500 for month in months}
-    assert set(place.warehouse().ledger()) == {("green", month) for month in months}
-
-
 def test_who_waits_too_long_is_told_who_holds_the_month(place: Place) -> None:
     place.load("A")
     seen: list[WarehouseBusy] = []
@@ -622,19 +427,14 @@ def test_whom_a_statement_waits_for_is_said_and_it_goes_on_afterwards(
     assert place.warehouse().ledger()["green", JANUARY].sha256 == "B"
 
 
-def test_a_ledger_that_somebody_has_locked_is_waited_for_up_to_the_limit(place: Place) -> None:
-    place.load("A")
-    with locked_table(place, "etl_loads") as pid, pytest.raises(WarehouseBusy, match=f"is held by pid {pid} of role"):
-        place.warehouse(lock_timeout=0.3).ledger()
-
-
 # -- what breaks ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("month", [JANUARY, FEBRUARY], ids=["replaced", "new"])
 def test_a_connection_that_is_cut_in_the_middle_changes_nothing(
-    place: Place, month: dt.date, capfd: pytest.CaptureFixture[str]
+    place: Place, month: dt.date, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgresql_copy, "BATCH_ROWS", 1000)
     place.load("A", JANUARY)
     before, history = place.content(), place.warehouse().history()
 
@@ -642,7 +442,7 @@ def test_a_connection_that_is_cut_in_the_middle_changes_nothing(
         place.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%'", admin=True)
 
     with pytest.raises(WarehouseUnavailable, match="terminating connection due to administrator command"):
-        place.load("B", month, rows=100_000, progress=cut)
+        place.load("B", month, rows=5000, progress=cut)
     assert capfd.readouterr().err == "", "psycopg2 prints tracebacks of its own"
     assert (place.content(), place.warehouse().history()) == (before, history)
     assert place.leftovers() == []
@@ -691,51 +491,6 @@ def test_an_interrupt_comes_through_and_changes_nothing(place: Place) -> None:
     with pytest.raises(KeyboardInterrupt):
         place.load("B", progress=interrupt)
     assert place.content() == before
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from tests.integration.warehouse.test_postgresql import GREEN, JANUARY, LocalFile, ledger_row, open_warehouse
-url, path, rows = sys.argv[1:]
-warehouse = open_warehouse(url)
-warehouse.ledger()
-print("ready", flush=True)
-file, row = LocalFile(Path(path)), ledger_row("B", JANUARY, int(rows))
-warehouse.load(GREEN, file, row, lambda *now: print(now, flush=True))
-"""
-
-
-@pytest.mark.parametrize("replaced", [False, True], ids=["new", "replaced"])
-def test_a_loader_killed_at_any_moment_is_made_good_by_the_same_call(place: Place, replaced: bool) -> None:
-    """Killed after each of the steps that it tells of, the last of which is the end of the copy."""
-    rows = 40_000
-    steps: list[int] = []
-    file = place.file("B", rows=rows)
-    place.load("B", rows=rows, progress=lambda done, total: steps.append(done))
-    expected = place.run('SELECT count(*), sum(fare_amount), min("PULocationID") FROM green_trips')
-    for killed_after in sorted({0, 1, len(steps) // 2, len(steps)}):
-        place.run("DROP TABLE green_trips CASCADE; DROP TABLE etl_loads CASCADE")
-        if replaced:
-            place.load("A", rows=1000)
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, place.url, str(file.path), str(rows)],
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[3],
-        )
-        assert process.stdout is not None
-        with process.stdout as output:
-            assert all(output.readline() for _ in range(1 + killed_after))
-            process.kill()
-            process.wait()
-        place.wait_for_silence()
-        # Either all of it or nothing, and rows and ledger together.
-        state = (place.warehouse().counts(GREEN), [row.sha256 for row in place.warehouse().history()])
-        before: tuple = ({JANUARY: 1000}, ["A"]) if replaced else ({}, [])
-        assert state in (before, ({JANUARY: rows}, [*before[1], "B"]))
-        place.load("B", rows=rows)
-        assert place.run('SELECT count(*), sum(fare_amount), min("PULocationID") FROM green_trips') == expected
-        assert place.leftovers() == []
 
 
 # -- ways in, and errors that say what to do --------------------------------------------------------
@@ -800,12 +555,6 @@ def test_a_role_that_may_not_create_tables_is_told_which_grant_it_needs(place: P
     checks = {check.subject.removeprefix(place.warehouse().label).strip(): check for check in place.warehouse().check()}
     assert checks[""].ok and checks["connections"].ok
     assert not checks["schema public"].ok and "CREATE" in checks["schema public"].remedy
-
-
-def test_doctor_leaves_nothing_behind(place: Place) -> None:
-    checks = list(place.warehouse().check())
-    assert [check.ok for check in checks] == [True] * 3, checks
-    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
 
 
 def test_doctor_makes_a_missing_database_and_schema(postgres_server: PostgresServer) -> None:  # noqa: F811

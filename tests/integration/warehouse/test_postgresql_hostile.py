@@ -1,4 +1,4 @@
-"""PostgreSQL of somebody who has his own ideas of our tables, of the settings of a session, or of answering at all."""
+"""PostgreSQL with an owner's triggers, policies, columns and settings, and servers that stop answering."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import pytest
 from pipeline import remote
 from pipeline.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
 from pipeline.warehouse import Warehouse
+from pipeline.warehouse.postgresql import copy as postgresql_copy
 from pipeline.warehouse.postgresql import session as postgresql_session
 from pipeline.warehouse.postgresql import warehouse as postgresql
 from tests.contract.loads import GREEN, ZONES, LocalFile, ledger_row
@@ -259,6 +260,7 @@ def test_foreign_keys_to_the_zones(place: Place) -> None:
         ("CREATE TABLE etl_loads (a int)", "a table of that name with other columns is in the way; rename it"),
         ("CREATE VIEW etl_loads AS SELECT 1 AS a", "other columns is in the way|is not a plain table; rename it"),
         ("CREATE TABLE taxi_zones (a int) PARTITION BY LIST (a)", "taxi_zones exists and is not a plain table"),
+        ("CREATE TABLE green_trips (a int)", "green_trips exists and is not a table partitioned"),
         ("CREATE VIEW green_trips AS SELECT 1 AS a", "green_trips exists and is not a table partitioned"),
         ("CREATE TABLE green_trips_2021_01 (a int)", "a table of that name is in the way; rename it"),
         ("CREATE TYPE green_trips AS (a int)", "green_trips exists and is not a table partitioned"),
@@ -278,15 +280,6 @@ def test_a_ledger_of_other_types_is_one_line_for_who_asks(place: Place) -> None:
     place.run("DROP VIEW etl_current; ALTER TABLE etl_loads ALTER COLUMN loaded_at TYPE text")
     for ask in (place.warehouse().ledger, place.warehouse().history, lambda: place.load("B")):
         with pytest.raises(WarehouseError, match="etl_loads: column loaded_at is"):
-            ask()
-
-
-@pytest.mark.parametrize("column", ["file_month = '0044-03-15 BC'", "loaded_at = '200000-01-01'"])
-def test_a_time_that_python_does_not_have_is_one_line_for_who_asks(place: Place, column: str) -> None:
-    place.load("A")
-    place.run(f"UPDATE etl_loads SET {column}")
-    for ask in (place.warehouse().ledger, place.warehouse().history):
-        with pytest.raises(WarehouseError, match=r"^postgresql@\S+: a table of the pipeline has a date or time"):
             ask()
 
 
@@ -332,13 +325,6 @@ def test_partitions_in_the_way_of_a_month_are_one_line(place: Place, own: str, t
     with pytest.raises(WarehouseError, match=text):
         place.load("A", FEBRUARY)
     assert state(place) == before
-
-
-def test_a_ledger_row_without_a_time_is_older_than_all(place: Place) -> None:
-    place.load("A")
-    place.run("INSERT INTO etl_loads SELECT * FROM etl_loads; UPDATE etl_loads SET loaded_at = NULL")
-    stored = place.load("B")
-    assert place.warehouse().ledger()["green", JANUARY] == stored == place.warehouse().history()[-1]
 
 
 # -- what the owner sets for our sessions ----------------------------------------------------------
@@ -549,6 +535,7 @@ class Impatience:
 def test_a_server_process_that_stops_in_the_middle_of_a_copy(
     place: Place, month: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgresql_copy, "BATCH_ROWS", 1000)
     place.load("A", JANUARY)
     before = state(place)
     impatience = Impatience(monkeypatch)
@@ -561,7 +548,7 @@ def test_a_server_process_that_stops_in_the_middle_of_a_copy(
                 impatience.began.set()
 
         with pytest.raises(WarehouseUnavailable, match=r"no answer within .* check that the server runs"):
-            place.load("B", month, rows=200_000, progress=stop)  # type: ignore[arg-type]
+            place.load("B", month, rows=5000, progress=stop)  # type: ignore[arg-type]
     impatience.began.clear()
     place.wait_for_silence()
     assert state(place) == before
@@ -578,8 +565,9 @@ def test_a_copy_may_take_as_long_as_it_takes_while_it_goes_on(place: Place, monk
         taken.append(statement.heard)
 
     monkeypatch.setattr(postgresql_session.Statement, "goes_on", note)
+    monkeypatch.setattr(postgresql_copy, "BATCH_ROWS", 8192)
     so_far: list[int] = []
-    place.load("A", rows=100_000, progress=lambda done, total: so_far.append(len(taken)))
+    place.load("A", rows=40_000, progress=lambda done, total: so_far.append(len(taken)))
     assert len(set(so_far)) > 2 and taken == sorted(taken)
 
 

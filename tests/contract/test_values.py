@@ -1,33 +1,25 @@
-"""What Clean lets through every warehouse takes as it is; what one of them would refuse is a reject.
+"""Every value that Clean lets through arrives in every warehouse as it is; what one would refuse is a reject.
 
-The limits stand in ``pipeline/cleaning/values.py``. Here each warehouse is asked whether it agrees.
+The limits are in ``pipeline/cleaning/values.py``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import io
-from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cleaning import Rules, clean
 from pipeline.datasets.schema import Dataset
-from pipeline.errors import WarehouseError
-from pipeline.warehouse import Options, Warehouse, open_warehouse
-from tests.contract.loads import GREEN, ZONES, LocalFile, ledger_row
-from tests.patience import PATIENCE
-from tests.servers.bigquery import BigQueryServer, bigquery_server
-from tests.servers.postgres import PostgresServer, postgres_server
 
-__all__ = ["bigquery_server", "postgres_server"]
+from .loads import GREEN, ZONES, ledger_row
+from .warehouses import Backend
 
 MONTH = dt.date(2021, 1, 1)
 DAY = 86_400_000_000
@@ -100,34 +92,6 @@ def cleaned(dataset: Dataset, name: str, values: list[Any], kind: pa.DataType) -
     return table
 
 
-Opened = tuple[Warehouse, Callable[[str], list[tuple[Any, ...]]]]
-
-
-@pytest.fixture(params=["duckdb", "postgresql", "bigquery"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
-    """A warehouse, and how to ask it; ``{}`` in a query stands before the name of a table."""
-    options = Options(lock_timeout=PATIENCE, patience=PATIENCE)
-    if request.param == "duckdb":
-        path = tmp_path / "w.duckdb"
-
-        def ask(query: str) -> list[tuple[Any, ...]]:
-            with contextlib.closing(duckdb.connect(str(path), read_only=True)) as connection:
-                return connection.execute(query.replace("{}", "")).fetchall()
-
-        yield open_warehouse(f"duckdb:///{path}", options), ask
-    elif request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        with server.database() as name:
-            yield open_warehouse(server.url(name), options), lambda query: server.run(query.replace("{}", ""), name)
-    else:
-        double: BigQueryServer = request.getfixturevalue("bigquery_server")
-        double.wipe()
-        yield (
-            open_warehouse("bigquery://my-project/trips", options),
-            lambda query: double.sql(query.replace("{}", '"my-project:trips".')),
-        )
-
-
 @pytest.mark.parametrize(
     "dataset, name, table, kind",
     [
@@ -141,28 +105,15 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_gets_into_the_lake_arrives_everywhere(
-    opened: Opened, dataset: Dataset, name: str, table: list[tuple[Any, Any]], kind: pa.DataType, tmp_path: Path
+    backend: Backend, dataset: Dataset, name: str, table: list[tuple[Any, Any]], kind: pa.DataType, tmp_path: Path
 ) -> None:
-    warehouse, ask = opened
     values = [value.encode() if isinstance(value, str) and pa.types.is_binary(kind) else value for value, _ in table]
     rows = cleaned(dataset, name, values, kind)
     kept = [becomes for _, becomes in table if becomes is not ...]
     assert rows.column(name).to_pylist() == kept
-    path = tmp_path / "lake.parquet"
+    path = backend.files / f"{tmp_path.name}.parquet"
     pq.write_table(rows, path)
     month = MONTH if dataset.is_monthly else None
-    warehouse.load(dataset, LocalFile(path), ledger_row("A", month, len(rows), dataset))
-    arrived = [value for (value,) in ask(f'SELECT "{name}" FROM {{}}{dataset.table}')]
+    backend.open().load(dataset, backend.lake_file(path), ledger_row("A", month, len(rows), dataset))
+    arrived = [value for (value,) in backend.run(f'SELECT "{name}" FROM {{{dataset.table}}}')]
     assert sorted(map(repr, arrived)) == sorted(map(repr, kept))
-
-
-@pytest.mark.parametrize("opened", ["postgresql"], indirect=True)
-def test_a_text_with_nul_is_what_one_of_them_refuses(opened: Opened, tmp_path: Path) -> None:
-    """Which is why Clean does; a file of the lake that has one all the same is one line."""
-    warehouse, _ = opened
-    rows = cleaned(ZONES, "Zone", [b"plain"], pa.binary())
-    place = rows.schema.get_field_index("Zone")
-    path = tmp_path / "lake.parquet"
-    pq.write_table(rows.set_column(place, "Zone", pa.array(["a\0b"])), path)
-    with pytest.raises(WarehouseError, match="cannot hold this character; clean it out of the column"):
-        warehouse.load(ZONES, LocalFile(path), ledger_row("A", None, 1, ZONES))
