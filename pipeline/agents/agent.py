@@ -14,17 +14,15 @@ import os
 import shlex
 import signal
 import socket
-import subprocess
-import sys
 import threading
+from functools import partial
 from types import FrameType
-from typing import IO
 
 from .. import job, names
 from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
 from ..reporting import journal, outcomes
 from ..reporting.console import say
-from ..runner import process
+from ..runner import child, process
 from . import request
 from .meaning import difference
 from .queue import Entry, Queue
@@ -95,8 +93,7 @@ class Agent:
         self._options += ["--scheduler-url", scheduler_url] if scheduler_url else ["--local-scheduler"]
         self._poll, self._drain = poll, drain
         self._stopping = threading.Event()
-        self._process: subprocess.Popen[str] | None = None
-        self._last_words = ""
+        self._luigi: child.Luigi | None = None
         self._said: set[str] = set()
 
     def serve(self) -> int:
@@ -127,8 +124,8 @@ class Agent:
         self._stopping.set()
 
     def _stop_luigi(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
+        if self._luigi is not None:
+            self._luigi.send(number)
 
     def _claim(self) -> tuple[Entry | None, bool]:
         """The oldest run that is free and means the same here, made ours; and whether others may become free."""
@@ -187,15 +184,15 @@ class Agent:
         submission = entry.submission
         LOGGER.info("run %s of %s: luigi %s", submission.id, submission.submitter, _shown(submission))
         try:
-            code, entry = self._luigi(entry)
+            code, entry = self._run_luigi(entry)
         except OSError as error:
             self._settle(entry, FAILED, message=f"luigi could not be started: {error}")
             return
-        self._process = None
+        last_words, self._luigi = self._luigi.last_words if self._luigi else "", None
         if code is None:
             LOGGER.warning("run %s was taken over by another agent, or cancelled", submission.id)
             return
-        how = f"ended by {signal.Signals(-code).name}" if code < 0 else "stopped"
+        how = child.how_ended(code) if code < 0 else "stopped"
         if code == 0:
             self._settle(entry, DONE, exit_code=0, message="")
         elif by := entry.submission.cancelled_by:
@@ -204,7 +201,7 @@ class Agent:
             attempts = submission.attempts - (code >= 0)  # handing back is no failure
             self._settle(entry, WAITING, agent="", attempts=attempts, message=f"{how} at {self.name}; waits again")
         else:
-            self._settle(entry, FAILED, exit_code=code, message=how if code < 0 else self._last_words)
+            self._settle(entry, FAILED, exit_code=code, message=how if code < 0 else last_words)
         LOGGER.info("run %s: exit code %d", submission.id, code)
 
     def _settle(self, entry: Entry, state: str, **changes: object) -> None:
@@ -233,43 +230,24 @@ class Agent:
         is_ours = found and (found.submission.state, found.submission.agent) == (RUNNING, self.name)
         return found if is_ours else None
 
-    def _luigi(self, entry: Entry) -> tuple[int | None, Entry]:
+    def _run_luigi(self, entry: Entry) -> tuple[int | None, Entry]:
         """Run the command and renew the lease meanwhile. Returns its exit code, None if the run is no longer ours."""
         submission = entry.submission
         words = request.read(submission.command).words  # as they were understood when it was claimed
         environment = {name: value for name, value in os.environ.items() if name != journal.BEGUN}
-        environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, "PYTHONUNBUFFERED": "1"}
-        environment |= {process.PARENT: str(os.getpid())}
-        self._last_words = ""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "luigi", "--module", "pipeline", *words, *self._options],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        assert self._process.stdout is not None
-        reader = threading.Thread(target=self._copy, args=(self._process.stdout,), daemon=True)
-        reader.start()
-        while True:
-            try:
-                code = self._process.wait(RENEW)
-                reader.join(RENEW)
-                return code, entry
-            except subprocess.TimeoutExpired:
-                pass
+        environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, process.PARENT: str(os.getpid())}
+        self._luigi = child.Luigi([*words, *self._options], environment, partial(say, keep="\t"))
+        while (code := self._luigi.wait(RENEW)) is None:
             try:
                 renewed = self._renew(entry)
             except (TransientError, LakeError) as error:
                 LOGGER.warning("%s", error)  # who takes the run over finds its months locked, and then done
                 continue
             if renewed is None:
-                self._process.kill()
-                self._process.wait()
+                self._luigi.kill()
                 return None, entry
             entry = renewed
+        return code, entry
 
     def _renew(self, entry: Entry) -> Entry | None:
         """Give a sign of life of our run, and stop it if somebody has cancelled it. None if it is not ours any more."""
@@ -281,10 +259,3 @@ class Agent:
                 LOGGER.warning("run %s is cancelled by %s", entry.submission.id, ours.submission.cancelled_by)
                 self._stop_luigi(signal.SIGKILL if entry.submission.cancelled_by else signal.SIGUSR1)  # told twice
             return ours
-
-    def _copy(self, output: IO[str]) -> None:
-        with output:
-            for line in output:
-                say(line.rstrip("\n"), keep="\t")
-                if line.startswith("error: ") or " ERROR " in line:
-                    self._last_words = line.strip().removeprefix("error: ")[:300]

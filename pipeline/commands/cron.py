@@ -1,7 +1,8 @@
-"""``python -m pipeline cron``: a luigi command that nobody watches.
+"""``python -m pipeline cron``: run a luigi command unattended.
 
-It runs one at a time, keeps a log that does not grow for ever, and asks the root task itself afterwards whether all is
-done: Luigi's exit code is about this process only, and two hosts that share the work both say that tasks were left.
+Runs are serialised. Starting the same task twice exits with code 10 and names the running process. The log is rotated.
+Afterwards the root task itself is asked whether all is done: Luigi's exit code is about this process only, and two
+hosts that share the work both say that tasks were left.
 """
 
 from __future__ import annotations
@@ -15,26 +16,21 @@ import logging.handlers
 import os
 import re
 import shlex
-import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import IO, NoReturn
 
 from .. import settings
 from ..errors import PipelineError, UsageError
 from ..files import PLANTED
 from ..partition import months_between
-from ..plain import plain
 from ..planning import planner
 from ..planning.state import CachedState
 from ..reporting import console, journal, logs, notify, outcomes
+from ..runner import child
 from ..runner.command_line import USAGE
 from ..runner.run import again
 from ..tasks.ranges import AllTrips, dataset_names, plan_range
@@ -53,8 +49,8 @@ _RESULTS = {0: planner.COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outco
 #: Bytes of the log file, and how many older ones are kept.
 LOG_SIZE, LOGS_KEPT = 5_000_000, 9
 
-#: Seconds between two looks at a lock, and those that a process gets to end itself.
-INTERVAL, GRACE = 1.0, 10.0
+#: Seconds between two looks at a lock.
+INTERVAL = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--datasets goes with --last; a task has flags of its own, after its name")
     names = dataset_names(args.datasets or settings.RangeSettings().datasets)
     try:
-        with _one_at_a_time(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
+        with _serialised(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
             return _Run(args, names, locks).run()
     except _Busy as busy:
         console.say(f"{busy}; nothing was started")
@@ -170,7 +166,7 @@ class _Run:
             code = code or PLANNING_FAILED
         outcome = outcomes.summarize(journal.events()[0])
         if code < 0:
-            self._judge(128 - code, outcomes.CRASHED, f"luigi was ended by {signal.Signals(-code).name}")
+            self._judge(128 - code, outcomes.CRASHED, f"luigi was {child.how_ended(code)}")
         elif failure or code != outcome.exit_code:
             result = _RESULTS.get(code, outcomes.FAILED)
             self._judge(code, result, "" if code == 0 else failure or self._last_words)
@@ -188,38 +184,19 @@ class _Run:
         is_given = any(word.startswith("--scheduler-") for word in arguments)
         scheduler = ["--scheduler-url", url] if url else [] if is_given else ["--local-scheduler"]
         # Ours first: of two flags the last one counts.
-        command = [
-            *(sys.executable, "-m", "luigi", "--module", "pipeline", "--workers", str(self._args.workers), *scheduler),
-            *arguments,
-        ]
-        shown = shlex.join(journal.without_addresses(["luigi", *command[3:]]))
+        words = ["--workers", str(self._args.workers), *scheduler, *arguments]
+        shown = shlex.join(journal.without_addresses(["luigi", "--module", "pipeline", *words]))
         self._log.info("%s run %s: %s", _now(), journal.run_id(), shown)
         # The child holds the locks too: it keeps others out if it outlives this process.
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            pass_fds=(*self._locks, *journal.held()),
-        )
-        assert process.stdout is not None
-        # In a thread, because a process that luigi left behind may keep the pipe open.
-        reader = threading.Thread(target=self._copy, args=(process.stdout,), daemon=True)
-        reader.start()
-        with _ended_with_us(process):
-            code = process.wait()
-        reader.join(GRACE)
+        luigi = child.Luigi(words, os.environ, self._write, (*self._locks, *journal.held()))
+        with luigi.ended_with_us():
+            code = luigi.wait()
+        self._last_words = luigi.last_words
+        assert code is not None, "waited for without a limit"
         return code
 
-    def _copy(self, output: IO[str]) -> None:
-        for line in output:
-            text = plain(line.rstrip(), keep="\t")  # of somebody else's task it may hold anything
-            self._log.info("%s", text)
-            if text.startswith("error: ") or " ERROR " in text:
-                self._last_words = text.removeprefix("error: ")[:300]
+    def _write(self, line: str) -> None:
+        self._log.info("%s", line)
 
 
 def _is_complete(arguments: list[str]) -> bool:
@@ -230,40 +207,15 @@ def _is_complete(arguments: list[str]) -> bool:
         return bool(parser.get_task_obj().complete())
 
 
-@contextmanager
-def _ended_with_us(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End the process if this one is told to end. Its journal stays without an end: the next run tells of it."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        with suppress(subprocess.TimeoutExpired):  # Ctrl-C reaches it too, and it has something to say
-            process.wait(GRACE)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 class _Busy(Exception):
     """Somebody else holds the lock; the text says who."""
 
 
 @contextmanager
-def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
-    """Hold the lock of this task and the one of all. Raises _Busy at once if the same task runs already.
+def _serialised(task: str, longest: float) -> Iterator[tuple[int, ...]]:
+    """Runs are serialised: hold the lock of this task and the one of all. Raises _Busy if the same task runs already.
 
-    A run of another task is waited for, ``patience`` seconds at most: the first of a month must not be skipped because
+    A run of another task is waited for, ``longest`` seconds at most: the first of a month must not be skipped because
     the nightly refresh takes longer than usual. Yields the descriptors of the locks.
     """
     with ExitStack() as stack:
@@ -271,7 +223,7 @@ def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
         try:
             journal.ensure_folder()
             own = re.sub(r"\W", "-", task, flags=re.ASCII)[:100]  # whatever the word is, the lock stays in this folder
-            for name, wait in ((f"cron.{own}", 0.0), ("cron", patience)):
+            for name, wait in ((f"cron.{own}", 0.0), ("cron", longest)):
                 held.append(_lock(journal.folder() / f"{name}.lock", wait, task))
                 stack.callback(os.close, held[-1])
         except OSError as error:
@@ -279,9 +231,9 @@ def _one_at_a_time(task: str, patience: float) -> Iterator[tuple[int, ...]]:
         yield tuple(held)
 
 
-def _lock(path: Path, patience: float, task: str) -> int:
+def _lock(path: Path, longest: float, task: str) -> int:
     descriptor = journal.open_file(path, os.O_RDWR | os.O_CREAT)
-    give_up = time.monotonic() + patience
+    give_up = time.monotonic() + longest
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,13 +24,12 @@ NAME = "a-run"
 class Luigi:
     """A process that goes on whatever it is sent."""
 
+    last_words = "its last words"
+
     def __init__(self) -> None:
         self.sent: list[int] = []
 
-    def poll(self) -> None:
-        return None
-
-    def send_signal(self, number: int) -> None:
+    def send(self, number: int) -> None:
         self.sent.append(number)
 
 
@@ -44,7 +43,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
 
 def claimed(queue: Queue) -> tuple[Any, Luigi, Entry]:
     agent: Any = Agent("q", 1, None, 1.0, False)
-    agent._process = luigi = Luigi()
+    agent._luigi = luigi = Luigi()
     return agent, luigi, queue.replace(queue.open()[0], state=RUNNING, agent=agent.name)
 
 
@@ -93,7 +92,7 @@ def test_what_is_run_are_the_words_as_they_were_understood(queue: Queue, monkeyp
         started.append(words)
         raise OSError("no process")
 
-    monkeypatch.setattr("pipeline.agents.agent.subprocess.Popen", popen)
+    monkeypatch.setattr("pipeline.runner.child.subprocess.Popen", popen)
     agent._run(entry)
     (words,) = started
     assert words[words.index("pipeline") + 1 :][:2] == ["RangeMonthly", "--start=2021-01"]
@@ -143,10 +142,9 @@ def test_what_the_queue_is_told_of_a_process_that_ended(
     says: str,
 ) -> None:
     agent, _, entry = claimed(queue)
-    agent._last_words = "its last words"
     if is_stopping:
         agent._stopping.set()
-    monkeypatch.setattr(agent, "_luigi", lambda entry: (code, entry))
+    monkeypatch.setattr(agent, "_run_luigi", lambda entry: (code, entry))
     agent._run(queue.replace(entry, attempts=attempts))
     (found,) = (*queue.open(), *queue.ended())
     assert (found.submission.state, found.submission.attempts) == (state, attempts_then)

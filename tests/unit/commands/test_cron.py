@@ -92,14 +92,14 @@ def test_another_task_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatc
     other = hold(folder / "cron.lock", "Refresh (run x)")
     with (
         pytest.raises(cron._Busy, match=r"Refresh \(run x\) is running already"),
-        cron._one_at_a_time("RangeMonthly", 0.1),
+        cron._serialised("RangeMonthly", 0.1),
     ):
         pass
     monkeypatch.setattr(cron.time, "sleep", lambda seconds: os.close(other))
-    with cron._one_at_a_time("RangeMonthly", 60) as locks:
+    with cron._serialised("RangeMonthly", 60) as locks:
         assert len(locks) == 2
         assert (folder / "cron.lock").read_text().startswith("RangeMonthly (run a-run, process ")
-    with cron._one_at_a_time("RangeMonthly", 0):
+    with cron._serialised("RangeMonthly", 0):
         pass  # both were let go
 
 
@@ -144,7 +144,7 @@ def test_link_in_place_of_a_lock_is_one_line_and_stays_as_it_is(folder: Path, na
     (folder / name).symlink_to(victim)
     with (
         pytest.raises(UsageError, match=rf"{name} is a link, not a file of a run; remove it"),
-        cron._one_at_a_time("Refresh", 60),
+        cron._serialised("Refresh", 60),
     ):
         pass
     assert victim.read_text() == "precious"
@@ -164,6 +164,6 @@ def test_link_in_place_of_the_log_is_one_line(folder: Path) -> None:
 
 @pytest.mark.parametrize("task", ["../../x", "a/b", "--module", "x" * 300, "\u6771" * 100, "\udcff"])
 def test_lock_of_any_word_stays_in_its_folder(folder: Path, task: str) -> None:
-    with cron._one_at_a_time(task, 60):
+    with cron._serialised(task, 60):
         assert len(list(folder.iterdir())) == 2
         assert all(path.suffix == ".lock" for path in folder.iterdir())
