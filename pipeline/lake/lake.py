@@ -21,7 +21,7 @@ from ..storage.base import Progress, Store, StoredObject
 from . import layout
 from .manifest import Digest, Manifest
 
-logger = logging.getLogger(__name__)
+LOGGER = logging.getLogger("pipeline")
 
 #: What was last seen of each month of a dataset; the key is None where there are no months.
 Observations = dict[dt.date | None, dict[str, Any]]
@@ -221,7 +221,7 @@ class Lake:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            logger.warning("%s counts as missing: %s", self.store.uri(path), error)
+            LOGGER.warning("%s counts as missing: %s", self.store.uri(path), error)
             return None
 
     def _send(

@@ -47,7 +47,7 @@ from .gcs_client import (
 )
 from .staging import Staging
 
-logger = logging.getLogger(__name__)
+LOGGER = logging.getLogger("pipeline")
 
 #: Seconds to connect, and to wait for the next byte of an answer.
 TIMEOUT = (20.0, 60.0)
@@ -116,7 +116,7 @@ class GcsStore(Store):
                 try:
                     bucket = self._client.get_bucket(self.bucket_name, timeout=_waited(TIMEOUT), retry=self._retry)
                 except Forbidden:
-                    logger.info("the place of gs://%s is unknown: storage.buckets.get is not granted", self.bucket_name)
+                    LOGGER.info("the place of gs://%s is unknown: storage.buckets.get is not granted", self.bucket_name)
                     return None
                 self._location = str(bucket.location).upper()
         return self._location
@@ -374,7 +374,7 @@ class GcsStore(Store):
                         raise
                     if attempt == _ATTEMPTS or not _is_worth_a_new_upload(error):
                         raise
-                    logger.warning("%s: the upload is begun again (%s)", self.uri(path), what(error))
+                    LOGGER.warning("%s: the upload is begun again (%s)", self.uri(path), what(error))
         raise AssertionError("the last attempt returns or raises")
 
     def _download(self, path: str, stream: Any, limit: int | None = None) -> None:
@@ -408,7 +408,7 @@ class GcsStore(Store):
             if _text(summed.crc32c) == found.crc32c:
                 return
             damaged += 1
-            logger.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
+            LOGGER.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
         raise StorageUnavailable(
             f"{self.uri(path)} arrives damaged each time (CRC32C differs); run again, over another line"
         )

@@ -24,7 +24,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_d
 from .. import remote, waiting
 from ..errors import ConflictError, LakeError, MissingBucket, PipelineError, StorageUnavailable
 
-logger = logging.getLogger(__name__)
+LOGGER = logging.getLogger("pipeline")
 
 #: Everything that a call of the client may raise on purpose; anything else is a bug and keeps its traceback.
 CLIENT_ERRORS = (
@@ -77,7 +77,7 @@ def patient(seconds: float, limit: float = float("inf")) -> Callable[[Callable[.
             def tell(state: RetryCallState) -> None:
                 nonlocal is_told
                 error = state.outcome.exception() if state.outcome else None
-                logger.debug("Cloud Storage: %s, trying again in %.1f s", what(error), state.upcoming_sleep)
+                LOGGER.debug("Cloud Storage: %s, trying again in %.1f s", what(error), state.upcoming_sleep)
                 if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= waiting.SAID_AFTER and not is_told:
                     whom = f"Cloud Storage at {_address(error)} ({what(error)})"
                     is_told = waiting.say(f"waits for {whom}, for at most {seconds:g} s")

@@ -48,7 +48,7 @@ from .base import (
 from .tables import Dialect, ensure_month, literal, missing_columns, next_row, texts_found, texts_query
 from .views import COMMENTS, comment, not_made, views
 
-logger = logging.getLogger(__name__)
+LOGGER = logging.getLogger("pipeline")
 
 TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP", "date": "DATE"}
 
@@ -237,7 +237,7 @@ class DuckDB(Warehouse):
         for name, query in views(DIALECT, DATASETS.values()).items():
             text, there = comment(name, query), _columns(connection, name)
             if there and not _is_ours(connection, name, query, there, comments):
-                logger.warning("%s", not_made(self.label, name))
+                LOGGER.warning("%s", not_made(self.label, name))
             elif comments.get(name) != text:
                 connection.execute(f"CREATE OR REPLACE VIEW {_quote(name)} AS {query}")
                 connection.execute(f"COMMENT ON VIEW {_quote(name)} IS {literal(text)}")

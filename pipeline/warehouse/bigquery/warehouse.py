@@ -56,7 +56,7 @@ from ..views import not_made, views
 from .errors import EMULATOR, ROLES, address, is_passing, is_retried, job_failure, text_of, translate, what
 from .places import are_disjoint, location_for
 
-log = logging.getLogger(__name__)
+LOGGER = logging.getLogger("pipeline")
 
 #: Types of the declarations in SQL. Times are New York wall-clock, hence DATETIME and never TIMESTAMP.
 TYPES = {"int64": "INT64", "float64": "FLOAT64", "string": "STRING", "timestamp": "DATETIME", "date": "DATE"}
@@ -566,7 +566,7 @@ class BigQuery(Warehouse):
         for name, sql in views(dialect, DATASETS.values()).items():
             digest = _digest(sql)
             if name in existing and "sql" not in existing[name]:
-                log.warning("%s", not_made(self.label, name))
+                LOGGER.warning("%s", not_made(self.label, name))
                 continue
             if name in existing and existing[name]["sql"] == digest:
                 continue
@@ -580,7 +580,7 @@ class BigQuery(Warehouse):
                     self._create(view)
             except exceptions.GoogleAPICallError as error:
                 # The months are worth more than the view over them.
-                log.warning("%s: the view %s could not be made: %s", self.label, name, text_of(error))
+                LOGGER.warning("%s: the view %s could not be made: %s", self.label, name, text_of(error))
 
     def _create(self, table: bigquery.Table) -> None:
         self._connect().create_table(table, exists_ok=True, retry=self._retry, timeout=_timeout())

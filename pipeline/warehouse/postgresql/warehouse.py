@@ -51,7 +51,7 @@ from ..views import COMMENTS, comment, not_made, views
 from .copy import copy, open_parquet
 from .session import ALL_TABLES, BLOCKERS, TYPES, Relation, Session, Statement, quote, sessions_text, text_of
 
-logger = logging.getLogger(__name__)
+LOGGER = logging.getLogger("pipeline")
 
 #: The first with SHARE UPDATE EXCLUSIVE for ATTACH PARTITION; before that, it waited for every reader.
 OLDEST_SERVER = 12
@@ -362,7 +362,7 @@ class PostgreSQL(Warehouse):
         for name, select in views(session.dialect, declared).items():
             text, there = comment(name, select), found.get(name)
             if there and not (there.kind == "v" and (there.comment or "").startswith(COMMENTS[name])):
-                logger.warning("%s", not_made(self.label, name))
+                LOGGER.warning("%s", not_made(self.label, name))
                 continue
             if there and there.comment == text:
                 continue
@@ -378,10 +378,10 @@ class PostgreSQL(Warehouse):
                 except psycopg2.errors.InvalidTableDefinition:
                     continue
                 except (psycopg2.ProgrammingError, psycopg2.NotSupportedError, psycopg2.InternalError) as error:
-                    logger.warning("%s: view %s is not renewed: %s", self.label, name, text_of(error))
+                    LOGGER.warning("%s: view %s is not renewed: %s", self.label, name, text_of(error))
                     break
                 except psycopg2.errors.LockNotAvailable:
-                    logger.warning("%s: view %s is in use and is renewed by a later load", self.label, name)
+                    LOGGER.warning("%s: view %s is in use and is renewed by a later load", self.label, name)
                     break
 
     # -- errors ----------------------------------------------------------------------------------
@@ -537,7 +537,7 @@ class _Place:
             self.session.begin_alone(self.rows)
             self.session.run(f"VACUUM (ANALYZE, SKIP_LOCKED) {self.occupied}")
         except (psycopg2.Error, PipelineError) as error:
-            logger.warning("%s is loaded, but was not vacuumed: %s", self.occupied, text_of(error))
+            LOGGER.warning("%s is loaded, but was not vacuumed: %s", self.occupied, text_of(error))
 
 
 # -- tables --------------------------------------------------------------------------------------
