@@ -130,7 +130,7 @@ class _Run:
 
     def run(self) -> int:
         journal.begin(["python", "-m", "pipeline", *sys.argv[1:]], again(settings.given()))
-        notify.tell_of_killed_runs()
+        notify.notify_of_killed_runs()
         try:
             self._run()
         except KeyboardInterrupt:
@@ -138,7 +138,7 @@ class _Run:
             raise
         outcome = outcomes.summarize(journal.events()[0])
         log_path = "" if self._args.log == "-" and logs.path().exists() else self._log_path
-        message = notify.tell(outcome, log_path)
+        message = notify.notify_of_run(outcome, log_path)
         title = message.title if message else "NYC trips: nothing was done"
         self._log.info("%s %s", _now(), title)
         journal.end()

@@ -1,1 +1,1 @@
-"""What a run tells people: journal, progress, logs, outcome, table and notifications."""
+"""What a run reports: journal, progress, logs, outcome, tables and notifications."""

@@ -32,7 +32,7 @@ BAR, LEAST_BAR = 24, 6
 
 @dataclass
 class Stage:
-    """A stage that is at work. ``done`` of ``total`` units only grows; a total of 0 means that nobody knows."""
+    """A stage that is at work. ``done`` of ``total`` units only grows; a total of 0 means unknown."""
 
     began: float
     done: int = 0

@@ -23,24 +23,24 @@ WIDTH = 140
 ROOM = 120
 
 
-def show(outcome: RunOutcome, roots: Iterable[Any], is_told: bool = False) -> None:
-    """Print what became of a run. ``is_told`` says that its failure is said elsewhere."""
-    if outcome.result in (outcomes.REFUSED, outcomes.PLANNING_FAILED) and is_told:
+def show(outcome: RunOutcome, roots: Iterable[Any], is_said: bool = False) -> None:
+    """Print what became of a run. ``is_said``: its failure is printed elsewhere."""
+    if outcome.result in (outcomes.REFUSED, outcomes.PLANNING_FAILED) and is_said:
         return
-    for line in summary(outcome, list(roots), is_told):
+    for line in summary(outcome, list(roots), is_said):
         say(line)
-    if outcome.result == outcomes.STOPPED and not is_told:
+    if outcome.result == outcomes.STOPPED and not is_said:
         say("told to stop; the same command goes on from here", error=True)
 
 
-def summary(outcome: RunOutcome, roots: list[Any], is_told: bool = False) -> Iterator[str]:
+def summary(outcome: RunOutcome, roots: list[Any], is_said: bool = False) -> Iterator[str]:
     """The lines at the end of a run: table, failures, places, and how to go on."""
     is_idle = not outcome.having(DONE, FAILED, AT_WORK, outcomes.PARTLY, outcomes.NOT_DONE)
     if is_idle and outcome.result == COMPLETE:
         yield f"Nothing to do: {told}." if (told := _counts(outcome)) else "Nothing to do."
     elif outcome.touched:
         yield from table(outcome)
-    yield from failures(outcome, is_told)
+    yield from failures(outcome, is_said)
     if outcome.complete_before and not (is_idle and outcome.result == COMPLETE):
         yield f"{count(outcome.complete_before)} complete before this run."
     yield from _places(outcome, roots)
@@ -62,7 +62,7 @@ def _counts(outcome: RunOutcome) -> str:
     return ", ".join(f"{count(number)} {state}" for state, number in numbers.items() if number)
 
 
-def failures(outcome: RunOutcome, is_told: bool = False) -> Iterator[str]:
+def failures(outcome: RunOutcome, is_said: bool = False) -> Iterator[str]:
     """One line for each reason why months failed, and why the run as a whole is not well."""
     failed = outcomes.by_reason(outcome.failures)
     yield from failed[:REASONS]
@@ -71,7 +71,7 @@ def failures(outcome: RunOutcome, is_told: bool = False) -> Iterator[str]:
     for month in outcome.having(MISSING, UNASKED):
         if month.error:
             yield f"{month.title}: {month.why}"
-    if outcome.failure and not is_told:
+    if outcome.failure and not is_said:
         yield outcome.failure
 
 

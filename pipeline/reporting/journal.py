@@ -1,7 +1,7 @@
-"""What happened in a run: one JSON line per event, in a file per run that all its processes append to.
+"""The journal of a run: one JSON line per event, in a file per run that all its processes append to.
 
-The run's id is made once and handed to child processes through the environment; it also stands in log, manifest and
-ledger. The progress display and the closing table read this file; so can a person.
+The run's id is made once and passed to child processes through the environment; it also stands in log, manifest and
+ledger. Progress bars, the table at the end and everything else that reports a run read this file; so can a person.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _SECRET = re.compile(r"--notify-urls|pass(word|wd|phrase)|secret|token|credentia
 #: Days for which journals are kept.
 KEEP = 90
 
-#: Days after which nobody wants to hear any more that a run was killed.
+#: Days after which a run that was killed is not reported any more.
 RECENT = 40
 
 #: Bytes at the end of a journal in which its last event is looked for.
 _TAIL = 1 << 16
 
 #: How the line begins with which a run begins.
-_BEGUN = b'{"event": "begun"'
+_FIRST = b'{"event": "begun"'
 
 #: Bytes of the longest line that is looked at, and of the largest journal. A run of months stays far below.
 _LINE, LARGEST = 1 << 22, 1 << 30
@@ -70,8 +70,17 @@ _MOST = 10_000_000
 #: The latest time of an event, in seconds since 1970: some year that every calendar has.
 _LATEST = 1e11
 
-_mine = False
-_held: int | None = None
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that this process has begun and not ended; ``lock`` is the descriptor that holds its journal."""
+
+    lock: int | None
+
+
+#: The run of this process, if this process has begun it. It is the only state of this module outside of files and the
+#: environment: Luigi forks worker processes at will, and they find the run's id and journal in the environment.
+_begun: _Begun | None = None
 
 
 def run_id() -> str:
@@ -157,17 +166,18 @@ def begin(command: Sequence[str], again: str = "") -> bool:
     the journal goes on. Raises UsageError while another process runs under the same id, or if this user may not write
     into the workspace. ``again`` is what a person types to repeat the run, if that is more than the command.
     """
-    global _mine, _held
+    global _begun
     if os.environ.get(BEGUN) == run_id():
         return False
+    lock = None
     try:
         ensure_folder()
-        _held = _hold(path())  # before the event: what has begun and is not held is dead
+        lock = _hold(path())  # before the event: what has begun and is not held is dead
     except OSError as error:
         if error.errno in PLANTED or (error.errno in REFUSED and job.workspace_url().startswith("file:")):
             raise not_writable(error) from None
     os.environ[BEGUN] = run_id()
-    _mine = True
+    _begun = _Begun(lock)
     agent = os.environ.get(AGENT, "")
     shown = without_addresses(command)
     record("begun", run=run_id(), command=shown, again=again, host=socket.gethostname(), agent=agent)
@@ -234,23 +244,22 @@ def not_writable(error: OSError) -> UsageError:
 
 def is_mine() -> bool:
     """Whether this process has begun the run, and has not ended it yet."""
-    return _mine
+    return _begun is not None
 
 
 def held() -> tuple[int, ...]:
     """The descriptor that keeps the journal held, for a child process that shall keep it held too."""
-    return () if _held is None else (_held,)
+    return () if _begun is None or _begun.lock is None else (_begun.lock,)
 
 
 def end() -> None:
     """Write this run's last event and let go of the journal."""
-    global _mine, _held
+    global _begun
     record("ended")
     os.environ.pop(BEGUN, None)
-    _mine = False
-    if _held is not None:
-        os.close(_held)
-        _held = None
+    for lock in held():
+        os.close(lock)
+    _begun = None
 
 
 @dataclass
@@ -261,7 +270,7 @@ class Killed:
     _journal: IO[bytes]
 
     def reported(self) -> None:
-        """Somebody knows: it is not found again."""
+        """Note that it was reported: it is not found again."""
         self._journal.write(b'\n{"event": "reported"}\n')  # what was being written may lack its end
 
 
@@ -389,11 +398,11 @@ def _last_begun(file: BinaryIO) -> int:
     if not os.fstat(file.fileno()).st_size:
         return 0
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return max(0, content.rfind(_BEGUN))
+        return max(0, content.rfind(_FIRST))
 
 
 def last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events since the run was last begun: whoever starts it again under the same id wants to know of those."""
+    """The events since the run was last begun: a run may be started again under the same id."""
     begun = [number for number, event in enumerate(events) if event["event"] == "begun"]
     return events[begun[-1] :] if begun else events
 

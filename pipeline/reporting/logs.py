@@ -1,6 +1,6 @@
 """Logging: one line per record on stderr and in a file per run, for people or, as JSON, for machines.
 
-Errors that we foresaw are one line instead of a traceback.
+Errors of our own classes are one line instead of a traceback.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ LUIGI = logging.getLogger("luigi-interface")
 
 
 def _is_foreseen(record: logging.LogRecord) -> bool:
-    """Whether the record's exception is told by its own line: ours, and a luigid that does not answer."""
+    """Whether the line of the record's exception is enough: our own, and a luigid that does not answer."""
     return bool(record.exc_info and (isinstance(record.exc_info[1], PipelineError) or _is_about_luigid(record)))
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether the record is not about something that this run has said before, such as a server without an answer."""
+    """Whether the record is not about an error that this run has logged before, such as a server without an answer."""
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, PipelineError) and error.is_repeated)
 
@@ -77,7 +77,7 @@ class OneLine(logging.Formatter):
 
 
 class JsonLine(logging.Formatter):
-    """One JSON object a line: ``at``, ``level``, ``run``, ``text``, and ``traceback`` of what we did not foresee."""
+    """One JSON object a line: ``at``, ``level``, ``run``, ``text``, and ``traceback`` of other errors than ours."""
 
     def format(self, record: logging.LogRecord) -> str:
         shown = {
@@ -92,7 +92,7 @@ class JsonLine(logging.Formatter):
 
 
 class Terminal(logging.StreamHandler[TextIO]):
-    """Writes to stderr. While bars are shown there, hands what is wrong to the process that shows them."""
+    """Writes to stderr. While bars are shown there, passes warnings and errors to the process that shows them."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -105,7 +105,7 @@ class Terminal(logging.StreamHandler[TextIO]):
 
 
 class SaysOnce(logging.FileHandler):
-    """A file on a disk that is full, or gone, is one line on stderr, not a traceback for each record."""
+    """A log file. A disk that is full or gone causes one line on stderr, not a traceback for each record."""
 
     _is_said = False
 
@@ -173,7 +173,7 @@ def configure(to_file: bool = False) -> None:
 
 
 def _take_all(handlers: list[logging.Handler]) -> None:
-    """Let these handlers alone have our records and Luigi's."""
+    """Make these the only handlers of our records and Luigi's."""
     _attach(handlers)
     for logger in (LOGGER, LUIGI):
         logger.propagate = False
@@ -183,7 +183,7 @@ def _take_all(handlers: list[logging.Handler]) -> None:
 
 
 def are_configured() -> bool:
-    """Whether a program, or luigi.cfg for it, has decided what becomes of records."""
+    """Whether a program, or luigi.cfg for it, has set up logging."""
     config = luigi.configuration.get_config()
     in_file = any(config.has_option("core", name) for name in ("log_level", "logging_conf_file"))
     return in_file or LOGGER.hasHandlers() or not all(map(_is_luigis, LUIGI.handlers))
@@ -195,7 +195,7 @@ def _is_luigis(handler: logging.Handler) -> bool:
 
 
 class _Forward(logging.Handler):
-    """Passes records on to the handlers of the program, from the level on that it has chosen."""
+    """Passes records on to the handlers of the program, from its level on."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.getLogger().callHandlers(record)
@@ -205,7 +205,7 @@ class _Forward(logging.Handler):
 def of_program(has_logging: bool) -> Iterator[None]:
     """Log a run that a program has started, in the log file of the run too.
 
-    What a program that ``has_logging`` does with records stays. Else they are shown as those of the command are.
+    A program that ``has_logging`` keeps its own. Without, records are shown as those of the command are.
     """
     files = _files(True)
     try:

@@ -1,9 +1,9 @@
-"""Messages to people about runs, through Apprise: one per run, made from its outcome, and never to the run's harm.
+"""Notifications about runs, sent through Apprise: one per run, made from its outcome. They never fail the run.
 
-What can be told of a run are the words of ``[notify] on``. A message is sent if one of them happened; it then tells
-the whole story of the run. A run that was killed cannot tell: the next one does (``tell_of_killed_runs``).
+``[notify] on`` lists what is reported. A message is sent if any of it happened, and describes the whole run. A run
+that was killed is reported by the next one (``notify_of_killed_runs``).
 
-Sending lasts ``SENDING_TIMEOUT`` seconds at most, whatever the addresses do. An address is named by its position and
+Sending takes ``SENDING_TIMEOUT`` seconds at most, whatever the addresses do. An address is named by its position and
 service only, because any part of its URL may be a secret.
 """
 
@@ -36,7 +36,7 @@ LOGGER = logging.getLogger("pipeline")
 #: Seconds after which a message that is still on its way is given up.
 SENDING_TIMEOUT = 15.0
 
-#: Most killed runs that one run tells of; the next ones tell of the others.
+#: Most killed runs that one run reports; the next ones report the others.
 KILLED = 20
 
 #: Months that one line of a message names before it only counts the others.
@@ -86,7 +86,7 @@ class Message:
         )
 
 
-# -- what is told of a run -------------------------------------------------------------------------
+# -- the message about a run -------------------------------------------------------------------------
 
 
 def message_of_run(outcome: RunOutcome, where: str = "") -> Message | None:
@@ -248,10 +248,10 @@ def _time(seconds: float) -> str:
     return f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M %Z}"
 
 
-# -- when it is told -------------------------------------------------------------------------------
+# -- when it is sent -------------------------------------------------------------------------------
 
 
-def tell(outcome: RunOutcome, where: str = "") -> Message | None:
+def notify_of_run(outcome: RunOutcome, where: str = "") -> Message | None:
     """Send the message about this run if it is wanted; see ``message_of_run``. Returns it. Never raises."""
     try:
         message = message_of_run(outcome, where)
@@ -263,22 +263,22 @@ def tell(outcome: RunOutcome, where: str = "") -> Message | None:
         return None
 
 
-def tell_of_killed_runs() -> None:
-    """Send a message about each run that was killed and that nobody was told of. Never raises."""
+def notify_of_killed_runs() -> None:
+    """Send a message about each run that was killed and not reported yet. Never raises."""
     try:
         if not settings.NotifySettings().urls:
             return
         for run in islice(journal.killed(), KILLED):
             try:
                 message = message_of_killed(run.events)
-            except Exception as error:  # of another version, or written by somebody else; the others are told of
+            except Exception as error:  # of another version, or written by somebody else
                 LOGGER.warning("a run that was killed left a journal without sense: %s", type(error).__name__)
                 run.reported()
                 continue
             if not message.is_wanted or send(message):
                 run.reported()
             else:
-                return  # nobody could be told; the next run tries again
+                return  # no address took it; the next run tries again
     except Exception as error:
         LOGGER.warning("no notification could be made: %s: %s", type(error).__name__, error)
 

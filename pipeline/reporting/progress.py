@@ -47,7 +47,7 @@ class StageRecord:
 
 
 class StageProgress(waiting.Listener):
-    """Called by a stage with what it has done; passes on as much as anyone can read."""
+    """Called by a stage with what it has done; reports it twice a second at most."""
 
     def __init__(self, stage: StageRecord) -> None:
         self._stage = stage
@@ -56,7 +56,7 @@ class StageProgress(waiting.Listener):
         self._next = 0.0
         self._said = self._begun
         self._is_linked = False
-        #: Whether it was said that the stage waits.
+        #: Whether a wait of the stage was reported.
         self.has_waited = False
         self._about = {
             "task": stage.task,
@@ -70,7 +70,7 @@ class StageProgress(waiting.Listener):
         journal.record("stage", state="started", **self._about)
 
     def __call__(self, done: int, total: int, unit: str = "rows", note: str = "") -> None:
-        """``done`` of ``total`` units; a total of 0 means that nobody knows. Cheap: most calls do nothing."""
+        """``done`` of ``total`` units; a total of 0 means unknown. Cheap: most calls do nothing."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -115,7 +115,7 @@ class StageProgress(waiting.Listener):
         )
 
     def link(self, url: str) -> None:
-        """Where luigid's page shall lead to: what the stage made, or the page of the job that makes it."""
+        """Set the link on luigid's page: to what the stage made, or to the page of the job that makes it."""
         self._is_linked = True
         self._stage.tell("tracking_url", url)
 
@@ -152,7 +152,7 @@ class StageProgress(waiting.Listener):
 
 
 class RunProgress(waiting.Listener):
-    """Told of what a run waits for as a whole, such as for a warehouse's ledger while it is planned."""
+    """Reports what a run waits for as a whole, such as for a warehouse's ledger while it is planned."""
 
     def waiting(self, text: str) -> None:
         if not journal.is_mine():
@@ -185,9 +185,9 @@ def _events(kind: str) -> list[dict[str, Any]]:
 
 
 def tell(task: luigi.Task, what: str, value: object) -> None:
-    """Tell luigid, if there is one, and if it answers: nobody waits for it to show how far the work is.
+    """Tell luigid, if there is one and it answers: a stage never waits for it.
 
-    ``what`` is Luigi's word: status_message, progress_percentage or tracking_url.
+    ``what`` is one of Luigi's status_message, progress_percentage and tracking_url.
     """
     global _silent_until
     method = getattr(task, f"set_{what}", None)  # set by Luigi while the task runs

@@ -1,4 +1,4 @@
-"""Standard streams that never fail: whoever reads them, the work counts.
+"""Standard streams that never raise: output that cannot be written is dropped, and the run goes on.
 
 A reader that is gone, a full disk, a closed descriptor or a terminal that went away would raise an error in whatever
 prints next, and once more when Python ends. A stream of this module drops what it cannot write, and remembers why.
@@ -16,23 +16,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-#: Seconds for which a reader that takes nothing is waited for, where the pipe does not wait by itself.
+#: Seconds to wait for a reader that takes nothing, where the pipe does not block.
 STALLED = 2.0
 
 
-#: What is known of each descriptor and the file behind it: a reader that has stalled is waited for once.
+#: The writer of each descriptor and the file behind it, so that a stalled reader is waited for once.
 _known: dict[tuple[int, int, int], _Descriptor] = {}
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes to a descriptor. ``error`` is the first one that kept it from that."""
+    """Writes to a descriptor. ``error`` is the first one that occurred."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
         self.mode = "wb"
         self.error: OSError | None = None
         self._descriptor = descriptor
-        self._patience = STALLED
+        self._left_to_wait = STALLED
 
     def close(self) -> None:
         """Nothing: the descriptor belongs to the process, and several streams may share it."""
@@ -71,10 +71,10 @@ class _Descriptor(io.RawIOBase):
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         began = time.monotonic()
-        if poll.poll(self._patience * 1000):
-            self._patience = STALLED
+        if poll.poll(self._left_to_wait * 1000):
+            self._left_to_wait = STALLED
             return True
-        self._patience = max(0.0, self._patience - (time.monotonic() - began))
+        self._left_to_wait = max(0.0, self._left_to_wait - (time.monotonic() - began))
         return False
 
 
@@ -113,7 +113,7 @@ def _protected(stream: TextIO | None) -> TextIO | None:
 
 
 def protect() -> None:
-    """Have stdout and stderr of this process never fail. For commands and worker processes."""
+    """Make stdout and stderr of this process never raise. For commands and worker processes."""
     open_closed()
     sys.stdout, sys.stderr = _protected(sys.stdout), _protected(sys.stderr)
 
@@ -140,7 +140,7 @@ def write_line(text: str, stream: TextIO | None) -> None:
 
 
 def error_of_stdout() -> OSError | None:
-    """What kept this process from writing all to stdout, if anything did; a reader who has read enough is no error."""
+    """The error because of which not all was written to stdout; None also if its reader has closed it."""
     if not isinstance(sys.stdout, _Stream):
         return None
     sys.stdout.flush()

@@ -169,7 +169,7 @@ class Run:
         self.is_begun = True
         if self._is_first:
             code_version.export_to_environment()
-            notify.tell_of_killed_runs()
+            notify.notify_of_killed_runs()
         if self._is_command:
             self._bars.start()
 
@@ -207,10 +207,10 @@ class Run:
             outcome = outcomes.summarize(journal.events()[0])
             # What ended the run is said where the error is caught.
             if not isinstance(error, UsageError):  # of a run that was refused there is no more to say
-                end_of_run.show(outcome, self._tasks(), is_told=error is not None)
+                end_of_run.show(outcome, self._tasks(), is_said=error is not None)
             if self._is_first:
                 if not isinstance(error, KeyboardInterrupt):  # somebody at the keyboard knows
-                    notify.tell(outcome)
+                    notify.notify_of_run(outcome)
                 journal.end()
                 if error is None:
                     sweep(self._all_tasks(), self._has_worked())

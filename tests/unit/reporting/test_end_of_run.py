@@ -136,5 +136,5 @@ def test_run_that_was_told_to_stop_says_so(capsys: pytest.CaptureFixture[str]) -
     stopped = outcomes.summarize([{"event": "judged", "code": 25, "result": "stopped", "failure": ""}])
     end_of_run.show(stopped, [])
     assert capsys.readouterr().err == "told to stop; the same command goes on from here\n"
-    end_of_run.show(stopped, [], is_told=True)
+    end_of_run.show(stopped, [], is_said=True)
     assert capsys.readouterr().err == ""

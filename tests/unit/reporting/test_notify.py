@@ -213,7 +213,7 @@ def test_run_is_received_once_by_each_address() -> None:
     with Inbox() as first, Inbox() as second:
         configure(urls=f"{first.url}, {second.url}")
         record(RUNS["failed"][0])
-        notify.tell(outcome(journal.events()[0]), where="/var/log/cron.log")
+        notify.notify_of_run(outcome(journal.events()[0]), where="/var/log/cron.log")
     assert len(first.messages) == len(second.messages) == 1
     assert first.messages[0]["type"] == "failure"
     assert "1 month failed" in first.messages[0]["title"]
@@ -242,7 +242,7 @@ def test_address_that_never_answers_costs_a_bounded_time_and_the_others_are_told
         monkeypatch.setattr(notify, "time", PatienceOfOne(silent))
         configure(urls=f"{silent.url} {other.url} json://{SECRET}@127.0.0.1:9/{SECRET}")
         record(RUNS["completed"][0])
-        notify.tell(outcome(journal.events()[0]))
+        notify.notify_of_run(outcome(journal.events()[0]))
         assert len(silent.messages) == len(other.messages) == 1
     assert sorted(record.getMessage() for record in caplog.records if record.name == "pipeline") == [
         "notification not delivered to address 1 (JSON): no answer within 1 s",
@@ -266,7 +266,7 @@ def test_message_that_cannot_be_made_is_no_reason_to_fail(
     monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
     monkeypatch.setattr(notify, "send", lambda message: {}["nothing"])
     configure(urls="json://127.0.0.1:9/")
-    notify.tell(outcome([*RUNS["failed"][0]]))
+    notify.notify_of_run(outcome([*RUNS["failed"][0]]))
     assert "no notification could be made: KeyError" in caplog.text
 
 
@@ -308,8 +308,8 @@ def test_killed_run_is_told_of_once_and_named() -> None:
     with Inbox() as inbox:
         configure(urls=inbox.url)
         journal.begin(["luigi"])
-        notify.tell_of_killed_runs()
-        notify.tell_of_killed_runs()
+        notify.notify_of_killed_runs()
+        notify.notify_of_killed_runs()
         journal.end()
     (message,) = inbox.messages
     assert message["title"] == "NYC trips: a run was killed on moon"
@@ -321,11 +321,11 @@ def test_killed_run_is_told_of_later_if_nobody_could_be_told() -> None:
     other_run("dead", stage("Clean", "2020-02", "running"))
     with Inbox(status=500) as down:
         configure(urls=down.url)
-        notify.tell_of_killed_runs()
+        notify.notify_of_killed_runs()
         assert down.messages
     with Inbox() as inbox:
         configure(urls=inbox.url)
-        notify.tell_of_killed_runs()
+        notify.notify_of_killed_runs()
         assert len(inbox.messages) == 1
 
 
@@ -369,7 +369,7 @@ def test_journals_that_somebody_else_has_written_keep_no_message_back() -> None:
     other_run("dead", stage("Clean", "2020-02", "running"))
     with Inbox() as inbox:
         configure(urls=inbox.url)
-        notify.tell_of_killed_runs()
-        notify.tell_of_killed_runs()
+        notify.notify_of_killed_runs()
+        notify.notify_of_killed_runs()
     assert sum("Run dead on moon" in message["message"] for message in inbox.messages) == 1
     assert len(inbox.messages) <= 3
