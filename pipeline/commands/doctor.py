@@ -154,12 +154,12 @@ class _Lake:
 
 
 def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
-    from ..warehouse.bigquery.places import are_disjoint, location_for
+    from ..warehouse.base import is_near, nearby
 
     warehouse = job.open_warehouse(label)
     if create and warehouse.has_place:  # as the first load would: where it can load from the lake
         create = lake.works  # a place that is not the lake's could not be changed any more
-        place = location_for(lake.location(), warehouse.options.location)
+        place = nearby(lake.location(), warehouse.options.location)
         warehouse.options = replace(warehouse.options, location=place)
     works = True
     for check in warehouse.check(create):
@@ -171,7 +171,7 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)
     if here and there:
         remedy = f"choose a bucket within {there}, or a dataset within {here}"
-        yield Check(label, not are_disjoint(here, there), f"is in {there}, the lake in {here}", remedy)
+        yield Check(label, is_near(here, there), f"is in {there}, the lake in {here}", remedy)
 
 
 def _luigid() -> Iterator[Check]:

@@ -106,6 +106,25 @@ class ParquetFile(Protocol):
         """The file on a local disk; a copy of a GCS object is removed at the end of the context."""
 
 
+def is_near(first: str, second: str) -> bool:
+    """Whether two places of Google Cloud are on the same continent, such as ``US`` and ``us-east1``, by their names.
+
+    BigQuery decides what it loads from where, and says so. This is only what can be seen before.
+    """
+    return _continent(first) == _continent(second)
+
+
+def nearby(bucket: str | None, preferred: str) -> str:
+    """Where to make a dataset for a lake in ``bucket``: the preferred place, if that is on the same continent."""
+    if bucket is None or is_near(bucket, preferred):
+        return preferred
+    return bucket.lower() if "-" in bucket else bucket.upper()
+
+
+def _continent(place: str) -> str:
+    return "us" if place.lower() == "nam4" else place.lower()[:2]
+
+
 #: Called with (rows done, rows in all) from time to time; cheap.
 Progress = Callable[[int, int], None]
 

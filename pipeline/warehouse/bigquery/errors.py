@@ -1,6 +1,6 @@
 """What BigQuery's answers and Google's exceptions mean: which class of ours each becomes, in one line without secrets.
 
-Asked are the ``reason`` of the API and the HTTP status, never the text of a message.
+The class depends on the ``reason`` of the API and the HTTP status, never on the text of a message.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ _PASSING = (
     "stopped",
 )
 ROLES = "it needs roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
+
+#: What a refusal says -> what to do about it.
+_REMEDIES = {
+    "different location": "use a bucket and a dataset in the same place; [warehouse] location names that of a new one",
+}
 
 _CONNECTION = (
     ConnectionError,
@@ -96,7 +101,8 @@ def _translate_answer(error: exceptions.GoogleAPICallError, where: str) -> Pipel
         return WarehouseError(f"{where}: {text}; raise [warehouse] maximum_bytes_billed")
     if error.code == 404:
         return WarehouseError(f"{where}: not found: {text}; check project, dataset and bucket")
-    return WarehouseError(f"{where}: BigQuery refuses: {text}")
+    remedy = next((f"; {remedy}" for said, remedy in _REMEDIES.items() if said in text), "")
+    return WarehouseError(f"{where}: BigQuery refuses: {text}{remedy}")
 
 
 def job_failure(job: Any) -> exceptions.GoogleAPICallError:

@@ -2,14 +2,18 @@
 
 BigQuery has no transaction around a load job, so exactly-once rests on three things instead:
 
-* **Job ids.** BigQuery runs a job id once for ever. Every job that writes has an id made from all that goes in and from
-  the load it replaces, so whoever repeats a call (after a lost reply, after a crash, a second worker) meets the
-  job of the first and follows it. The attempt at the end of the id grows only when that job is known to be void.
-* **The mark.** Between the job that replaces a month and the ledger row that says so, the ledger speaks for rows that
-  are gone. So a row in ``etl_replacing`` comes first; ``ledger()`` gives a marked load as ``interrupted``, which no one
-  takes for complete. A newer ledger row makes the mark void by itself. The first load of a month needs none.
+* **Job ids are idempotency keys**: a digest of the inputs and of the load they replace. BigQuery runs a job id once for
+  ever, so a repeated call (after a lost reply, after a crash, by a second worker) attaches to the first job. The
+  attempt at the end of the id grows only when that job is known to be void.
+* **The mark.** Between the job that replaces a month and its ledger row, the newest ledger row describes rows that are
+  gone. So a row in ``etl_replacing`` is written first, and ``ledger()`` gives a marked load as ``interrupted``, which
+  does not count as complete. A newer ledger row makes the mark void. The first load of a month needs none.
 * **The ledger row last,** and only if the partition's newest row is still the one that was replaced. If another
   worker was quicker with another file, the month is loaded again on top of that.
+
+Marks are a table of their own and not ledger rows with a status, for two reasons: ``etl_loads`` has one row per load in
+every warehouse, and queries of users count them; and workers with the same file must find the same newest ledger row,
+because it is part of the job id, whether or not one of them has written its mark.
 
 What costs money: the small queries, each limited by ``maximum_bytes_billed``. Load jobs and reading the ledger
 (``tabledata.list``) are free.
@@ -49,12 +53,12 @@ from ..base import (
     ParquetFile,
     Progress,
     Warehouse,
+    nearby,
     no_progress,
 )
 from ..tables import Dialect, ensure_month, missing_columns, next_row
 from ..views import not_made, views
 from .errors import EMULATOR, ROLES, address, is_passing, is_retried, job_failure, text_of, translate, what
-from .places import are_disjoint, location_for
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -199,7 +203,7 @@ class BigQuery(Warehouse):
         with self._errors(f"loading {row.partition}"):
             ensure_month(dataset, row)
             _check_footer(parquet, row)
-            location = self._prepare(parquet.location, dataset)
+            location = self._prepare(parquet, dataset)
             table = self._connect().get_table(self._table(dataset.table), retry=self._retry, timeout=_timeout())
             schema = _schema(table, dataset)
             progress(0, row.row_count)
@@ -494,13 +498,10 @@ class BigQuery(Warehouse):
 
     # -- dataset, tables, views ------------------------------------------------------------------
 
-    def _prepare(self, bucket: str | None = None, dataset: Dataset | None = None) -> str | None:
-        """Make what is missing, the table of ``dataset`` among it; returns the location of the BigQuery dataset.
-
-        Raises WarehouseError, before anything is made or loaded, if lake and dataset are in disjoint places.
-        """
+    def _prepare(self, lake: ParquetFile | None = None, dataset: Dataset | None = None) -> str | None:
+        """Make what is missing, the table of ``dataset`` among it; returns the location of the BigQuery dataset."""
         client = self._connect()
-        location = self._place_dataset(bucket)
+        location = self._dataset(lake).location or None
         declared = {each.table: each for each in (*DATASETS.values(), *([dataset] if dataset else ()))}
         tables = client.list_tables(self._reference, retry=self._retry, timeout=_timeout())
         existing = {table.table_id: table.labels for table in tables}
@@ -514,31 +515,19 @@ class BigQuery(Warehouse):
         self._prepare_views(existing)
         return location
 
-    def _place_dataset(self, bucket: str | None) -> str | None:
-        """Location of the dataset, which is made if missing."""
-        client = self._connect()
+    def _dataset(self, lake: ParquetFile | None) -> bigquery.Dataset:
+        """The dataset, which is made if missing: on the lake's continent, because BigQuery loads from nowhere else."""
         try:
-            found = client.get_dataset(self._reference, retry=self._retry, timeout=_timeout())
+            return self._connect().get_dataset(self._reference, retry=self._retry, timeout=_timeout())
         except exceptions.NotFound:
-            wanted = self.location or location_for(bucket, self.options.location)
-            self._refuse_disjoint(bucket, wanted)
-            found = self._create_dataset(wanted)
-        location: str | None = found.location or None
-        self._refuse_disjoint(bucket, location)
-        return location
+            bucket = lake.location if lake and not self.location else None
+            return self._create_dataset(self.location or nearby(bucket, self.options.location))
 
     def _create_dataset(self, location: str) -> bigquery.Dataset:
         dataset = bigquery.Dataset(self._reference)
         dataset.location = location
         dataset.description = "Trip records of the NYC Taxi & Limousine Commission, one table per dataset"
         return self._connect().create_dataset(dataset, exists_ok=True, retry=self._retry, timeout=_timeout())
-
-    def _refuse_disjoint(self, bucket: str | None, location: str | None) -> None:
-        if are_disjoint(bucket, location):
-            raise WarehouseError(
-                f"{self.label} is in {location} and the lake's bucket is in {bucket}: BigQuery cannot load from there; "
-                f"use a dataset and a bucket in the same place"
-            )
 
     def _declared_table(self, dataset: Dataset) -> bigquery.Table:
         table = bigquery.Table(self._table(dataset.table), schema=[_field(column) for column in dataset.table_columns])

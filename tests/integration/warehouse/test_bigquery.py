@@ -34,8 +34,8 @@ from pipeline.errors import PipelineError, UsageError, WarehouseError, Warehouse
 from pipeline.lake import LakeFile
 from pipeline.storage import open_store
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
+from pipeline.warehouse.base import nearby
 from pipeline.warehouse.bigquery.errors import translate
-from pipeline.warehouse.bigquery.places import are_disjoint, location_for
 from pipeline.warehouse.bigquery.warehouse import BigQuery
 from tests.patience import PATIENCE, Clock
 from tests.servers.bigquery import BigQueryServer, Fault
@@ -697,59 +697,38 @@ def test_a_column_of_the_owner_that_no_file_has_is_refused_if_it_is_required(
 
 
 @pytest.mark.parametrize(
-    ("bucket", "dataset", "disjoint"),
-    [
-        ("US", "US", False),
-        ("US-CENTRAL1", "US", False),
-        ("EUROPE-WEST1", "EU", False),
-        ("europe-west2", "EU", True),
-        ("EU", "US", True),
-        ("EUROPE-WEST1", "US", True),
-        ("US-EAST1", "us-central1", True),
-        ("US", "us-west1", False),
-        ("ASIA", "asia-south1", False),
-        ("NAM4", "US", False),
-        ("NAM4", "us-east1", False),
-        ("NAM4", "us-west1", True),
-        ("EUR4", "EU", False),
-        ("EUR4", "US", True),
-        ("ASIA1", "asia-northeast1", False),
-        ("SOMEWHERE-NEW", "US", False),
-        (None, "US", False),
-        ("US", None, False),
-    ],
-)
-def test_places(bucket: str | None, dataset: str | None, disjoint: bool) -> None:
-    assert are_disjoint(bucket, dataset) is disjoint
-
-
-@pytest.mark.parametrize(
     ("bucket", "preferred", "place"),
     [
         (None, "US", "US"),
         ("US-CENTRAL1", "US", "US"),
+        ("NAM4", "us-east1", "us-east1"),
         ("EUROPE-WEST1", "US", "europe-west1"),
+        ("EUROPE-WEST1", "EU", "EU"),
         ("EU", "US", "EU"),
-        ("EUR4", "US", "EU"),
-        ("ASIA1", "US", "asia-northeast1"),
     ],
 )
 def test_the_place_of_a_new_dataset(bucket: str | None, preferred: str, place: str) -> None:
-    assert location_for(bucket, preferred) == place
-    assert not are_disjoint(bucket, place)
+    assert nearby(bucket, preferred) == place
 
 
-def test_disjoint_places_are_refused_before_anything_is_loaded(
+def test_a_load_from_another_place_is_refused_in_the_words_of_the_service_with_the_remedy(
     warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer
 ) -> None:
-    warehouse.load(*lake.month("A", location="US-CENTRAL1"))
-    bigquery_server.clear()
-    with pytest.raises(WarehouseError, match=r"is in US and the lake's bucket is in EUROPE-WEST1"):
-        warehouse.load(*lake.month("B", location="EUROPE-WEST1"))
-    assert bigquery_server.requests == ["datasets.get"]
-    with pytest.raises(WarehouseError, match=r"is in EU and the lake's bucket is in US"):
-        connect("bigquery://my-project/other?location=EU").load(*lake.month("B", location="US"))
-    assert "my-project:other" not in bigquery_server.datasets
+    words = "Cannot read and write in different locations: source: EU, destination: US"
+    bigquery_server.program("jobs.insert.load", Fault(job_error=("invalid", words)))
+    with pytest.raises(WarehouseError, match=f"{words}; use a bucket and a dataset in the same place"):
+        warehouse.load(*lake.month())
+    assert warehouse.ledger() == {}
+
+
+def test_the_place_of_the_lake_is_asked_for_only_where_a_dataset_is_made(
+    warehouse: BigQuery, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse.load(*lake.month("A"))
+    monkeypatch.delattr(File, "location")
+    dataset, file, row = lake.month("B")
+    vars(file).pop("location", None)
+    warehouse.load(dataset, file, row)
 
 
 @pytest.mark.parametrize(
