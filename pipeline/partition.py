@@ -10,6 +10,8 @@ import datetime as dt
 import re
 from typing import NamedTuple
 
+from .errors import UsageError
+
 
 class Partition(NamedTuple):
     """One month of a dataset, what all stages and backends work on; ``month`` is None for the zone table."""
@@ -33,6 +35,11 @@ class Partition(NamedTuple):
         """``2020-04``; None where there are no months, as in manifests and journals."""
         return None if self.month is None else format_month(self.month)
 
+    @property
+    def sort_key(self) -> tuple[str, dt.date]:
+        """By dataset, then by month; what has no months comes first."""
+        return self.dataset, self.month or dt.date.min
+
     @classmethod
     def parse(cls, dataset: str, month_text: str | None) -> Partition:
         """The inverse of ``month_text``. Raises ValueError for a text that is no month."""
@@ -50,9 +57,21 @@ def format_month(month: dt.date) -> str:
 
 def parse_month(text: str) -> dt.date:
     """The first day of the month ``YYYY-MM``. Raises ValueError for anything else."""
-    if not re.fullmatch(r"\d{4}-\d{2}", text, re.ASCII):
-        raise ValueError(f"{text!r} is not a month; write it as YYYY-MM, such as 2021-01")
-    return dt.date(int(text[:4]), int(text[5:]), 1)
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}", text, re.ASCII):
+            return dt.date(int(text[:4]), int(text[5:]), 1)
+    except ValueError:
+        pass  # month 13, or year 0
+    raise ValueError(f"{text!r} is not a month; write it as YYYY-MM, such as 2021-01")
+
+
+def typed_month(text: str) -> dt.date:
+    """The month that a person typed; ``2021-1`` will do. Raises UsageError for what is no month."""
+    year, dash, number = text.partition("-")
+    try:
+        return parse_month(f"{year}{dash}{number:0>2}")
+    except ValueError:
+        raise UsageError(f"{text!r} is not a month; write it as YYYY-MM, such as 2021-01") from None
 
 
 def add_months(month: dt.date, count: int) -> dt.date:

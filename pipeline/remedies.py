@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import shlex
 from collections.abc import Collection
 
 from . import luigi_config
+from .partition import Partition
 
 #: What has to be forgotten before the next run does a month again: nothing, as it does that anyway; or the month
 #: everywhere; or else the month in the warehouse of that name.
 NOTHING, EVERYWHERE = "", "*"
 
 
-def redo(dataset: str, month: dt.date | None, to_forget: Collection[str] = ()) -> str:
+def redo(partition: Partition, to_forget: Collection[str] = ()) -> str:
     """The command line that forgets a month where it has to be forgotten, and then does it again."""
-    if month is None:
-        flags, task = f"--dataset {dataset}", "TaxiZones"
+    if partition.month is None:
+        flags, task = f"--dataset {partition.dataset}", "TaxiZones"
     else:
-        flags = f"--dataset {dataset} --month {month:%Y-%m}"
+        flags = f"--dataset {partition.dataset} --month {partition.month_text}"
         task = f"MonthlyTrips {flags}"
     where = {*to_forget} - {NOTHING}
     places = [""] if EVERYWHERE in where else [f" --warehouse {shlex.quote(name)}" for name in sorted(where)]

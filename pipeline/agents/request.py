@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from .. import datasets, job, renamed, settings, validation
 from ..cleaning.rules import Rules
 from ..errors import UsageError
+from ..partition import format_month, typed_month
 from ..strict_json import json_object
-from ..tasks.parameters import Month
 from ..tasks.ranges import dataset_names
 
 #: Most words of a command, and most characters of one.
@@ -102,12 +102,9 @@ def _choice(value: str, choices: Sequence[str], what: str) -> str:
 
 def _month(value: str) -> str:
     try:
-        month = Month().parse(value)
+        return format_month(typed_month(value))
     except UsageError:
-        month = None
-    if month is None:
-        raise UsageError(f"{_shown(value)} is not a month; write it as YYYY-MM, such as 2021-01")
-    return f"{month.year:04}-{month.month:02}"
+        raise UsageError(f"{_shown(value)} is not a month; write it as YYYY-MM, such as 2021-01") from None
 
 
 def _number(value: str) -> str:

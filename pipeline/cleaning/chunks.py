@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..datasets.schema import Column, Dataset
 
@@ -149,9 +148,10 @@ class Report:
         self.pickups_in_month += inside
         outside = len(pickups) - pickups.null_count - inside
         if outside > inside:
-            for entry in pc.strftime(pickups.drop_null(), "%Y-%m").value_counts().to_pylist():
-                if entry["values"] != f"{month:%Y-%m}":
-                    self.other_months[entry["values"]] += entry["counts"]
+            months = times[~np.isnat(times)].astype("datetime64[M]")
+            for other, count in zip(*np.unique(months, return_counts=True), strict=True):
+                if other != first:
+                    self.other_months[str(other)] += int(count)  # not by partition.py: pickups may be of any year
 
     def count_codes(self, rows: pa.RecordBatch, dataset: Dataset) -> None:
         """Count the codes outside of the code tables."""

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..datasets.schema import Dataset
 from ..errors import UsageError
+from ..partition import add_months
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-#: What a rule is told about the file besides the rows.
-Month = dt.date | None
 #: ``pyarrow.compute``, handed to the rules, so that reading their names does not load it.
 Compute = Any
 
@@ -37,8 +36,8 @@ class Rule:
     name: str
     meaning: str
     columns: Callable[[Dataset], tuple[str | None, ...]]
-    refuses: Callable[[Compute, Month, list[pa.Array]], pa.Array] | None = None
-    fills: Callable[[Compute, Month, list[pa.Array]], pa.Array] | None = None
+    refuses: Callable[[Compute, dt.date | None, list[pa.Array]], pa.Array] | None = None
+    fills: Callable[[Compute, dt.date | None, list[pa.Array]], pa.Array] | None = None
     version: int = 1
     needs_month: bool = False
 
@@ -77,15 +76,13 @@ def _both_times(dataset: Dataset) -> tuple[str | None, ...]:
     return (dataset.pickup, dataset.dropoff)
 
 
-def _outside_month(pc: Compute, month: Month, columns: list[pa.Array]) -> pa.Array:
+def _outside_month(pc: Compute, month: dt.date | None, columns: list[pa.Array]) -> pa.Array:
     import pyarrow as pa
 
     assert month is not None
-    first = dt.datetime(month.year, month.month, 1)
-    following = dt.datetime(month.year + month.month // 12, month.month % 12 + 1, 1)
-    kind = pa.timestamp("us")
+    first, following = (pa.scalar(day, pa.date32()).cast(pa.timestamp("us")) for day in (month, add_months(month, 1)))
     (pickups,) = columns
-    return pc.or_(pc.less(pickups, pa.scalar(first, kind)), pc.greater_equal(pickups, pa.scalar(following, kind)))
+    return pc.or_(pc.less(pickups, first), pc.greater_equal(pickups, following))
 
 
 #: Every rule, in the order in which they are applied.
@@ -170,7 +167,7 @@ class Rules:
     def __str__(self) -> str:
         return ",".join(map(str, self.rules)) or "none"
 
-    def apply(self, rows: pa.RecordBatch, dataset: Dataset, month: Month) -> tuple[pa.RecordBatch, np.ndarray]:
+    def apply(self, rows: pa.RecordBatch, dataset: Dataset, month: dt.date | None) -> tuple[pa.RecordBatch, np.ndarray]:
         """The rows that stay; and for each row the position in ``rules`` of the one that refuses it, -1 for none."""
         import numpy as np
         import pyarrow as pa

@@ -7,7 +7,6 @@ without argparse: with the settings, the tasks, the queues.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import re
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 from .. import datasets, value_types
 from ..errors import UsageError
 from ..names import check_queue
-from ..tasks.parameters import Month
+from ..partition import typed_month
 from ..tasks.ranges import dataset_names
 
 T = TypeVar("T")
@@ -52,13 +51,6 @@ def _host_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?", text):
         raise UsageError(f"{text!r} is not the name of a host; write it without scheme and port, such as luigid")
     return text
-
-
-def _month(text: str) -> dt.date:
-    month = Month().parse(text)
-    if month is None:
-        raise UsageError("'' is not a month; write it as YYYY-MM, such as 2021-01")
-    return month
 
 
 def _some_datasets(text: str) -> str:
@@ -108,7 +100,7 @@ host_name = kind(_host_name)
 MOST_WORKERS = 1000
 
 #: Of flags that several verbs have.
-MONTH: dict[str, Any] = {"type": kind(_month), "metavar": "YYYY-MM"}
+MONTH: dict[str, Any] = {"type": kind(typed_month), "metavar": "YYYY-MM"}
 WORKERS: dict[str, Any] = {"type": whole(least=1, most=MOST_WORKERS), "default": 1, "metavar": "N"}
 LUIGID: dict[str, Any] = {"type": kind(check_luigid_url), "metavar": "URL"}
 QUEUE: dict[str, Any] = {"type": queue_name, "metavar": "NAME"}

@@ -10,6 +10,7 @@ from collections import Counter
 
 from luigi.retcodes import run_with_retcodes
 
+from ..partition import Partition, format_month
 from ..planning.completeness import REPUBLISHED
 from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
 from ..reporting import journal, outcomes, tables
@@ -38,17 +39,17 @@ def run(args: argparse.Namespace) -> int:
     task = Refresh(dataset=args.dataset or "", since=args.since)
     journal.run_id()  # of the run, and known here after it
     code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
-    states = {(month.dataset, month.month): month.state for month in outcomes.summarize(journal.events()[0]).months}
+    states = {month.partition: month.state for month in outcomes.summarize(journal.events()[0]).months}
     counts: Counter[str] = Counter()
     said: set[str] = set()
     rows = []
     for entry in task.plan.entries:
-        month = f"{entry.month:%Y-%m}" if entry.month else ""
-        found, detail = _words(entry, states.get((entry.dataset, month or None), ""))
+        partition = Partition(entry.dataset, entry.month)
+        found, detail = _words(entry, states.get(partition, ""))
         if entry.state == UNASKED:
             detail = _once(detail, task.job.publisher_object.address(entry.dataset, entry.month), said)
         counts[found] += entry.month is not None
-        rows.append([entry.dataset, month, found, detail])
+        rows.append([entry.dataset, partition.month_text or "", found, detail])
     tables.show([Column(width=6), Column(width=7), Column(width=18), Column(is_folded=True)], rows)
     summary = ", ".join(f"{count:,} {found}" for found, count in counts.items() if count)
     say(f"{task.publisher}: {summary or 'no months'}.")
@@ -81,7 +82,7 @@ def _run(task: Refresh, workers: int) -> int:
         run_with_retcodes(
             [
                 *("--module", "pipeline", task.task_family, "--dataset", task.dataset),
-                *("--since", f"{task.since:%Y-%m}"),
+                *("--since", format_month(task.since)),
                 *("--workers", str(workers), "--local-scheduler"),
             ]
         )

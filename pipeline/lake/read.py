@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import datasets, settings
 from ..errors import DamagedLakeFile, UsageError
-from ..partition import Partition, parse_month
+from ..partition import Partition, typed_month
 from ..remedies import EVERYWHERE, redo
 from ..storage import open_store
 from .lake import Lake
@@ -24,14 +22,14 @@ _DTYPES = {
 def read(dataset: str, month: str | None = None) -> pd.DataFrame:
     """See ``pipeline.read``."""
     found = datasets.get(dataset)
-    name, first_day = found.name, _first_day(month) if month else None
-    if found.is_monthly == (first_day is None):
-        raise UsageError(f"{name}: {'name a month, such as 2021-01' if found.is_monthly else 'it has no months'}")
-    partition = Partition(name, first_day)
+    partition = Partition(found.name, typed_month(month) if month else None)
+    if found.is_monthly == (partition.month is None):
+        what = "name a month, such as 2021-01" if found.is_monthly else "it has no months"
+        raise UsageError(f"{found.name}: {what}")
     lake = Lake(open_store(settings.LakeSettings().url))
     manifest = lake.manifest(partition)
     if manifest is None:
-        load = redo(name, first_day)
+        load = redo(partition)
         raise FileNotFoundError(f"{partition} is not in the lake {lake.url}; load it with: {load}")
     with lake.file(manifest).local() as path:
         try:
@@ -43,13 +41,5 @@ def read(dataset: str, month: str | None = None) -> pd.DataFrame:
             raise DamagedLakeFile(
                 f"{partition}: {manifest.parquet.path} in the lake {lake.url} cannot be read: {cause}; see what else "
                 "is damaged with: python -m pipeline verify --deep; do the month again with: "
-                + redo(name, first_day, {EVERYWHERE})
+                + redo(partition, {EVERYWHERE})
             ) from None
-
-
-def _first_day(month: str) -> dt.date:
-    year, _, number = month.partition("-")
-    try:
-        return parse_month(f"{year}-{number:0>2}")
-    except ValueError:
-        raise UsageError(f"{month!r} is not a month; write it as YYYY-MM, such as 2021-01") from None

@@ -25,8 +25,6 @@ from ..remedies import EVERYWHERE, NOTHING, redo
 from ..storage import open_store
 from ..warehouse.base import LedgerRow
 
-Month = dt.date | None
-
 #: Files looked into at once.
 CONCURRENT = 8
 
@@ -63,11 +61,11 @@ class Comparison:
     @property
     def remedy(self) -> str:
         """What to do about the problems, as one command line; empty without any."""
-        return redo(*self.partition, self._to_forget) if self.problems else ""
+        return redo(self.partition, self._to_forget) if self.problems else ""
 
 
 def compare(
-    names: Iterable[str], is_asked: Callable[[Month], bool], labels: Mapping[str, str], deep: bool
+    names: Iterable[str], is_asked: Callable[[dt.date | None], bool], labels: Mapping[str, str], deep: bool
 ) -> list[Comparison]:
     """Every month of these datasets that is asked for and that lake, ledger or tables know, in order.
 
@@ -81,7 +79,7 @@ def compare(
 def _dataset(
     lake: Lake,
     name: str,
-    is_asked: Callable[[Month], bool],
+    is_asked: Callable[[dt.date | None], bool],
     labels: Mapping[str, str],
     ledgers: Mapping[str, Mapping[Partition, LedgerRow]],
     deep: bool,
@@ -94,8 +92,8 @@ def _dataset(
     rows = {short: {month: row for (of, month), row in ledgers[short].items() if of == name} for short in labels}
     counted = {month for of_one in counts.values() for month, rows_there in of_one.items() if rows_there}
     known = stored.union(counted, *rows.values())
-    asked = sorted(filter(is_asked, known), key=lambda month: month or dt.date.min)
-    some = [Comparison(Partition(name, month)) for month in asked]
+    asked = sorted((Partition(name, month) for month in known if is_asked(month)), key=lambda each: each.sort_key)
+    some = [Comparison(partition) for partition in asked]
 
     def into_lake(line: Comparison) -> None:
         _check_lake(lake, line, manifests.get(line.partition.month), deep)
@@ -215,7 +213,7 @@ def _check_warehouse(
         line.compare(f"{where}: ledger has", row.row_count, "the manifest", manifest.rows_written, forget)
 
 
-def _months(paths: Iterable[str]) -> Iterable[Month]:
+def _months(paths: Iterable[str]) -> Iterable[dt.date | None]:
     for path in paths:
         try:
             yield month_of(path)

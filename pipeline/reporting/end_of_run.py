@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..partition import Partition
 from ..planning.planner import COMPLETE, MISSING, NOT_YET, UNASKED
 from . import journal, locations, logs, outcomes, tables
 from .console import clock, say
@@ -92,10 +93,14 @@ def table(outcome: RunOutcome, width: int | None = None) -> Iterator[str]:
         Column("state", is_folded=True),
     ]
     months = outcome.touched
-    rows = [[month.dataset, month.month or "", *_numbers(month, has_room), month.state] for month in months]
+    rows = [
+        [month.dataset, month.partition.month_text or "", *_numbers(month, has_room), month.state] for month in months
+    ]
     totals = None
     if len(months) > 1:
-        total = MonthOutcome("total", None, rows_read=outcome.total("rows_read"), loaded=outcome.total("loaded"))
+        total = MonthOutcome(
+            Partition("total", None), rows_read=outcome.total("rows_read"), loaded=outcome.total("loaded")
+        )
         total.rejected, total.seconds = outcome.rejected, sum(month.seconds for month in months)
         totals = ["total", _done(months, has_room), *_numbers(total, has_room), ""]
     yield from tables.lines(columns, rows, totals, width=width, is_ruled=True, is_dense=not has_room)

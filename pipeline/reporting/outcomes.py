@@ -7,12 +7,14 @@ which ``runner.verdict`` makes when the run ends.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import MissingAtPublisher
+from ..partition import Partition
 from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
 from ..planning.planner import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
@@ -56,8 +58,7 @@ class MonthOutcome:
     class of the error and ``reason`` its line.
     """
 
-    dataset: str
-    month: str | None
+    partition: Partition
     status: str = ""
     state: str = ""
     rows_read: int | None = None
@@ -73,13 +74,17 @@ class MonthOutcome:
     unknown_columns: list[str] = field(default_factory=list)
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.dataset, self.month or ""
+    def dataset(self) -> str:
+        return self.partition.dataset
+
+    @property
+    def month(self) -> dt.date | None:
+        return self.partition.month
 
     @property
     def title(self) -> str:
         """``green 2020-03``, ``zones``."""
-        return f"{self.dataset} {self.month}" if self.month else self.dataset
+        return str(self.partition)
 
     @property
     def why(self) -> str:
@@ -139,8 +144,8 @@ class RunOutcome:
     @property
     def not_done(self) -> list[MonthOutcome]:
         """The months that were to be done and neither are nor failed."""
-        failed = {month.key for month in self.failures}
-        return [month for month in self.having(NOT_DONE, PARTLY, AT_WORK, TO_DO) if month.key not in failed]
+        failed = {month.partition for month in self.failures}
+        return [month for month in self.having(NOT_DONE, PARTLY, AT_WORK, TO_DO) if month.partition not in failed]
 
     @property
     def is_well(self) -> bool:
@@ -241,7 +246,7 @@ class Reader:
     """Goes through a journal once, and can be asked for the outcome so far."""
 
     def __init__(self) -> None:
-        self._months: dict[tuple[str, str | None], tuple[MonthOutcome, _Trail]] = {}
+        self._months: dict[Partition, tuple[MonthOutcome, _Trail]] = {}
         self._begun: Mapping[str, Any] = {}
         self._judged: Mapping[str, Any] = {}
         self._end: float | None = None
@@ -268,7 +273,7 @@ class Reader:
             case "missing":
                 for title in event["months"]:
                     dataset, _, month = title.partition(" ")
-                    self._month(dataset, month or None)[1].planned = MISSING
+                    self._month(dataset, month)[1].planned = MISSING
             case "all loaded":
                 _, trail = self._month(event["dataset"], event["month"])
                 trail.is_complete, trail.is_in_lake_only = True, event.get("warehouses") == []
@@ -279,7 +284,9 @@ class Reader:
                 self._read_stage(event)
 
     def _month(self, dataset: str, month: str | None) -> tuple[MonthOutcome, _Trail]:
-        return self._months.setdefault((dataset, month), (MonthOutcome(dataset, month), _Trail()))
+        """Dataset and month are as a journal has them."""
+        partition = Partition.parse(dataset, month)
+        return self._months.setdefault(partition, (MonthOutcome(partition), _Trail()))
 
     def _read_plan(self, event: Mapping[str, Any]) -> None:
         self._is_planned = True
@@ -343,7 +350,7 @@ class Reader:
         is_over = self._end is not None or bool(self._judged) or not is_alive
         months = [self._settled(replace(month), trail, is_over) for month, trail in self._months.values()]
         outcome = RunOutcome(
-            months=sorted(months, key=lambda month: month.key),
+            months=sorted(months, key=lambda month: month.partition.sort_key),
             result=RUNNING,
             exit_code=self._judged.get("code"),
             failure=str(self._judged.get("failure") or self._failure),

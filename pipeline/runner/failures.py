@@ -6,6 +6,7 @@ what would fail again. Unlike a task that the scheduler disables, such a task ru
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any
 import luigi.scheduler
 from luigi.task_status import DISABLED, FAILED, PENDING
 
+from ..partition import format_month
 from ..reporting import journal
 from ..reporting.explanations import NOT_AGAIN, error_of, text_of
 from .run_tasks import RunTasks
@@ -138,7 +140,7 @@ class Failures:
             task=task_id,
             family=getattr(task, "task_family", task_id.partition("_")[0]),
             dataset=getattr(task, "dataset", None),
-            month=f"{month:%Y-%m}" if month else None,
+            month=format_month(month) if isinstance(month, dt.date) else None,
             warehouse=getattr(task, "warehouse", None),
             error=error,
             message=message,

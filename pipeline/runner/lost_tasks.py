@@ -18,7 +18,6 @@ from luigi.task_status import DISABLED, DONE, PENDING, UNKNOWN
 
 from .. import remote
 from ..errors import PipelineError
-from ..partition import Partition
 from ..planning.answering import is_complete
 from ..planning.state import CachedState
 from ..reporting import journal
@@ -144,7 +143,7 @@ class LostTasks:
                 done.add(task.task_id)
                 self._tasks.note_done(task)
                 if task.task_family == "MonthlyTrips":
-                    journal.record_all_loaded(task.task_id, Partition(task.dataset, task.month), task.warehouses)
+                    journal.record_all_loaded(task.task_id, task.partition, task.warehouses)
         return done
 
 

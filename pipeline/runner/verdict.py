@@ -15,6 +15,7 @@ from luigi.task_status import PENDING, UNKNOWN
 
 from .. import remote
 from ..errors import MissingAtPublisher
+from ..partition import Partition
 from ..planning.answering import is_complete
 from ..planning.planner import COMPLETE, TO_DO
 from ..planning.state import CachedState
@@ -26,23 +27,22 @@ def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]
 
     Ranges and other wrappers bring their plan; a month that was asked for by itself is complete or to do.
     """
-    entries: dict[tuple[str, str | None], tuple[str, str]] = {}
-    tasks: dict[tuple[str, str | None], dict[str, Any]] = {}
-    statuses: dict[tuple[str, str | None], set[str]] = {}
+    entries: dict[Partition, tuple[str, str]] = {}
+    tasks: dict[Partition, dict[str, Any]] = {}
+    statuses: dict[Partition, set[str]] = {}
     for task, status, _ in history:
         for entry in getattr(getattr(task, "__dict__", {}).get("plan"), "entries", ()):
-            entries[entry.dataset, f"{entry.month:%Y-%m}" if entry.month else None] = entry.state, entry.reason
-        if task.task_family in GOALS and hasattr(task, "dataset"):
-            key = task.dataset, f"{task.month:%Y-%m}" if task.month else None
-            tasks.setdefault(key, {})[task.task_family] = task
-            statuses.setdefault(key, set()).add(status)
+            entries[Partition(entry.dataset, entry.month)] = entry.state, entry.reason
+        if task.task_family in GOALS and hasattr(task, "partition"):
+            tasks.setdefault(task.partition, {})[task.task_family] = task
+            statuses.setdefault(task.partition, set()).add(status)
     events: dict[tuple[str, str], dict[str, Any]] = {}
     for key in {**entries, **tasks}:
         goal = next((name for name in reversed(GOALS) if name in tasks.get(key, ())), GOALS[-1])
         warehouses = str(getattr(tasks.get(key, {}).get(goal), "warehouse", "") or "")
         state, reason = entries.get(key) or (TO_DO if statuses[key] - {TASK_DONE} else COMPLETE, "")
         event = {"goal": goal, "warehouses": [label for label in warehouses.split(",") if label], "entries": []}
-        events.setdefault((goal, warehouses), event)["entries"].append((*key, state, reason))
+        events.setdefault((goal, warehouses), event)["entries"].append((key.dataset, key.month_text, state, reason))
     return list(events.values())
 
 

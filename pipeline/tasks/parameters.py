@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,23 +10,17 @@ import luigi
 
 from .. import datasets
 from ..errors import UsageError
+from ..partition import format_month, typed_month
 
 
 class Month(luigi.MonthParameter):
     """The month of a file, ``YYYY-MM``; None (an empty text) for a table without months."""
 
     def parse(self, x: str) -> dt.date | None:
-        if not x:
-            return None
-        try:
-            if not re.fullmatch(r"\d{4}-\d{1,2}", x, re.ASCII):
-                raise ValueError(x)
-            return dt.datetime.strptime(x, "%Y-%m").date()
-        except ValueError:
-            raise UsageError(f"{x!r} is not a month; write it as YYYY-MM, such as 2021-01") from None
+        return typed_month(x) if x else None
 
     def serialize(self, x: dt.date | None) -> str:
-        return "" if x is None else f"{x:%Y-%m}"
+        return "" if x is None else format_month(x)
 
     def normalize(self, x: Any) -> dt.date | None:
         if isinstance(x, str):

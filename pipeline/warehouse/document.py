@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..datasets import DATASETS
 from ..datasets.schema import Column, Dataset
+from ..partition import format_month
 from .base import CURRENT_VIEW, LEDGER_COLUMNS, LEDGER_TABLE
 from .views import TRIP_DATASETS, TRIPS_VIEW, trips_columns
 
@@ -22,7 +23,7 @@ def text() -> str:
 
 
 def _dataset(dataset: Dataset) -> str:
-    first = f", from {dataset.first_month:%Y-%m}" if dataset.first_month else ""
+    first = f", from {format_month(dataset.first_month)}" if dataset.first_month else ""
     rows = "".join(_row(column) for column in dataset.columns)
     return (
         f"\n## {dataset.title}\n\nTable `{dataset.table}`{first}.\n\n"
@@ -36,7 +37,7 @@ def _row(column: Column) -> str:
 
 
 def _meaning(column: Column) -> str:
-    since = f" Since {column.since:%Y-%m}." if column.since else ""
+    since = f" Since {format_month(column.since)}." if column.since else ""
     return f"{column.description.replace('|', '/')}{since}"
 
 
