@@ -22,6 +22,7 @@ from .. import job, names
 from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
 from ..reporting import journal, outcomes
 from ..reporting.console import say
+from ..reporting.outcomes import RunOutcome
 from ..runner import child, process
 from . import request
 from .meaning import difference
@@ -43,6 +44,13 @@ LOGGER = logging.getLogger("pipeline")
 
 #: Times that a run may end its agent or be ended by a signal; a host with too little memory would do so for ever.
 ATTEMPTS = 3
+
+
+def _outcome(run: str) -> RunOutcome | None:
+    """What became of a run; None if it had no journal yet, or if that cannot be read."""
+    with contextlib.suppress(OSError):
+        return outcomes.summarize(journal.read(journal.folder() / f"{run}.jsonl"), is_alive=False)
+    return None
 
 
 def _shown(submission: Submission) -> str:
@@ -201,18 +209,16 @@ class Agent:
             attempts = submission.attempts - (code >= 0)  # handing back is no failure
             self._settle(entry, WAITING, agent="", attempts=attempts, message=f"{how} at {self.name}; waits again")
         else:
-            self._settle(entry, FAILED, exit_code=code, message=how if code < 0 else last_words)
+            outcome = _outcome(submission.id)
+            why = how if code < 0 else (outcome.why if outcome else "") or last_words
+            self._settle(entry, FAILED, exit_code=code, message=why)
         LOGGER.info("run %s: exit code %d", submission.id, code)
 
     def _settle(self, entry: Entry, state: str, **changes: object) -> None:
         """Tell the queue what became of our run."""
         put = self._queue.replace if state in OPEN else self._queue.end
-        if state not in OPEN:
-            with contextlib.suppress(OSError):  # it had no journal yet, or the disk is full
-                outcome = outcomes.summarize(
-                    journal.read(journal.folder() / f"{entry.submission.id}.jsonl"), is_alive=False
-                )
-                changes |= {"result": outcome.result, "summary": outcome.in_one_line}
+        if state not in OPEN and (outcome := _outcome(entry.submission.id)):
+            changes |= {"result": outcome.result, "summary": outcome.in_one_line}
         try:
             try:
                 put(entry, state=state, **changes)

@@ -130,7 +130,7 @@ def _lines(run: Run) -> Iterator[str]:
     if run.command:
         yield shlex.join(run.command)
     if run.submission:
-        yield from _about_submission(run.submission)
+        yield from _about_submission(run.submission, run.outcome.why if run.outcome else "")
     if run.state == KILLED and run.heard is not None:
         yield f"last heard of {_local(run.heard)}"
     if run.is_alive and (by := run.cancelled_by):
@@ -146,10 +146,10 @@ def _lines(run: Run) -> Iterator[str]:
         yield f"log {run.log}"
 
 
-def _about_submission(one: Submission) -> Iterator[str]:
+def _about_submission(one: Submission, shown_below: str) -> Iterator[str]:
     submitted = _local(seconds_of(one.submitted_at))
     yield f"submitted by {one.submitter} {submitted}{f', agent {one.agent}' if one.agent else ''}".rstrip()
-    if one.message:
+    if one.message and one.message != shown_below:
         yield one_line(one.message)
     if one.state == RUNNING and one.cancelled_by:
         yield f"{one.cancelled_by} has told its agent to stop it"

@@ -17,6 +17,7 @@ from pipeline.agents.queue import Entry, Queue
 from pipeline.agents.records import CANCELLED, DONE, FAILED, RUNNING, WAITING, Submission, now
 from pipeline.commands.queue import _list_queues
 from pipeline.errors import UsageError
+from pipeline.reporting import journal
 
 NAME = "a-run"
 
@@ -149,6 +150,18 @@ def test_what_the_queue_is_told_of_a_process_that_ended(
     (found,) = (*queue.open(), *queue.ended())
     assert (found.submission.state, found.submission.attempts) == (state, attempts_then)
     assert re.fullmatch(says, found.submission.message)
+
+
+def test_why_a_run_failed_is_what_its_journal_says(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, _, entry = claimed(queue)
+    monkeypatch.setattr(agent, "_run_luigi", lambda entry: (30, entry))
+    stage = {"stage": "Clean", "dataset": "green", "month": "2020-01", "warehouse": None}
+    about = {"state": "failed", "error": "WrongFormat", "message": "green 2020-01: no Parquet file", "seconds": 1.0}
+    journal.append(journal.folder() / f"{NAME}.jsonl", "stage", **stage, **about)
+    agent._run(entry)
+    (ended,) = queue.ended()
+    assert ended.submission.message == "green 2020-01: Clean: WrongFormat: no Parquet file"
+    assert ended.submission.summary == "1 failed"
 
 
 def test_version_of_the_code_is_known_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
