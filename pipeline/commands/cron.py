@@ -26,7 +26,7 @@ from pathlib import Path
 from .. import settings
 from ..errors import PipelineError, UsageError
 from ..files import PLANTED
-from ..partition import months_between
+from ..partition import add_months, format_month, months_between
 from ..planning import planner
 from ..planning.state import CachedState
 from ..reporting import console, journal, logs, notify, outcomes
@@ -105,15 +105,14 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     finds what was republished, as far as ``[publisher] max_age`` has it asked.
     """
     stop = today.replace(day=1)
-    count = stop.year * 12 + stop.month - 1 - last
-    start = dt.date(count // 12, count % 12 + 1, 1)
+    start = add_months(stop, -last)
     wanted = ",".join(names)
-    task, months = AllTrips(month=start, datasets=wanted), list(months_between(start, stop))
+    task, months = AllTrips(month=start, datasets=wanted), months_between(start, stop)
     plan = plan_range(CachedState(), task, names, months, ask=False)
     missing = [entry.month for entry in plan.entries if entry.month and entry.state != planner.COMPLETE]
     return [
         *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"datasets": wanted})),
-        *("--start", f"{min(missing, default=start):%Y-%m}", "--stop", f"{stop:%Y-%m}"),
+        *("--start", format_month(min(missing, default=start)), "--stop", format_month(stop)),
     ]
 
 

@@ -105,7 +105,7 @@ class _Forgetting:
         was_there = False
         with ExitStack() as stack:
             if not self._only_warehouse:
-                was_there |= stack.enter_context(Scratch(self._job, *partition).forgetting())
+                was_there |= stack.enter_context(Scratch(self._job, partition).forgetting())
                 was_there |= self._job.lake_object.store.stat(layout.manifest(partition)) is not None
                 self._job.lake_object.forget(partition)
             for warehouse, ledger in self._warehouses:

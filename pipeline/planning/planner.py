@@ -293,7 +293,7 @@ def _can_be_fetched(state: State, job: Job, dataset: str, months: Sequence[dt.da
         check_publisher(state, job)
         return True
     except Unreachable:
-        if all(Scratch(job, dataset, month).record(RAW) for month in months):
+        if all(Scratch(job, Partition(dataset, month)).record(RAW) for month in months):
             return False
         raise
 

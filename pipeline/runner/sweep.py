@@ -24,7 +24,7 @@ from .. import code_version, remote
 from ..errors import LakeError, StorageUnavailable
 from ..job import Job
 from ..names import is_run_id
-from ..partition import Partition, parse_month
+from ..partition import ZONES
 from ..planning import planner
 from ..planning.completeness import Completeness
 from ..planning.state import CachedState, State
@@ -33,7 +33,7 @@ from ..storage import Store, StoredObject, open_store
 from ..storage.local import path_of
 from ..strict_json import json_object
 from ..tasks.base import JobTask
-from ..tasks.scratch import ABOUT, RECORD, ROOT, lock_of, prefix_of, store_of
+from ..tasks.scratch import ABOUT, RECORD, ROOT, lock_of, partition_of, prefix_of, store_of
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -114,14 +114,13 @@ def _is_useless(
     if not jobs:
         return False  # the runs of that lake know
     job = Job(publisher, rules, lake, workspace)
-    _, dataset, name, _ = prefix.split("/")
-    partition = Partition(dataset, None if name == "all" else parse_month(name))
+    partition = partition_of(prefix)
     manifest = state.manifest(job, partition)
     if manifest is None:
         return False
     if manifest.created_at.timestamp() + 1 >= written:  # a manifest has whole seconds
         return True
-    if dataset == "zones":
+    if partition == ZONES:
         jobs = {planner.zones_job(job) for job in jobs}
     return any(Completeness(state, each, partition).lake_reason() is None for each in (job, *jobs))
 

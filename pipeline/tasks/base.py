@@ -37,7 +37,7 @@ from ..job import (
     rules_text,
     workspace_url,
 )
-from ..partition import Partition
+from ..partition import Partition, count_months
 from ..planning import planner
 from ..planning.answering import Answering
 from ..planning.completeness import Completeness
@@ -52,6 +52,9 @@ from .servers import Server
 
 #: How often a run looks again for somebody whose lock it has waited for up to the limit.
 GLANCES = 2
+
+#: Months later than this one have the same priority.
+_LAST_MONTH = dt.date(2099, 12, 1)
 
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
@@ -153,13 +156,11 @@ class MonthTask(JobTask):
     @property
     def priority(self) -> int:
         """Oldest month first, each finished before the next is begun, so that little scratch lies around."""
-        return (
-            0 if self.month is None else (2100 - self.month.year) * 12 - self.month.month
-        )  # the scheduler floors at 0
+        return 0 if self.month is None else count_months(self.month, _LAST_MONTH)  # the scheduler floors at 0
 
     @cached_property
     def scratch(self) -> Scratch:
-        return Scratch(self.job, self.dataset, self.month)
+        return Scratch(self.job, self.partition)
 
 
 class Stage(MonthTask):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import code_version
 from ..errors import DamagedScratch, TakenAway
+from ..partition import Partition, parse_month
 from ..reporting import journal
 from ..strict_json import json_object
 
@@ -66,11 +67,14 @@ _VERSION: dict[str, type] = {"etag": str, "length": int, "last_modified": str}
 #: The months of folders; any other may have been made by anybody.
 _MONTH = r"[1-9][0-9]{3}-(?:0[1-9]|1[0-2])"
 
+#: The folder of a dataset that has no months.
+_NO_MONTHS = "all"
+
 
 def months_of(job: Job, dataset: str) -> set[dt.date]:
     """The months of a dataset of which there is scratch, of whatever publisher, rules and lake."""
     names = {path.split("/")[2] for path in store_of(job.workspace).list(f"{ROOT}/{dataset}")}
-    return {dt.date.fromisoformat(f"{name}-01") for name in names if re.fullmatch(_MONTH, name)}
+    return {parse_month(name) for name in names if re.fullmatch(_MONTH, name)}
 
 
 def store_of(workspace: str) -> Store:
@@ -91,13 +95,13 @@ class Scratch:
     work on one month at the same time.
     """
 
-    def __init__(self, job: Job, dataset: str, month: dt.date | None) -> None:
+    def __init__(self, job: Job, partition: Partition) -> None:
         self.job = {"publisher": job.publisher, "rules": job.rules, "lake": job.lake}
         self.store = store_of(job.workspace)
-        self.folder = f"{ROOT}/{dataset}/{f'{month:%Y-%m}' if month else 'all'}"
+        self.folder = f"{ROOT}/{partition.dataset}/{partition.month_text or _NO_MONTHS}"
         key = hashlib.sha256("\n".join(self.job.values()).encode()).hexdigest()[:12]
         self.prefix = f"{self.folder}/{key}-{code_version.digest()}"
-        self.title = f"{dataset} {month:%Y-%m}" if month else dataset
+        self.title = str(partition)
 
     def path(self, name: str) -> str:
         return f"{self.prefix}/{name}"
@@ -216,13 +220,19 @@ class Scratch:
 
 
 #: A folder of scratch below the folder of its month: the job, and the code; versions before had no code there.
-_PREFIX = re.compile(rf"{ROOT}/[a-z]+/(?:{_MONTH}|all)/[0-9a-f]{{12}}(?:-[0-9a-f]{{12}})?(?=/|$)")
+_PREFIX = re.compile(rf"{ROOT}/[a-z]+/(?:{_MONTH}|{_NO_MONTHS})/[0-9a-f]{{12}}(?:-[0-9a-f]{{12}})?(?=/|$)")
 
 
 def prefix_of(path: str) -> str | None:
     """The folder of scratch that a file of the workspace lies in; None for what is none of ours."""
     match = _PREFIX.match(path)
     return match[0] if match else None
+
+
+def partition_of(prefix: str) -> Partition:
+    """What a folder of scratch is of."""
+    _, dataset, name, _ = prefix.split("/")
+    return Partition.parse(dataset, None if name == _NO_MONTHS else name)
 
 
 def lock_of(prefix: str, purpose: str = "scratch") -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.job import Job
+from pipeline.partition import Partition
 from pipeline.tasks.scratch import Scratch
 
 from .conftest import Project
@@ -65,7 +66,7 @@ def test_who_is_at_work_on_the_month_is_named(
     for name, value in {"PUBLISHER_NAME": "sample", "RUN_ID": "r-1", "CLEAN_RULES": "none"}.items():
         monkeypatch.setenv(f"PIPELINE_{name}", value)
     job = Job("sample", "zero_passengers-1", f"file:{tmp_path}/lake", f"file:{tmp_path}/workspace")
-    scratch = Scratch(job, "green", dt.date(2020, 1, 1))
+    scratch = Scratch(job, Partition("green", dt.date(2020, 1, 1)))
     (tmp_path / "file").write_bytes(b"x")
     scratch.keep(tmp_path / "file", "rejects.parquet", {"sha256": "ab" * 32})
     monkeypatch.setattr("pipeline.tasks.scratch.LOCK_TIMEOUT", 0.1)

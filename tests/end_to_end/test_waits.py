@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.job import Job
+from pipeline.partition import Partition
 from pipeline.tasks.scratch import Scratch
 
 from ..patience import PATIENCE
@@ -122,7 +123,7 @@ def test_another_run_of_the_same_month_is_named_and_waited_for(project: Project)
     place = f"file:{project.folder}"
     job = Job(f"sample={url}", "none", f"{place}/lake", f"{place}/workspace")
     command = project.luigi_command("Clean", *MONTH, "--publisher", job.publisher, "--rules", "none")
-    with Scratch(job, "green", dt.date(2020, 2, 1)).lock():
+    with Scratch(job, Partition("green", dt.date(2020, 2, 1))).lock():
         run = project.start(command)
         said = read_until(run, " waits for ")
     with run:
@@ -137,7 +138,7 @@ def test_a_month_that_is_forgotten_while_its_load_waits_is_made_again_at_once(pr
     place = f"file:{project.folder}"
     rules = "zero_passengers@1,pickup_outside_month@1"
     job = Job(f"sample={project.environment['PIPELINE_PUBLISHER_URL']}", rules, f"{place}/lake", f"{place}/workspace")
-    with Scratch(job, "green", dt.date(2020, 2, 1)).lock(f"duckdb:///{project.folder}/warehouse.duckdb"):
+    with Scratch(job, Partition("green", dt.date(2020, 2, 1))).lock(f"duckdb:///{project.folder}/warehouse.duckdb"):
         run = project.start(project.luigi_command("Load", *MONTH))
         said = read_until(run, " waits for ")
         assert project.pipeline("forget", *MONTH).returncode == 0

@@ -325,7 +325,7 @@ def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
     job = Job("tlc", "none", f"file:{folder}/lake", f"file:{folder}/workspace")
     monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace)
     our_settings.apply_environment()
-    scratch = Scratch(job, "green", MONTH)
+    scratch = Scratch(job, Partition("green", MONTH))
     keep(scratch)
     return scratch
 
@@ -396,7 +396,7 @@ def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_end
     monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace)
     monkeypatch.setattr(journal, "folder", lambda: folder)
     our_settings.apply_environment()
-    scratch = Scratch(job, "green", MONTH)
+    scratch = Scratch(job, Partition("green", MONTH))
     with monkeypatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: "another")
         keep(scratch)
@@ -449,7 +449,7 @@ def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pyte
     assert scratch.record(RAW)
     monkeypatch.setenv(code_version.CODE, CODES[1])
     job = Job(**scratch.job, workspace=scratch.store.url)
-    later = Scratch(job, "green", MONTH)
+    later = Scratch(job, Partition("green", MONTH))
     assert later.record(RAW) is None
     with scratch.lock(), pytest.raises(StorageUnavailable), later.store.lock(lock_of(later.prefix), timeout=0):
         pass  # two versions of the code do not work on a month at the same time
