@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.partition import Partition, add_months, format_month, parse_month
+from pipeline.publishers.catalog import LAYOUTS
 from pipeline.publishers.sample import generator
 
 from .contest import CouldNotRun
@@ -38,9 +39,7 @@ class Published:
 
     @property
     def files(self) -> list[Path]:
-        return [
-            self.folder / generator.relative_path(Partition(self.dataset, month), self.layout) for month in self.months
-        ]
+        return [self.folder / LAYOUTS[self.layout].path(Partition(self.dataset, month)) for month in self.months]
 
     @property
     def size(self) -> int:

@@ -17,7 +17,7 @@ from .retry import Policy
 
 if TYPE_CHECKING:
     from .lake import Lake
-    from .publishers.publishers import Publisher
+    from .publishers import Publisher
     from .warehouse import Warehouse
 
 
@@ -52,9 +52,9 @@ class Job:
 
 def publisher_label() -> str:
     """The publisher as task parameters name it."""
-    from .publishers import publishers
+    from .publishers import open_publisher
 
-    return publishers.get(settings.PublisherSettings().name, settings.PublisherSettings().url).label
+    return open_publisher(settings.PublisherSettings().name, settings.PublisherSettings().url).label
 
 
 def lake_url() -> str:
@@ -130,10 +130,10 @@ def normalize_warehouses(text: str) -> str:
 
 def open_publisher(label: str) -> Publisher:
     """The publisher of a label; credentials come from ``[publisher] url`` if that has the same label."""
-    from .publishers import publishers
+    from .publishers import from_label, open_publisher
 
-    configured = publishers.get(settings.PublisherSettings().name, settings.PublisherSettings().url)
-    return configured if configured.label == label else publishers.from_label(label)
+    configured = open_publisher(settings.PublisherSettings().name, settings.PublisherSettings().url)
+    return configured if configured.label == label else from_label(label)
 
 
 def open_warehouse(label: str) -> Warehouse:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import io
 import os
 import random
 import re
 import socket
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,11 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal import igzip_threaded, isal_zlib
 
 from pipeline.errors import PipelineError
-from pipeline.publishers import fetching, publishers
+from pipeline.partition import Partition
+from pipeline.publishers import fetching, open_publisher
 from pipeline.retry import Policy
 from tests.servers.raw import RawServer
 
@@ -504,7 +508,7 @@ UNPROVABLE = {
 
 class Transfers(Campaign):
     name = "transfers"
-    what = f"{len(FAULTS)} kinds of faulty transfers; what is accepted is a version of the file, all else is one line"
+    what = f"{len(FAULTS)} kinds of faulty transfers; accepted is a version of the file, or damage that Clean finds"
     slice = 25
     patience = 120
 
@@ -572,12 +576,13 @@ class Transfers(Campaign):
 
     def _fetch(self, server: RawServer, file_format: str, policy: Policy, folder: Path, used: list[str]) -> str:
         name = "tlc" if file_format == "parquet" else "dtc"
-        publisher = publishers.get(name, f"{server.url}/x?key={SECRET}".replace("//", f"//ann:{SECRET}@", 1))
-        dataset, month = ("zones", None) if file_format == "csv" else ("green", MONTH)
+        publisher = open_publisher(name, f"{server.url}/x?key={SECRET}".replace("//", f"//ann:{SECRET}@", 1))
+        partition = Partition("zones", None) if file_format == "csv" else Partition("green", MONTH)
         inbox = folder / "inbox"
+        inbox.mkdir(exist_ok=True)
         (inbox / "raw").unlink(missing_ok=True)
         try:
-            got = fetching.fetch(publisher, dataset, month, inbox, name="raw", policy=policy).path.read_bytes()
+            got = publisher.fetch(partition, inbox / "raw", policy).path.read_bytes()
         except PipelineError as error:
             text = str(error)
             if "\n" in text or len(text) > 500 or SECRET in text:
@@ -587,10 +592,23 @@ class Transfers(Campaign):
             return f"one line: {type(error).__name__}"
         if got in self.files[file_format]:
             return "a version"
+        if file_format == "csv.gz" and is_damaged(got):
+            return "damage that Clean finds"
         reasons = sorted(UNPROVABLE[file_format] & set(used))
         if not reasons:
             raise Difference(f"{len(got)} other bytes of {file_format} were accepted after {used}")
         return f"nothing tells: {file_format}, {reasons[0]}"
+
+
+def is_damaged(data: bytes) -> bool:
+    """Whether a csv.gz cannot be unpacked, so that Clean refuses it."""
+    try:
+        with igzip_threaded.open(io.BytesIO(data), "rb") as unpacked:
+            while unpacked.read(1 << 20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.IsalError):
+        return True
+    return False
 
 
 def send(reply: Reply, request: bytes, connection: socket.socket, server: RawServer) -> None:

@@ -78,10 +78,10 @@ def read(words: Sequence[str]) -> Request:
 
 def label_of_publisher(request: Request) -> str:
     """The publisher that the request means, with the settings of this host."""
-    from ..publishers import publishers
+    from ..publishers import open_publisher
 
     own = settings.PublisherSettings()
-    return str(publishers.get(request.values.get("publisher-name", own.name), own.url).label)
+    return open_publisher(request.values.get("publisher-name", own.name), own.url).label
 
 
 def rules_of(request: Request) -> str:

@@ -41,6 +41,9 @@ from .header import Header
 #: Bytes read at a time, and the longest line. What is held in memory is a small multiple of it.
 BLOCK_SIZE = 4 * 1024 * 1024
 
+#: Bytes above which a stream is no month, whatever it was packed in. The largest month has some 3 GB.
+MOST_BYTES = 64 << 30
+
 #: Lines that are worked on at a time. A block of published files has up to 80,000, one of empty rows two million.
 MAX_LINES = 80_000
 #: Values more than names in a line that Arrow is given: it makes a column of each.
@@ -119,7 +122,14 @@ def _blocks(stream: BinaryIO, source_name: str, container: str) -> Iterator[byte
     """The stream in blocks that end at line ends. An unfinished last line comes as a block of its own."""
     rest = b""
     is_first = True
+    length = 0
     while piece := stream.read(BLOCK_SIZE):
+        length += len(piece)
+        if length > MOST_BYTES:
+            raise UnreadableFile(
+                f"{source_name}: it unpacks to more than {MOST_BYTES} bytes, which no month has. "
+                "Check the file at its publisher"
+            )
         block = rest + piece
         if is_first and len(block) >= len(_UTF8_BOM):
             head = block[:512]

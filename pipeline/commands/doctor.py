@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,13 +10,10 @@ from typing import TYPE_CHECKING
 
 from .. import job, luigi_config, settings, validation
 from ..checks import Check
-from ..errors import MissingAtPublisher, PipelineError
-from ..partition import months_between
+from ..errors import PipelineError
 from ..plain import mistake_line
-from ..planning import planner
 from ..planning.state import CachedState, State
 from ..planning.synthetic import ensure_load_allowed, ensure_upload_allowed
-from ..publishers import publishers
 from ..remote import INTERACTIVE_TIMEOUT
 from ..reporting import logs, notify, tables
 from ..reporting.tables import Column
@@ -26,9 +22,6 @@ if TYPE_CHECKING:
     from ..storage import Store
 
 HELP = "try everything that is configured, and name the remedy of what fails"
-
-#: Months that are looked through for the newest one that a publisher has.
-MONTHS_BACK = 12
 
 Probe = Callable[[], Iterable[Check]]
 
@@ -94,33 +87,8 @@ def _settings() -> Iterator[Check]:
 
 
 def _publisher() -> Iterator[Check]:
-    publisher = job.open_publisher(job.publisher_label())
-    if publisher.scheme == "sample":
-        yield Check(publisher.label, True, "synthetic months are made on this machine")
-        return
-    policy = job.retry_policy()
-    publishers.check_reachable(publisher, policy)
-    try:
-        publishers.look(publisher, "zones", policy=policy)
-        yield Check(publisher.label, True, "answers, and has the zone table")
-    except MissingAtPublisher:
-        remedy = "see that [publisher] url is right, if there should be one"
-        yield Check(publisher.label, False, "answers, but has no zone table: it is left out", remedy, True)
     names = [name.strip() for name in settings.RangeSettings().datasets.split(",")]
-    for name in names:
-        last = publisher.months_offered(name)[1] or dt.date.today()
-        months = list(months_between(last - dt.timedelta(days=30 * MONTHS_BACK), last + dt.timedelta(days=1)))
-        known = planner.newest_published().get(name)
-        newest = publishers.survey(publisher, name, months, newest_known=known, policy=policy).newest
-        if newest:
-            yield Check(publisher.label, True, f"has {name} up to {newest:%Y-%m} at least")
-            return
-    if not policy.left():
-        detail = f"did not answer within {policy.patience:g} s when it was asked for months"
-        yield Check(publisher.label, False, detail, "check the network, or try again later", True)
-        return
-    detail = f"of {', '.join(names)} no month was found among the last {MONTHS_BACK}"
-    yield Check(publisher.label, False, detail, "see that [publisher] name and url belong together", True)
+    return job.open_publisher(job.publisher_label()).check(names, job.retry_policy())
 
 
 def _store(url: str, create: bool) -> Iterable[Check]:
@@ -177,7 +145,7 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
 def _luigid() -> Iterator[Check]:
     from luigi.interface import core
 
-    from .. import web
+    from ..publishers import http_request
 
     chosen = core()
     if chosen.local_scheduler:
@@ -186,8 +154,8 @@ def _luigid() -> Iterator[Check]:
     url = chosen.scheduler_url or f"http://{chosen.scheduler_host}:{chosen.scheduler_port}"
     shown = url.rpartition("@")[2].removeprefix("http://").rstrip("/")
     try:
-        with web.ask("HEAD", url, {}, INTERACTIVE_TIMEOUT):
+        with http_request.send("HEAD", url, {}, INTERACTIVE_TIMEOUT):
             yield Check(shown, True, "answers")
-    except web.NO_ANSWER:
+    except http_request.NO_ANSWER:
         remedy = "start one with `python -m pipeline ui`, or run with --local-scheduler"
         yield Check(shown, False, "no luigid answers", remedy, is_warning=not luigi_config.names_luigid())

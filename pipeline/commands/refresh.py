@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         partition = Partition(entry.dataset, entry.month)
         found, detail = _words(entry, states.get(partition, ""))
         if entry.state == UNASKED:
-            detail = _once(detail, task.job.publisher_object.address(entry.dataset, entry.month), said)
+            detail = _once(detail, task.job.publisher_object.address(partition), said)
         counts[found] += entry.month is not None
         rows.append([entry.dataset, partition.month_text or "", found, detail])
     tables.show([Column(width=6), Column(width=7), Column(width=18), Column(is_folded=True)], rows)

@@ -22,8 +22,7 @@ class Figure:
 
 def published(publisher: str, dataset: str, month: dt.date | None) -> Figure | None:
     """The figure of a publisher (by its name) for a month; None where there is none."""
-    tables = {"tlc": official, "dtc": mirror}
-    return tables[publisher]().get((dataset, month)) if publisher in tables and month else None
+    return _FIGURES[publisher]().get((dataset, month)) if publisher in _FIGURES and month else None
 
 
 @cache
@@ -47,5 +46,16 @@ def mirror() -> Mapping[Key, Figure]:
     }
 
 
+#: The tables, by the name of the publisher.
+_FIGURES = {"tlc": official, "dtc": mirror}
+
+
 def _table(name: str) -> csv.DictReader[str]:
     return csv.DictReader((files(__package__) / "facts" / name).read_text(encoding="utf-8").splitlines())
+
+
+@cache
+def newest_month(publisher: str, dataset: str) -> dt.date | None:
+    """The newest month of a dataset that a publisher (by its name) has a figure for; None without any."""
+    figures = _FIGURES[publisher]() if publisher in _FIGURES else {}
+    return max((month for name, month in figures if name == dataset), default=None)

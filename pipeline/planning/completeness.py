@@ -16,11 +16,10 @@ from .. import datasets
 from ..errors import PipelineError
 from ..job import Job
 from ..partition import Partition
-from ..publishers import publishers
+from ..publishers.version import Version
 
 if TYPE_CHECKING:
     from ..lake.manifest import Manifest
-    from ..publishers.publishers import Version
     from .state import State
 
 #: The reason of a month that the lake does not have.
@@ -109,7 +108,7 @@ class Completeness:
         """
         if self.job.publisher_object.is_local:
             try:
-                return publishers.look(self.job.publisher_object, *self.partition)
+                return self.job.publisher_object.version(self.partition)
             except PipelineError:
                 return None  # a check that fails changes nothing
         observed = self.state.observation(self.job, self.partition)
@@ -121,22 +120,13 @@ class Completeness:
             checked_at, now = dt.datetime.fromisoformat(observed["checked_at"]), dt.datetime.now(dt.UTC)
             if checked_at <= fetched_at <= now:  # otherwise one of the clocks was wrong
                 return None
-        return publishers.Version.from_dict(observed["version"])
+        return Version.from_dict(observed["version"])
 
     def is_same(self, manifest: Manifest, current: Version) -> bool:
         """Whether the manifest's source is the current version. A local file that was only touched stays the same."""
-        source, publisher = manifest.source, self.job.publisher_object
-        recorded = publishers.Version(
-            etag=source.etag or None, length=source.length, last_modified=source.last_modified
-        )
-        if recorded.same_as(current):
-            return True
-        if publisher.scheme == "file" and current.length == source.length:
-            try:
-                return publishers.sha256_of(publisher, *self.partition) == source.sha256
-            except OSError:
-                return True  # taken away since it was looked at; a check that fails changes nothing
-        return False
+        source = manifest.source
+        recorded = Version(etag=source.etag or None, length=source.length, last_modified=source.last_modified)
+        return self.job.publisher_object.is_unchanged(self.partition, recorded, source.sha256, current)
 
     def last_look(self) -> str:
         """The name of the last observation of the publisher; empty where the files are at hand and none is kept."""
@@ -149,7 +139,7 @@ def name_of(observed: dict[str, Any] | None) -> str:
     """A name for one observation of a publisher, whatever the clock said; empty where no version was seen."""
     if not observed or not observed.get("version"):
         return ""
-    seen = f"{observed.get('checked_at')} {publishers.Version.from_dict(observed['version']).fingerprint}"
+    seen = f"{observed.get('checked_at')} {Version.from_dict(observed['version']).fingerprint}"
     return hashlib.sha256(seen.encode()).hexdigest()[:16]
 
 

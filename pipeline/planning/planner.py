@@ -12,22 +12,20 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .. import remote, settings, waiting
-from ..datasets import row_counts
-from ..errors import MissingAtPublisher, PipelineError, Throttled, TransientError, Unreachable, text_after
+from ..errors import MissingAtPublisher, PipelineError, TransientError, Unreachable, text_after
 from ..job import Job, retry_policy
 from ..partition import ZONES, Partition
-from ..publishers import publishers
+from ..publishers.availability import can_still_appear
 from .completeness import ABSENT, REPUBLISHED, Completeness, is_recent
 from .state import State
 from .synthetic import ensure_allowed
 
 if TYPE_CHECKING:
     from ..lake.manifest import Manifest
-    from ..publishers.publishers import Version
+    from ..publishers.version import Version
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -139,7 +137,7 @@ def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) 
             if not _can_be_fetched(state, job, "zones", [None]):
                 return Plan([Entry("zones", None, TO_DO, reason)])
             try:
-                publishers.look(job.publisher_object, "zones", None, policy=retry_policy())
+                job.publisher_object.version(ZONES, retry_policy())
             except MissingAtPublisher as error:
                 LOGGER.warning("zones are left out: %s", text_after("zones", error))
                 return Plan([Entry("zones", None, MISSING, reason)])
@@ -158,7 +156,7 @@ def check_source(completeness: Completeness) -> None:
         if month is not None:
             _absent(state, job, dataset, [month], ask=True, believe=False)
         elif _can_be_fetched(state, job, dataset, [month]):
-            publishers.check_zones(job.publisher_object, retry_policy())
+            job.publisher_object.check_has_files(retry_policy())
 
 
 def zones_job(job: Job) -> Job:
@@ -205,7 +203,7 @@ def _refreshed(completeness: Completeness, warehouses: list[str], error: Pipelin
         current = completeness.version_since(manifest.source.last_look, manifest.source.fetched_at)
         if current is not None and not completeness.is_same(manifest, current):
             return Entry(dataset, month, TO_DO, REPUBLISHED)
-        if current is not None and job.publisher_object.scheme == "file" and current.etag != manifest.source.etag:
+        if current is not None and job.publisher_object.is_local and current.etag != manifest.source.etag:
             _remember_touch(job, manifest, current)
     reason = completeness.reason(warehouses)
     half_done = reason is not None and completeness.lake_reason() is None
@@ -218,15 +216,6 @@ def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
     if whole is not None and whole.source == manifest.source:
         source = replace(whole.source, etag=seen.etag or "", last_modified=seen.last_modified)
         job.lake_object.restate(replace(whole, source=source))
-
-
-@cache
-def newest_published() -> dict[str, dt.date]:
-    """The newest month of each dataset in the table of published row counts that comes with the package."""
-    newest: dict[str, dt.date] = {}
-    for dataset, month in row_counts.official():
-        newest[dataset] = max(month, newest.get(dataset, month))
-    return newest
 
 
 def _look_again(state: State, job: Job, dataset: str, months: Iterable[dt.date]) -> None:
@@ -258,7 +247,7 @@ def _look_again(state: State, job: Job, dataset: str, months: Iterable[dt.date])
 
 def titles(entries: Sequence[Entry], most: int = 5) -> str:
     """``green 2020-03, green 2020-04 and 7 more``."""
-    named = [publishers.describe(entry.dataset, entry.month) for entry in entries[:most]]
+    named = [str(Partition(entry.dataset, entry.month)) for entry in entries[:most]]
     return ", ".join(named) + (f" and {len(entries) - most:,} more" if len(entries) > most else "")
 
 
@@ -268,7 +257,7 @@ def check_publisher(state: State, job: Job) -> None:
     if job.publisher not in found:
         found[job.publisher] = None
         try:
-            publishers.check_reachable(job.publisher_object, retry_policy())
+            job.publisher_object.check_reachable(retry_policy())
         except PipelineError as error:
             found[job.publisher] = error
     if (trouble := found[job.publisher]) is not None:
@@ -312,10 +301,10 @@ def observe(
     failed: dict[dt.date | None, PipelineError] = {}
     patience = retry_policy()
 
-    def one(month: dt.date | None) -> publishers.Version | None:
+    def one(month: dt.date | None) -> Version | None:
         nonlocal patience
         try:
-            return publishers.look(job.publisher_object, dataset, month, policy=patience)
+            return job.publisher_object.version(Partition(dataset, month), patience)
         except PipelineError as error:
             failed[month] = error
             if isinstance(error, TransientError):
@@ -366,18 +355,9 @@ def _ask_for(state: State, job: Job, dataset: str, months: list[dt.date]) -> dic
         for month, manifest in state.manifests(job, dataset).items()
         if month is not None and manifest.publisher == job.publisher
     ]
-    try:
-        survey = publishers.survey(
-            publisher,
-            dataset,
-            months,
-            newest_known=newest_published().get(dataset),
-            probe=max(loaded, default=None),
-            policy=retry_policy(),
-        )
-    except Throttled:
-        raise publishers.unreachable(publisher, "it refuses files that must exist: too many requests") from None
-    found = {month: NOT_YET for month in survey.not_yet} | {month: MISSING for month in survey.missing}
+    known_month = max(loaded, default=None)
+    availability = publisher.check_availability(dataset, months, retry_policy(), known_month=known_month)
+    found = {month: NOT_YET for month in availability.not_yet} | {month: MISSING for month in availability.missing}
     now = dt.datetime.now(dt.UTC).isoformat()
     if not publisher.is_local:
         updates = {month: {"absent": absence, "checked_at": now} for month, absence in found.items()}
@@ -388,7 +368,7 @@ def _ask_for(state: State, job: Job, dataset: str, months: list[dt.date]) -> dic
 def _known_absence(state: State, job: Job, dataset: str, month: dt.date) -> str | None:
     """NOT_YET or MISSING for a month that was absent when the publisher was asked last, by its age today."""
     absence = (state.observation(job, Partition(dataset, month)) or {}).get("absent")
-    return MISSING if absence == NOT_YET and not publishers.can_still_appear(month) else absence
+    return MISSING if absence == NOT_YET and not can_still_appear(month) else absence
 
 
 def _believed(state: State, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:

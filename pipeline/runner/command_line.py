@@ -282,15 +282,15 @@ def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: 
 
 def _connect(self: Any, url: str) -> Luigid:
     """Ask luigid once before the first task: Luigi alone would be silent for minutes while it tries again."""
-    from .. import web
+    from ..publishers import http_request
 
     arguments.check_luigid_url(url)
     shown = url.rpartition("@")[2].rstrip("/")
     start = "start one with `python -m pipeline ui`"
     try:
-        with web.ask("HEAD", url, {}, limit=10) as answer:
+        with http_request.send("HEAD", url, {}, limit=10) as answer:
             code = answer.status_code
-    except web.NO_ANSWER:
+    except http_request.NO_ANSWER:
         raise UsageError(f"no luigid answers at {shown}; {start}, or run with --local-scheduler") from None
     if code in (401, 403):
         raise UsageError(f"luigid at {shown} refuses user and password; give them as http://user:password@host:8082")

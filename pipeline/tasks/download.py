@@ -7,7 +7,8 @@ from typing import Any
 
 from ..job import retry_policy
 from ..lake import layout
-from ..publishers import publishers
+from ..partition import Partition
+from ..publishers import Version
 from ..reporting.progress import StageProgress
 from . import servers
 from .base import Stage
@@ -30,7 +31,7 @@ class Download(Stage):
         record = self.scratch.record(RAW)
         if record is None:
             return self.completeness.lake_reason() is None
-        fetched = publishers.Version.from_dict(record["version"])
+        fetched = Version.from_dict(record["version"])
         fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
         current = self.completeness.version_since(record["last_look"], fetched_at)
         return current is None or current.same_as(fetched)
@@ -49,29 +50,24 @@ class Download(Stage):
         return [] if self.job.publisher_object.is_local else [servers.of_publisher(self.publisher)]
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
-        from ..publishers import fetching
-
         started = dt.datetime.now(dt.UTC)
         last_look = self.completeness.last_look()
         publisher = self.job.publisher_object
         with self.scratch.resumable(RAW) as target:
-            fetched = fetching.fetch(
-                publisher,
-                self.dataset,
-                self.month,
-                target.parent,
-                name=target.name,
-                policy=retry_policy(),
-                probe=self._last_loaded() if publisher.hides_absence else None,
-                on_silence=self.blame,
+            fetched = publisher.fetch(
+                Partition(self.dataset, self.month),
+                target,
+                retry_policy(),
+                known_month=self._last_loaded() if publisher.needs_known_month else None,
                 progress=lambda done, total: progress(done, total or 0, "bytes"),
+                on_silence=self.blame,
             )
             record = {
                 "url": fetched.url,
                 "sha256": fetched.sha256,
                 "version": fetched.version.to_dict(),
                 "length": fetched.length,
-                "format": publisher.file_format(self.dataset),
+                "format": publisher.layout.format_of(self.dataset),
                 "fetched_at": started.isoformat(),
                 "last_look": last_look,
             }

@@ -21,13 +21,12 @@ from .. import datasets, settings, validation
 from ..errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
 from ..job import normalize_warehouses, warehouse_labels
 from ..lake import layout
-from ..partition import ZONES, add_months, months_between
+from ..partition import ZONES, Partition, add_months, months_between
 from ..planning import planner
 from ..planning.answering import Answering
 from ..planning.completeness import Completeness
 from ..planning.planner import MISSING, NO_RULES, TO_DO, UNASKED, Plan
 from ..planning.state import State
-from ..publishers import publishers
 from ..reporting import journal, progress
 from ..reporting.explanations import explain
 from ..value_types import whole
@@ -231,9 +230,9 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
         check_span(self.start, self.stop, today)
         if issubclass(self.of, MonthTask):
             publisher = self._first.job.publisher_object
-            publisher.check_offered(self._first.dataset, self.start)
+            publisher.check_offered(Partition(self._first.dataset, self.start))
             # Later than today is not yet published. Later than the publisher's time will never be.
-            publisher.check_offered(self._first.dataset, min(self.months[-1], today.replace(day=1)))
+            publisher.check_offered(Partition(self._first.dataset, min(self.months[-1], today.replace(day=1))))
         elif issubclass(self.of, AllTrips):
             check_any_offered(self._first, dataset_names(self._first.datasets), self.months)
 
@@ -441,7 +440,7 @@ def refuse_missing(task: luigi.Task, plan: Plan, publisher: str) -> None:
     """Raise MissingAtPublisher if months of the plan are gaps at the publisher."""
     gaps = [entry for entry in plan.months(MISSING) if entry.month]
     if gaps:
-        months = [publishers.describe(entry.dataset, entry.month) for entry in gaps]
+        months = [str(Partition(entry.dataset, entry.month)) for entry in gaps]
         journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=months)
         raise MissingAtPublisher(f"{planner.titles(gaps)}: missing at {publisher}; all other months are done")
 
@@ -457,7 +456,7 @@ def check_any_offered(task: Any, names: list[str], months: list[dt.date]) -> Non
 
 def _is_offered(task: Any, dataset: str, month: dt.date) -> bool:
     try:
-        task.job.publisher_object.check_offered(dataset, month)
+        task.job.publisher_object.check_offered(Partition(dataset, month))
     except NeverOffered:
         return False
     return True

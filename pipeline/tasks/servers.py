@@ -26,7 +26,6 @@ from ..errors import (
     Unreachable,
     WarehouseUnavailable,
 )
-from ..publishers import publishers
 from ..reporting import journal
 from ..retry import retrying
 from ..storage import Store, open_store
@@ -86,7 +85,7 @@ class Server:
 
 def of_publisher(label: str) -> Server:
     def question() -> None:
-        publishers.check_reachable(job.open_publisher(label), job.retry_policy())
+        job.open_publisher(label).check_reachable(job.retry_policy())
 
     return Server(label, (PublisherUnavailable, TruncatedFile), question)
 

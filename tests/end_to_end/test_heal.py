@@ -32,6 +32,14 @@ def other_columns(good: bytes) -> bytes:
     return bytes(sink.getvalue())
 
 
+def cut_gzip(good: bytes) -> bytes:
+    return good[:-1000]
+
+
+def wrong_checksum(good: bytes) -> bytes:
+    return good[:-8] + bytes(byte ^ 1 for byte in good[-8:-4]) + good[-4:]
+
+
 def unreadable_rows(good: bytes) -> bytes:
     lines = gzip.decompress(good).splitlines(keepends=True)
     return gzip.compress(lines[0] + b"".join(b"2,never,never\n" for _ in lines[1:]))
@@ -77,7 +85,14 @@ def scratch(project: Project) -> list[Path]:
 
 @pytest.mark.parametrize(
     ("site", "damage"),
-    [("tlc", damaged_parquet), ("tlc", other_columns), ("dtc", unreadable_rows), ("dtc", no_rows)],
+    [
+        ("tlc", damaged_parquet),
+        ("tlc", other_columns),
+        ("dtc", cut_gzip),
+        ("dtc", wrong_checksum),
+        ("dtc", unreadable_rows),
+        ("dtc", no_rows),
+    ],
     indirect=["site"],
 )
 def test_a_damaged_month_heals_when_the_publisher_has_mended_it(site: Site, web: Project, damage: object) -> None:

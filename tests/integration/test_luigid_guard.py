@@ -17,8 +17,8 @@ import luigi.server
 import pytest
 import requests
 
-from pipeline import web
 from pipeline.errors import UsageError
+from pipeline.publishers import http_request
 from pipeline.runner import command_line
 
 from ..patience import PATIENCE
@@ -198,9 +198,11 @@ def test_state_that_is_a_link_is_not_read(tmp_path: Path) -> None:
 
 
 def test_name_that_luigid_does_not_know_is_said_to_the_run(luigid: Luigid, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = web.ask
+    send = http_request.send
     other = {"Host": "other:8082"}
-    monkeypatch.setattr(web, "ask", lambda method, url, headers, limit: ask(method, luigid.url, other, limit))
+    monkeypatch.setattr(
+        http_request, "send", lambda method, url, headers, limit: send(method, luigid.url, other, limit)
+    )
     with pytest.raises(UsageError) as error:
         command_line._connect(None, "http://user:secret@other:8082")
     assert str(error.value) == "luigid at other:8082 does not know that name; start it with --allowed-host other"

@@ -16,7 +16,7 @@ from pipeline.partition import Partition, months_between
 from pipeline.planning import planner
 from pipeline.planning.completeness import Completeness
 from pipeline.planning.state import CachedState, State
-from pipeline.publishers import publishers
+from pipeline.publishers.web import WebPublisher
 from pipeline.retry import Policy
 from pipeline.runner import start
 from pipeline.tasks.download import Download
@@ -68,13 +68,13 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
 ) -> None:
     asked: list[object] = []
 
-    def look(publisher: object, dataset: str, month: dt.date, policy: Policy) -> None:
-        asked.append(month)
+    def version(publisher: object, partition: Partition, policy: Policy) -> None:
+        asked.append(partition.month)
         assert (policy.attempts == 1) == (len(asked) > 1)
         raise NoAnswer("silent")
 
-    monkeypatch.setattr(publishers, "look", look)
-    monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
+    monkeypatch.setattr(WebPublisher, "version", version)
+    monkeypatch.setattr(WebPublisher, "check_reachable", lambda publisher, policy: None)
     monkeypatch.setattr(planner, "CONCURRENT", 1)
     months = list(months_between(JANUARY, dt.date(2024, 1, 1)))
     failed = planner.observe(CachedState(), job(tmp_path, publisher="dtc"), "green", months)
@@ -84,7 +84,7 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
 def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: None)
+    monkeypatch.setattr(WebPublisher, "check_reachable", lambda publisher, policy: None)
     monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.5)
     months = list(months_between(JANUARY, dt.date(2024, 1, 1)))
     with RawServer(lambda request, connection: server.pause(PATIENCE)) as server:
@@ -107,7 +107,7 @@ def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.
 
 def test_scheduled_downloads_ask_each_publisher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(publishers, "check_reachable", lambda publisher, policy: asked.append(publisher.label))
+    monkeypatch.setattr(WebPublisher, "check_reachable", lambda publisher, policy: asked.append(publisher.label))
     place = {"lake": f"file:{tmp_path}/lake", "workspace": f"file:{tmp_path}/ws"}
     uploads = [
         Upload(dataset="green", month=month, publisher=name, **place)

@@ -1,4 +1,4 @@
-"""Looking and surveying at a real web server."""
+"""Versions, reachability and availability of files at a real web server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.datasets import row_counts
 from pipeline.errors import MissingAtPublisher, PublisherUnavailable, RefusedByPublisher, Throttled, Unreachable
-from pipeline.publishers import publishers
-from pipeline.publishers.publishers import Publisher, Survey, Version
+from pipeline.partition import Partition
+from pipeline.publishers import open_publisher
+from pipeline.publishers.availability import Availability
+from pipeline.publishers.web import KNOWN_FILES
 from pipeline.retry import Policy
 from tests.patience import PATIENCE, wait_for
 from tests.servers.http import ALWAYS, Fault, HttpServer
@@ -57,41 +60,47 @@ def path(text: str) -> str:
 ZONES = "/misc/taxi_zone_lookup.csv"
 
 
-def survey(publisher: Publisher, asked: Iterable[dt.date], probe: dt.date | None = None) -> Survey:
-    return publishers.survey(publisher, "green", asked, probe=probe, today=TODAY, policy=QUICK)
+def available(
+    url: str, months: Iterable[dt.date], known_month: dt.date | None = None, today: dt.date = TODAY
+) -> Availability:
+    return open_publisher("tlc", url).check_availability("green", months, QUICK, known_month=known_month, today=today)
 
 
-def test_look(tlc: HttpServer) -> None:
-    publisher = publishers.get("tlc", tlc.url)
-    version = publishers.look(publisher, "green", month("2026-01"), policy=ONCE)
+def published(found: Availability, months: Iterable[dt.date]) -> list[dt.date]:
+    return [month for month in months if month not in {*found.not_yet, *found.missing}]
+
+
+def test_version(tlc: HttpServer) -> None:
+    publisher = open_publisher("tlc", tlc.url)
+    version = publisher.version(Partition("green", month("2026-01")), ONCE)
     assert version.is_strong and version.length == len(path("2026-01")) - 1 and version.last_modified
     assert tlc.asked() == tlc.asked("HEAD") == [path("2026-01")]
     assert tlc.requests[0].headers["User-Agent"].startswith("nyc-trips-pipeline")
     assert tlc.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-def test_403_is_absence_where_the_probe_is_served(tlc: HttpServer) -> None:
-    publisher = publishers.get("tlc", tlc.url)
+def test_403_is_absence_where_the_known_month_is_served(tlc: HttpServer) -> None:
+    publisher = open_publisher("tlc", tlc.url)
     with pytest.raises(MissingAtPublisher, match="green 2026-07"):
-        publishers.look(publisher, "green", month("2026-07"), probe=month("2026-05"), policy=ONCE)
+        publisher.version(Partition("green", month("2026-07")), ONCE, known_month=month("2026-05"))
     assert tlc.asked() == [path("2026-07"), path("2026-05")]
 
 
 def test_403_is_absence_where_only_the_zone_table_is_served(tlc: HttpServer) -> None:
-    publisher = publishers.get("tlc", tlc.url)
+    publisher = open_publisher("tlc", tlc.url)
     with pytest.raises(MissingAtPublisher):
-        publishers.look(publisher, "green", month("2026-07"), probe=month("2025-05"), policy=ONCE)
+        publisher.version(Partition("green", month("2026-07")), ONCE, known_month=month("2025-05"))
     assert tlc.asked() == [path("2026-07"), path("2025-05"), ZONES]
 
 
 def test_403_for_everything_is_throttling_and_passes(tlc: HttpServer) -> None:
-    publisher = publishers.get("tlc", tlc.url)
+    publisher = open_publisher("tlc", tlc.url)
     tlc.program("*", Fault(status=403, times=6))
-    assert publishers.look(publisher, "green", month("2026-01"), probe=month("2026-05"), policy=QUICK).length
+    assert publisher.version(Partition("green", month("2026-01")), QUICK, known_month=month("2026-05")).length
     assert tlc.asked() == [path("2026-01"), path("2026-05"), ZONES] * 2 + [path("2026-01")]
     tlc.program("*", Fault(status=403, times=ALWAYS))
     with pytest.raises(Throttled, match="too many requests"):
-        publishers.look(publisher, "green", month("2026-01"), policy=ONCE)
+        publisher.version(Partition("green", month("2026-01")), ONCE)
 
 
 def test_403_is_meant_where_absence_answers_404(tlc: HttpServer) -> None:
@@ -99,13 +108,13 @@ def test_403_is_meant_where_absence_answers_404(tlc: HttpServer) -> None:
     tlc.program(path("2026-01"), Fault(status=403, times=ALWAYS))
     (tlc.folder / ZONES[1:]).unlink()
     with pytest.raises(RefusedByPublisher, match="not allowed"):
-        publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=QUICK)
+        open_publisher("tlc", tlc.url).version(Partition("green", month("2026-01")), QUICK)
 
 
-def test_trouble_at_the_probe_is_trouble(tlc: HttpServer) -> None:
+def test_trouble_with_the_known_file_is_trouble(tlc: HttpServer) -> None:
     tlc.program(ZONES, Fault(status=500, times=ALWAYS))
     with pytest.raises(PublisherUnavailable, match="500"):
-        publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-07"), policy=ONCE)
+        open_publisher("tlc", tlc.url).version(Partition("green", month("2026-07")), ONCE)
 
 
 @pytest.mark.parametrize(
@@ -116,30 +125,28 @@ def test_final_answers_are_not_asked_again(tmp_path: Path, status: int, kind: ty
     with HttpServer(tmp_path) as server:
         server.program("*", Fault(status=status, times=ALWAYS))
         with pytest.raises(kind):
-            publishers.look(publishers.get("dtc", server.url), "green", month("2020-03"), policy=QUICK)
+            open_publisher("dtc", server.url).version(Partition("green", month("2020-03")), QUICK)
         assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_passing_trouble_passes(tlc: HttpServer, status: int) -> None:
     tlc.program(path("2026-01"), Fault(status=status, times=3))
-    assert publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=QUICK).length
+    assert open_publisher("tlc", tlc.url).version(Partition("green", month("2026-01")), QUICK).length
     assert len(tlc.requests) == 4
 
 
 def test_retry_after_reaches_the_error(tlc: HttpServer) -> None:
     tlc.program(path("2026-01"), Fault(status=429, retry_after="17"))
     with pytest.raises(Throttled, match="in 17 s") as error:
-        publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=ONCE)
+        open_publisher("tlc", tlc.url).version(Partition("green", month("2026-01")), ONCE)
     assert error.value.retry_after == 17
 
 
 def test_silence_is_trouble(tlc: HttpServer) -> None:
     tlc.program(path("2026-01"), Fault(silent_after=0))
     with pytest.raises(PublisherUnavailable, match=r"no answer within 0\.2 s"):
-        publishers.look(
-            publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=Policy(timeout=0.2, attempts=1)
-        )
+        open_publisher("tlc", tlc.url).version(Partition("green", month("2026-01")), Policy(timeout=0.2, attempts=1))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
@@ -148,7 +155,7 @@ def test_no_connection_is_trouble_and_names_no_secret(host: str) -> None:
         unused.bind(("127.0.0.1", 0))  # bound, and not listening
         url = f"http://ann:pa55word@{host}:{unused.getsockname()[1]}/x?sig=s1gnature"
         with pytest.raises(PublisherUnavailable) as error:
-            publishers.look(publishers.get("tlc", url), "green", month("2026-01"), policy=ONCE)
+            open_publisher("tlc", url).version(Partition("green", month("2026-01")), ONCE)
     assert "pa55word" not in str(error.value) and "s1gnature" not in str(error.value)
     assert f"http://{host}" in str(error.value) and "\n" not in str(error.value)
     assert error.value.__suppress_context__
@@ -156,19 +163,19 @@ def test_no_connection_is_trouble_and_names_no_secret(host: str) -> None:
 
 @pytest.mark.parametrize("status", [405, 501])
 def test_a_server_without_head(tlc: HttpServer, status: int) -> None:
-    publisher = publishers.get("tlc", tlc.url)
-    witnesses = [f"/{publisher.file_path(*witness)}" for witness in publishers.WITNESSES]
-    for place in (path("2026-01"), *witnesses):
+    publisher = open_publisher("tlc", tlc.url)
+    known_files = [f"/{publisher.layout.path(file)}" for file in KNOWN_FILES]
+    for place in (path("2026-01"), *known_files):
         tlc.program(place, Fault(status=status, times=ALWAYS, methods=("HEAD",)))
-    publishers.check_reachable(publisher, ONCE)
-    version = publishers.look(publishers.get("tlc", tlc.url), "green", month("2026-01"), policy=ONCE)
+    publisher.check_reachable(ONCE)
+    version = open_publisher("tlc", tlc.url).version(Partition("green", month("2026-01")), ONCE)
     assert version.length == len(path("2026-01")) - 1
     assert tlc.asked("GET") == [path("2026-01")]
 
 
 def test_credentials_are_sent(tlc: HttpServer) -> None:
     url = tlc.url.replace("http://", "http://ann:pa55word@")
-    publishers.look(publishers.get("tlc", url), "green", month("2026-01"), policy=ONCE)
+    open_publisher("tlc", url).version(Partition("green", month("2026-01")), ONCE)
     assert tlc.requests[0].headers["Authorization"].startswith("Basic ")
 
 
@@ -179,13 +186,13 @@ def test_one_question_where_a_publisher_answers_whatever_it_says(tlc: HttpServer
     for status in (200, 403, 404, 401):
         tlc.clear()
         tlc.program("*", Fault(status=status, times=ALWAYS))
-        publishers.check_reachable(publishers.get("tlc", tlc.url), QUICK)
+        open_publisher("tlc", tlc.url).check_reachable(QUICK)
         assert tlc.asked() == [ZONES]
 
 
 def test_trouble_with_one_file_is_not_the_publishers(tlc: HttpServer) -> None:
     tlc.program(ZONES, Fault(status=503, retry_after="800", times=ALWAYS))
-    publishers.check_reachable(publishers.get("tlc", tlc.url), QUICK)
+    open_publisher("tlc", tlc.url).check_reachable(QUICK)
     assert len(tlc.requests) == 2
 
 
@@ -194,7 +201,7 @@ def test_trouble_with_everything_is_the_publishers(tlc: HttpServer, status: int)
     tlc.program("*", Fault(status=status, times=ALWAYS))
     host = tlc.url.removeprefix("http://")
     with pytest.raises(Unreachable) as caught:
-        publishers.check_reachable(publishers.get("tlc", f"http://user:planted@{host}/x?key=planted"), QUICK)
+        open_publisher("tlc", f"http://user:planted@{host}/x?key=planted").check_reachable(QUICK)
     assert str(caught.value) == (
         f"publisher tlc cannot be reached at {tlc.url}/x: it answers {status} to everything; "
         "check the network and [publisher] url, or try again later"
@@ -205,7 +212,7 @@ def test_trouble_with_everything_is_the_publishers(tlc: HttpServer, status: int)
 def test_a_long_wait_that_is_asked_for_is_not_waited_for_while_a_run_is_planned(tlc: HttpServer) -> None:
     tlc.program("*", Fault(status=503, retry_after="800", times=ALWAYS))
     with pytest.raises(Unreachable, match="answers 503"):
-        publishers.check_reachable(publishers.get("tlc", tlc.url), Policy(attempts=5, patience=40))
+        open_publisher("tlc", tlc.url).check_reachable(Policy(attempts=5, patience=40))
     assert len(tlc.requests) == 2
 
 
@@ -227,7 +234,7 @@ def test_no_answer_is_one_error_by_the_publishers_address(tlc: HttpServer, kind:
         if kind == "no TLS":
             url = tlc.url.replace("http:", "https:")
         with pytest.raises(Unreachable) as caught:
-            publishers.check_reachable(publishers.get("dtc", url), Policy(timeout=0.2, attempts=1))
+            open_publisher("dtc", url).check_reachable(Policy(timeout=0.2, attempts=1))
     assert str(caught.value).startswith(f"publisher dtc cannot be reached at {url}: ")
     assert ".csv" not in str(caught.value)
 
@@ -238,7 +245,7 @@ def test_patience_ends_even_where_a_request_does_not(tlc: HttpServer, monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: never.wait(600))
     try:
         with pytest.raises(Unreachable, match=r"no answer within 0\.\d+ s"):
-            publishers.check_reachable(publishers.get("tlc", tlc.url), Policy(patience=0.1))
+            open_publisher("tlc", tlc.url).check_reachable(Policy(patience=0.1))
     finally:
         never.set()
 
@@ -282,7 +289,7 @@ def test_one_limit_counts_for_a_whole_question(behaviour: Behaviour) -> None:
     """And what asked is ended, in whichever thread it was."""
     with RawServer(behaviour) as server:
         with pytest.raises(PublisherUnavailable, match=r"no answer within 0\.3 s"):
-            publishers.look(publishers.get("tlc", server.url), "green", month("2026-01"), policy=SHORT)
+            open_publisher("tlc", server.url).version(Partition("green", month("2026-01")), SHORT)
         wait_for(lambda: not any(thread.name.startswith("ask ") for thread in threading.enumerate()))
 
 
@@ -315,7 +322,7 @@ def test_a_redirect_that_leads_nowhere_is_one_line_without_its_address(to: str, 
         lambda request, connection: redirect(to.format(port=server.url[17:]))(request, connection)
     ) as server:
         with pytest.raises(RefusedByPublisher) as caught:
-            publishers.look(publishers.get("tlc", server.url), "green", month("2026-01"), policy=ONCE)
+            open_publisher("tlc", server.url).version(Partition("green", month("2026-01")), ONCE)
         assert str(caught.value) == f"{server.url}{path('2026-01')} {says}; check [publisher] url"
         assert len(server.requests) <= 11
 
@@ -323,7 +330,7 @@ def test_a_redirect_that_leads_nowhere_is_one_line_without_its_address(to: str, 
 def test_a_redirect_to_another_server_gets_no_login_and_one_to_the_same_does(tlc: HttpServer) -> None:
     with RawServer(lambda request, connection: redirect(tlc.url + path("2026-01"))(request, connection)) as first:
         url = first.url.replace("http://", "http://ann:pa55word@")
-        assert publishers.look(publishers.get("tlc", url), "green", month("2026-01"), policy=ONCE).length
+        assert open_publisher("tlc", url).version(Partition("green", month("2026-01")), ONCE).length
     assert b"Authorization: Basic" in first.requests[0] and "Authorization" not in tlc.requests[0].headers
 
 
@@ -336,9 +343,9 @@ def test_a_redirect_within_one_server_keeps_the_login() -> None:
             redirect(there)(request, connection)
 
     with RawServer(behave) as server:
-        publisher = publishers.get("tlc", server.url.replace("http://", "http://ann:pa55word@"))
+        publisher = open_publisher("tlc", server.url.replace("http://", "http://ann:pa55word@"))
         for _ in range(2):
-            assert publishers.look(publisher, "green", month("2026-01"), policy=ONCE).length == 7
+            assert publisher.version(Partition("green", month("2026-01")), ONCE).length == 7
             server.requests.append(b"")
     assert all(b"Authorization: Basic" in request for request in server.requests if request)
 
@@ -362,97 +369,96 @@ def test_odd_headers_are_an_answer_or_one_line(head: bytes, status: bytes) -> No
         connection.sendall(b"HTTP/1.1 " + status + b"\r\n" + head + b"\r\nConnection: close\r\n\r\n")
 
     with RawServer(behave) as server:
-        publisher = publishers.get("tlc", server.url)
+        publisher = open_publisher("tlc", server.url)
         try:
-            version = publishers.look(publisher, "green", month("2026-01"), policy=ONCE)
+            version = publisher.version(Partition("green", month("2026-01")), ONCE)
             assert status == b"200 OK" and (version.length or 0) >= 0
         except PublisherUnavailable as error:
             assert "\n" not in str(error) and len(str(error)) < 300
 
 
-# -- surveys ---------------------------------------------------------------------------------------
+# -- availability ----------------------------------------------------------------------------------
 
 
 def test_one_request_where_the_newest_asked_month_is_there(tlc: HttpServer) -> None:
-    found = survey(publishers.get("tlc", tlc.url), year(2026, 1, 6))
-    assert found.published == tuple(year(2026, 1, 6)) and not found.missing and not found.not_yet
+    assert available(tlc.url, year(2026, 1, 6)) == Availability((), (), newest=month("2026-06"))
     assert tlc.asked() == [path("2026-06")]
-    assert found.versions.keys() == {month("2026-06")} and isinstance(found.versions[month("2026-06")], Version)
 
 
 def test_later_than_the_newest_is_not_yet_and_earlier_is_a_gap(tlc: HttpServer) -> None:
-    found = survey(publishers.get("tlc", tlc.url), year(2026))
+    found = available(tlc.url, year(2026))
     assert found.not_yet == tuple(year(2026, 9, 12))
     assert found.newest == month("2026-08")
     assert found.missing == (month("2026-07"),)  # asked together with 08
-    assert found.published == (*year(2026, 1, 6), month("2026-08"))
+    assert published(found, year(2026)) == [*year(2026, 1, 6), month("2026-08")]
 
 
 def test_a_gap_at_the_end_of_what_was_asked(tlc: HttpServer) -> None:
-    found = survey(publishers.get("tlc", tlc.url), year(2026, 5, 7))
+    found = available(tlc.url, year(2026, 5, 7))
     assert found.missing == (month("2026-07"),) and found.not_yet == ()
-    assert found.published == tuple(year(2026, 5, 6)) and found.newest == month("2026-08")
+    assert published(found, year(2026, 5, 7)) == year(2026, 5, 6) and found.newest == month("2026-08")
     assert max(tlc.asked()) == path("2026-11")  # never later than today
 
 
 def test_an_old_absence_is_a_gap_though_no_later_month_is_known(tlc: HttpServer) -> None:
-    found = publishers.survey(publishers.get("tlc", tlc.url), "green", year(2026, 9, 12), today=dt.date(2028, 1, 1))
+    found = available(tlc.url, year(2026, 9, 12), today=dt.date(2028, 1, 1))
     assert found.missing == tuple(year(2026, 9, 12)) and found.not_yet == ()
 
 
 def test_trouble_with_one_month_is_left_to_its_download(tlc: HttpServer) -> None:
     tlc.program(path("2026-08"), Fault(status=500, times=ALWAYS))
-    found = publishers.survey(
-        publishers.get("tlc", tlc.url), "green", year(2026, 5, 8), policy=QUICK, today=dt.date(2026, 11, 21)
-    )
-    assert found.published == tuple(year(2026, 5, 8)) and not found.missing
+    found = available(tlc.url, year(2026, 5, 8))
+    assert published(found, year(2026, 5, 8)) == year(2026, 5, 8) and not found.missing
     assert tlc.asked() == [path("2026-08")] * QUICK.attempts, "all tries, and then no more questions"
 
 
 def test_nothing_there_yet_but_the_address_is_right(tlc: HttpServer) -> None:
-    found = survey(publishers.get("tlc", tlc.url), year(2026, 10, 11))
-    assert found.not_yet == tuple(year(2026, 10, 11)) and found.published == ()
+    found = available(tlc.url, year(2026, 10, 11))
+    assert found.not_yet == tuple(year(2026, 10, 11)) and not found.missing
 
 
 def test_the_last_loaded_month_is_presumed_published(tlc: HttpServer) -> None:
-    found = survey(publishers.get("tlc", tlc.url), year(2026, 1, 6), probe=month("2026-06"))
-    assert found.published == tuple(year(2026, 1, 6)) and tlc.asked() == []
+    found = available(tlc.url, year(2026, 1, 6), known_month=month("2026-06"))
+    assert not found.not_yet and not found.missing and tlc.asked() == []
 
 
-def test_figures_of_the_official_files_do_not_count_at_a_mirror(tlc: HttpServer) -> None:
-    publisher = publishers.get("tlc", tlc.url)
-    found = publishers.survey(publisher, "green", [month("2026-11")], month("2026-11"), today=TODAY, policy=QUICK)
+def test_counts_of_the_official_files_do_not_count_at_a_mirror(
+    tlc: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_counts, "newest_month", lambda publisher, dataset: month("2026-11"))
+    found = available(tlc.url, [month("2026-11")])
     assert found.not_yet == (month("2026-11"),)
 
 
 def test_throttling_is_not_taken_for_absence(tlc: HttpServer) -> None:
     tlc.program("*", Fault(status=403, times=ALWAYS))
-    with pytest.raises(Throttled):
-        survey(publishers.get("tlc", tlc.url), year(2026, 1, 6))
+    with pytest.raises(Unreachable, match="too many requests"):
+        available(tlc.url, year(2026, 1, 6))
 
 
 def test_a_long_absence_takes_few_rounds(tlc: HttpServer) -> None:
-    found = survey(publishers.get("tlc", tlc.url), [*year(2026, 1, 6), *year(2027), *year(2028)])
+    found = available(tlc.url, [*year(2026, 1, 6), *year(2027), *year(2028)])
     assert found.not_yet == (*year(2027), *year(2028)) and found.newest == month("2026-06")
-    assert tlc.asked().count(ZONES) <= 5  # one probe for all the 403s of a round
+    assert tlc.asked().count(ZONES) <= 5  # one check for all the 403s of a round
 
 
 def test_a_wrong_address_is_not_taken_for_not_yet(tlc: HttpServer) -> None:
     tlc.absent = 404
     with pytest.raises(RefusedByPublisher, match=r"\[publisher\] url.*/wrong"):
-        survey(publishers.get("tlc", f"{tlc.url}/wrong"), year(2026, 9, 10))
+        available(f"{tlc.url}/wrong", year(2026, 9, 10))
 
 
 def test_a_mirror_without_the_zone_table(tlc: HttpServer) -> None:
     tlc.absent = 404
     (tlc.folder / ZONES[1:]).unlink()
-    found = survey(publishers.get("tlc", tlc.url), year(2026, 9, 10))
+    found = available(tlc.url, year(2026, 9, 10))
     assert found.not_yet == tuple(year(2026, 9, 10)) and found.newest == month("2026-08")
 
 
 def test_the_mirror_of_the_archive(tmp_path: Path) -> None:
     put(tmp_path, *(f"green/green_tripdata_2020-{n}.csv.gz" for n in ("03", "04", "05", "08", "10")))
     with HttpServer(tmp_path) as server:
-        found = survey(publishers.get("dtc", server.url), year(2020, 3, 11))
+        mirror = open_publisher("dtc", server.url)
+        found = mirror.check_availability("green", year(2020, 3, 11), QUICK, today=TODAY)
     assert month("2020-11") in found.missing and not found.not_yet, "an archive gets no new months"
-    assert month("2020-10") in found.published and found.newest == month("2020-10")
+    assert month("2020-10") not in found.missing and found.newest == month("2020-10")

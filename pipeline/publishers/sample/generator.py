@@ -24,6 +24,8 @@ from urllib.parse import quote
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
 from pipeline.partition import ZONES, Partition, months_between, parse_month
 from pipeline.plain import plain
+from pipeline.publishers import catalog
+from pipeline.publishers.catalog import README
 from pipeline.publishers.sample.layouts import (
     AIRPORTS,
     BOROUGHS,
@@ -47,7 +49,6 @@ GENERATOR = 1
 
 LAYOUTS = tuple(FIRST_MONTHS)
 DATASETS = tuple(FIRST_MONTHS["tlc"])
-README = "SYNTHETIC.txt"
 
 #: A row group has at most 64 Mi rows in pyarrow, and a file has one row group, as TLC's.
 MAX_ROWS = 64 * 1024 * 1024
@@ -90,14 +91,6 @@ def version(partition: Partition, rows: int, seed: int, layout: str) -> str:
     return f"synthetic-{GENERATOR}-{_digest(*_inputs(partition, rows, seed), layout, writer).hex()[:16]}"
 
 
-def relative_path(partition: Partition, layout: str) -> str:
-    """Where a publisher of this layout keeps the file, below its base address."""
-    if partition.month is None:
-        return "misc/taxi_zone_lookup.csv"
-    name = f"{partition.dataset}_tripdata_{partition.month_text}"
-    return f"trip-data/{name}.parquet" if layout == "tlc" else f"{partition.dataset}/{name}.csv.gz"
-
-
 def publish(
     folder: Path, dataset: str, months: Iterable[dt.date], *, rows: int, seed: int, layout: str = "tlc"
 ) -> list[Path]:
@@ -121,7 +114,7 @@ def publish(
     )
     paths = []
     for each in (ZONES, *partitions):
-        path = folder / relative_path(each, layout)
+        path = folder / catalog.LAYOUTS[layout].path(each)
         path.parent.mkdir(parents=True, exist_ok=True)
         make_file(each, path, rows=rows, seed=seed, layout=layout)
         paths.append(path)

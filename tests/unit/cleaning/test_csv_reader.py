@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import threading
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -250,12 +251,35 @@ def test_gzip() -> None:
     packed = gzip.compress(data)
     assert run(packed, "fhv", "csv.gz").rows.equals(run(data, "fhv").rows)
     assert run(packed + gzip.compress(GOOD), "fhv", "csv.gz").report.rows_read == 3
-    with pytest.raises(UnreadableFile, match=r"the_file: the gzip file is damaged or cut off"):
-        run(packed[:-20], "fhv", "csv.gz")
-    with pytest.raises(UnreadableFile, match="damaged"):
-        run(packed[:-8] + b"\0" * 8, "fhv", "csv.gz")
+    assert run(packed + bytes(700), "fhv", "csv.gz").rows.equals(run(data, "fhv").rows), "padding is no damage"
     with pytest.raises(WrongFormat, match="the_file: no gzip file"):
         run(b"<html>", "fhv", "csv.gz")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda packed: packed[:-20],
+        lambda packed: packed[:-8],
+        lambda packed: packed[:4],
+        lambda packed: packed + b"garbage",
+        lambda packed: packed + b"\x1f",
+        lambda packed: packed + b"\0\0\0\0x",
+        lambda packed: packed[:-8] + bytes(byte ^ 1 for byte in packed[-8:-4]) + packed[-4:],
+        lambda packed: packed[:-1] + bytes([packed[-1] ^ 1]),
+        lambda packed: packed[:-8] + bytes(8),
+    ],
+    ids=["cut", "no trailer", "short", "trailing", "one more", "padded garbage", "bad CRC", "bad length", "zeros"],
+)
+def test_damaged_gzip(how: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(UnreadableFile, match=r"the_file: the gzip file is damaged or cut off"):
+        run(how(gzip.compress(fhv(GOOD, b"short\n"))), "fhv", "csv.gz")
+
+
+def test_a_file_that_unpacks_to_more_than_any_month_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_reader, "MOST_BYTES", 50_000_000)
+    with pytest.raises(UnreadableFile, match="the_file: it unpacks to more than 50000000 bytes, which no month has"):
+        run(gzip.compress(fhv(GOOD) + b"\n" * 60_000_000, 1), "fhv", "csv.gz")
 
 
 def test_nobody_reads_on_after_an_error_or_an_early_end() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import remote, web
+from pipeline import remote
+from pipeline.datasets import row_counts
 from pipeline.errors import (
     MissingAtPublisher,
     NeverOffered,
@@ -23,8 +25,11 @@ from pipeline.errors import (
     TransientError,
     UsageError,
 )
-from pipeline.publishers import publishers
-from pipeline.publishers.publishers import Version
+from pipeline.partition import Partition
+from pipeline.publishers import Version, from_label, http_request, open_publisher, web
+from pipeline.publishers.availability import Availability
+from pipeline.publishers.folder import FolderPublisher
+from pipeline.publishers.web import WebPublisher
 from pipeline.retry import Policy
 from tests.patience import Clock
 
@@ -33,6 +38,16 @@ SECRET = "https://ann:pa55word@mirror.example/nyc?sig=s1gnature"
 
 def month(text: str) -> dt.date:
     return dt.date.fromisoformat(f"{text}-01")
+
+
+GREEN = Partition("green", month("2020-03"))
+ZONE_TABLE = Partition("zones", None)
+
+
+def web_publisher(name: str, url: str = "") -> WebPublisher:
+    found = open_publisher(name, url)
+    assert isinstance(found, WebPublisher)
+    return found
 
 
 def months(first: str, last: str) -> list[dt.date]:
@@ -66,39 +81,39 @@ def months(first: str, last: str) -> list[dt.date]:
     ],
 )
 def test_own_addresses(name: str, dataset: str, when: str | None, url: str) -> None:
-    publisher = publishers.get(name)
-    assert publisher.url(dataset, month(when) if when else None) == url
+    publisher = open_publisher(name)
+    assert publisher.address(Partition(dataset, month(when) if when else None)) == url
     assert publisher.label == name
     assert publisher.is_own_address
 
 
 def test_formats() -> None:
-    tlc, dtc = publishers.get("tlc"), publishers.get("dtc")
-    assert (tlc.format, tlc.file_format("fhv"), tlc.file_format("zones")) == ("parquet", "parquet", "csv")
-    assert (dtc.format, dtc.file_format("fhv"), dtc.file_format("zones")) == ("csv.gz", "csv.gz", "csv")
-    assert publishers.get("sample", "sample:?layout=dtc").file_format("green") == "csv.gz"
+    tlc, dtc = open_publisher("tlc"), open_publisher("dtc")
+    assert [tlc.layout.format_of(name) for name in ("fhv", "zones")] == ["parquet", "csv"]
+    assert [dtc.layout.format_of(name) for name in ("fhv", "zones")] == ["csv.gz", "csv"]
+    assert open_publisher("sample", "sample:?layout=dtc").layout.format_of("green") == "csv.gz"
 
 
 @pytest.mark.parametrize("base", ["file:mirror/a b", "file:mirror/a%20b", "file:./mirror/../mirror/a b/"])
 def test_relative_folders_become_absolute(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    publisher = publishers.get("dtc", base)
-    assert publisher.folder == tmp_path / "mirror" / "a b"
-    assert publisher.path("green", month("2020-03")) == tmp_path / "mirror/a b/green/green_tripdata_2020-03.csv.gz"
+    publisher = open_publisher("dtc", base)
+    assert isinstance(publisher, FolderPublisher) and publisher.folder == tmp_path / "mirror" / "a b"
+    assert publisher.path(GREEN) == tmp_path / "mirror/a b/green/green_tripdata_2020-03.csv.gz"
     assert publisher.label == f"dtc=file:{tmp_path}/mirror/a%20b"
-    assert publisher.url("zones") == f"file:{tmp_path}/mirror/a%20b/misc/taxi_zone_lookup.csv"
+    assert publisher.address(ZONE_TABLE) == f"file:{tmp_path}/mirror/a%20b/misc/taxi_zone_lookup.csv"
 
 
 @pytest.mark.parametrize("base", ["file:/data/x", "file:///data/x", "file://localhost/data/x/", "FILE:/data/x"])
 def test_absolute_folders(base: str) -> None:
-    assert publishers.get("tlc", base).label == "tlc=file:/data/x"
+    assert open_publisher("tlc", base).label == "tlc=file:/data/x"
 
 
 def test_credentials_are_used_and_not_shown() -> None:
-    publisher = publishers.get("tlc", SECRET)
+    publisher = web_publisher("tlc", SECRET)
     full = "https://ann:pa55word@mirror.example/nyc/trip-data/fhv_tripdata_2019-01.parquet?sig=s1gnature"
-    assert publisher.url("fhv", month("2019-01")) == full
-    assert publisher.address("fhv", month("2019-01")) == (
+    assert publisher.url(Partition("fhv", month("2019-01"))) == full
+    assert publisher.address(Partition("fhv", month("2019-01"))) == (
         "https://mirror.example/nyc/trip-data/fhv_tripdata_2019-01.parquet"
     )
     assert publisher.label == "tlc=https://mirror.example/nyc"
@@ -118,14 +133,12 @@ def test_credentials_are_used_and_not_shown() -> None:
     ],
 )
 def test_label_and_back(name: str, url: str) -> None:
-    publisher = publishers.get(name, url)
-    assert publishers.from_label(publisher.label) == publisher
+    publisher = open_publisher(name, url)
+    assert from_label(publisher.label) == publisher
 
 
-def test_label_gets_its_credentials_from_the_known_addresses() -> None:
-    label = publishers.get("tlc", SECRET).label
-    assert publishers.from_label(label, ["https://other.example", SECRET]).base_url == SECRET
-    assert publishers.from_label(label).base_url == "https://mirror.example/nyc"
+def test_a_label_has_no_credentials() -> None:
+    assert from_label(open_publisher("tlc", SECRET).label).base_url == "https://mirror.example/nyc"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +162,7 @@ def test_label_gets_its_credentials_from_the_known_addresses() -> None:
 )
 def test_wrong_settings_are_named(name: str, url: str, words: str) -> None:
     with pytest.raises(UsageError) as error:
-        publishers.get(name, url)
+        open_publisher(name, url)
     assert words in str(error.value) and "[publisher]" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -157,13 +170,13 @@ def test_wrong_settings_are_named(name: str, url: str, words: str) -> None:
 def test_wrong_address_does_not_show_its_password() -> None:
     for url in ("ftp://ann:pa55word@x/y?sig=s1gnature", "https://ann:pa55word@/x", "https://ann:pa55word@h:port/"):
         with pytest.raises(UsageError) as error:
-            publishers.get("tlc", url)
+            open_publisher("tlc", url)
         assert "pa55word" not in str(error.value) and "s1gnature" not in str(error.value)
 
 
 def test_importing_is_light() -> None:
     heavy = "pyarrow pandas numpy duckdb sqlalchemy google.cloud.storage isal"
-    code = f"import sys, pipeline.publishers.publishers; print([m for m in {heavy.split()} if m in sys.modules])"
+    code = f"import sys, pipeline.publishers; print([m for m in {heavy.split()} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -187,25 +200,25 @@ def test_importing_is_light() -> None:
     ],
 )
 def test_months_offered(name: str, url: str, dataset: str, first: str, last: str | None) -> None:
-    publisher = publishers.get(name, url)
+    publisher = open_publisher(name, url)
     assert publisher.months_offered(dataset) == (month(first), month(last) if last else None)
-    publisher.check_offered(dataset, month(first))
+    publisher.check_offered(Partition(dataset, month(first)))
     too_early = (month(first) - dt.timedelta(days=1)).replace(day=1)
     with pytest.raises(NeverOffered, match=first):
-        publisher.check_offered(dataset, too_early)
+        publisher.check_offered(Partition(dataset, too_early))
     if last:
-        publisher.check_offered(dataset, month(last))
+        publisher.check_offered(Partition(dataset, month(last)))
         with pytest.raises(NeverOffered, match=f"{first} to {last}"):
-            publisher.check_offered(dataset, month("2021-08"))
+            publisher.check_offered(Partition(dataset, month("2021-08")))
 
 
 def test_the_zone_table_has_no_months() -> None:
-    publisher = publishers.get("tlc")
-    publisher.check_offered("zones", None)
+    publisher = open_publisher("tlc")
+    publisher.check_offered(Partition("zones", None))
     with pytest.raises(UsageError):
-        publisher.check_offered("zones", month("2020-01"))
+        publisher.check_offered(Partition("zones", month("2020-01")))
     with pytest.raises(UsageError):
-        publisher.check_offered("green", None)
+        publisher.check_offered(Partition("green", None))
 
 
 # -- versions --------------------------------------------------------------------------------------
@@ -275,13 +288,13 @@ def test_what_the_environment_says_of_the_web_is_a_mistake_to_name(
         monkeypatch.setenv(variable, value)
     scheme = "http" if "PROXY" in name else "https"
     with pytest.raises(UsageError, match=re.escape(says)) as caught:
-        publishers.look(publishers.get("tlc", f"{scheme}://no-such-host.invalid/x"), "zones", policy=Policy(attempts=1))
+        open_publisher("tlc", f"{scheme}://no-such-host.invalid/x").version(ZONE_TABLE, Policy(attempts=1))
     assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_an_address_that_no_server_takes_is_not_repeated() -> None:
     with pytest.raises(UsageError, match=r"\[publisher\] url: the address has 70,014 characters") as caught:
-        publishers.get("tlc", "http://host/x?" + "a" * 70_000)
+        open_publisher("tlc", "http://host/x?" + "a" * 70_000)
     assert len(str(caught.value)) < 100
 
 
@@ -301,10 +314,10 @@ def test_where_a_redirect_leads(url: str, to: str, there: str, login: tuple[str,
     response = requests.Response()
     response.status_code, response.headers["Location"] = 302, to
     if "://" not in there:
-        with pytest.raises(web.WrongRedirect, match=there):
-            web._redirected(web._Session(), url, response)
+        with pytest.raises(http_request.WrongRedirect, match=there):
+            http_request._redirected(http_request._Session(), url, response)
     else:
-        assert web._redirected(web._Session(), url, response) == (there, login)
+        assert http_request._redirected(http_request._Session(), url, response) == (there, login)
 
 
 # -- requests --------------------------------------------------------------------------------------
@@ -314,15 +327,15 @@ def test_a_request_that_has_no_patience_left_is_not_made() -> None:
     policy = Policy(patience=70)
     policy.spent.add(0, 75)
     with pytest.raises(PublisherUnavailable, match="no answer within 70 s"):
-        publishers.ask("HEAD", publishers.get("tlc", "http://no-such-host.invalid/x"), "zones", None, policy)
+        web_publisher("tlc", "http://no-such-host.invalid/x").request("HEAD", ZONE_TABLE, policy)
 
 
 def test_what_counts_against_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a wait in vain, and of one with an answer what goes beyond a usual one."""
     clock, policy = Clock(), Policy(patience=100)
     policy.spent.add(0, 30)
-    monkeypatch.setattr(publishers, "time", clock)
-    seconds = iter([publishers.SLOW, publishers.SLOW + 10, 15])
+    monkeypatch.setattr(web, "time", clock)
+    seconds = iter([web.SLOW, web.SLOW + 10, 15])
 
     def answer(*args: object) -> object:
         clock.sleep(next(seconds))
@@ -330,13 +343,13 @@ def test_what_counts_against_the_patience(monkeypatch: pytest.MonkeyPatch) -> No
             raise TimeoutError
         return object()
 
-    monkeypatch.setattr(web, "ask", answer)
-    publisher = publishers.get("tlc", "http://host/x")
+    monkeypatch.setattr(http_request, "send", answer)
+    publisher = web_publisher("tlc", "http://host/x")
     for left in (70, 60):
-        publishers.ask("HEAD", publisher, "zones", None, policy)
+        publisher.request("HEAD", ZONE_TABLE, policy)
         assert policy.left() == left
     with pytest.raises(PublisherUnavailable, match="no answer within 60 s"):
-        publishers.ask("HEAD", publisher, "zones", None, policy)
+        publisher.request("HEAD", ZONE_TABLE, policy)
     assert policy.left() == 45
 
 
@@ -374,7 +387,7 @@ def test_retry_after(value: str, seconds: float | None) -> None:
     [
         ("dtc", 404, MissingAtPublisher),
         ("tlc", 404, MissingAtPublisher),
-        ("tlc", 403, Throttled),  # until the probe tells more
+        ("tlc", 403, Throttled),  # until a known file tells more
         ("dtc", 403, RefusedByPublisher),
         ("tlc", 401, RefusedByPublisher),
         ("tlc", 410, RefusedByPublisher),
@@ -387,8 +400,7 @@ def test_retry_after(value: str, seconds: float | None) -> None:
     ],
 )
 def test_meaning_of_a_status(name: str, status: int, kind: type[Exception]) -> None:
-    publisher = publishers.get(name, SECRET)
-    error = publishers.refusal(publisher, "green", month("2020-03"), status, {"Retry-After": "7"})
+    error = web_publisher(name, SECRET).error_of(GREEN, status, {"Retry-After": "7"})
     assert type(error) is kind
     assert "https://mirror.example/nyc/" in str(error) and str(status) in str(error)
     assert "pa55word" not in str(error) and "s1gnature" not in str(error)
@@ -398,7 +410,7 @@ def test_meaning_of_a_status(name: str, status: int, kind: type[Exception]) -> N
 
 @pytest.mark.parametrize("status", [200, 206])
 def test_success_is_no_refusal(status: int) -> None:
-    assert publishers.refusal(publishers.get("tlc"), "green", month("2020-03"), status, {}) is None
+    assert web_publisher("tlc").error_of(GREEN, status, {}) is None
 
 
 # -- folders and samples ---------------------------------------------------------------------------
@@ -419,23 +431,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_listed_once(folder: Path) -> None:
-    publisher = publishers.get("dtc", f"file:{folder}")
-    found = publishers.survey(publisher, "green", months("2020-03", "2020-11"))
-    assert found.published == tuple(map(month, ("2020-03", "2020-04", "2020-05", "2020-08")))
-    assert found.missing == tuple(map(month, ("2020-06", "2020-07", "2020-09", "2020-10", "2020-11")))
-    assert found.newest == month("2020-08")
-    assert found.versions[month("2020-03")] == publishers.look(publisher, "green", month("2020-03"))
+    publisher = open_publisher("dtc", f"file:{folder}")
+    found = publisher.check_availability("green", months("2020-03", "2020-11"))
+    missing = tuple(map(month, ("2020-06", "2020-07", "2020-09", "2020-10", "2020-11")))
+    assert found == Availability((), missing, newest=month("2020-08"))
 
 
 def test_a_gap_is_seen_though_the_newest_was_not_asked_for(folder: Path) -> None:
-    found = publishers.survey(publishers.get("dtc", f"file:{folder}"), "green", [month("2020-06")])
+    found = open_publisher("dtc", f"file:{folder}").check_availability("green", [month("2020-06")])
     assert (found.missing, found.not_yet, found.newest) == ((month("2020-06"),), (), month("2020-08"))
-    assert found.versions == {}
 
 
 def test_only_a_month_that_can_still_appear_is_not_published_yet(folder: Path) -> None:
     """Whatever the folder holds: nothing of the dataset, or later months, or nothing since a year."""
-    publisher = publishers.get("dtc", f"file:{folder}")
+    publisher = open_publisher("dtc", f"file:{folder}")
     for dataset, asked, today, is_gap in (
         ("fhv", "2020-06", dt.date(2020, 7, 1), False),
         ("fhv", "2020-06", dt.date(2020, 12, 31), False),
@@ -444,74 +453,84 @@ def test_only_a_month_that_can_still_appear_is_not_published_yet(folder: Path) -
         ("green", "2020-09", dt.date(2026, 11, 5), True),
         ("green", "2020-06", dt.date(2020, 9, 1), True),
     ):
-        found = publishers.survey(publisher, dataset, [month(asked)], today=today)
+        found = publisher.check_availability(dataset, [month(asked)], today=today)
         expected = ((month(asked),), ()) if is_gap else ((), (month(asked),))
         assert (found.missing, found.not_yet) == expected, (dataset, asked, today)
 
 
 def test_the_wrong_folder_is_refused(folder: Path) -> None:
-    for publisher in (publishers.get("tlc", f"file:{folder}"), publishers.get("dtc", f"file:{folder}/nowhere")):
+    for publisher in (open_publisher("tlc", f"file:{folder}"), open_publisher("dtc", f"file:{folder}/nowhere")):
         for ask in (
-            lambda publisher: publishers.survey(publisher, "green", [month("2020-03")]),
-            lambda publisher: publishers.look(publisher, "green", month("2020-03")),
-            lambda publisher: publishers.look(publisher, "zones"),
-            lambda publisher: publishers.check_reachable(publisher, Policy()),
+            lambda publisher: publisher.check_availability("green", [month("2020-03")]),
+            lambda publisher: publisher.version(GREEN),
+            lambda publisher: publisher.version(ZONE_TABLE),
+            lambda publisher: publisher.check_reachable(Policy()),
         ):
             with pytest.raises(RefusedByPublisher, match=r"\[publisher\] url.*correct the setting"):
                 ask(publisher)
 
 
 def test_looking_at_files(folder: Path) -> None:
-    publisher = publishers.get("dtc", f"file:{folder}")
-    path = publisher.path("green", month("2020-03"))
-    before = publishers.look(publisher, "green", month("2020-03"))
+    publisher = open_publisher("dtc", f"file:{folder}")
+    path = folder / publisher.layout.path(GREEN)
+    before = publisher.version(GREEN)
     assert before.etag == f"{path.stat().st_size}-{path.stat().st_mtime_ns}" and before.length == 7
     path.write_bytes(b"other")
-    assert publishers.look(publisher, "green", month("2020-03")).fingerprint != before.fingerprint
+    assert publisher.version(GREEN).fingerprint != before.fingerprint
     with pytest.raises(MissingAtPublisher, match=r"green 2020-06.*green_tripdata_2020-06\.csv\.gz"):
-        publishers.look(publisher, "green", month("2020-06"))
+        publisher.version(Partition("green", month("2020-06")))
     with pytest.raises(RefusedByPublisher, match="not a file"):
-        publishers.look(publisher, "green", month("2020-11"))
-    digest = hashlib.sha256(b"2020-04").hexdigest()
-    assert publishers.sha256_of(publisher, "green", month("2020-04")) == digest
+        publisher.version(Partition("green", month("2020-11")))
+
+
+def test_a_file_that_was_only_touched_is_unchanged(folder: Path) -> None:
+    publisher = open_publisher("dtc", f"file:{folder}")
+    path, digest = folder / publisher.layout.path(GREEN), hashlib.sha256(b"2020-03").hexdigest()
+    before = publisher.version(GREEN)
+    os.utime(path, (0, 0))
+    after = publisher.version(GREEN)
+    assert after != before and publisher.is_unchanged(GREEN, before, digest, after)
+    path.write_bytes(b"2020-30")
+    assert not publisher.is_unchanged(GREEN, before, digest, publisher.version(GREEN))
+    path.unlink()
+    assert publisher.is_unchanged(GREEN, before, digest, after), "a check that fails changes nothing"
 
 
 def test_sample_has_the_months_that_are_over() -> None:
-    found = publishers.survey(
-        publishers.get("sample"), "yellow", months("2026-08", "2026-12"), today=dt.date(2026, 11, 21)
+    found = open_publisher("sample").check_availability(
+        "yellow", months("2026-08", "2026-12"), today=dt.date(2026, 11, 21)
     )
-    assert found.published == tuple(months("2026-08", "2026-10"))
-    assert found.not_yet == tuple(months("2026-11", "2026-12"))
-    assert found.newest == month("2026-10")
+    assert found == Availability(tuple(months("2026-11", "2026-12")), (), newest=month("2026-10"))
 
 
 def test_the_sample_version_depends_on_what_it_is_made_from() -> None:
     signs = {
-        publishers.look(publishers.get("sample", url), "green", when).fingerprint
+        open_publisher("sample", url).version(Partition("green", when)).fingerprint
         for url in ("", "sample:?rows=5", "sample:?seed=5", "sample:?layout=dtc")
         for when in (month("2020-01"), month("2020-02"))
     }
     assert len(signs) == 8
-    again = publishers.look(publishers.get("sample", "sample:?seed=1"), "green", month("2020-01"))
-    assert again == publishers.look(publishers.get("sample"), "green", month("2020-01"))
+    again = open_publisher("sample", "sample:?seed=1").version(Partition("green", month("2020-01")))
+    assert again == open_publisher("sample").version(Partition("green", month("2020-01")))
 
 
 def test_synthetic_is_known(tmp_path: Path) -> None:
     from pipeline.publishers.sample.generator import README
 
-    publisher = publishers.get("tlc", f"file:{tmp_path}")
-    assert publishers.get("sample").is_synthetic and not publisher.is_synthetic
+    publisher = open_publisher("tlc", f"file:{tmp_path}")
+    assert open_publisher("sample").is_synthetic and not publisher.is_synthetic
     (tmp_path / README).touch()
     assert publisher.is_synthetic
 
 
 def test_the_archive_is_closed() -> None:
     """No request is needed, which this test could not make anyway."""
-    found = publishers.survey(publishers.get("dtc"), "fhv", months("2019-01", "2021-07"))
-    assert len(found.published) == 31 and found.newest == month("2021-07")
+    found = open_publisher("dtc").check_availability("fhv", months("2019-01", "2021-07"))
+    assert found == Availability((), (), newest=month("2021-07"))
 
 
 def test_known_months_of_tlc_need_no_request() -> None:
-    asked = months("2015-01", "2026-05")
-    found = publishers.survey(publishers.get("tlc"), "fhv", asked, newest_known=month("2026-05"))
-    assert found.published == tuple(asked) and found.newest == month("2026-05")
+    newest = row_counts.newest_month("tlc", "fhv")
+    assert newest is not None and newest > month("2025-12")
+    found = open_publisher("tlc").check_availability("fhv", months("2015-01", f"{newest:%Y-%m}"))
+    assert found == Availability((), (), newest=newest)

@@ -19,7 +19,7 @@ from pipeline import datasets
 from pipeline.cleaning import Report, Rules, clean
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
 from pipeline.partition import ZONES, Partition
-from pipeline.publishers import publishers
+from pipeline.publishers import open_publisher
 from pipeline.publishers.sample import generator
 
 from ...real_data import csv_files
@@ -375,7 +375,7 @@ def test_command_writes_the_publishers_folders(
     output = capsys.readouterr().out
     assert "50 synthetic rows" in output
     name, url = re.search(r"--publisher-name (\S+) --publisher-url (\S+)\n$", output).groups()  # type: ignore[union-attr]
-    publishers.look(publishers.get(name, url), "green", dt.date(2021, 1, 1))
+    open_publisher(name, url).version(Partition("green", dt.date(2021, 1, 1)))
 
 
 def test_publish_never_writes_among_files_that_may_be_real(tmp_path: Path) -> None:

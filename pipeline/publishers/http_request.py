@@ -20,7 +20,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from . import waiting
+from .. import waiting
 
 #: Redirects that one question follows.
 MOST_REDIRECTS = 10
@@ -36,7 +36,7 @@ class WrongRedirect(Exception):
     """A redirect that is not followed. The text says why and names no address, which may hold credentials."""
 
 
-#: All that ``ask`` raises where there is no answer.
+#: All that ``send`` raises where there is no answer.
 NO_ANSWER = (TimeoutError, WrongRedirect, requests.RequestException, urllib3.exceptions.HTTPError)
 
 
@@ -177,7 +177,7 @@ class Answer:
             waiting.say("")
 
 
-def ask(method: str, url: str, headers: Mapping[str, str], limit: float, whom: str = "") -> Answer:
+def send(method: str, url: str, headers: Mapping[str, str], limit: float, whom: str = "") -> Answer:
     """The answer to one request, redirects followed, within ``limit`` seconds in all, whatever the server does.
 
     After some seconds of waiting for ``whom``, that is said. Raises ``NO_ANSWER``, where texts of requests and
