@@ -123,6 +123,17 @@ def test_line_end_behind_a_variable_is_no_part_of_it(project: Project) -> None:
     assert (project.folder / "own" / "data").is_dir()
 
 
+def test_old_names_of_settings_work_with_one_line_of_warning(project: Project) -> None:
+    project.environment["PIPELINE_PUBLISHER_BACKOFF"] = "0.1"
+    says = "PIPELINE_PUBLISHER_BACKOFF is called PIPELINE_RETRY_BACKOFF now; "
+    done = project.luigi("TaxiZones", "--publisher-attempts", "3", "--workers", "2")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(f"{says}--publisher-attempts is called --retry-attempts now\n") == 1
+    assert done.stdout.count(" is called ") == 2, done.stdout
+    asked = project.pipeline("status", "--dataset", "green", "--publisher-attempts", "3", "--retry-attempts", "4")
+    assert asked.returncode == 0 and asked.stdout.count("now, which is set too and wins\n") == 1, asked.stdout
+
+
 @pytest.mark.parametrize("code", ["MonthlyTrips(month=202101)]", "MonthlyTrips(month='2021-01')], workers=0"])
 def test_arguments_of_somebody_elses_program(project: Project, code: str) -> None:
     refused = project.run(
