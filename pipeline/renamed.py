@@ -7,6 +7,7 @@ luigi.cfg, in the environment, as a flag and as an argument. In each of these pl
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import warnings
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,7 @@ NAMES = {
     ("publisher", "attempts"): ("retry", "attempts"),
     ("publisher", "backoff"): ("retry", "backoff"),
     ("publisher", "max_backoff"): ("retry", "max_backoff"),
+    ("AllTrips", "datasets"): ("AllTrips", "dataset"),
 }
 
 #: Section, name and value as it was, and the value now.
@@ -72,6 +74,20 @@ def take_from_configuration(config: LuigiConfigParser) -> None:
                 config.set(section, name, new)
 
 
+def take_from_arguments(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same for the arguments of a task, which may be built by somebody's program."""
+    if not any(section == task for section, _ in NAMES):
+        return arguments
+    arguments = dict(arguments)
+    take(
+        arguments,
+        lambda section, name: name if section == task else f"{section}.{name}",
+        lambda section, name: f"{name} of {section}",
+    )
+    warn()
+    return arguments
+
+
 def given_as(section: str, name: str) -> str:
     """The old name that a setting was given by, for messages about its value; empty if it was not."""
     return _given_as.get((section, name), "")
@@ -82,9 +98,15 @@ def _note(old: str, new: str) -> None:
         _found[old] = new
 
 
+def say(old: str, new: str) -> None:
+    """Warn of one old name at once."""
+    _note(old, f"{new} now")
+    warn()
+
+
 def warn() -> None:
-    """Say in one line which old names were found, once per process."""
-    if _found:
+    """Say in one line which old names were found, once per process; worker processes leave it to their parent."""
+    if _found and multiprocessing.parent_process() is None:
         LOGGER.warning("%s", "; ".join(f"{old} is called {new}" for old, new in _found.items()))
         _told.update(_found)
         _found.clear()

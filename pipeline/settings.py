@@ -161,14 +161,14 @@ SECTIONS: tuple[type[Section], ...] = (
 )
 
 
-def names() -> Iterator[tuple[str, str, luigi.Parameter]]:
-    """All settings as (section, name, parameter)."""
+def names(with_old: bool = False) -> Iterator[tuple[str, str, luigi.Parameter]]:
+    """All settings as (section, name, parameter); ``with_old`` also those that are read for old luigi.cfgs only."""
     for section in SECTIONS:
         for name, parameter in section.get_params():
             yield section.get_task_family(), name, parameter
     if "RangeMonthly" in Register.task_names():
         parameters = dict(Register.get_task_cls("RangeMonthly").get_params())
-        for name in ("of", "dataset", "datasets", "start", "stop"):
+        for name in ("of", "dataset", "start", "stop", *(("datasets",) if with_old else ())):
             yield "RangeMonthly", name, parameters[name]
 
 
@@ -197,7 +197,7 @@ def apply_environment() -> None:
     """Let the environment's settings win over luigi.cfg's in this process."""
     config = get_config()
     renamed.take(os.environ, variable, variable)
-    for section, name, _ in names():
+    for section, name, _ in names(with_old=True):
         value = os.environ.get(variable(section, name))
         if value is not None:
             config.set(section, name, value.strip().replace("%", "%%"))  # env files leave line ends behind
@@ -214,7 +214,7 @@ def export_to_environment() -> None:
 
 def given() -> dict[str, str]:
     """The settings that the environment has, as variables."""
-    variables = (variable(section, name) for section, name, _ in names())
+    variables = (variable(section, name) for section, name, _ in names(with_old=True))
     return {name: os.environ[name] for name in variables if name in os.environ}
 
 
@@ -236,7 +236,7 @@ def restored() -> Iterator[None]:
     """At the end of this context let environment and configuration say of our settings what they say now."""
     config = get_config()
     variables = in_environment()
-    values = {(section, name): config.get(section, name, None, raw=True) for section, name, _ in names()}
+    values = {(section, name): config.get(section, name, None, raw=True) for section, name, _ in names(with_old=True)}
     try:
         yield
     finally:

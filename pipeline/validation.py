@@ -73,7 +73,7 @@ def validate() -> None:
     families = [section.get_task_family() for section in (*SECTIONS, *LUIGIS)]
     for family in ("DEFAULT", *families, "RangeMonthly", "resources", "task_history"):
         check_texts(family)
-    for section, name, parameter in names():
+    for section, name, parameter in names(with_old=True):
         try:
             if section != "RangeMonthly":
                 value = parameter.task_value(section, name)
@@ -265,7 +265,7 @@ def _check_names() -> None:
                 raise UsageError(
                     f"luigi.cfg: [{section}] has no setting {name}" + (f"; did you mean {near[0]}?" if near else "")
                 )
-    known = {variable(section, name).removeprefix(ENVIRONMENT_PREFIX) for section, name, _ in names()}
+    known = {variable(section, name).removeprefix(ENVIRONMENT_PREFIX) for section, name, _ in names(with_old=True)}
     prefixes = tuple({variable(section, "") for section, _, _ in names()})
     for name in os.environ:
         short = name.removeprefix(ENVIRONMENT_PREFIX)

@@ -19,7 +19,7 @@ from ..cleaning.rules import Rules
 from ..errors import UsageError
 from ..partition import format_month, typed_month
 from ..strict_json import json_object
-from ..tasks.ranges import dataset_names
+from ..tasks.parameters import dataset_names
 
 #: Most words of a command, and most characters of one.
 WORDS, LENGTH = 50, 2000
@@ -127,10 +127,14 @@ def _datasets(value: str) -> str:
     return ",".join(dataset_names(value))
 
 
+def _one_or_several(value: str) -> str:
+    return _datasets(value) if "," in value else _dataset(value)
+
+
 def _task_of_range(value: str) -> str:
     if value not in _RANGED and (near := difflib.get_close_matches(value, _RANGED, 1)):
         raise UsageError(f"there is no task {value}; did you mean {near[0]}?")
-    return _choice(value, tuple(_RANGED), "a task of months")
+    return _choice(value, _RANGED, "a task of months")
 
 
 def _of_params(value: str) -> str:
@@ -142,9 +146,9 @@ def _of_params(value: str) -> str:
         raise UsageError('the value is not a JSON object, such as \'{"dataset": "green"}\'')
     checked = {}
     for name, text in found.items():
-        if name not in _RANGED.values() or not isinstance(text, str):
-            raise UsageError(f"a queue takes {' and '.join(_RANGED.values())} there, each with a text")
-        checked[name] = _dataset(text) if name == "dataset" else _datasets(text)
+        if name not in _OF_PARAMS or not isinstance(text, str):
+            raise UsageError(f"a queue takes {' and '.join(_OF_PARAMS)} there, each with a text")
+        checked[name] = _OF_PARAMS[name](text)
     return json.dumps(checked)
 
 
@@ -165,8 +169,9 @@ def _shown(value: str) -> str:
     return repr(value) if _SHOWN.fullmatch(value) else "the value"
 
 
-#: What a range may be of, and its parameter for datasets.
-_RANGED = {"MonthlyTrips": "dataset", "AllTrips": "datasets"}
+#: What a range may be of, and what may be said about that.
+_RANGED = ("MonthlyTrips", "AllTrips")
+_OF_PARAMS: dict[str, Check] = {"dataset": _one_or_several, "datasets": _datasets}
 
 _ANY: dict[str, Check] = {"clean-rules": _rules, "publisher-name": _publisher}
 _ONE_MONTH: dict[str, Check] = {**_ANY, "dataset": _dataset, "month": _month}
@@ -176,15 +181,14 @@ _FLAGS: dict[str, dict[str, Check]] = {
         **_ANY,
         "of": _task_of_range,
         "of-params": _of_params,
-        "dataset": _dataset,
-        "datasets": _datasets,
+        **_OF_PARAMS,
         "start": _month,
         "stop": _month,
         "task-limit": _number,
         "reverse": _alone,
     },
     "MonthlyTrips": _ONE_MONTH,
-    "AllTrips": {**_ANY, "datasets": _datasets, "month": _month},
+    "AllTrips": {**_ANY, "dataset": _datasets, "datasets": _datasets, "month": _month},
     "TaxiZones": _ANY,
     "Refresh": {**_ANY, "dataset": _datasets, "since": _month},
     "Download": _ONE_MONTH,

@@ -17,7 +17,7 @@ from .. import datasets, value_types
 from ..errors import UsageError
 from ..names import check_queue
 from ..partition import typed_month
-from ..tasks.ranges import dataset_names
+from ..tasks.parameters import dataset_names
 
 T = TypeVar("T")
 
@@ -57,9 +57,9 @@ def _some_datasets(text: str) -> str:
     return ",".join(dataset_names(text))
 
 
-def _any_datasets(text: str) -> str:
-    one = value_types.choice(*datasets.DATASETS)
-    return ",".join(dict.fromkeys(one(name.strip()) for name in text.split(",")))
+def _each_of(*names: str) -> Callable[[str], str]:
+    one = value_types.choice(*names)
+    return kind(lambda text: ",".join(dict.fromkeys(one(name.strip()) for name in text.split(","))))
 
 
 def _text(text: str) -> str:
@@ -87,11 +87,10 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 text = kind(_text)
-dataset = kind(value_types.choice(*datasets.DATASETS))
-monthly_dataset = kind(value_types.choice(*datasets.MONTHLY))
+monthly_datasets = _each_of(*datasets.MONTHLY)
+any_datasets = _each_of(*datasets.DATASETS)
 some_datasets = kind(_some_datasets)
 all_or_some_datasets = kind(lambda text: ",".join(datasets.MONTHLY) if text == "all" else _some_datasets(text))
-any_datasets = kind(_any_datasets)
 json_object = kind(_json_object)
 queue_name = kind(check_queue)
 host_name = kind(_host_name)

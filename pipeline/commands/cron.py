@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .. import settings
+from .. import renamed, settings
 from ..errors import PipelineError, UsageError
 from ..files import PLANTED
 from ..partition import add_months, format_month, months_between
@@ -33,7 +33,8 @@ from ..reporting import console, journal, logs, notify, outcomes
 from ..runner import child
 from ..runner.command_line import USAGE
 from ..runner.run import again
-from ..tasks.ranges import AllTrips, dataset_names, plan_range
+from ..tasks.parameters import dataset_names
+from ..tasks.ranges import AllTrips, plan_range
 from . import arguments
 
 HELP = "run luigi unattended: one at a time, with a log, judged by its root task"
@@ -61,10 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="all months from the oldest missing one of the last N",
     )
     parser.add_argument(
-        "--datasets",
+        "--dataset",
         type=arguments.all_or_some_datasets,
-        help="with --last: all, or some, comma-separated; default: [range] datasets",
+        help="with --last: all, or one or several, comma-separated; default: [range] datasets",
     )
+    parser.add_argument("--datasets", type=arguments.all_or_some_datasets, help=argparse.SUPPRESS)
     parser.add_argument("--workers", **arguments.WORKERS, help="tasks at once; default 1")
     parser.add_argument("--scheduler-url", **arguments.LUIGID, help="luigid, such as http://luigid:8082; default: none")
     parser.add_argument("--log", type=arguments.text, metavar="FILE", help="or - for stdout; default: runs/cron.log")
@@ -87,9 +89,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the command unless the same is running. Returns 0 if the root task is complete, and else says so."""
     if bool(args.task) == bool(args.last):
         raise UsageError("cron takes either --last N or a task, such as: cron --last 6, cron Refresh")
-    if args.task and args.datasets:
-        raise UsageError("--datasets goes with --last; a task has flags of its own, after its name")
-    names = dataset_names(args.datasets or settings.RangeSettings().datasets)
+    given = args.dataset or args.datasets
+    if args.task and given:
+        flag = "--dataset" if args.dataset else "--datasets"
+        raise UsageError(f"{flag} goes with --last; a task has flags of its own, after its name")
+    if args.datasets:
+        renamed.say("--datasets", "--dataset")
+    names = dataset_names(given or settings.RangeSettings().datasets)
     try:
         with _serialised(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
             return _Run(args, names, locks).run()
@@ -107,11 +113,11 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     stop = today.replace(day=1)
     start = add_months(stop, -last)
     wanted = ",".join(names)
-    task, months = AllTrips(month=start, datasets=wanted), months_between(start, stop)
+    task, months = AllTrips(month=start, dataset=wanted), months_between(start, stop)
     plan = plan_range(CachedState(), task, names, months, ask=False)
     missing = [entry.month for entry in plan.entries if entry.month and entry.state != planner.COMPLETE]
     return [
-        *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"datasets": wanted})),
+        *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"dataset": wanted})),
         *("--start", format_month(min(missing, default=start)), "--stop", format_month(stop)),
     ]
 

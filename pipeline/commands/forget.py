@@ -23,7 +23,9 @@ HELP = "make months incomplete on purpose, so that the next run does them again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", type=arguments.any_datasets, required=True, help="comma-separated; also zones")
+    parser.add_argument(
+        "--dataset", type=arguments.any_datasets, required=True, help="one or several, comma-separated; also zones"
+    )
     parser.add_argument("--month", **arguments.MONTH, help="the month; zones has none")
     parser.add_argument("--start", **arguments.MONTH, help="instead of --month: the first; default: the first there is")
     parser.add_argument("--stop", **arguments.MONTH, help="the month after the last; default: all there are")

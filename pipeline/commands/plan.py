@@ -21,10 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--of-params", type=arguments.json_object, metavar="JSON", help="""such as '{"dataset": "green"}'"""
     )
-    parser.add_argument("--dataset", type=arguments.monthly_dataset, help="of MonthlyTrips; default: yellow")
     parser.add_argument(
-        "--datasets", type=arguments.some_datasets, help="of AllTrips, comma-separated; default: those of [range]"
+        "--dataset",
+        type=arguments.monthly_datasets,
+        help="of MonthlyTrips, default yellow; or several, comma-separated, of AllTrips, default those of [range]",
     )
+    parser.add_argument("--datasets", type=arguments.some_datasets, help=argparse.SUPPRESS)  # as RangeMonthly has it
     parser.add_argument("--start", **arguments.MONTH, help="first month; default: [RangeMonthly] start")
     parser.add_argument(
         "--stop", **arguments.MONTH, help="month after the last; default: the newest, or [RangeMonthly] stop"

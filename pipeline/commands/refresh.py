@@ -28,7 +28,9 @@ _FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASK
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dataset", type=arguments.some_datasets, help="comma-separated; default: those of [range] datasets"
+        "--dataset",
+        type=arguments.some_datasets,
+        help="one or several, comma-separated; default: those of [range] datasets",
     )
     parser.add_argument("--since", **arguments.MONTH, required=True, help="first month to ask about")
     parser.add_argument("--workers", **arguments.WORKERS, help="months at once; default 1")

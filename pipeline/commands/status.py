@@ -14,7 +14,8 @@ from ..planning.state import CachedState
 from ..reporting import tables
 from ..reporting.console import answer, answer_json
 from ..reporting.tables import Column
-from ..tasks.ranges import check_span, dataset_names
+from ..tasks.parameters import dataset_names
+from ..tasks.ranges import check_span
 from . import arguments
 
 HELP = "every month, its state and why; asks no publisher"
@@ -22,7 +23,9 @@ HELP = "every month, its state and why; asks no publisher"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dataset", type=arguments.monthly_dataset, help="only this one and zones; default: those of [range] datasets"
+        "--dataset",
+        type=arguments.monthly_datasets,
+        help="one or several, comma-separated, besides zones; default: those of [range] datasets",
     )
     parser.add_argument("--start", **arguments.MONTH, help="first month; default: the dataset's first")
     parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: next month")
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _names(args: argparse.Namespace) -> list[str]:
-    return [args.dataset] if args.dataset else dataset_names(settings.RangeSettings().datasets)
+    return dataset_names(args.dataset or settings.RangeSettings().datasets)
 
 
 def show(plan: Plan, as_json: bool) -> None:

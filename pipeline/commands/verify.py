@@ -20,7 +20,7 @@ AGREES = "agrees"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", type=arguments.dataset, help="only this one; default: all")
+    parser.add_argument("--dataset", type=arguments.any_datasets, help="one or several, comma-separated; default: all")
     parser.add_argument("--start", **arguments.MONTH, help="first month; default: the first there is")
     parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: all there are")
     parser.add_argument("--deep", action="store_true", help="read all bytes in the lake, not only the footers")
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             return not (args.start or args.stop)
         return (not args.start or month >= args.start) and (not args.stop or month < args.stop)
 
-    lines = compare([args.dataset] if args.dataset else datasets.DATASETS, is_asked, labels, args.deep)
+    lines = compare(args.dataset.split(",") if args.dataset else datasets.DATASETS, is_asked, labels, args.deep)
     _show(lines, list(labels), args.json)
     return 1 if any(line.problems for line in lines) else 0
 

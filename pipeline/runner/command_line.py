@@ -194,7 +194,8 @@ def _with_short_errors(build: Any) -> Any:
             exit_with(_no_such_task(root_task))
         parser: ArgumentParser = build(root_task, help_all)
         for section, name in renamed.NAMES:
-            parser.add_argument(renamed.flag(section, name), dest=f"{section}_{name}", help=SUPPRESS)
+            flags = [renamed.flag(section, name), *([f"--{name}"] if section == root_task else [])]
+            parser.add_argument(*flags, dest=f"{section}_{name}", help=SUPPRESS)
         parser.allow_abbrev = False  # --warehouse is a flag of a task, not short for --warehouse-url
 
         def error(message: str) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import luigi
 
-from .. import validation, waiting
+from .. import renamed, validation, waiting
 from ..errors import (
     DamagedFile,
     DamagedScratch,
@@ -76,6 +76,7 @@ class JobTask(Answering, luigi.Task):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         validation.ensure_valid()
+        kwargs = renamed.take_from_arguments(cls.get_task_family(), kwargs)
         values: list[tuple[str, Any]] = super().get_param_values(params, args, kwargs)
         return values
 

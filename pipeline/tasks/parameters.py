@@ -37,6 +37,15 @@ class Dataset(luigi.Parameter):
         return datasets.get(x).name
 
 
+def dataset_names(text: str) -> list[str]:
+    """The datasets of a comma-separated list, validated, each once."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    monthly = [name for name in dict.fromkeys(names) if datasets.get(name).is_monthly]
+    if not monthly:
+        raise UsageError(f"{text!r} names no dataset with months; choose from {', '.join(datasets.MONTHLY)}")
+    return monthly
+
+
 class FromSettings(luigi.Parameter):
     """A text whose default is computed from the settings when the task is built; it is part of the task's identity."""
 

@@ -17,7 +17,7 @@ import luigi
 import luigi.tools.range
 from luigi.task_register import Register
 
-from .. import datasets, settings, validation
+from .. import renamed, settings, validation
 from ..errors import MissingAtPublisher, NeverOffered, Unreachable, UsageError
 from ..job import normalize_warehouses, warehouse_labels
 from ..lake import layout
@@ -33,6 +33,7 @@ from ..value_types import whole
 from . import parameters
 from .base import JobTask, MonthTask
 from .load import Load
+from .parameters import dataset_names
 from .target import StoreTarget
 from .upload import Upload
 
@@ -52,6 +53,20 @@ class _Warehouses:
     @property
     def warehouses(self) -> list[str]:
         return [label for label in str(self.warehouse).split(",") if label]
+
+
+def _datasets() -> parameters.FromSettings:
+    """The parameter of every task that takes several datasets."""
+
+    def configured() -> str:
+        return settings.RangeSettings().datasets
+
+    def normalize(text: str) -> str:
+        return ",".join(dataset_names(text or configured()))
+
+    return parameters.FromSettings(
+        configured, normalize, description="one or several, comma-separated; default [range] datasets"
+    )
 
 
 class MonthlyTrips(_Warehouses, MonthTask):
@@ -111,13 +126,7 @@ class AllTrips(_Warehouses, JobTask):
     """One month of all datasets, and the zone table. Datasets that were not offered in that month are left out."""
 
     month = parameters.Month(description="month of the files, YYYY-MM")
-    datasets = luigi.Parameter(default="", positional=False, description="comma-separated; default [range] datasets")
-
-    @classmethod
-    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
-        values = dict(super().get_param_values(params, args, kwargs))
-        values["datasets"] = values["datasets"] or settings.RangeSettings().datasets
-        return [(name, values[name]) for name, _ in params]
+    dataset = _datasets()
 
     @property
     def title(self) -> str:
@@ -126,10 +135,10 @@ class AllTrips(_Warehouses, JobTask):
     @cached_property
     def plan(self) -> Plan:
         with self.one_state() as state:
-            return plan_range(state, self, dataset_names(self.datasets), [self.month])
+            return plan_range(state, self, dataset_names(self.dataset), [self.month])
 
     def check_offered(self) -> None:
-        check_any_offered(self, dataset_names(self.datasets), [self.month])
+        check_any_offered(self, dataset_names(self.dataset), [self.month])
 
     def requires(self) -> list[luigi.Task]:
         return tasks_of(self, self.plan)
@@ -166,9 +175,14 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
         default=dt.date(2021, 4, 1), description="month after the last, YYYY-MM; with --start alone: after the newest"
     )
     dataset = _Datasets(
-        default="", significant=False, positional=False, description="of MonthlyTrips: yellow, green, fhv or fhvhv"
+        default="",
+        significant=False,
+        positional=False,
+        description="yellow, green, fhv or fhvhv, of MonthlyTrips; or several, comma-separated, of AllTrips",
     )
-    datasets = _Datasets(default="", significant=False, positional=False, description="of AllTrips: comma-separated")
+    datasets = _Datasets(
+        default="", significant=False, positional=False, description="old name of dataset, with --of AllTrips"
+    )
     param_name = luigi.Parameter(default="month", positional=False)
     task_limit = settings.Checked(whole(1), 10_000, description="most months in one run")
     months_back = luigi.IntParameter(default=1200, description="not used: an explicit start is never clamped")
@@ -234,7 +248,7 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
             # Later than today is not yet published. Later than the publisher's time will never be.
             publisher.check_offered(Partition(self._first.dataset, min(self.months[-1], today.replace(day=1))))
         elif issubclass(self.of, AllTrips):
-            check_any_offered(self._first, dataset_names(self._first.datasets), self.months)
+            check_any_offered(self._first, dataset_names(self._first.dataset), self.months)
 
     @property
     def months(self) -> list[dt.date]:
@@ -253,7 +267,7 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
     def plan(self) -> Plan:
         """What is to be done, decided once: child processes get it with the task."""
         first = self._first
-        names = [first.dataset] if isinstance(first, MonthTask) else dataset_names(first.datasets)
+        names = dataset_names(first.dataset)
         with self.one_state() as state:
             return plan_range(state, first, names, self.months)
 
@@ -288,12 +302,14 @@ def _positional(params: Any) -> list[tuple[str, Any]]:
 
 
 def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> tuple[Any, dict[str, Any]]:
-    """Task and of-params of a range for which ``dataset`` or ``datasets`` may be given; both are "" afterwards.
+    """Task and of-params of a range for which ``dataset`` may be given; it is "" afterwards, like ``datasets``.
 
-    What comes from a stronger place (a flag before the environment before luigi.cfg) wins; what contradicts something
-    from the same place is refused.
+    One dataset is of MonthlyTrips unless another task is named in the same place, several are of AllTrips. ``datasets``
+    is the old name of several, and of AllTrips also if it is one. What comes from a stronger place (a flag before the
+    environment before luigi.cfg) wins; what contradicts something from the same place is refused.
     """
-    of, given = values["of"], dict(values["of_params"])
+    of = values["of"]
+    given = renamed.take_from_arguments(of.task_family, dict(values["of_params"]))
     names = [name for name in ("dataset", "datasets") if values[name]]
     if len(names) == 2 and places["dataset"] == places["datasets"]:
         raise UsageError("--dataset and --datasets: give one of them")
@@ -301,23 +317,30 @@ def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> t
     text, values["dataset"], values["datasets"] = values.get(name, ""), "", ""
     if not name:
         return of, given
-    if name == "dataset" and "," in text:
-        raise UsageError(f"--dataset {text}: name one dataset, or give --datasets {text}")
     text = ",".join(dataset_names(text))
-    task: type[JobTask] = MonthlyTrips if name == "dataset" else AllTrips
-    if name not in dict(of.get_params()):
-        if places[name] == places["of"]:
-            raise UsageError(f"--{name} goes with --of {task.task_family}; {of.task_family} has no {name}")
-        if places[name] < places["of"]:
+    place, is_several = places[name], name == "datasets" or "," in text
+    task: type[JobTask] = AllTrips if is_several else MonthlyTrips
+    parameter = "dataset"
+    if name == "datasets":
+        if name in dict(of.get_params()):  # somebody's own task
+            parameter = name
+        else:
+            renamed.say(f"{name} of RangeMonthly", "dataset" if "," in text else "dataset, with --of AllTrips,")
+    fits = parameter in dict(of.get_params()) and not (is_several and issubclass(of, MonthTask))
+    if not fits and place == places["of"]:
+        why = "takes one dataset" if name == "dataset" in dict(of.get_params()) else f"has no {name}"
+        raise UsageError(f"--{name} goes with --of {task.task_family}; {of.task_family} {why}")
+    if not fits or (issubclass(of, AllTrips) and not is_several and place != places["of"]):
+        if place < places["of"]:
             return of, given
         of = task
         given = {known: value for known, value in given.items() if known in dict(of.get_params())}
-    if given.get(name, text) != text:
-        if places[name] == places["of_params"]:
-            raise UsageError(f"--{name} {text} and --of-params with {name} {given[name]}: give one of them")
-        if places[name] < places["of_params"]:
+    if given.get(parameter, text) != text:
+        if place == places["of_params"]:
+            raise UsageError(f"--{name} {text} and --of-params with {parameter} {given[parameter]}: give one of them")
+        if place < places["of_params"]:
             return of, given
-    return of, {**given, name: text}
+    return of, {**given, parameter: text}
 
 
 def _after_newest(first: Any, start: dt.date) -> dt.date:
@@ -340,14 +363,8 @@ class Refresh(_Warehouses, JobTask):
     title = "Refresh"
     spans_months = True
 
-    dataset = luigi.Parameter(default="", positional=False, description="comma-separated; default [range] datasets")
+    dataset = _datasets()
     since = parameters.Month(default=None, description="first month to ask about, YYYY-MM")
-
-    @classmethod
-    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
-        values = dict(super().get_param_values(params, args, kwargs))
-        values["dataset"] = ",".join(dataset_names(values["dataset"] or settings.RangeSettings().datasets))
-        return [(name, values[name]) for name, _ in params]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -403,15 +420,6 @@ def check_span(start: dt.date | None, stop: dt.date | None, today: dt.date) -> N
         raise UsageError(f"range --start {start:%Y-%m} --stop {stop:%Y-%m} is {what}: stop is the month after the last")
     if start and start > today:
         raise UsageError(f"--start {start:%Y-%m} is later than this month, {today:%Y-%m}")
-
-
-def dataset_names(text: str) -> list[str]:
-    """The datasets of a comma-separated list, validated, each once."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    monthly = [name for name in dict.fromkeys(names) if datasets.get(name).is_monthly]
-    if not monthly:
-        raise UsageError(f"{text!r} names no dataset with months; choose from {', '.join(datasets.MONTHLY)}")
-    return monthly
 
 
 def plan_range(state: State, task: Any, names: Iterable[str], months: list[dt.date], ask: bool = True) -> Plan:

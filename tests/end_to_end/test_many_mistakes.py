@@ -240,7 +240,7 @@ TASKS = [
     [*MONTH, "extra"],
     [*MONTH, "--assistant"],
     [*RANGE, "--dataset", "green", "--datasets", "yellow"],
-    [*RANGE, "--dataset", "green", "--of", "AllTrips"],
+    [*RANGE, "--dataset", "green,fhv", "--of", "MonthlyTrips"],
 ]
 
 #: As Luigi takes it into its configuration, and as it does not; the first line is not at fault.

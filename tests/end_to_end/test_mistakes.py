@@ -65,9 +65,12 @@ def test_value_in_luigi_cfg(project: Project, text: str, says: str) -> None:
         (("RangeMonthly", "--of-params", '{"lake": 5}'), '"lake" is a text'),
         (("RangeMonthly", "--of-params", '{"dataset": ["green"]}'), '"dataset" is a text'),
         (("RangeMonthly", "--dataset", "purple"), "purple"),
-        (("RangeMonthly", "--dataset", "yellow,green"), "give --datasets yellow,green"),
+        (("RangeMonthly", "--dataset", "yellow,green", "--of", "MonthlyTrips"), "MonthlyTrips takes one dataset"),
         (("RangeMonthly", "--dataset", "green", "--datasets", "yellow"), "give one of them"),
-        (("RangeMonthly", "--dataset", "green", "--of", "AllTrips"), "--dataset goes with --of MonthlyTrips"),
+        (
+            ("RangeMonthly", "--dataset", "green", "--of", "TaxiZones"),
+            "--dataset goes with --of MonthlyTrips; TaxiZones",
+        ),
         (("RangeMonthly", "--datasets", "green", "--of", "MonthlyTrips"), "--datasets goes with --of AllTrips"),
         (("RangeMonthly", "--dataset", "green", "--of-params", '{"dataset": "fhv"}'), "give one of them"),
         (

@@ -341,7 +341,7 @@ def test_crontab_says_when_and_in_which_zone() -> None:
     text = (DEPLOY / "crontab").read_text()
     assert re.search(r"^CRON_TZ=America/New_York$", text, re.M) and re.search(r"^TZ=America/New_York$", text, re.M)
     (months, months_command), (nightly, nightly_command) = cron_lines()
-    assert months == "0 5 1 * *" and months_command[-4:] == ["--last", "6", "--datasets", "all"]
+    assert months == "0 5 1 * *" and months_command[-4:] == ["--last", "6", "--dataset", "all"]
     assert nightly.endswith("* * *") and "Refresh" in nightly_command
     assert len(cron_lines(also_examples=True)) == 3, "and an interval as an example"
     assert "%" not in text, "cron takes it for the end of the line"

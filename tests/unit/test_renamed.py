@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from luigi.configuration import LuigiConfigParser
 
-from pipeline import luigi_config, renamed, settings, validation
+from pipeline import AllTrips, luigi_config, renamed, settings, validation
 from pipeline.errors import UsageError
 
 
@@ -34,6 +34,7 @@ def read(text: str) -> None:
 
 def test_every_new_name_is_a_setting() -> None:
     known = {(section, name) for section, name, _ in settings.names()}
+    known |= {("AllTrips", name) for name, _ in AllTrips.get_params()}
     assert set(renamed.NAMES.values()) <= known and not known & set(renamed.NAMES)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
-from pipeline import job
+from pipeline import job, renamed
 from pipeline.agents import request
 from pipeline.errors import UsageError
 
@@ -21,7 +21,9 @@ RIGHT = {
     "RangeMonthly --dataset green --reverse": ["--dataset=green", "--reverse"],
     "RangeMonthly --reverse --task-limit 3": ["--reverse", "--task-limit=3"],
     "RangeMonthly --datasets green,fhv,green": ["--datasets=green,fhv"],
+    "RangeMonthly --dataset green,fhv,green": ["--dataset=green,fhv"],
     "RangeMonthly --of AllTrips": ["--of=AllTrips"],
+    "AllTrips --month 2020-01 --dataset green,fhv": ["--month=2020-01", "--dataset=green,fhv"],
     'RangeMonthly --of-params {"dataset":"green"}': ['--of-params={"dataset": "green"}'],
     "MonthlyTrips --dataset zones --month 2020-01": ["--dataset=zones", "--month=2020-01"],
     "AllTrips --month 2020-01 --clean-rules none": ["--month=2020-01", "--clean-rules=none"],
@@ -196,6 +198,7 @@ def test_every_task_of_a_queue_exists_with_its_flags() -> None:
                 if hasattr(importlib.import_module(f"pipeline.tasks.{module}"), task)
             )
         parameters = {name.replace("_", "-") for name, _ in found.get_params()}
+        parameters |= {name for section, name in renamed.NAMES if section == task}
         assert set(flags) - set(request._ANY) <= parameters
 
 

@@ -29,10 +29,11 @@ WRONG = {
     "verify --start": (("2021", ""), "is not a month"),
     "forget --dataset green --month": (("January", ""), "is not a month"),
     "refresh --since": (("tomorrow", ""), "is not a month"),
-    "status --dataset": (("purple", "", "green,fhv", "zones"), "is not one of yellow, green, fhv, fhvhv"),
+    "status --dataset": (("purple", "", "green,", "zones"), "is not one of yellow, green, fhv, fhvhv"),
     "verify --dataset": (("purple", ""), "is not one of yellow, green, fhv, fhvhv, zones"),
     "forget --dataset": (("purple", "", "green,", "green,purple"), "is not one of yellow, green, fhv, fhvhv, zones"),
     "refresh --since 2021-01 --dataset": (("", ",", "zones", "purple"), "names no dataset|unknown dataset 'purple'"),
+    "cron --last 6 --dataset": (("", "purple"), "names no dataset|unknown dataset 'purple'"),
     "cron --last 6 --datasets": (("", "purple"), "names no dataset|unknown dataset 'purple'"),
     "plan --of": (("Clean", ""), "choose from 'MonthlyTrips', 'AllTrips'"),
     "plan --of-params": (("", "[]", "[1]", "3", '{"dataset":'), "is not a JSON object"),
@@ -67,7 +68,11 @@ def test_right_values_are_read() -> None:
     assert read(["agent", "--scheduler-url", "https://user:password@host/luigi"]).scheduler_url.endswith("@host/luigi")
     assert read(["agent", "--scheduler-url", "http://[::1]:8082", "--poll", "0.1", "--workers", "8"]).workers == 8
     assert read(["ui", "--port", "65535", "--keep-days", "1"]).port == 65535
+    assert read(["cron", "--last", "6", "--dataset", "all"]).dataset == "yellow,green,fhv,fhvhv"
     assert read(["cron", "--last", "6", "--datasets", "all"]).datasets == "yellow,green,fhv,fhvhv"
+    assert read(["status", "--dataset", "green, fhv"]).dataset == "green,fhv"
+    assert read(["verify", "--dataset", "green,zones"]).dataset == "green,zones"
+    assert read(["plan", "--dataset", "green,fhv"]).dataset == "green,fhv"
     assert read(["refresh", "--since", "2021-01", "--dataset", "fhv, green,fhv"]).dataset == "fhv,green"
     assert read(["plan", "--of-params", '{"dataset": "green"}']).of_params == {"dataset": "green"}
 
@@ -97,6 +102,7 @@ def test_address_of_luigid_is_refused_without_its_password(capsys: pytest.Captur
         ("cron", "--last N or a task"),
         ("cron --last 6 Refresh", "--last N or a task"),
         ("cron --datasets green Refresh", "--datasets"),
+        ("cron --dataset green Refresh", "--dataset goes with --last"),
         ("ui --folder /dev/null/luigid", "--folder /dev/null/luigid"),
         ("ui --folder /dev/null", "--folder /dev/null"),
         ("sample --start 2021-01 --stop 2021-02 --to=", "--to"),

@@ -51,7 +51,7 @@ def test_range_begins_with_the_oldest_missing_month(
 
     monkeypatch.setattr(cron, "plan_range", plan_range)
     assert cron.luigi_arguments(6, ["green", "fhv"], dt.date(2026, 11, 30)) == [
-        *("RangeMonthly", "--of", "AllTrips", "--of-params", '{"datasets": "green,fhv"}'),
+        *("RangeMonthly", "--of", "AllTrips", "--of-params", '{"dataset": "green,fhv"}'),
         *("--start", start, "--stop", "2026-11"),
     ]
 

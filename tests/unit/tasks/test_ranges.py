@@ -9,7 +9,7 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser
 
-from pipeline import AllTrips, MonthlyTrips, RangeMonthly, luigi_config, settings
+from pipeline import AllTrips, MonthlyTrips, RangeMonthly, luigi_config, renamed, settings
 from pipeline.errors import UsageError
 from pipeline.partition import add_months
 
@@ -43,8 +43,13 @@ def test_short_flags_make_the_same_task(config: LuigiConfigParser) -> None:
     assert short.task_id == long.task_id and short.of is MonthlyTrips and short.of_params["dataset"] == "green"
     assert by_flags("--dataset", "green", "--of-params", '{"dataset": "green"}').task_id == long.task_id
     assert RangeMonthly(dataset="green").task_id == long.task_id != by_flags().task_id
-    several = by_flags("--datasets", "yellow,green")
-    assert several.of is AllTrips
+    several = by_flags("--dataset", "yellow,green")
+    assert several.of is AllTrips and several.of_params["dataset"] == "yellow,green"
+    assert several.task_id == by_flags("--datasets", "yellow,green").task_id
+    assert several.task_id == by_flags("--of", "AllTrips", "--of-params", '{"dataset": "yellow,green"}').task_id
+    assert several.task_id == by_flags("--of", "AllTrips", "--dataset", " yellow, green,yellow").task_id
+    one = by_flags("--of", "AllTrips", "--dataset", "green")
+    assert one.of is AllTrips and one.task_id == by_flags("--datasets", "green").task_id
     assert several.task_id == by_flags("--of", "AllTrips", "--of-params", '{"datasets": "yellow,green"}').task_id
     assert several.task_id == by_flags("--of", "AllTrips", "--datasets", " yellow, green,yellow").task_id
     assert by_flags("--of", "Upload", "--dataset", "green").of_params["dataset"] == "green"
@@ -67,10 +72,41 @@ def test_what_is_given_in_a_stronger_place_wins(config: LuigiConfigParser, monke
 
 
 def test_contradictions_in_luigi_cfg(config: LuigiConfigParser) -> None:
-    config.set("RangeMonthly", "of", "AllTrips")
-    config.set("RangeMonthly", "dataset", "green")
-    with pytest.raises(UsageError, match="--dataset goes with --of MonthlyTrips"):
+    config.set("RangeMonthly", "of", "MonthlyTrips")
+    config.set("RangeMonthly", "dataset", "green,fhv")
+    with pytest.raises(UsageError, match="--dataset goes with --of AllTrips; MonthlyTrips takes one dataset"):
         by_flags()
+
+
+def test_one_dataset_goes_with_the_task_of_its_place(config: LuigiConfigParser) -> None:
+    config.set("RangeMonthly", "of", "AllTrips")
+    assert by_flags("--dataset", "green").of is MonthlyTrips, "a flag wins over luigi.cfg"
+    config.set("RangeMonthly", "dataset", "green")
+    assert by_flags().of is AllTrips and by_flags().of_params["dataset"] == "green"
+    assert by_flags("--of", "AllTrips").of_params["dataset"] == settings.RangeSettings().datasets
+
+
+def test_datasets_is_the_old_name_of_dataset(
+    config: LuigiConfigParser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(renamed, "_told", set())
+    now = AllTrips(month="2021-01", dataset="green,fhv")
+    assert AllTrips(month="2021-01", datasets="green, fhv").task_id == now.task_id
+    by_flags("--datasets", "green")
+    config.set("AllTrips", "datasets", "green,fhv")
+    luigi_config.complete(luigi_config.DEFAULTS)
+    assert AllTrips(month="2021-01").task_id == now.task_id
+    renamed.warn()
+    with CmdlineParser.global_instance(
+        ["--module", "pipeline", "AllTrips", "--month", "2021-01", "--datasets", "green,fhv"]
+    ) as parser:
+        assert parser.get_task_obj().task_id == now.task_id
+    assert [record.message for record in caplog.records] == [
+        "datasets of AllTrips is called dataset of AllTrips now",
+        "datasets of RangeMonthly is called dataset, with --of AllTrips, now",
+        "[AllTrips] datasets is called [AllTrips] dataset now",
+        "--AllTrips-datasets is called --AllTrips-dataset now",
+    ]
 
 
 def test_start_and_stop_belong_together(config: LuigiConfigParser, monkeypatch: pytest.MonkeyPatch) -> None:
