@@ -1,6 +1,7 @@
-"""The one face of all places where files are kept: a folder or a bucket, for the lake as well as for the workspace.
+"""Interface and guarantees of every storage backend, for the lake as well as for the workspace.
 
-A new kind of place is one new file with a subclass of ``Store``, and one line in ``pipeline/lake/__init__.py``.
+A new backend is one new file with a subclass of ``Store``, one line in ``pipeline/storage/__init__.py`` and one adapter
+in ``tests/contract/storages.py``.
 
 What every store promises:
 
@@ -74,7 +75,7 @@ class Store(abc.ABC):
     #: Absolute and normalised, without credentials: fit for task parameters, logs and errors.
     url: str
 
-    #: Whether ``lock`` keeps anybody out.
+    #: Whether ``lock`` excludes other processes. A bucket has no lock that ends with the process that holds it.
     has_locks = True
 
     @abc.abstractmethod
@@ -185,9 +186,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def lock(self, path: str, timeout: float | None = None, title: str = "") -> AbstractContextManager[object]:
-        """Keep other processes from working on ``path``; ``StorageUnavailable`` after ``timeout`` seconds of waiting.
+        """Exclude other processes from ``path`` if the store has locks, else nobody; see ``has_locks``.
 
-        ``title`` is what people call the thing, if not by its address.
+        ``StorageUnavailable`` after ``timeout`` seconds of waiting. A lock saves work; what must not be lost is
+        protected by ``if_version``, which tells two writers apart in every store. ``title`` is what messages call the
+        thing instead of its address.
         """
 
     def ensure(self) -> None:  # noqa: B027  a server has nothing to make

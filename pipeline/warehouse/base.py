@@ -1,14 +1,19 @@
-"""The one face of all warehouses, and the ledger row that each of them keeps.
+"""Interface and guarantees of every warehouse backend, and the ledger row that each of them keeps.
 
-A new warehouse is one new file with a subclass of ``Warehouse``, and one line in ``pipeline/warehouse/__init__.py``.
+A new backend is a package with a subclass of ``Warehouse``, a line in ``pipeline/warehouse/__init__.py`` and an
+adapter in ``tests/contract/warehouses.py``.
 
 What every warehouse promises:
 
-* ``load`` replaces exactly the partition ``file_month`` of one table (the whole table for a dataset without months)
-  and appends the ledger row, so that a reader sees both or neither. Loading the same file twice changes nothing.
+* ``load`` replaces exactly one partition of one table (the whole table for a dataset without months) and appends the
+  ledger row. Both happen in one transaction where the warehouse has one; elsewhere the ledger does not call the
+  partition loaded while the two disagree. Loading the same file twice changes no row.
 * A process killed at any moment leaves a state from which the same call again gives the same table.
-* ``etl_loads`` is append-only; ``loaded_at`` grows strictly per (dataset, month), whatever the hosts' clocks say.
+* ``etl_loads`` is append-only; ``loaded_at`` grows strictly per partition, whatever the hosts' clocks say.
 * New columns of the declaration are added to an existing table; a column whose type differs is an error.
+* What the owner adds, such as columns and views, stays; what would change rows or keep them out is an error.
+* Errors are ``WarehouseError`` (terminal) and ``WarehouseUnavailable`` (may work later), each one line that begins with
+  the label and ends with the remedy, and without secrets.
 """
 
 from __future__ import annotations
@@ -196,7 +201,8 @@ class Warehouse(abc.ABC):
     ) -> LedgerRow:
         """Replace ``row.partition`` with the file and append ``row``; create what does not exist yet.
 
-        ``row.row_count`` is the number of rows the file must bring; anything else is an error and leaves all as it was.
+        ``row.row_count`` is the number of rows the file must bring. A load that fails leaves all as it was; without
+        transactions it may leave other rows, and then the partition does not count as loaded.
         Returns the row as stored, with ``replaces`` and ``loaded_at`` filled in.
         """
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.storages import STORAGES, Storage
 from tests.contract.warehouses import BACKENDS, Backend
 from tests.servers.bigquery import bigquery_server
+from tests.servers.gcs import gcs_bucket, gcs_server
 from tests.servers.postgres import postgres_server
 
-__all__ = ["bigquery_server", "postgres_server"]
+__all__ = ["bigquery_server", "gcs_bucket", "gcs_server", "postgres_server"]
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +29,10 @@ def backend(request: pytest.FixtureRequest, lake_files: Path, tmp_path: Path) ->
     folder = tmp_path / "warehouse"
     folder.mkdir()
     with request.param.empty(lake_files, folder, request) as made:
+        yield made
+
+
+@pytest.fixture(params=STORAGES, ids=lambda kind: kind.name)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    with request.param.empty(tmp_path, request) as made:
         yield made

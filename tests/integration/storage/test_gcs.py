@@ -1,4 +1,7 @@
-"""A store in a bucket: what it promises, over a line and a service that fail in every way we know."""
+"""What is a bucket's own: chunks, checksums, retries over a failing line, errors of the service, and a lake in it.
+
+The promises of every store are in tests/contract.
+"""
 
 from __future__ import annotations
 
@@ -57,50 +60,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(tenacity.nap, "time", clock)
     monkeypatch.setattr(gcs_client, "_backoff", wait_random_exponential(multiplier=0.01, max=0.05))
     return clock
-
-
-def test_objects_come_and_go(store: Store, tmp_path: Path) -> None:
-    assert store.stat("a/b.json") is None
-    with pytest.raises(FileNotFoundError):
-        store.read("a/b.json")
-    written = store.write("a/b.json", b"{}", metadata={"rows_read": "10"})
-    assert store.stat("a/b.json") == written
-    assert written.metadata == {"rows_read": "10"}
-    assert store.read("a/b.json") == b"{}"
-    store.write("ab/c.json", b"not below a")
-    assert list(store.list("a")) == ["a/b.json"]
-    assert list(store.list()) == ["a/b.json", "ab/c.json"]
-    store.copy("a/b.json", "c/d.json")
-    copied = store.stat("c/d.json")
-    assert copied and copied.metadata == {"rows_read": "10"}
-    store.delete("a/b.json")
-    store.delete("a/b.json")
-    store.delete_tree("c")
-    assert list(store.list()) == ["ab/c.json"]
-
-
-def test_what_strangers_put_into_a_folder_is_told_and_moved_as_it_is(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(gcs, "checked", lambda path: path)
-        for name in ("open/b", "open/a", "open/.hidden", "open/sub/c", "openness"):
-            store.write(f"q/{name}", b"12345")
-    assert list(store.files("q/open")) == ["a", "b"] and store.files("q/none") == {}
-    assert store.folders("q") == ("open",)
-    assert store.read_small("q/open/b", 5) == b"12345"
-    with pytest.raises(ValueError, match="more than 4 bytes"):
-        store.read_small("q/open/b", 4)
-    for name in ("a", ".hidden", "gone"):
-        store.move(f"q/open/{name}", "q/aside/it")
-    assert set(store.list("q")) == {"q/open/b", "q/open/sub/c", "q/openness", "q/aside/it"}
-    assert store.folders("q") == ("aside", "open") and store.read("q/aside/it") == b"12345"
-
-
-def test_names_with_blanks_and_signs(store: Store) -> None:
-    store.write("a b/100% ü?.txt", b"x")
-    assert list(store.list("a b")) == ["a b/100% ü?.txt"]
-    assert store.read("a b/100% ü?.txt") == b"x"
 
 
 def test_listing_is_paged(store: Store, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,19 +144,6 @@ def test_small_write_survives(store: Store, gcs_server: GcsServer, fault: Fault,
     stored = store.write("small", b"x" * 5000, metadata={"k": "v"}, if_version=if_version)
     assert store.stat("small") == stored
     assert store.read("small") == b"x" * 5000
-
-
-def test_lost_reply_then_another_writer(store: Store, gcs_server: GcsServer) -> None:
-    """A 412 after a lost reply is success only if the bytes there are ours."""
-    store.write("one", b"theirs")
-    with pytest.raises(ConflictError, match=r"gs://.*/lake/one was changed by another process"):
-        store.write("one", b"ours", if_version="")
-    assert store.read("one") == b"theirs"
-    stored = store.write("one", b"ours")
-    with pytest.raises(ConflictError):
-        store.write("one", b"more", if_version=str(int(stored.version) - 1))
-    store.write("one", b"more", if_version=stored.version)
-    assert store.read("one") == b"more"
 
 
 @pytest.mark.parametrize("size", [0, 1000, 9 * CHUNK, len(LARGE)])
@@ -290,11 +236,6 @@ def test_download_is_resumed_however_late_it_breaks(
     gcs_server.program("download", Fault(cut_reply=0, times=ALWAYS))
     with pytest.raises(StorageUnavailable):
         store.read("slow")
-
-
-def test_empty_object(store: Store) -> None:
-    store.write("empty", b"")
-    assert store.read("empty") == b""
 
 
 @pytest.mark.parametrize(
@@ -398,14 +339,6 @@ def test_local_copy_survives_replacement_while_it_is_read(store: Store, gcs_serv
     store.write("x", b"first")
     gcs_server.program("download", Fault(status=404))
     assert store.read("x") == b"first"
-
-
-def test_staging_is_removed(store: Store) -> None:
-    with store.staging("a/b.parquet") as temporary:
-        temporary.write_bytes(b"x")
-        store.put(temporary, "a/b.parquet")
-    assert not temporary.exists()
-    assert store.read("a/b.parquet") == b"x"
 
 
 def put(url: str, file: Path) -> None:
