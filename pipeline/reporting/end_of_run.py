@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..partition import Partition
 from ..planning.planner import COMPLETE, MISSING, NOT_YET, UNASKED
@@ -24,17 +24,26 @@ WIDTH = 140
 ROOM = 120
 
 
-def show(outcome: RunOutcome, roots: Iterable[Any], is_said: bool = False) -> None:
+@dataclass(frozen=True)
+class Places:
+    """Where a run works: its lake and warehouses, by label."""
+
+    lake: str
+    warehouses: Sequence[str]
+    is_synthetic: bool = False
+
+
+def show(outcome: RunOutcome, places: Places | None, is_said: bool = False) -> None:
     """Print what became of a run. ``is_said``: its failure is printed elsewhere."""
     if outcome.result in (outcomes.REFUSED, outcomes.PLANNING_FAILED) and is_said:
         return
-    for line in summary(outcome, list(roots), is_said):
+    for line in summary(outcome, places, is_said):
         say(line)
     if outcome.result == outcomes.STOPPED and not is_said:
         say("told to stop; the same command goes on from here", error=True)
 
 
-def summary(outcome: RunOutcome, roots: list[Any], is_said: bool = False) -> Iterator[str]:
+def summary(outcome: RunOutcome, places: Places | None, is_said: bool = False) -> Iterator[str]:
     """The lines at the end of a run: table, failures, places, and how to go on."""
     is_idle = not outcome.having(DONE, FAILED, AT_WORK, outcomes.PARTLY, outcomes.NOT_DONE)
     if is_idle and outcome.result == COMPLETE:
@@ -44,7 +53,8 @@ def summary(outcome: RunOutcome, roots: list[Any], is_said: bool = False) -> Ite
     yield from failures(outcome, is_said)
     if outcome.complete_before and not (is_idle and outcome.result == COMPLETE):
         yield f"{count(outcome.complete_before)} complete before this run."
-    yield from _places(outcome, roots)
+    if places is not None:
+        yield from _whereabouts(outcome, places)
     seconds = None if outcome.start is None else (outcome.end or time.time()) - outcome.start
     took = f", {clock(seconds)}" if seconds is not None else ""
     log = f"; log {locations.short(str(logs.path()))}" if logs.path().exists() else ""
@@ -131,20 +141,14 @@ def _reasons(rejected: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {reason}" for reason, number in rejected.items())
 
 
-def _places(outcome: RunOutcome, roots: list[Any]) -> Iterator[str]:
+def _whereabouts(outcome: RunOutcome, places: Places) -> Iterator[str]:
     """Where everything is, and how to look at it."""
-    tasks = [root if hasattr(root, "job") else getattr(root, "_first", None) for root in roots]
-    ours = [task for task in tasks if hasattr(task, "job")]
-    task = next((task for task in ours if hasattr(task, "warehouse")), next(iter(ours), None))
-    if task is None:
-        return
-    if task.job.publisher_object.is_synthetic:
+    if places.is_synthetic:
         yield "These rows are synthetic: made on this machine, not TLC's."
-    yield f"Lake       {locations.shown(task.job.lake)}"
-    labels = [label for label in getattr(task, "warehouse", "").split(",") if label]
-    for label in labels:
+    yield f"Lake       {locations.shown(places.lake)}"
+    for label in places.warehouses:
         yield f"Warehouse  {locations.shown(label)}"
-    for line in locations.queries(labels, _to_look_at(outcome)):
+    for line in locations.queries(places.warehouses, _to_look_at(outcome)):
         yield f"Query      {line}"
 
 

@@ -207,7 +207,7 @@ class Run:
             outcome = outcomes.summarize(journal.events()[0])
             # What ended the run is said where the error is caught.
             if not isinstance(error, UsageError):  # of a run that was refused there is no more to say
-                end_of_run.show(outcome, self._tasks(), is_said=error is not None)
+                end_of_run.show(outcome, self._places(), is_said=error is not None)
             if self._is_first:
                 if not isinstance(error, KeyboardInterrupt):  # somebody at the keyboard knows
                     notify.notify_of_run(outcome)
@@ -228,6 +228,15 @@ class Run:
         if any(map(_is_ours, self.roots)) or self._worker is None:
             return self.roots
         return [task for task in self._worker._scheduled_tasks.values() if _is_ours(task)]
+
+    def _places(self) -> end_of_run.Places | None:
+        """Lake and warehouses of the first task of ours that has a warehouse, or else of the first one."""
+        ours = [task for root in self._tasks() if isinstance(task := getattr(root, "_first", root), JobTask)]
+        task = next((task for task in ours if hasattr(task, "warehouse")), next(iter(ours), None))
+        if task is None:
+            return None
+        warehouses = [label for label in getattr(task, "warehouse", "").split(",") if label]
+        return end_of_run.Places(task.job.lake, warehouses, task.job.publisher_object.is_synthetic)
 
 
 def command(is_luigi: bool = False) -> list[str]:

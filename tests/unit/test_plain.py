@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from luigi.rpc import RemoteScheduler
 
 from pipeline.errors import UsageError
+from pipeline.partition import Partition
 from pipeline.plain import LONGEST, mistake_line, one_line, plain, shown_by_luigid
 from pipeline.reporting import bars, console, end_of_run, logs, notify, outcomes
 from pipeline.reporting.outcomes import MonthOutcome, RunOutcome
@@ -98,11 +99,15 @@ def test_table_and_what_is_below_it(monkeypatch: pytest.MonkeyPatch, is_terminal
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
     monkeypatch.setattr(sys, "stdout", stream)
-    month = MonthOutcome("green", "2020-01", rows_read=5, status=outcomes.FAILED, state=f"failed: {EVIL}", reason=EVIL)
+    month = MonthOutcome(
+        Partition.parse("green", "2020-01"), rows_read=5, status=outcomes.FAILED, state=f"failed: {EVIL}", reason=EVIL
+    )
     month.rejected = {EVIL: 3}
-    outcome = RunOutcome([month, MonthOutcome("green", "2020-02")], result=outcomes.FAILED, run="r", failure=EVIL)
+    outcome = RunOutcome(
+        [month, MonthOutcome(Partition.parse("green", "2020-02"))], result=outcomes.FAILED, run="r", failure=EVIL
+    )
     outcome.command = ["luigi", EVIL]
-    for line in end_of_run.summary(outcome, []):
+    for line in end_of_run.summary(outcome, None):
         console.say(line)
     said = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()) if is_terminal else stream.getvalue()
     assert is_clean(said.replace("\n", ""))
@@ -130,9 +135,11 @@ def test_log(formatter: logging.Formatter, error: BaseException | None) -> None:
 
 
 def test_notification() -> None:
-    month = MonthOutcome("green", "2020-01", status=outcomes.DONE, state=outcomes.LOADED, rows=1, loaded=1)
+    month = MonthOutcome(
+        Partition.parse("green", "2020-01"), status=outcomes.DONE, state=outcomes.LOADED, rows=1, loaded=1
+    )
     month.unknown_columns = [EVIL]
-    failed = MonthOutcome("green", "2020-02", status=outcomes.FAILED, state="failed", reason=EVIL)
+    failed = MonthOutcome(Partition.parse("green", "2020-02"), status=outcomes.FAILED, state="failed", reason=EVIL)
     message = notify.message_of_run(RunOutcome([month, failed], result=outcomes.FAILED, run="r", failure=EVIL))
     assert message is not None and is_clean(message.title) and is_clean(message.body.replace("\n", ""))
     assert not re.search("^error: all is lost", message.body, re.M)

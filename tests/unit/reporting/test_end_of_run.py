@@ -30,7 +30,9 @@ def lines_of(*events: dict[str, Any], **judged: Any) -> list[str]:
         "host": "h",
     }
     verdict = {"event": "judged", "code": 0, "result": "complete", "failure": "", **judged}
-    return list(end_of_run.summary(outcomes.summarize([begun, *events, verdict, {"event": "ended", "at": 161.0}]), []))
+    return list(
+        end_of_run.summary(outcomes.summarize([begun, *events, verdict, {"event": "ended", "at": 161.0}]), None)
+    )
 
 
 def loaded(month: str, dataset: str = "green") -> list[dict[str, Any]]:
@@ -134,7 +136,16 @@ def test_months_are_looked_at_rather_than_zones(events: list[dict[str, Any]], da
 
 def test_run_that_was_told_to_stop_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     stopped = outcomes.summarize([{"event": "judged", "code": 25, "result": "stopped", "failure": ""}])
-    end_of_run.show(stopped, [])
+    end_of_run.show(stopped, None)
     assert capsys.readouterr().err == "told to stop; the same command goes on from here\n"
-    end_of_run.show(stopped, [], is_said=True)
+    end_of_run.show(stopped, None, is_said=True)
     assert capsys.readouterr().err == ""
+
+
+def test_places_are_named_as_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = outcomes.summarize([*loaded("2020-01"), {"event": "ended", "at": 161.0}])
+    places = end_of_run.Places(f"file:{tmp_path}/lake", [f"duckdb:///{tmp_path}/w.duckdb"], is_synthetic=True)
+    lines = list(end_of_run.summary(outcome, places))
+    assert "These rows are synthetic: made on this machine, not TLC's." in lines
+    assert "Lake       lake" in lines and "Warehouse  w.duckdb" in lines
