@@ -20,7 +20,7 @@ from types import FrameType
 
 from .. import job, names
 from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
-from ..reporting import journal, outcomes
+from ..reporting import journal, journal_reader, outcomes
 from ..reporting.console import say
 from ..reporting.outcomes import RunOutcome
 from ..runner import child, process
@@ -49,7 +49,7 @@ ATTEMPTS = 3
 def _outcome(run: str) -> RunOutcome | None:
     """What became of a run; None if it had no journal yet, or if that cannot be read."""
     with contextlib.suppress(OSError):
-        return outcomes.summarize(journal.read(journal.folder() / f"{run}.jsonl"), is_alive=False)
+        return outcomes.summarize(journal_reader.read(journal.folder() / f"{run}.jsonl"), is_alive=False)
     return None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LakeError, UsageError
-from ..reporting import journal, outcomes
+from ..reporting import journal, journal_reader, outcomes
 from ..reporting.outcomes import RunOutcome
 from .queue import Queue, queue_names
 from .records import CANCELLED, DONE, OPEN, RUNNING, WAITING, Submission, seconds_since
@@ -126,7 +126,7 @@ class Run:
         """Find out what became of it."""
         if self.journal is None:
             return
-        self.is_alive = journal.is_held(self.journal)
+        self.is_alive = journal_reader.is_held(self.journal)
         try:
             self.heard = self.journal.stat().st_mtime
             self.outcome = outcomes.summarize(self._events(self.journal), self.is_alive)
@@ -134,7 +134,7 @@ class Run:
             LOGGER.warning("%s cannot be read: %s: %s", self.journal, type(error).__name__, error)
 
     def _events(self, path: Path) -> Iterator[Mapping[str, Any]]:
-        for event in journal.read(path):
+        for event in journal_reader.read(path):
             if event["event"] == "cancelled":
                 self.cancelled_by = str(event.get("by", ""))
             yield event
@@ -157,11 +157,11 @@ def known_runs(queue: str | None = None) -> dict[str, Run]:
             continue
         run = found.get(path.stem) or Run(path.stem)
         try:
-            run.begun = journal.begun(path)
+            run.begun = journal_reader.begun(path)
         except OSError as error:
             LOGGER.warning("%s cannot be read: %s", path, error.strerror)
             continue
-        if run.begun or run.submission or journal.is_held(path):
+        if run.begun or run.submission or journal_reader.is_held(path):
             run.journal = path
             found[run.id] = run
     return found

@@ -29,7 +29,7 @@ from ..files import PLANTED
 from ..partition import add_months, format_month, months_between
 from ..planning import planner
 from ..planning.state import CachedState
-from ..reporting import console, journal, logs, notify, outcomes
+from ..reporting import console, journal, journal_reader, logs, notify, outcomes
 from ..runner import child
 from ..runner.command_line import USAGE
 from ..runner.run import again
@@ -141,7 +141,7 @@ class _Run:
         except KeyboardInterrupt:
             journal.end()
             raise
-        outcome = outcomes.summarize(journal.events()[0])
+        outcome = outcomes.summarize(journal_reader.events()[0])
         log_path = "" if self._args.log == "-" and logs.path().exists() else self._log_path
         message = notify.notify_of_run(outcome, log_path)
         title = message.title if message else "NYC trips: nothing was done"
@@ -169,7 +169,7 @@ class _Run:
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
             code = code or PLANNING_FAILED
-        outcome = outcomes.summarize(journal.events()[0])
+        outcome = outcomes.summarize(journal_reader.events()[0])
         if code < 0:
             self._judge(128 - code, outcomes.CRASHED, f"luigi was {child.how_ended(code)}")
         elif failure or code != outcome.exit_code:

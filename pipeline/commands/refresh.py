@@ -13,7 +13,7 @@ from luigi.retcodes import run_with_retcodes
 from ..partition import Partition, format_month
 from ..planning.completeness import REPUBLISHED
 from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
-from ..reporting import journal, outcomes, tables
+from ..reporting import journal, journal_reader, outcomes, tables
 from ..reporting.console import say
 from ..reporting.tables import Column
 from ..tasks.ranges import Refresh
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     task = Refresh(dataset=args.dataset or "", since=args.since)
     journal.run_id()  # of the run, and known here after it
     code = _run(task, args.workers) if task.plan.months(TO_DO) else 0
-    states = {month.partition: month.state for month in outcomes.summarize(journal.events()[0]).months}
+    states = {month.partition: month.state for month in outcomes.summarize(journal_reader.events()[0]).months}
     counts: Counter[str] = Counter()
     said: set[str] = set()
     rows = []

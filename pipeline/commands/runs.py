@@ -19,7 +19,7 @@ from ..agents.records import OPEN, RUNNING, WAITING, Submission, user
 from ..agents.runs import KILLED, NOT_FAILED, Run, known_runs, named, seconds_of
 from ..errors import UsageError
 from ..plain import one_line, plain
-from ..reporting import journal, outcomes, tables
+from ..reporting import journal, journal_reader, outcomes, tables
 from ..reporting.console import answer, answer_json, say
 from ..reporting.tables import Column
 from . import arguments
@@ -193,13 +193,13 @@ def _cancel(text: str) -> int:
         agent = f"; its agent {last.agent} stops it {when}" if last.state == RUNNING else ""
         answer(f"run {run.id} is cancelled{agent}")
         return 0
-    if run.journal is None or not journal.is_held(run.journal):
+    if run.journal is None or not journal_reader.is_held(run.journal):
         return _not_cancelled(f"run {run.id} has ended")
     host, pid = run.begun.get("host"), run.begun.get("pid")
     if host != socket.gethostname():
         return _not_cancelled(f"run {run.id} is under way on {host}; there: python -m pipeline runs cancel {run.id}")
     if not isinstance(pid, int) or not _has_open(pid, run.journal):
-        if not journal.is_held(run.journal):
+        if not journal_reader.is_held(run.journal):
             return _not_cancelled(f"run {run.id} has ended")
         return _not_cancelled(f"run {run.id} is under way, but not in process {pid}, which began it; end it by hand")
     run.read()

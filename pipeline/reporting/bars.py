@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plain import one_line, plain
 from ..planning.planner import TO_DO
-from . import journal, logs, outcomes
+from . import journal_reader, logs, outcomes
 from .console import clock
 from .outcomes import AT_WORK, DONE, FAILED
 
@@ -171,7 +171,7 @@ class Bars:
         ) as live:
             while True:
                 stopping = self._stop.wait(INTERVAL)
-                events, position = journal.events(position)
+                events, position = journal_reader.events(position)
                 for event in events:
                     if event["event"] == "log" and event.get("text"):
                         console.print(plain(event["text"], keep="\n\t"), soft_wrap=True)

@@ -10,18 +10,16 @@ import datetime as dt
 import errno
 import fcntl
 import json
-import mmap
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any
 
 from .. import job, names
 from ..errors import UsageError
@@ -51,24 +49,6 @@ _SECRET = re.compile(r"--notify-urls|pass(word|wd|phrase)|secret|token|credentia
 
 #: Days for which journals are kept.
 KEEP = 90
-
-#: Days after which a run that was killed is not reported any more.
-RECENT = 40
-
-#: Bytes at the end of a journal in which its last event is looked for.
-_TAIL = 1 << 16
-
-#: How the line begins with which a run begins.
-_FIRST = b'{"event": "begun"'
-
-#: Bytes of the longest line that is looked at, and of the largest journal. A run of months stays far below.
-_LINE, LARGEST = 1 << 22, 1 << 30
-
-#: Most events of a killed run that are looked at.
-_MOST = 10_000_000
-
-#: The latest time of an event, in seconds since 1970: some year that every calendar has.
-_LATEST = 1e11
 
 
 @dataclass(frozen=True)
@@ -262,192 +242,7 @@ def end() -> None:
     _begun = None
 
 
-@dataclass
-class Killed:
-    """The events of a run that was killed, or whose host went down."""
-
-    events: list[dict[str, Any]]
-    _journal: IO[bytes]
-
-    def reported(self) -> None:
-        """Note that it was reported: it is not found again."""
-        self._journal.write(b'\n{"event": "reported"}\n')  # what was being written may lack its end
-
-
-def killed() -> Iterator[Killed]:
-    """Recent runs that began, did not end, and are nobody's any more.
-
-    A run is held while the caller looks at it, so that no two report it. Where the file system has no locks nothing
-    is found.
-    """
-    oldest = time.time() - RECENT * 86400
-    for file in files():
-        try:
-            if file.stat().st_mtime < oldest or file == path():
-                continue
-            with _opened(file, os.O_RDWR) as journal:
-                _check_size(journal)
-                fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                journal.seek(max(0, os.fstat(journal.fileno()).st_size - _TAIL))
-                tail = last_attempt(list(parsed(journal.read())))
-                if any(event["event"] in ("ended", "reported", "cancelled") for event in tail):
-                    continue
-                found = _newest(islice(_events_of(journal, is_whole=True), _MOST))
-                if found and found[0]["event"] == "begun":
-                    journal.seek(0, os.SEEK_END)
-                    yield Killed(found, journal)
-        except OSError:
-            continue  # held by a living run, removed by another, or on a file system without locks
-
-
-def events(position: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Events written since byte ``position``, and the position after them."""
-    try:
-        with _opened(path()) as file:
-            file.seek(position)
-            data = file.read()
-    except OSError:
-        return [], position
-    whole = data[: data.rfind(b"\n") + 1]
-    return last_attempt(list(parsed(whole))), position + len(whole)
-
-
-def contents() -> bytes:
-    """The journal of this run so far. Raises OSError, also for what is no file."""
-    with _opened(path()) as file:
-        return file.read()
-
-
-# -- journals of all runs --------------------------------------------------------------------------
-
-
 def files() -> list[Path]:
     """The journals that lie here, each named by the id of its run. Nothing else is looked at, and no link followed."""
     found = (path for path in folder().glob("*.jsonl") if names.is_run_id(path.stem))
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
-
-
-def is_held(journal: Path) -> bool:
-    """Whether a process is at work on the run; also if nobody can tell, on a file system without locks."""
-    try:
-        with _opened(journal) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        return error.errno not in PLANTED
-
-
-def begun(journal: Path) -> dict[str, Any]:
-    """The event with which a run was last begun; empty if there is none that makes sense. Raises OSError."""
-    with _opened(journal) as file:
-        _check_size(file)
-        file.seek(_last_begun(file))
-        event = next(parsed(file.readline(_LINE)), {})
-    is_right = event.get("event") == "begun" and event.get("at") is not None and event.get("command") is not None
-    return event if is_right else {}
-
-
-def read(journal: Path) -> Iterator[dict[str, Any]]:
-    """The events since the run was last begun, line by line, without those that only say how far a stage is."""
-    with _opened(journal) as file:
-        yield from _events_of(file)
-
-
-def _opened(journal: Path, flags: int = os.O_RDONLY) -> BinaryIO:
-    """Open a journal that is there. Raises OSError for a link or a pipe."""
-    return os.fdopen(open_plain(journal, flags), "rb" if flags == os.O_RDONLY else "r+b")
-
-
-def _check_size(journal: BinaryIO) -> None:
-    """Raise OSError for a file that is no journal of a run that is over: nobody wants to wait for it."""
-    if os.fstat(journal.fileno()).st_size > LARGEST:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-
-
-def _newest(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events, and of those that only say how far a stage is the newest of each stage."""
-    found: list[dict[str, Any]] = []
-    running: dict[str, int] = {}  # where in the list, by task
-    for event in events:
-        task = event.get("task") or ""
-        if event.get("state") != "running":
-            running.pop(task, None)
-        elif task in running:
-            found[running[task]] = event
-            continue
-        else:
-            running[task] = len(found)
-        found.append(event)
-    return found
-
-
-def _events_of(file: BinaryIO, is_whole: bool = False) -> Iterator[dict[str, Any]]:
-    file.seek(_last_begun(file))
-    while line := file.readline(_LINE):
-        if len(line) == _LINE and not line.endswith(b"\n"):  # none of ours
-            while (rest := file.readline(_LINE)) and not rest.endswith(b"\n"):
-                pass
-        elif is_whole or (not line.startswith(b'{"event": "log"') and b'"state": "running"' not in line):
-            yield from parsed(line)
-
-
-def _last_begun(file: BinaryIO) -> int:
-    """Position of the last line that begins a run; 0 if there is none. Fast with journals of any size."""
-    if not os.fstat(file.fileno()).st_size:
-        return 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return max(0, content.rfind(_FIRST))
-
-
-def last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events since the run was last begun: a run may be started again under the same id."""
-    begun = [number for number, event in enumerate(events) if event["event"] == "begun"]
-    return events[begun[-1] :] if begun else events
-
-
-def parsed(data: bytes) -> Iterator[dict[str, Any]]:
-    """The events among the lines of a journal."""
-    for line in data.splitlines():
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # torn by a full disk
-        if isinstance(event, dict) and isinstance(event.get("event"), str) and _is_right(event):
-            yield event
-
-
-#: Types of what events have, by name. Others are not looked at.
-_TEXTS = {
-    *("run", "again", "host", "agent", "by", "task", "stage", "family", "goal", "state", "error", "message", "note"),
-    *("unit", "text", "what", "whom", "label", "outcome", "result", "failure", "dataset", "month", "warehouse"),
-}
-_NUMBERS = {"at", "since", "seconds", "done", "total", "rows", "rows_read", "code"}
-_LISTS = {"command", "months", "warehouses", "unknown_columns"}
-
-
-def _is_right(event: dict[str, Any]) -> bool:
-    """Whether the fields of an event that we know have the right types. Anybody may have written it."""
-    return all(value is None or _is_of_type(name, value) for name, value in event.items())
-
-
-def _is_of_type(name: str, value: Any) -> bool:
-    if name in _TEXTS:
-        return isinstance(value, str)
-    if name in _NUMBERS:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LATEST
-        return is_number and (name != "code" or isinstance(value, int)) and (name != "at" or value >= 0)
-    if name in _LISTS:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if name == "rows_rejected":
-        return isinstance(value, dict) and all(isinstance(number, int) for number in value.values())
-    if name == "entries":
-        return isinstance(value, list) and all(_is_entry(one) for one in value)
-    return True
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether it is the plan of one month: dataset, month, state, reason."""
-    is_right = isinstance(entry, list) and len(entry) == 4 and all(isinstance(one, str) for one in entry[::2])
-    return is_right and all(one is None or isinstance(one, str) for one in entry[1::2])

@@ -28,7 +28,7 @@ from ..errors import UsageError
 from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
 from ..planning.planner import COMPLETE, MISSING, NOT_YET, UNASKED
-from . import journal, outcomes
+from . import journal, journal_reader, outcomes
 from .outcomes import MonthOutcome, RunOutcome, count
 
 LOGGER = logging.getLogger("pipeline")
@@ -268,7 +268,7 @@ def notify_of_killed_runs() -> None:
     try:
         if not settings.NotifySettings().urls:
             return
-        for run in islice(journal.killed(), KILLED):
+        for run in islice(journal_reader.killed(), KILLED):
             try:
                 message = message_of_killed(run.events)
             except Exception as error:  # of another version, or written by somebody else

@@ -222,7 +222,7 @@ def summarize(events: Events, is_alive: bool = True) -> RunOutcome:
 
 
 @dataclass
-class _Trail:
+class _MonthEvents:
     """What the journal says of one month."""
 
     planned: str = ""
@@ -246,7 +246,7 @@ class Reader:
     """Goes through a journal once, and can be asked for the outcome so far."""
 
     def __init__(self) -> None:
-        self._months: dict[Partition, tuple[MonthOutcome, _Trail]] = {}
+        self._months: dict[Partition, tuple[MonthOutcome, _MonthEvents]] = {}
         self._begun: Mapping[str, Any] = {}
         self._judged: Mapping[str, Any] = {}
         self._end: float | None = None
@@ -283,10 +283,10 @@ class Reader:
             case "stage":
                 self._read_stage(event)
 
-    def _month(self, dataset: str, month: str | None) -> tuple[MonthOutcome, _Trail]:
+    def _month(self, dataset: str, month: str | None) -> tuple[MonthOutcome, _MonthEvents]:
         """Dataset and month are as a journal has them."""
         partition = Partition.parse(dataset, month)
-        return self._months.setdefault(partition, (MonthOutcome(partition), _Trail()))
+        return self._months.setdefault(partition, (MonthOutcome(partition), _MonthEvents()))
 
     def _read_plan(self, event: Mapping[str, Any]) -> None:
         self._is_planned = True
@@ -366,7 +366,7 @@ class Reader:
         outcome.result = self._result(outcome, is_alive)
         return outcome
 
-    def _settled(self, month: MonthOutcome, trail: _Trail, is_over: bool) -> MonthOutcome:
+    def _settled(self, month: MonthOutcome, trail: _MonthEvents, is_over: bool) -> MonthOutcome:
         """Say what became of a month, after its last event."""
         is_complete = trail.is_complete or self._judged.get("result") == COMPLETE
         if trail.planned in (COMPLETE, NOT_YET, MISSING, UNASKED) and not trail.done and not trail.failures:
@@ -388,7 +388,7 @@ class Reader:
             self._settle_done(month, trail, is_complete, is_over)
         return month
 
-    def _settle_done(self, month: MonthOutcome, trail: _Trail, is_complete: bool, is_over: bool) -> None:
+    def _settle_done(self, month: MonthOutcome, trail: _MonthEvents, is_complete: bool, is_over: bool) -> None:
         month.status = DONE if trail.is_goal_reached or is_complete else PARTLY
         outcomes = [event["outcome"] for event in trail.done.values() if event.get("outcome")]
         news = [outcome for outcome in outcomes if outcome != DONE_BY_ANOTHER]

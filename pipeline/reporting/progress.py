@@ -14,7 +14,7 @@ from luigi.rpc import RPCError
 
 from .. import waiting
 from ..partition import Partition
-from . import journal, logs
+from . import journal, journal_reader, logs
 
 #: Seconds between two lines of the log about how far a stage is.
 LOG_INTERVAL = 60.0
@@ -179,7 +179,7 @@ def _waited_in_vain(what: str) -> list[dict[str, Any]]:
 def _events(kind: str) -> list[dict[str, Any]]:
     """The events of one kind in this run's journal."""
     try:
-        return [event for event in journal.read(journal.path()) if event["event"] == kind]
+        return [event for event in journal_reader.read(journal.path()) if event["event"] == kind]
     except OSError:  # none was written yet
         return []
 

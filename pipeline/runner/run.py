@@ -30,7 +30,7 @@ from luigi.task_status import PENDING
 from .. import code_version, settings
 from ..errors import PipelineError, UsageError
 from ..planning.state import CachedState
-from ..reporting import bars, console, end_of_run, journal, locations, logs, notify, outcomes, streams
+from ..reporting import bars, console, end_of_run, journal, journal_reader, locations, logs, notify, outcomes, streams
 from ..tasks.base import JobTask
 from ..tasks.ranges import RangeMonthly
 from . import start, verdict
@@ -188,7 +188,7 @@ class Run:
         """Decide what the run came to, and let Luigi say the same."""
         self.scheduled(result.worker)  # if the program has a worker of its own
         if self.is_begun:
-            judged = verdict.judge(result.worker, self.roots, journal.events()[0])
+            judged = verdict.judge(result.worker, self.roots, journal_reader.events()[0])
             journal.record("judged", **judged)
             result.exit_code = judged["code"]
             result.scheduling_succeeded = judged["code"] == 0
@@ -204,7 +204,7 @@ class Run:
             if error is not None:
                 journal.record("judged", **_verdict_of(error))
             self._bars.stop()
-            outcome = outcomes.summarize(journal.events()[0])
+            outcome = outcomes.summarize(journal_reader.events()[0])
             # What ended the run is said where the error is caught.
             if not isinstance(error, UsageError):  # of a run that was refused there is no more to say
                 end_of_run.show(outcome, self._places(), is_said=error is not None)

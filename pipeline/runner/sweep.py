@@ -28,7 +28,7 @@ from ..partition import ZONES
 from ..planning import planner
 from ..planning.completeness import Completeness
 from ..planning.state import CachedState, State
-from ..reporting import journal
+from ..reporting import journal, journal_reader
 from ..storage import Store, StoredObject, open_store
 from ..storage.local import path_of
 from ..strict_json import json_object
@@ -91,14 +91,14 @@ def _others_run(workspace: str) -> bool:
     """Whether another run is alive that has its journal in this workspace, or where ours is."""
     folders = {journal.folder(), path_of(workspace) / journal.folder().name}
     files = {file for folder in folders for file in folder.glob("*.jsonl") if file.is_file()}
-    return any(journal.is_held(file) for file in files - {journal.path()})
+    return any(journal_reader.is_held(file) for file in files - {journal.path()})
 
 
 def _is_of_ended_run(about: Mapping[str, Any]) -> bool:
     """Whether a run of this host wrote the scratch that has ended since."""
     run = str(about.get("run", ""))
     is_here = is_run_id(run) and about.get("host") == socket.gethostname()
-    return is_here and not journal.is_held(journal.folder() / f"{run}.jsonl")
+    return is_here and not journal_reader.is_held(journal.folder() / f"{run}.jsonl")
 
 
 def _is_useless(

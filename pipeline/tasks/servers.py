@@ -26,7 +26,7 @@ from ..errors import (
     Unreachable,
     WarehouseUnavailable,
 )
-from ..reporting import journal
+from ..reporting import journal, journal_reader
 from ..retry import retrying
 from ..storage import Store, open_store
 
@@ -125,14 +125,14 @@ UNREACHABLE, REACHABLE = "unreachable", "reachable"
 def _last(label: str) -> dict[str, Any] | None:
     """What the run's journal says last of a server. Most of its lines are about progress and are not parsed."""
     try:
-        lines = journal.contents().splitlines()
+        lines = journal_reader.contents().splitlines()
     except OSError:
         return None
     for line in reversed(lines):
         if b'{"event": "begun"' in line:
             return None
         if b'reachable"' in line:
-            for event in journal.parsed(line):
+            for event in journal_reader.parsed(line):
                 if event["event"] in (UNREACHABLE, REACHABLE) and event.get("label") == label:
                     return event
     return None

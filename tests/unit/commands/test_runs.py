@@ -15,7 +15,7 @@ from pipeline.agents.queue import Queue
 from pipeline.agents.records import Submission, now
 from pipeline.agents.runs import Run
 from pipeline.commands import runs
-from pipeline.reporting import journal
+from pipeline.reporting import journal, journal_reader
 
 STAGE = {"event": "stage", "task": "x", "stage": "Clean", "dataset": "green", "month": "2020-01", "warehouse": None}
 
@@ -85,7 +85,7 @@ def test_long_journal_takes_no_room(folder: Path) -> None:
         file.write(json.dumps({"event": "log", "text": 'x {"event": "begun", "at": 1}'}) + "\n")
         file.write(json.dumps({**STAGE, "state": "done", "seconds": 1.0}) + "\n")
     tracemalloc.start()
-    events = list(journal.read(path))
+    events = list(journal_reader.read(path))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [event.get("state") for event in events] == [None, "started", "done"]

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import names, validation
 from pipeline.errors import UsageError
-from pipeline.reporting import journal
+from pipeline.reporting import journal, journal_reader
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_id_of_an_ended_run_may_be_used_again_and_only_the_last_run_is_told_of()
         assert journal.begin(["luigi"])
         journal.record("stage", stage=stage)
         journal.end()
-    events, _ = journal.events()
+    events, _ = journal_reader.events()
     assert [event["event"] for event in events] == ["begun", "stage", "ended"]
     assert events[1]["stage"] == "Load"
 
@@ -72,13 +72,13 @@ def test_second_run_that_was_killed_is_told_of_though_the_first_one_ended(monkey
     begun = {"event": "begun", "at": 1.0, "run": "twice", "command": ["luigi"], "host": "moon"}
     path = journal.folder() / "twice.jsonl"
     path.write_text("".join(json.dumps(event) + "\n" for event in (begun, {"event": "ended"}, {**begun, "at": 2.0})))
-    (found,) = journal.killed()
+    (found,) = journal_reader.killed()
     assert [event["at"] for event in found.events] == [2.0]
 
 
 def test_lines_that_are_no_events_are_passed_over() -> None:
     journal.path().write_text('{"event": "log", "text": "x"}\n[]\n5\n{"event": null}\n{}\n\x00\n{"event": "ended"}\n')
-    assert [event["event"] for event in journal.events()[0]] == ["log", "ended"]
+    assert [event["event"] for event in journal_reader.events()[0]] == ["log", "ended"]
 
 
 def test_old_journals_are_removed_and_nothing_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_what_is_planted_in_place_of_a_journal_ends_the_run_in_one_line(tmp_path
     with pytest.raises(UsageError, match=f"a-run.jsonl is {says}.*, not a file of a run; remove it"):
         journal.begin(["luigi"])
     assert victim.read_text() == "precious" and journal.files() == []
-    assert not journal.is_mine() and not journal.is_held(journal.path())
+    assert not journal.is_mine() and not journal_reader.is_held(journal.path())
 
 
 def test_journal_is_its_owners_or_the_groups_that_shares_the_workspace(
@@ -160,7 +160,7 @@ GOOD = {"event": "stage", "at": 5.0, "task": "Load_1", "stage": "Load", "state":
 def test_event_with_a_field_of_another_type_is_passed_over(changes: dict[str, Any]) -> None:
     written = [{"event": "begun", "at": 1.0, "command": ["luigi"]}, {**GOOD, **changes}, {"event": "ended", "at": 9.0}]
     journal.path().write_text("".join(json.dumps(event) + "\n" for event in written))
-    assert [event["event"] for event in journal.read(journal.path())] == ["begun", "ended"]
+    assert [event["event"] for event in journal_reader.read(journal.path())] == ["begun", "ended"]
 
 
 def test_journal_without_line_ends_and_one_without_an_end_take_no_room(tmp_path: Path) -> None:
@@ -169,14 +169,14 @@ def test_journal_without_line_ends_and_one_without_an_end_take_no_room(tmp_path:
     with path.open("ab") as file:
         file.truncate(200 << 20)  # zeros, which no disk has to hold
     tracemalloc.start()
-    assert [event["event"] for event in journal.read(path)] == ["begun"]
+    assert [event["event"] for event in journal_reader.read(path)] == ["begun"]
     assert tracemalloc.get_traced_memory()[1] < 40 << 20
     tracemalloc.stop()
     with path.open("ab") as file:
-        file.truncate(journal.LARGEST + 1)
+        file.truncate(journal_reader.LARGEST + 1)
     with pytest.raises(OSError, match="too large"):
-        journal.begun(path)
-    assert list(journal.killed()) == []
+        journal_reader.begun(path)
+    assert list(journal_reader.killed()) == []
 
 
 def test_only_journals_are_looked_at(tmp_path: Path) -> None:

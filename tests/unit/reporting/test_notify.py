@@ -14,7 +14,7 @@ from luigi.configuration import get_config
 
 from pipeline import validation
 from pipeline.errors import UsageError
-from pipeline.reporting import journal, notify, outcomes
+from pipeline.reporting import journal, journal_reader, notify, outcomes
 
 from ...patience import Clock, wait_for
 from ...servers.inbox import SECRET, Inbox
@@ -213,7 +213,7 @@ def test_run_is_received_once_by_each_address() -> None:
     with Inbox() as first, Inbox() as second:
         configure(urls=f"{first.url}, {second.url}")
         record(RUNS["failed"][0])
-        notify.notify_of_run(outcome(journal.events()[0]), where="/var/log/cron.log")
+        notify.notify_of_run(outcome(journal_reader.events()[0]), where="/var/log/cron.log")
     assert len(first.messages) == len(second.messages) == 1
     assert first.messages[0]["type"] == "failure"
     assert "1 month failed" in first.messages[0]["title"]
@@ -242,7 +242,7 @@ def test_address_that_never_answers_costs_a_bounded_time_and_the_others_are_told
         monkeypatch.setattr(notify, "time", PatienceOfOne(silent))
         configure(urls=f"{silent.url} {other.url} json://{SECRET}@127.0.0.1:9/{SECRET}")
         record(RUNS["completed"][0])
-        notify.notify_of_run(outcome(journal.events()[0]))
+        notify.notify_of_run(outcome(journal_reader.events()[0]))
         assert len(silent.messages) == len(other.messages) == 1
     assert sorted(record.getMessage() for record in caplog.records if record.name == "pipeline") == [
         "notification not delivered to address 1 (JSON): no answer within 1 s",
@@ -334,7 +334,7 @@ def test_run_that_lives_is_not_called_killed(monkeypatch: pytest.MonkeyPatch) ->
     assert "secret" not in journal.path().read_text()
     with monkeypatch.context() as next_run:
         next_run.setenv(journal.RUN_ID, "another")
-        assert list(journal.killed()) == []
+        assert list(journal_reader.killed()) == []
     journal.end()
 
 
@@ -347,7 +347,7 @@ def test_old_journals_are_forgotten_and_removed() -> None:
         path.with_suffix(".log").touch()
         for file in (path, path.with_suffix(".log")):
             os.utime(file, (time.time() - age * day,) * 2)
-    assert [run.events[0]["run"] for run in journal.killed()] == ["dead"]
+    assert [run.events[0]["run"] for run in journal_reader.killed()] == ["dead"]
     journal.begin(["luigi"])
     journal.end()
     kept = {path.name for path in journal.folder().iterdir()} - {journal.path().name}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reporting import journal, notify, outcomes
+from pipeline.reporting import journal, journal_reader, notify, outcomes
 from pipeline.reporting.outcomes import RunOutcome
 
 STORED = Path(__file__).parents[2] / "data" / "journals"
@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(name: str, is_alive: bool = False) -> RunOutcome:
-    return outcomes.summarize(journal.read(STORED / f"v62742c0-{name}.jsonl"), is_alive)
+    return outcomes.summarize(journal_reader.read(STORED / f"v62742c0-{name}.jsonl"), is_alive)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -69,7 +69,7 @@ def test_killed_run_of_that_version_is_reported(folder: Path) -> None:
     last = next(number for number, line in enumerate(lines) if '"stage": "Load"' in line and '"started"' in line)
     (folder / "dead.jsonl").write_text("\n".join([*lines[: last + 1], '{"event": "sta']))
     shutil.copy(STORED / "v62742c0-idle.jsonl", folder / "well.jsonl")
-    (run,) = journal.killed()
+    (run,) = journal_reader.killed()
     message = notify.message_of_killed(run.events)
     assert message.title == "NYC trips: a run was killed on moon"
     assert "At work on: " in message.body and "Load green 2020-01" in message.body
