@@ -13,8 +13,10 @@ from .runner import command_line
 from .tasks.clean import Clean
 from .tasks.download import Download
 from .tasks.load import Load
-from .tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly, Refresh, TaxiZones
+from .tasks.range_monthly import RangeMonthly
+from .tasks.refresh import Refresh
 from .tasks.upload import Upload
+from .tasks.wrappers import AllTrips, MonthlyTrips, TaxiZones
 from .tasks.write_parquet import WriteParquet
 
 if TYPE_CHECKING:

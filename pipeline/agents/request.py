@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from .. import datasets, job, renamed, settings, validation
 from ..cleaning.rules import Rules
+from ..datasets import monthly_names
 from ..errors import UsageError
 from ..partition import format_month, typed_month
 from ..strict_json import json_object
-from ..tasks.parameters import dataset_names
 
 #: Most words of a command, and most characters of one.
 WORDS, LENGTH = 50, 2000
@@ -124,7 +124,7 @@ def _dataset(value: str) -> str:
 def _datasets(value: str) -> str:
     for name in value.split(","):
         _choice(name.strip(), datasets.MONTHLY, "a dataset with months")
-    return ",".join(dataset_names(value))
+    return ",".join(monthly_names(value))
 
 
 def _one_or_several(value: str) -> str:

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from .. import datasets, value_types
+from ..datasets import monthly_names
 from ..errors import UsageError
 from ..names import check_queue
 from ..partition import typed_month
-from ..tasks.parameters import dataset_names
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def _host_name(text: str) -> str:
 
 
 def _some_datasets(text: str) -> str:
-    return ",".join(dataset_names(text))
+    return ",".join(monthly_names(text))
 
 
 def _each_of(*names: str) -> Callable[[str], str]:

@@ -24,8 +24,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .. import renamed, settings
+from ..datasets import monthly_names
 from ..errors import PipelineError, UsageError
 from ..files import PLANTED
+from ..job import Job, warehouses
 from ..partition import add_months, format_month, months_between
 from ..planning import planner
 from ..planning.state import CachedState
@@ -33,8 +35,6 @@ from ..reporting import console, journal, journal_reader, logs, notify, outcomes
 from ..runner import child
 from ..runner.command_line import USAGE
 from ..runner.run import again
-from ..tasks.parameters import dataset_names
-from ..tasks.ranges import AllTrips, plan_range
 from . import arguments
 
 HELP = "run luigi unattended: one at a time, with a log, judged by its root task"
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{flag} goes with --last; a task has flags of its own, after its name")
     if args.datasets:
         renamed.say("--datasets", "--dataset")
-    names = dataset_names(given or settings.RangeSettings().datasets)
+    names = monthly_names(given or settings.RangeSettings().datasets)
     try:
         with _serialised(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:
             return _Run(args, names, locks).run()
@@ -113,8 +113,9 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     stop = today.replace(day=1)
     start = add_months(stop, -last)
     wanted = ",".join(names)
-    task, months = AllTrips(month=start, dataset=wanted), months_between(start, stop)
-    plan = plan_range(CachedState(), task, names, months, ask=False)
+    plan = planner.plan_range(
+        CachedState(), Job.configured(), names, months_between(start, stop), warehouses(), ask=False
+    )
     missing = [entry.month for entry in plan.entries if entry.month and entry.state != planner.COMPLETE]
     return [
         *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"dataset": wanted})),

@@ -14,7 +14,7 @@ from ..lake import layout
 from ..partition import Partition
 from ..reporting import journal
 from ..reporting.console import answer
-from ..tasks.ranges import check_span
+from ..tasks.parameters import check_span
 from ..tasks.scratch import Scratch, months_of
 from ..warehouse import LedgerRow, Warehouse
 from . import arguments

@@ -6,7 +6,8 @@ import argparse
 
 from ..errors import UsageError
 from ..tasks.base import JobTask
-from ..tasks.ranges import AllTrips, MonthlyTrips, RangeMonthly
+from ..tasks.range_monthly import RangeMonthly
+from ..tasks.wrappers import AllTrips, MonthlyTrips
 from . import arguments
 from .status import show
 

@@ -16,7 +16,7 @@ from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, 
 from ..reporting import journal, journal_reader, outcomes, tables
 from ..reporting.console import say
 from ..reporting.tables import Column
-from ..tasks.ranges import Refresh
+from ..tasks.refresh import Refresh
 from ..tasks.upload import SAME_BYTES
 from . import arguments
 

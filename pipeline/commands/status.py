@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 
 from .. import settings
+from ..datasets import monthly_names
 from ..job import Job, warehouses
 from ..partition import add_months, months_between
 from ..planning import planner
@@ -14,8 +15,7 @@ from ..planning.state import CachedState
 from ..reporting import tables
 from ..reporting.console import answer, answer_json
 from ..reporting.tables import Column
-from ..tasks.parameters import dataset_names
-from ..tasks.ranges import check_span
+from ..tasks.parameters import check_span
 from . import arguments
 
 HELP = "every month, its state and why; asks no publisher"
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _names(args: argparse.Namespace) -> list[str]:
-    return dataset_names(args.dataset or settings.RangeSettings().datasets)
+    return monthly_names(args.dataset or settings.RangeSettings().datasets)
 
 
 def show(plan: Plan, as_json: bool) -> None:

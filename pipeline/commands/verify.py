@@ -11,7 +11,7 @@ from ..planning.comparison import Comparison, compare
 from ..reporting import tables
 from ..reporting.console import answer, answer_json
 from ..reporting.tables import Column
-from ..tasks.ranges import check_span
+from ..tasks.parameters import check_span
 from . import arguments
 
 HELP = "whether published figures, lake, ledger and tables agree about every month"

@@ -16,7 +16,7 @@ DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (YELLOW, GR
 #: Names of the datasets that come in months.
 MONTHLY: tuple[str, ...] = tuple(name for name, dataset in DATASETS.items() if dataset.is_monthly)
 
-__all__ = ["DATASETS", "MONTHLY", "Column", "Dataset", "get", "is_leftover"]
+__all__ = ["DATASETS", "MONTHLY", "Column", "Dataset", "get", "is_leftover", "monthly_names"]
 
 
 def get(name: str) -> Dataset:
@@ -25,3 +25,12 @@ def get(name: str) -> Dataset:
         return DATASETS[name]
     except KeyError:
         raise UsageError(f"unknown dataset {name!r}; choose one of {', '.join(DATASETS)}") from None
+
+
+def monthly_names(text: str) -> list[str]:
+    """The datasets of a comma-separated list, validated, each once."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    monthly = [name for name in dict.fromkeys(names) if get(name).is_monthly]
+    if not monthly:
+        raise UsageError(f"{text!r} names no dataset with months; choose from {', '.join(MONTHLY)}")
+    return monthly

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .. import remote, settings, waiting
-from ..errors import MissingAtPublisher, PipelineError, TransientError, Unreachable, text_after
+from ..errors import MissingAtPublisher, NeverOffered, PipelineError, TransientError, Unreachable, text_after
 from ..job import Job, retry_policy
-from ..partition import ZONES, Partition
+from ..partition import ZONES, Partition, format_month
 from ..publishers.availability import can_still_appear
 from .completeness import ABSENT, REPUBLISHED, Completeness, is_recent
 from .state import State
@@ -78,6 +78,38 @@ class Plan:
         """Number of months by state, without the states that do not occur."""
         states = (COMPLETE, TO_DO, NOT_YET, MISSING, UNASKED)
         return {state: len(found) for state in states if (found := self.months(state))}
+
+
+def plan_range(
+    state: State, job: Job, names: Iterable[str], months: Sequence[dt.date], warehouses: list[str], ask: bool = True
+) -> Plan:
+    """Plan the zone table, and of each dataset those months that were ever offered; ``ask`` as in ``plan_months``."""
+    plan = plan_zones(state, job, warehouses, ask)
+    for name in names:
+        plan.entries += plan_months(state, job, name, offered_months(job, name, months), warehouses, ask).entries
+    return plan
+
+
+def offered_months(job: Job, dataset: str, months: Iterable[dt.date]) -> list[dt.date]:
+    """Those of the months that the publisher can have, as far as its beginning and its end tell."""
+
+    def is_offered(month: dt.date) -> bool:
+        try:
+            job.publisher_object.check_offered(Partition(dataset, month))
+        except NeverOffered:
+            return False
+        return True
+
+    return list(filter(is_offered, months))
+
+
+def check_any_offered(job: Job, names: Sequence[str], months: Sequence[dt.date]) -> None:
+    """Raise NeverOffered if the publisher cannot have any of the datasets in any of the months."""
+    if not any(offered_months(job, name, months) for name in names):
+        span = format_month(months[0]) + (f" to {format_month(months[-1])}" if len(months) > 1 else "")
+        raise NeverOffered(
+            f"{span}: none of {', '.join(names)} was ever offered by {job.publisher}; ask for other months"
+        )
 
 
 def plan_months(

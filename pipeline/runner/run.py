@@ -32,7 +32,7 @@ from ..errors import PipelineError, UsageError
 from ..planning.state import CachedState
 from ..reporting import bars, console, end_of_run, journal, journal_reader, locations, logs, notify, outcomes, streams
 from ..tasks.base import JobTask
-from ..tasks.ranges import RangeMonthly
+from ..tasks.range_monthly import RangeMonthly
 from . import start, verdict
 from .sweep import sweep
 

@@ -19,8 +19,9 @@ from ..storage import open_store
 from ..tasks.base import JobTask
 from ..tasks.download import Download
 from ..tasks.load import Load
-from ..tasks.ranges import MonthlyTrips, RangeMonthly, TaxiZones
+from ..tasks.range_monthly import RangeMonthly
 from ..tasks.upload import Upload
+from ..tasks.wrappers import MonthlyTrips, TaxiZones
 
 #: Tasks that write into the lake, by themselves or by what they need.
 _INTO_LAKE = (Upload, Load, MonthlyTrips, TaxiZones)

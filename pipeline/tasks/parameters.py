@@ -37,15 +37,6 @@ class Dataset(luigi.Parameter):
         return datasets.get(x).name
 
 
-def dataset_names(text: str) -> list[str]:
-    """The datasets of a comma-separated list, validated, each once."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    monthly = [name for name in dict.fromkeys(names) if datasets.get(name).is_monthly]
-    if not monthly:
-        raise UsageError(f"{text!r} names no dataset with months; choose from {', '.join(datasets.MONTHLY)}")
-    return monthly
-
-
 class FromSettings(luigi.Parameter):
     """A text whose default is computed from the settings when the task is built; it is part of the task's identity."""
 
@@ -65,3 +56,13 @@ class FromSettings(luigi.Parameter):
     @_default.setter
     def _default(self, value: Any) -> None:
         pass
+
+
+def check_span(start: dt.date | None, stop: dt.date | None, today: dt.date) -> None:
+    """Raise UsageError if there can be no month from ``start`` up to, not including, ``stop``; None is no bound."""
+    if start and stop and start >= stop:
+        what = "empty" if start == stop else "inverted"
+        span = f"--start {format_month(start)} --stop {format_month(stop)}"
+        raise UsageError(f"range {span} is {what}: stop is the month after the last")
+    if start and start > today:
+        raise UsageError(f"--start {format_month(start)} is later than this month, {format_month(today)}")

@@ -43,9 +43,9 @@ from pipeline.tasks.base import Stage
 from pipeline.tasks.clean import Clean
 from pipeline.tasks.download import Download
 from pipeline.tasks.load import Load
-from pipeline.tasks.ranges import MonthlyTrips
 from pipeline.tasks.scratch import RAW, Scratch, lock_of, months_of
 from pipeline.tasks.upload import Upload
+from pipeline.tasks.wrappers import MonthlyTrips
 from pipeline.tasks.write_parquet import WriteParquet
 
 from ..servers.gcs import gcs_bucket, gcs_server

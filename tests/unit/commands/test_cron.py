@@ -44,12 +44,12 @@ def arguments(*words: str) -> argparse.Namespace:
 def test_range_begins_with_the_oldest_missing_month(
     monkeypatch: pytest.MonkeyPatch, states: dict[str, str], start: str
 ) -> None:
-    def plan_range(state: Any, task: Any, names: list[str], months: list[dt.date], ask: bool) -> Plan:
+    def plan_range(state: Any, job: Any, names: list[str], months: list[dt.date], warehouses: Any, ask: bool) -> Plan:
         assert months == [dt.date(2026, month, 1) for month in range(5, 11)] and not ask
         entries = [Entry("green", dt.date.fromisoformat(f"{month}-01"), state) for month, state in states.items()]
         return Plan([Entry("zones", None, planner.TO_DO), *entries])
 
-    monkeypatch.setattr(cron, "plan_range", plan_range)
+    monkeypatch.setattr(planner, "plan_range", plan_range)
     assert cron.luigi_arguments(6, ["green", "fhv"], dt.date(2026, 11, 30)) == [
         *("RangeMonthly", "--of", "AllTrips", "--of-params", '{"dataset": "green,fhv"}'),
         *("--start", start, "--stop", "2026-11"),
@@ -60,7 +60,12 @@ def test_range_begins_with_the_oldest_missing_month(
 @pytest.mark.parametrize("last", [1, 6, 12, 30])
 def test_last_months_end_before_this_one(monkeypatch: pytest.MonkeyPatch, today: dt.date, last: int) -> None:
     asked: list[dt.date] = []
-    monkeypatch.setattr(cron, "plan_range", lambda state, task, names, months, ask: asked.extend(months) or Plan())
+
+    def plan_range(state: Any, job: Any, names: list[str], months: list[dt.date], warehouses: Any, ask: bool) -> Plan:
+        asked.extend(months)
+        return Plan()
+
+    monkeypatch.setattr(planner, "plan_range", plan_range)
     cron.luigi_arguments(last, ["green"], today)
     assert len(asked) == last and asked[-1] < today.replace(day=1) <= asked[-1] + dt.timedelta(days=31)
 

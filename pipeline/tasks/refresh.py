@@ -1,0 +1,82 @@
+"""Refresh: asks the publisher about every month now, and reloads what it republished or added. For cron."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from functools import cached_property
+from typing import Any
+
+import luigi
+
+from ..datasets import monthly_names
+from ..errors import Unreachable, UsageError
+from ..partition import ZONES, format_month, months_between
+from ..planning import planner
+from ..planning.planner import MISSING, UNASKED, Plan
+from . import parameters
+from .base import JobTask
+from .wrappers import FillsWarehouses, some_datasets, tasks_of
+
+LOGGER = logging.getLogger("pipeline")
+
+
+class Refresh(FillsWarehouses, JobTask):
+    """Asks the publisher now about every month since ``since`` and reloads what it republished or added. For cron.
+
+    Nothing else is touched: months that differ in other ways, such as rules, are for a range. Gaps at the publisher
+    are told and are no failure here, and months that cannot be asked about are left for the next time. Planning fails
+    if the publisher does not answer at all.
+    """
+
+    title = "Refresh"
+    spans_months = True
+
+    dataset = some_datasets()
+    since = parameters.Month(default=None, description="first month to ask about, YYYY-MM")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.since is None:
+            raise UsageError("Refresh needs --since: the first month to ask about, such as 2024-01")
+        if self.since > dt.date.today():
+            raise UsageError(f"--since {format_month(self.since)} is later than this month")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What was found and is to be done, decided once."""
+        plan = Plan()
+        with self.one_state() as state:
+            zones = planner.zones_job(self.job)
+            if state.manifest(zones, ZONES):
+                plan.entries += planner.plan_refresh(state, zones, "zones", [None], self.warehouses).entries
+            months = months_between(self.since, dt.date.today() + dt.timedelta(days=1))
+            for name in monthly_names(self.dataset):
+                offered = planner.offered_months(self.job, name, months)
+                plan.entries += planner.plan_refresh(state, self.job, name, offered, self.warehouses).entries
+        self._tell(plan)
+        asked = [entry for entry in plan.entries if entry.month]
+        if asked and all(entry.state == UNASKED for entry in asked):
+            raise Unreachable(f"not a single month could be asked about; nothing was changed: {asked[0].reason}")
+        return plan
+
+    def _tell(self, plan: Plan) -> None:
+        """One line for each kind of month that could not be loaded."""
+        missing = [entry for entry in plan.months(MISSING) if entry.reason != planner.WITHDRAWN]
+        withdrawn = [entry for entry in plan.months(MISSING) if entry.reason == planner.WITHDRAWN]
+        if missing:
+            LOGGER.warning("missing at %s: %s", self.publisher, planner.titles(missing))
+        if withdrawn:
+            LOGGER.warning("%s: %s", planner.titles(withdrawn), planner.WITHDRAWN)
+        if unasked := plan.months(UNASKED):
+            LOGGER.warning("%s %s: %s", planner.titles(unasked), UNASKED, unasked[0].reason)
+
+    def requires(self) -> list[luigi.Task]:
+        return tasks_of(self, self.plan)
+
+    def complete(self) -> bool:
+        with self.one_state():
+            return all(task.complete() for task in self.requires())
+
+    def run(self) -> None:
+        pass

@@ -1,0 +1,150 @@
+"""AllTrips, MonthlyTrips and TaxiZones: tasks that wrap what brings a month, or the zone table, into all warehouses."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import luigi
+
+from .. import settings
+from ..datasets import monthly_names
+from ..errors import MissingAtPublisher
+from ..job import normalize_warehouses, warehouse_labels
+from ..lake import layout
+from ..partition import ZONES, Partition, format_month
+from ..planning import planner
+from ..planning.completeness import Completeness
+from ..planning.planner import MISSING, NO_RULES, TO_DO, Plan
+from ..reporting import journal, progress
+from . import parameters
+from .base import JobTask, MonthTask
+from .load import Load
+from .target import StoreTarget
+from .upload import Upload
+
+
+class FillsWarehouses:
+    """The parameter of every wrapper that fills warehouses."""
+
+    warehouse = parameters.FromSettings(
+        warehouse_labels, normalize_warehouses, description="labels of the warehouses, comma-separated"
+    )
+
+    @property
+    def warehouses(self) -> list[str]:
+        return [label for label in str(self.warehouse).split(",") if label]
+
+
+def some_datasets() -> parameters.FromSettings:
+    """The parameter of every task that takes several datasets."""
+
+    def configured() -> str:
+        return settings.RangeSettings().datasets
+
+    def normalize(text: str) -> str:
+        return ",".join(monthly_names(text or configured()))
+
+    return parameters.FromSettings(
+        configured, normalize, description="one or several, comma-separated; default [range] datasets"
+    )
+
+
+class AllTrips(FillsWarehouses, JobTask):
+    """One month of all datasets, and the zone table. Datasets that were not offered in that month are left out."""
+
+    month = parameters.Month(description="month of the files, YYYY-MM")
+    dataset = some_datasets()
+
+    @property
+    def title(self) -> str:
+        return f"AllTrips {format_month(self.month)}"
+
+    @cached_property
+    def plan(self) -> Plan:
+        with self.one_state() as state:
+            return planner.plan_range(state, self.job, monthly_names(self.dataset), [self.month], self.warehouses)
+
+    def check_offered(self) -> None:
+        planner.check_any_offered(self.job, monthly_names(self.dataset), [self.month])
+
+    def requires(self) -> list[luigi.Task]:
+        return tasks_of(self, self.plan)
+
+    def complete(self) -> bool:
+        with self.one_state():
+            return not self.plan.months(MISSING) and all(task.complete() for task in self.requires())
+
+    def run(self) -> None:
+        ensure_none_missing(self, self.plan, self.publisher)
+
+
+def tasks_of(task: JobTask, plan: Plan) -> list[luigi.Task]:
+    """The tasks that do what the plan says is to be done."""
+    return [
+        task.sibling(TaxiZones)
+        if entry.month is None
+        else task.sibling(MonthlyTrips, dataset=entry.dataset, month=entry.month)
+        for entry in plan.months(TO_DO)
+    ]
+
+
+def ensure_none_missing(task: luigi.Task, plan: Plan, publisher: str) -> None:
+    """Raise MissingAtPublisher if months of the plan are gaps at the publisher."""
+    gaps = [entry for entry in plan.months(MISSING) if entry.month]
+    if gaps:
+        months = [str(Partition(entry.dataset, entry.month)) for entry in gaps]
+        journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=months)
+        raise MissingAtPublisher(f"{planner.titles(gaps)}: missing at {publisher}; all other months are done")
+
+
+class TaxiZones(FillsWarehouses, JobTask):
+    """The zone table in the lake and in every configured warehouse. It has no months."""
+
+    title = "TaxiZones"
+
+    def requires(self) -> MonthlyTrips:
+        return self.sibling(MonthlyTrips, dataset="zones", month=None, rules=NO_RULES, warehouse=self.warehouse)
+
+    def output(self) -> StoreTarget:
+        """The Parquet file in the lake, as that of a month."""
+        return StoreTarget(self.job.lake_object.store, layout.data(ZONES))
+
+    def complete(self) -> bool:
+        return self.completeness.reason(self.warehouses) is None
+
+    @property
+    def completeness(self) -> Completeness:
+        return Completeness(self.state, planner.zones_job(self.job), ZONES)
+
+    def check_source(self) -> None:
+        with self.one_state():
+            planner.check_source(self.completeness)
+
+    def run(self) -> None:
+        pass
+
+
+class MonthlyTrips(FillsWarehouses, MonthTask):
+    """One month of one dataset in the lake and in every configured warehouse."""
+
+    def requires(self) -> list[luigi.Task]:
+        return [self.sibling(Upload), *(self.sibling(Load, warehouse=label) for label in self.warehouses)]
+
+    def output(self) -> StoreTarget:
+        """The Parquet file in the lake, for tasks that require this one. It is not asked whether the month is done."""
+        return StoreTarget(self.job.lake_object.store, layout.data(self.partition))
+
+    def complete(self) -> bool:
+        return self.completeness.reason(self.warehouses) is None
+
+    def run(self) -> None:
+        """All is loaded: what was needed on the way there can go."""
+        with self.blaming():
+            self.scratch.prune()
+            journal.record_all_loaded(self.task_id, self.partition, self.warehouses)
+            manifest = self.completeness.manifest
+        if manifest is not None:
+            counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
+            progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))
+            progress.tell(self, "progress_percentage", 100)
+            progress.tell(self, "tracking_url", progress.page_of(self.job.lake_object.file(manifest).uri))
