@@ -43,7 +43,7 @@ from ...checks import Check
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
-from ...partition import Partition
+from ...partition import Partition, format_month
 from .. import label_of
 from ..base import (
     LEDGER_COLUMNS,
@@ -283,7 +283,7 @@ class BigQuery(Warehouse):
         )
         if additions and month:  # a whole table that is replaced takes the new schema anyhow, and refuses the option
             config.schema_update_options = [bigquery.SchemaUpdateOption.ALLOW_FIELD_ADDITION]
-        partition = f"{month:%Y%m}" if month else None
+        partition = format_month(month).replace("-", "") if month else None
         name = f"{dataset.table}${partition}" if partition else dataset.table
         target = self._table(name)
         client = self._connect()

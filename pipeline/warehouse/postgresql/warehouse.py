@@ -41,7 +41,7 @@ import sqlalchemy
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
-from ...partition import Partition
+from ...partition import Partition, format_month
 from ...remote import capped, for_server
 from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
 from .. import label_of
@@ -478,10 +478,8 @@ class _Place:
         self.parent = session.table(dataset.table)
         #: The table whose rows are replaced; None if the month is new.
         self.occupied = session.partition(dataset.table, month) if month else self.parent
-        if self.occupied is None:
-            self.table = session.table(f"{dataset.table}_{month:%Y_%m}")
-        else:
-            self.table = session.table(f"etl_staging_{dataset.table}" + (f"_{month:%Y_%m}" if month else ""))
+        name = f"{dataset.table}_{format_month(month).replace('-', '_')}" if month else dataset.table
+        self.table = session.table(f"etl_staging_{name}" if self.occupied else name)
         for kind, name, table in session.rules_on({self.parent, self.occupied or self.parent}):
             raise WarehouseError(
                 f"{table} has the {kind} {name} of your own, which would change, skip or miss rows of a load; "
