@@ -38,8 +38,12 @@ class Published:
     rows: int | None
 
     @property
+    def partitions(self) -> list[Partition]:
+        return [Partition(self.dataset, month) for month in self.months]
+
+    @property
     def files(self) -> list[Path]:
-        return [self.folder / LAYOUTS[self.layout].path(Partition(self.dataset, month)) for month in self.months]
+        return [self.folder / LAYOUTS[self.layout].path(partition) for partition in self.partitions]
 
     @property
     def size(self) -> int:
@@ -55,7 +59,7 @@ class Published:
         months = f"{len(self.months)} x " if len(self.months) > 1 else ""
         rows = f"{months}{self.rows:,} rows" if self.rows else self.files[0].name
         kind = "csv.gz" if self.layout == "dtc" else "TLC Parquet"
-        return f"{rows} {Partition(self.dataset, self.months[0])}, {kind}, {self.size / 1e6:.0f} MB"
+        return f"{rows} {self.partitions[0]}, {kind}, {self.size / 1e6:.0f} MB"
 
 
 class Inputs:

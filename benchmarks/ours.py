@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.partition import ZONES, Partition, parse_month
+
 Work = Callable[[], dict[str, Any]]
 
 
@@ -27,7 +29,7 @@ def stages(folder: str, dataset: str, month: str, timed: list[str], before: list
         import_module(module)
 
     def task(name: str) -> Any:
-        return getattr(pipeline, name)(dataset=dataset, month=dt.date.fromisoformat(f"{month}-01"))
+        return getattr(pipeline, name)(dataset=dataset, month=parse_month(month))
 
     first = task(timed[0])
     assert first.job.lake_object
@@ -108,23 +110,22 @@ def everything_done(folder: str) -> Work:
     job, zones = root.job, planner.zones_job(root.job)
     warehouses = [open_warehouse(label) for label in root.warehouses]
 
-    def add(key: tuple[str, dt.date | None]) -> None:
-        dataset, month = key
-        file = files[dataset]
-        manifest = _manifest(zones if dataset == "zones" else job, dataset, month, file, journal.run_id())
+    def add(partition: Partition) -> None:
+        file = files[partition.dataset]
+        manifest = _manifest(zones if partition == ZONES else job, partition, file, journal.run_id())
         job.lake_object.publish(file, file, manifest)
 
     files = {name: _tiny_parquet(Path(folder), datasets.get(name)) for name in (*datasets.MONTHLY, "zones")}
-    months: list[tuple[str, dt.date | None]] = [("zones", None), *all_months()]
+    partitions = [ZONES, *all_months()]
 
     def work() -> dict[str, Any]:
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(add, months))
+            list(pool.map(add, partitions))
         rows = [ledger_row(found, found.run_id) for name in files for found in job.lake_object.manifests(name).values()]
         for warehouse in warehouses:
             warehouse.append(rows[0])
             _append_all(warehouse, rows[1:])
-        return {"months": len(months) - 1}
+        return {"months": len(partitions) - 1}
 
     return work
 
@@ -161,13 +162,12 @@ def _tiny_parquet(folder: Path, dataset: Any) -> Path:
     return path
 
 
-def _manifest(job: Any, dataset: str, month: dt.date | None, file: Path, run: str) -> Any:
+def _manifest(job: Any, partition: Partition, file: Path, run: str) -> Any:
     from pipeline import datasets
     from pipeline.lake import Manifest, Source, layout
     from pipeline.lake.lake import digest_of
-    from pipeline.partition import Partition
 
-    partition = Partition(dataset, month)
+    dataset, month = partition
     now = dt.datetime.now(dt.UTC)
     publisher = job.publisher_object
     return Manifest(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from pipeline.partition import add_months, format_month
 
 from .contest import Work
 from .inputs import Published
@@ -47,7 +48,7 @@ def stages_of(
         "benchmarks.ours:stages",
         {
             "dataset": published.dataset,
-            "month": f"{published.months[0]:%Y-%m}",
+            "month": format_month(published.months[0]),
             "timed": list(timed),
             "before": list(before),
         },
@@ -57,8 +58,8 @@ def stages_of(
 
 def luigi_range(published: Published) -> list[str]:
     """The words of a RangeMonthly over all published months."""
-    stop = (published.months[-1] + dt.timedelta(days=31)).replace(day=1)
+    start, stop = published.months[0], add_months(published.months[-1], 1)
     return [
         *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", json.dumps({"dataset": published.dataset})),
-        *("--start", f"{published.months[0]:%Y-%m}", "--stop", f"{stop:%Y-%m}"),
+        *("--start", format_month(start), "--stop", format_month(stop)),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import os
 import random
@@ -20,6 +19,7 @@ from typing import Any
 import duckdb
 import psutil
 
+from pipeline.partition import parse_month
 from pipeline.publishers.sample import generator
 from pipeline.storage import open_store
 from tests.end_to_end.gate import Gate
@@ -49,7 +49,7 @@ LEDGER = """
 
 def publish(folder: Path, seed: int, rows: int) -> Path:
     """The months of ``RANGE`` and the zone table, as TLC publishes them; another seed has other trips."""
-    months = [dt.date.fromisoformat(f"{month}-01") for month in MONTHS]
+    months = [parse_month(month) for month in MONTHS]
     generator.publish(folder, "green", months, rows=rows + seed, seed=seed, layout="tlc")
     (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
     return folder

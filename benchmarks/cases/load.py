@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pipeline.lake import layout
+
 from ..case import OURS, Bench, Case, Results, times_faster_than, times_of_fastest
 from ..contest import Command, Contestant, Work, measure
 from ..inputs import Published
@@ -44,8 +46,7 @@ def lake_with(bench: Bench, published: Published) -> Iterator[Path]:
 
 
 def _parquet(base: Path, published: Published) -> str:
-    month = f"{published.months[0]:%Y-%m}"
-    return str(base / "lake" / "data" / published.dataset / f"{published.dataset}_tripdata_{month}.parquet")
+    return str(base / "lake" / layout.data(published.partitions[0]))
 
 
 def _duckdb(bench: Bench) -> Results:

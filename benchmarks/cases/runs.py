@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.partition import format_month
+
 from ..case import OURS, Bench, Case, Results, Skip, figure_at_least, times_faster_than, times_of_fastest
 from ..contest import Command, Work
 from ..inputs import Published
@@ -29,7 +31,7 @@ def _run_of(published: Published, name: str, words: Sequence[str]) -> Command:
 
 def _month(bench: Bench) -> Results:
     published = course_month(bench)
-    name = f"{published.months[0]:%Y-%m}"
+    name = format_month(published.months[0])
     source, times = str(published.files[0]), TIMES[published.dataset]
     words = ("MonthlyTrips", "--dataset", published.dataset, "--month", name, "--local-scheduler")
     course = Command(PANDAS, lambda folder: [sys.executable, "-c", COURSE_FLOW, source, "out.parquet", *times])

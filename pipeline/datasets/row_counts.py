@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-Key = tuple[str, dt.date]
+from ..partition import Partition
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Figure:
     size_bytes: int | None = None
 
 
-def published(publisher: str, dataset: str, month: dt.date | None) -> Figure | None:
+def published(publisher: str, partition: Partition) -> Figure | None:
     """The figure of a publisher (by its name) for a month; None where there is none."""
-    return _FIGURES[publisher]().get((dataset, month)) if publisher in _FIGURES and month else None
+    return _FIGURES[publisher]().get(partition) if publisher in _FIGURES else None
 
 
 @cache
-def official() -> Mapping[Key, Figure]:
+def official() -> Mapping[Partition, Figure]:
     """TLC's Parquet files."""
     return {
-        (row["dataset"], dt.date(int(row["year"]), int(row["month"]), 1)): Figure(
+        Partition.parse(row["dataset"], f"{row['year']}-{row['month']:0>2}"): Figure(
             int(row["rows"]), int(row["size_bytes"]) if row["size_bytes"] else None
         )
         for row in _table("tlc_parquet_rowcounts.csv")
@@ -37,10 +37,10 @@ def official() -> Mapping[Key, Figure]:
 
 
 @cache
-def mirror() -> Mapping[Key, Figure]:
+def mirror() -> Mapping[Partition, Figure]:
     """The csv.gz files of dtc. The table has whole years too, which are no month's figure."""
     return {
-        (row["dataset"], dt.date.fromisoformat(f"{row['period']}-01")): Figure(int(row["rows"]))
+        Partition.parse(row["dataset"], row["period"]): Figure(int(row["rows"]))
         for row in _table("csv_mirror_row_checks.csv")
         if "-" in row["period"]
     }
@@ -58,4 +58,4 @@ def _table(name: str) -> csv.DictReader[str]:
 def newest_month(publisher: str, dataset: str) -> dt.date | None:
     """The newest month of a dataset that a publisher (by its name) has a figure for; None without any."""
     figures = _FIGURES[publisher]() if publisher in _FIGURES else {}
-    return max((month for name, month in figures if name == dataset), default=None)
+    return max((each.first_day for each in figures if each.dataset == dataset), default=None)

@@ -119,7 +119,7 @@ def _dataset(
 def _check_published(line: Comparison, manifest: Manifest) -> None:
     line.read = manifest.rows_read
     figure = (
-        None if manifest.is_synthetic else row_counts.published(manifest.publisher.partition("=")[0], *line.partition)
+        None if manifest.is_synthetic else row_counts.published(manifest.publisher.partition("=")[0], line.partition)
     )
     if figure is None:
         line.notes.append("no published figure" + (": synthetic" if manifest.is_synthetic else ""))

@@ -15,6 +15,7 @@ import duckdb
 import pytest
 
 from pipeline.datasets import row_counts
+from pipeline.partition import Partition
 from pipeline.publishers.sample import generator
 
 from ..real_data import FOLDER, ROWS
@@ -76,7 +77,7 @@ def test_all_agrees_and_other_publications_are_a_note(loaded: Project) -> None:
 
 
 def test_other_rows_in_a_file_of_the_recorded_size_are_a_disagreement(loaded: Project) -> None:
-    figure = row_counts.published("tlc", "green", dt.date(2020, 2, 1))
+    figure = row_counts.published("tlc", Partition("green", dt.date(2020, 2, 1)))
     assert figure is not None
     change_manifest(loaded, lambda manifest: manifest["source"].update(length=figure.size_bytes))
     done = loaded.pipeline("verify")
