@@ -74,10 +74,6 @@ class NeverOffered(UsageError):
     """A month before the dataset began, or after the publisher stopped: refused before anything runs."""
 
 
-class NotYetPublished(TerminalError):
-    """A month later than the newest one at the publisher. Left out of a range; no failure."""
-
-
 class MissingAtPublisher(TerminalError):
     """A gap: the publisher has later months but not this one."""
 

@@ -1,7 +1,7 @@
-"""One request to a web server that may drip, stall or never end: an answer within a time, or the connection is cut.
+"""One HTTP request with a limit for all of it: an answer in time, or the connection is cut.
 
 The time-outs of ``requests`` count for each read from a connection and for each address of a name. A server that sends
-a byte now and then outlasts them, and so do redirects. Here one limit counts for the whole question: looking up the
+a byte now and then outlasts them, and so do redirects. Here one limit counts for the whole request: looking up the
 name, connecting, TLS, every redirect and all headers. A body has a lowest rate instead.
 """
 
@@ -22,14 +22,14 @@ from requests.adapters import HTTPAdapter
 
 from .. import waiting
 
-#: Redirects that one question follows.
+#: Redirects that one request follows.
 MOST_REDIRECTS = 10
 
 #: Seconds for one address of a name to accept a connection.
 CONNECT = 30.0
 
-#: Seconds between two looks at a body that does not come on.
-GLANCE = 1.0
+#: Seconds between two checks of a body that does not arrive.
+WATCH_INTERVAL = 1.0
 
 
 class WrongRedirect(Exception):
@@ -52,8 +52,8 @@ class Silent(Exception):
     """Nothing of a body came within the limit."""
 
 
-class _Line(HTTPAdapter):
-    """The connections of one question, which another thread may cut."""
+class _Adapter(HTTPAdapter):
+    """The connections of one request, which another thread may cut."""
 
     def __init__(self) -> None:
         self.is_cut = False
@@ -62,15 +62,15 @@ class _Line(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        line, plain = self, pool.ConnectionCls
+        adapter, plain = self, pool.ConnectionCls
 
         class Connection(plain):  # type: ignore[misc, valid-type]
-            """Tells the line of each socket as soon as there is one: before TLS, which may drip too."""
+            """Tells the adapter of each socket as soon as there is one: before TLS, which may drip too."""
 
             def __setattr__(self, name: str, value: Any) -> None:
                 super().__setattr__(name, value)
                 if name == "sock" and value is not None:
-                    line.add(value)
+                    adapter.add(value)
 
         pool.ConnectionCls = Connection
         return pool
@@ -98,14 +98,14 @@ class _Session(requests.Session):
 class Answer:
     """Status and headers of an answer, and its body, to be read piece by piece. Closed at the end of ``with``."""
 
-    def __init__(self, response: requests.Response, line: _Line, limit: float, whom: str) -> None:
+    def __init__(self, response: requests.Response, adapter: _Adapter, limit: float, whom: str) -> None:
         self.status_code = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._response = response
-        self._line = line
+        self._adapter = adapter
         self._limit = limit
         self._whom = whom
-        self._is_told = False  # that nothing comes
+        self._is_told = False  # that nothing arrives
         self._until: float | None = None  # when the read that is under way counts as silent
         self._is_silent = False
         self._over = threading.Event()
@@ -119,14 +119,14 @@ class Answer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._come_on()
+        self._end_told_wait()
         self._response.close()
-        self._line.close()
+        self._adapter.close()
 
     def read(self, size: int, least_rate: float) -> bytes:
         """The next bytes of the body as sent, at most ``size``; none at its end.
 
-        Raises ``Silent`` if none come within the limit of the question, ``TooSlow`` if fewer than ``least_rate`` bytes
+        Raises ``Silent`` if none come within the limit of the request, ``TooSlow`` if fewer than ``least_rate`` bytes
         per second came within such a time, and else what urllib3 raises. What the caller does between two reads does
         not count.
         """
@@ -146,7 +146,7 @@ class Answer:
         finally:
             self._until = None
         if self._is_told:
-            self._come_on()
+            self._end_told_wait()
         if self._is_silent:
             raise Silent
         self._seconds += time.monotonic() - begun
@@ -159,19 +159,19 @@ class Answer:
 
     def _keep_watch(self) -> None:
         """Cut a read that does not return because what drips is no part of the file, such as the length of a chunk."""
-        while not self._over.wait(min(GLANCE, self._limit / 4)):
+        while not self._over.wait(min(WATCH_INTERVAL, self._limit / 4)):
             until = self._until
             if until is None:
                 continue
             left = until - time.monotonic()
             if left < 0:
                 self._is_silent = True
-                self._line.cut()
+                self._adapter.cut()
                 return
             if self._whom and not self._is_told and self._limit - left >= waiting.SAID_AFTER:
                 self._is_told = waiting.say(f"waits for {self._whom} to go on, for at most {self._limit:g} s")
 
-    def _come_on(self) -> None:
+    def _end_told_wait(self) -> None:
         if self._is_told:
             self._is_told = False
             waiting.say("")
@@ -183,21 +183,21 @@ def send(method: str, url: str, headers: Mapping[str, str], limit: float, whom: 
     After some seconds of waiting for ``whom``, that is said. Raises ``NO_ANSWER``, where texts of requests and
     urllib3 hold the address.
     """
-    line = _Line()
-    session = _Session()  # for this question alone: its cookies are nobody else's
-    session.mount("https://", line)
-    session.mount("http://", line)
+    adapter = _Adapter()
+    session = _Session()  # for this request alone: its cookies are nobody else's
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
     try:
-        response = waiting.answer_of(lambda: _follow(session, line, method, url, headers, limit), limit, whom)
+        response = waiting.answer_of(lambda: _follow(session, adapter, method, url, headers, limit), limit, whom)
     except BaseException:  # Ctrl-C included
-        line.cut()
+        adapter.cut()
         session.close()
         raise
-    return Answer(response, line, limit, whom)
+    return Answer(response, adapter, limit, whom)
 
 
 def _follow(
-    session: _Session, line: _Line, method: str, url: str, headers: Mapping[str, str], limit: float
+    session: _Session, adapter: _Adapter, method: str, url: str, headers: Mapping[str, str], limit: float
 ) -> requests.Response:
     login = None
     for hop in range(MOST_REDIRECTS + 1):
@@ -215,7 +215,7 @@ def _follow(
             if not hop:
                 raise
             raise WrongRedirect("redirects to what is no address") from None
-        if line.is_cut:
+        if adapter.is_cut:
             response.close()
             raise TimeoutError
         if not response.is_redirect:

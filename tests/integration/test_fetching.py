@@ -1,4 +1,4 @@
-"""Fetching files from a real web server that misbehaves, from folders, and from nowhere (samples)."""
+"""Downloads from a web server that misbehaves, and copies of files that change meanwhile."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from pipeline.errors import (
     WrongFormat,
 )
 from pipeline.partition import Partition
-from pipeline.publishers import Version, fetching, folder, http_request, open_publisher, web, web_download
+from pipeline.publishers import fetching, folder, http_request, open_publisher, web, web_download
 from pipeline.publishers.fetching import Fetched
 from pipeline.retry import Policy, retrying
 from tests.patience import PATIENCE, Clock, wait_for
@@ -119,11 +119,6 @@ def test_fetch(server: HttpServer, site: Path, inbox: Path, path: str) -> None:
     assert steps[-1] == (fetched.length, fetched.length)
     assert server.asked() == [path] * (2 if path == ZONES else 1), "what nothing proves is asked for twice"
     assert server.requests[0].headers["User-Agent"].startswith("nyc-trips-pipeline")
-
-
-def test_the_version_is_the_one_that_a_question_finds(server: HttpServer, inbox: Path) -> None:
-    publisher = open_publisher("dtc", server.url)
-    assert publisher.version(Partition("green", MONTH), ONCE) == fetch(server.url, CSV, inbox).version
 
 
 def test_what_was_there_is_replaced(server: HttpServer, site: Path, inbox: Path) -> None:
@@ -321,7 +316,7 @@ def racing(monkeypatch: pytest.MonkeyPatch) -> None:
             return self.now
 
     monkeypatch.setattr(http_request, "time", Racing())
-    monkeypatch.setattr(http_request, "GLANCE", PATIENCE)  # so that nothing but the reads looks at the clock
+    monkeypatch.setattr(http_request, "WATCH_INTERVAL", PATIENCE)  # so that nothing but the reads looks at the clock
 
 
 def test_a_drip_is_broken_off_and_goes_on_from_there(site: Path, inbox: Path, racing: None) -> None:
@@ -343,7 +338,7 @@ def test_a_body_that_does_not_come_on_is_said_once_and_so_is_its_end(
     site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, said, heard = (site / CSV[1:]).read_bytes(), list[str](), list[str]()
-    monkeypatch.setattr(http_request, "GLANCE", 0.01)
+    monkeypatch.setattr(http_request, "WATCH_INTERVAL", 0.01)
     monkeypatch.setattr(waiting, "SAID_AFTER", 0.05)
     monkeypatch.setattr(waiting, "say", lambda text: not said.append(text))
 
@@ -662,21 +657,7 @@ def test_the_real_truncated_month(server: HttpServer, site: Path, real_data: Pat
     assert os.listdir(inbox) == []
 
 
-# -- folders and samples ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [CSV, PARQUET, ZONES])
-def test_copy(site: Path, inbox: Path, path: str) -> None:
-    fetched = fetch(f"file:{site}", path, inbox)
-    assert is_whole(fetched, site / path[1:], inbox)
-    assert fetched.url == f"file:{site}{path}" and fetched.version == Version.from_stat((site / path[1:]).stat())
-
-
-def test_copy_of_what_is_not_there(site: Path, inbox: Path) -> None:
-    (site / CSV[1:]).unlink()
-    with pytest.raises(MissingAtPublisher):
-        fetch(f"file:{site}", CSV, inbox)
-    assert os.listdir(inbox) == []
+# -- folders --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("times", [1, ALWAYS])
@@ -707,17 +688,6 @@ def test_a_source_that_is_rewritten_meanwhile(site: Path, inbox: Path, monkeypat
             source.write_bytes(other)
 
     assert is_whole(fetch(f"file:{site}", CSV, inbox, progress=rewrite), source, inbox)
-
-
-@pytest.mark.parametrize(("url", "dataset"), [("", "green"), ("sample:?rows=50&layout=dtc", "green"), ("", "zones")])
-def test_sample(inbox: Path, url: str, dataset: str) -> None:
-    publisher = open_publisher("sample", url)
-    partition = Partition(dataset, MONTH if dataset == "green" else None)
-    fetched = publisher.fetch(partition, inbox / "raw", ONCE)
-    assert fetched.sha256 == hashlib.sha256((inbox / "raw").read_bytes()).hexdigest()
-    assert fetched.version == publisher.version(partition)
-    assert os.listdir(inbox) == ["raw"]
-    assert publisher.fetch(partition, inbox / "raw", ONCE) == fetched
 
 
 # -- the disk --------------------------------------------------------------------------------------

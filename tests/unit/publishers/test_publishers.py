@@ -1,3 +1,5 @@
+"""Addresses, labels and months of publishers; versions; what HTTP statuses mean; folders and samples."""
+
 from __future__ import annotations
 
 import datetime as dt
