@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ import pytest
 from ..conftest import CHECKOUT
 from ..patience import PATIENCE
 from .gate import Gate
+from .warm import WarmStart
+
+WARM = WarmStart()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_start() -> Iterator[None]:
+    yield
+    WARM.stop()
 
 
 @dataclass
@@ -50,6 +60,9 @@ class Project:
         )
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """What a command says and how it ends; started as ``warm`` tells, where that makes no difference."""
+        if WARM.can_run(command, self.env):
+            return WARM.run(command, self.folder, self.env, PATIENCE)
         return subprocess.run(
             command,
             cwd=self.folder,
@@ -99,17 +112,24 @@ def project(tmp_path: Path) -> Project:
     )
 
 
-@pytest.fixture
-def folder_project(tmp_path: Path) -> Project:
-    """A project whose publisher is the folder ``published`` with small green months 2020-01, 02, 04 and the zones."""
+@pytest.fixture(scope="session")
+def green_months(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a publisher with small green months 2020-01, 02, 04 and the zones, to be copied."""
     import datetime as dt
 
     from pipeline.publishers.sample import generator
 
-    published = tmp_path / "published"
+    published = tmp_path_factory.mktemp("green") / "published"
     months = [dt.date(2020, month, 1) for month in (1, 2, 4)]
     generator.publish(published, "green", months, rows=300, seed=1, layout="tlc")
     (published / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
+    return published
+
+
+@pytest.fixture
+def folder_project(tmp_path: Path, green_months: Path) -> Project:
+    """A project whose publisher is the folder ``published``, a copy of ``green_months``."""
+    shutil.copytree(green_months, tmp_path / "published")
     return Project(
         tmp_path,
         {

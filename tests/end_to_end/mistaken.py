@@ -10,6 +10,7 @@ mistake comes to none of these.
 from __future__ import annotations
 
 import configparser
+import gc
 import json
 import os
 import signal
@@ -89,6 +90,8 @@ def _main() -> None:
     from pipeline.runner import luigid  # noqa: F401 - loaded once, for all forks
 
     pipeline.__main__.parser()
+    gc.collect()
+    gc.freeze()  # so that a fork copies less
     for line in sys.stdin:
         print(json.dumps(asdict(_forked(Case(**json.loads(line))))), flush=True)
 
