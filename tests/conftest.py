@@ -19,6 +19,9 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and with them every command that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# So does nohup with SIGHUP. A handler of this process ignores it as well, and no command inherits that.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 # No example is too slow, for that is about the machine. Fixtures are shared by the examples of a test on purpose.
 settings.register_profile(
