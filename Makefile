@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 PUBLISHER ?= sample
 PORT ?= 8082
 HOURS ?= 4
+WORKERS ?= 4
 SEED ?= 1
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -13,7 +14,7 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test format bench bench-full endurance clean
+.PHONY: help run ui test test-quick format bench bench-full endurance clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,10 +47,14 @@ endif
 ui: $(STAMP) ## luigid with history and metrics on http://127.0.0.1:8082; PORT=9000: on another port
 	@$(VENV)/bin/python -m pipeline ui --port $(PORT)
 
-test: $(STAMP) ## all tests, and the checks of style and types
+test: $(STAMP) ## all tests, and the checks of style and types; WORKERS=8: with more cores
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+test-quick: $(STAMP) ## unit tests and a smoke test of the real commands, a minute at most
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow" tests/unit tests/end_to_end/test_smoke.py
 
 format: $(STAMP) ## put the code into the house style
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .

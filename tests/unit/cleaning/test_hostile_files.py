@@ -30,6 +30,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*PARQUET, *CSV])
 def test_memory_is_bounded(kind: str) -> None:
     data = {**PARQUET, **CSV}[kind]()

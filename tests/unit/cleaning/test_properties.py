@@ -21,6 +21,8 @@ from pipeline.errors import UnreadableFile
 
 from .support import Result, parquet, run
 
+pytestmark = pytest.mark.slow
+
 GREEN = ",".join(datasets.get("green").required).encode()
 FHV = b"dispatching_base_num,pickup_datetime,dropoff_datetime,PULocationID,DOLocationID,SR_Flag,test_bool"
 
