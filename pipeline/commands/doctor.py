@@ -1,4 +1,4 @@
-"""``doctor``: try each configured thing the way the pipeline will use it, and name the remedy of what does not work."""
+"""``python -m pipeline doctor``: try all that is configured as the pipeline uses it; name the remedy of what fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``forget``: make months incomplete on purpose, so that the next run does them again. No row is removed."""
+"""``python -m pipeline forget``: make months incomplete on purpose; no row is removed."""
 
 from __future__ import annotations
 
@@ -40,13 +40,12 @@ def run(args: argparse.Namespace) -> int:
     names = args.dataset.split(",")
     _check(names, args)
     forgetting = _Forgetting(args.warehouse)
-    forgotten = looked_at = 0
+    forgotten = 0
     for name in names:
         months = [args.month] if args.month or not datasets.get(name).is_monthly else forgetting.known(name)
         for month in months:
             if (args.start and month < args.start) or (args.stop and month >= args.stop):
                 continue
-            looked_at += 1
             partition = Partition(name, month)
             if forgetting.forget(partition):
                 forgotten += 1

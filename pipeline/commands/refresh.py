@@ -1,4 +1,4 @@
-"""``refresh``: ask the publisher now what it republished or added, load just that, and say what was found.
+"""``python -m pipeline refresh``: ask the publisher now what it republished or added, and load just that.
 
 It is the task ``Refresh``, run by itself with Luigi's own scheduler, and a table of all months that were asked about.
 """

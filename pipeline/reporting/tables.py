@@ -7,6 +7,7 @@ folded at its width, but no number is ever cut: where there is no room for the n
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -84,10 +85,10 @@ def lines(
         if total and row is shown[-1]:
             table.add_section()
         table.add_row(*row)
-    is_terminal = terminal_width() is not None
+    has_colors = terminal_width() is not None and not os.environ.get("NO_COLOR")
     limit = max(width or terminal_width() or 1 << 20, needed)
     printed = io.StringIO()
-    Console(file=printed, force_terminal=is_terminal, width=limit, markup=False, emoji=False, highlight=False).print(
+    Console(file=printed, force_terminal=has_colors, width=limit, markup=False, emoji=False, highlight=False).print(
         table
     )
     return [Drawn(line.rstrip()) for line in printed.getvalue().rstrip("\n").split("\n")]

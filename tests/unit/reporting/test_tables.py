@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -52,10 +54,11 @@ def test_numbers_are_whole_on_the_narrowest_terminal(monkeypatch: pytest.MonkeyP
 
 def test_colours_are_those_of_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     named = [Column("dataset"), Column("month"), Column("rows", is_number=True), Column("why", is_folded=True)]
-    on_terminal(monkeypatch, 80, NO_COLOR="1")
-    assert "\x1b[3" not in "".join(tables.lines(named, ROWS))
-    on_terminal(monkeypatch, 80, TERM="dumb")
-    assert "\x1b" not in "".join(tables.lines(named, ROWS))
+    on_terminal(monkeypatch, 80)
+    assert "\x1b[1m" in "".join(tables.lines(named, ROWS))
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb", "NO_COLOR": ""}):
+        on_terminal(monkeypatch, 80, **environment)
+        assert "\x1b" not in "".join(tables.lines(named, ROWS))
 
 
 def test_text_from_outside_neither_commands_the_terminal_nor_adds_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +75,19 @@ def test_total_is_the_last_row() -> None:
     assert [line.split() for line in lines if line.strip()][-1] == ["total", "15"]
     assert any(set(line.strip()) == {"─"} for line in lines)
     assert os.linesep not in "".join(lines)
+
+
+def test_rich_is_loaded_by_the_first_table_and_not_before() -> None:
+    """A run with nothing to do prints none."""
+    code = """
+        import sys, pipeline.__main__
+        from pipeline.reporting import bars, end_of_run, outcomes
+        pipeline.__main__.parser()
+        entries = [["green", "2020-01", "complete", ""]]
+        idle = outcomes.summarize([{"event": "plan", "entries": entries}, {"event": "ended", "at": 1.0}])
+        print(*end_of_run.summary(idle, None), sep="|")
+        print([name for name in sys.modules if name.partition(".")[0] == "rich"])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    said, loaded = done.stdout.splitlines()
+    assert said.startswith("Nothing to do: 1 month complete.") and loaded == "[]"
