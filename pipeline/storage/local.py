@@ -38,11 +38,24 @@ HIDDEN = ".store"
 #: Most folders inside each other that ``delete_tree`` removes. The pipeline makes five.
 DEEPEST = 50
 
+#: Bytes that are copied between two reports of progress.
+BLOCK = 4 * 1024**2
+
 #: How often a file's folders are made again that somebody else removes, because they are empty, at the same time.
 RACES = 10
 
 #: Free space below which ``doctor`` warns: a month of fhvhv needs about this much in the workspace and in the lake.
 ROOM = 5 * 1024**3
+
+
+def _copy(file: Path, to: Path, progress: Progress | None) -> None:
+    """Copy a file, and tell after each block how much of it is there."""
+    with file.open("rb") as source, to.open("wb") as target:
+        size = os.fstat(source.fileno()).st_size
+        while block := source.read(BLOCK):
+            target.write(block)
+            if progress:
+                progress(source.tell(), size)
 
 
 class LocalStore(Store):
@@ -180,7 +193,7 @@ class LocalStore(Store):
         else:
             with self.staging(path) as temporary:
                 try:
-                    shutil.copyfile(local, temporary)
+                    _copy(local, temporary, progress)
                 except OSError as error:
                     raise self._explain(error, path) from error
                 if last_check:

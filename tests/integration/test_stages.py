@@ -29,6 +29,7 @@ from pipeline.publishers.sample import generator
 from pipeline.reporting import progress
 from pipeline.reporting.explanations import NOT_AGAIN
 from pipeline.reporting.progress import StageProgress
+from pipeline.storage import local
 from pipeline.storage.local import LocalStore
 from pipeline.tasks import write_parquet
 from pipeline.tasks.base import Stage
@@ -364,6 +365,32 @@ def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
     with pytest.raises(TakenAway, match=f"{RAW} was replaced or removed by another run"):
         task.work(StageProgress(task.stage_record))
     assert upload.scratch.record(ROWS) == before and upload.scratch.record(REJECTS) is None
+
+
+def test_the_percentage_of_an_upload_grows_in_steps(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month is copied from workspace to lake in blocks, each of which luigid hears of."""
+    clock, percentages = Clock(), []
+
+    class Slow(StageProgress):
+        def __call__(self, *args: Any, **kwargs: Any) -> None:
+            clock.sleep(1)
+            super().__call__(*args, **kwargs)
+
+    def tell(what: str, value: Any) -> None:
+        if what == "progress_percentage":
+            percentages.append(value)
+
+    file = tmp_path / PARQUET
+    for name in (REJECTS, PARQUET):
+        file.write_bytes(b"x" * 1000)
+        about = {**record(name), **({"parquet_sha256": digest_of(file, name).sha256} if name == PARQUET else {})}
+        upload.scratch.keep(file, name, about)
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(local, "BLOCK", 100)
+    upload.work(Slow(replace(upload.stage_record, tell=tell)))
+    assert percentages[:3] == [10, 20, 30] and percentages[-1] == 100, percentages
 
 
 @pytest.mark.parametrize("layout", ["tlc", "dtc"])
