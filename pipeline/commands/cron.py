@@ -116,7 +116,9 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     plan = planner.plan_range(
         CachedState(), Job.configured(), names, months_between(start, stop), warehouses(), ask=False
     )
-    missing = [entry.month for entry in plan.entries if entry.month and entry.state != planner.COMPLETE]
+    missing = [
+        entry.partition.month for entry in plan.entries if entry.partition.month and entry.state != planner.COMPLETE
+    ]
     return [
         *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"dataset": wanted})),
         *("--start", format_month(min(missing, default=start)), "--stop", format_month(stop)),

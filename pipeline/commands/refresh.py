@@ -10,7 +10,7 @@ from collections import Counter
 
 from luigi.retcodes import run_with_retcodes
 
-from ..partition import Partition, format_month
+from ..partition import format_month
 from ..planning.completeness import REPUBLISHED
 from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
 from ..reporting import journal, journal_reader, outcomes, tables
@@ -46,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
     said: set[str] = set()
     rows = []
     for entry in task.plan.entries:
-        partition = Partition(entry.dataset, entry.month)
+        partition = entry.partition
         found, detail = _words(entry, states.get(partition, ""))
         if entry.state == UNASKED:
             detail = _once(detail, task.job.publisher_object.address(partition), said)
-        counts[found] += entry.month is not None
-        rows.append([entry.dataset, partition.month_text or "", found, detail])
+        counts[found] += partition.month is not None
+        rows.append([partition.dataset, partition.month_text or "", found, detail])
     tables.show([Column(width=6), Column(width=7), Column(width=18), Column(is_folded=True)], rows)
     summary = ", ".join(f"{count:,} {found}" for found, count in counts.items() if count)
     say(f"{task.publisher}: {summary or 'no months'}.")

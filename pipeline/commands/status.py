@@ -8,7 +8,7 @@ import datetime as dt
 from .. import settings
 from ..datasets import monthly_names
 from ..job import Job, warehouses
-from ..partition import add_months, months_between
+from ..partition import Partition, add_months, months_between
 from ..planning import planner
 from ..planning.planner import Entry, Plan
 from ..planning.state import CachedState
@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         start = args.start or first
         stop = args.stop or min(add_months(last or today, 1), add_months(today, 1))
         months = [month for month in months_between(start, stop) if first <= month <= (last or month)]
-        plan.entries += planner.plan_months(state, job, name, months, warehouses(), ask=False).entries
+        plan.entries += planner.plan_months(
+            state, job, [Partition(name, month) for month in months], warehouses(), ask=False
+        ).entries
     show(plan, args.json)
     return 0
 
@@ -64,11 +66,11 @@ def show(plan: Plan, as_json: bool) -> None:
 
 
 def _plain(entry: Entry) -> dict[str, str | None]:
-    month = f"{entry.month:%Y-%m}" if entry.month else None
-    return {"dataset": entry.dataset, "month": month, "state": entry.state, "reason": entry.reason}
+    dataset, month = entry.partition.dataset, entry.partition.month_text
+    return {"dataset": dataset, "month": month, "state": entry.state, "reason": entry.reason}
 
 
 def _counts(plan: Plan) -> str:
     """``3 months complete, 2 months not yet published``."""
-    months = Plan([entry for entry in plan.entries if entry.month])
+    months = Plan([entry for entry in plan.entries if entry.partition.month])
     return ", ".join(f"{count:,} month{'s' if count > 1 else ''} {state}" for state, count in months.counts().items())

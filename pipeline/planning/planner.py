@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -59,8 +59,7 @@ CONCURRENT = 8
 class Entry:
     """One month of the plan. ``reason`` says why it is to be done, or why it is left as it is; mostly it is empty."""
 
-    dataset: str
-    month: dt.date | None
+    partition: Partition
     state: str
     reason: str = ""
 
@@ -86,26 +85,26 @@ def plan_range(
     """Plan the zone table, and of each dataset those months that were ever offered; ``ask`` as in ``plan_months``."""
     plan = plan_zones(state, job, warehouses, ask)
     for name in names:
-        plan.entries += plan_months(state, job, name, offered_months(job, name, months), warehouses, ask).entries
+        plan.entries += plan_months(state, job, offered(job, name, months), warehouses, ask).entries
     return plan
 
 
-def offered_months(job: Job, dataset: str, months: Iterable[dt.date]) -> list[dt.date]:
+def offered(job: Job, dataset: str, months: Iterable[dt.date]) -> list[Partition]:
     """Those of the months that the publisher can have, as far as its beginning and its end tell."""
 
-    def is_offered(month: dt.date) -> bool:
+    def is_offered(partition: Partition) -> bool:
         try:
-            job.publisher_object.check_offered(Partition(dataset, month))
+            job.publisher_object.check_offered(partition)
         except NeverOffered:
             return False
         return True
 
-    return list(filter(is_offered, months))
+    return [partition for month in months if is_offered(partition := Partition(dataset, month))]
 
 
 def check_any_offered(job: Job, names: Sequence[str], months: Sequence[dt.date]) -> None:
     """Raise NeverOffered if the publisher cannot have any of the datasets in any of the months."""
-    if not any(offered_months(job, name, months) for name in names):
+    if not any(offered(job, name, months) for name in names):
         span = format_month(months[0]) + (f" to {format_month(months[-1])}" if len(months) > 1 else "")
         raise NeverOffered(
             f"{span}: none of {', '.join(names)} was ever offered by {job.publisher}; ask for other months"
@@ -113,9 +112,9 @@ def check_any_offered(job: Job, names: Sequence[str], months: Sequence[dt.date])
 
 
 def plan_months(
-    state: State, job: Job, dataset: str, months: Sequence[dt.date], warehouses: list[str], ask: bool = True
+    state: State, job: Job, partitions: Sequence[Partition], warehouses: list[str], ask: bool = True
 ) -> Plan:
-    """Plan the months of one dataset.
+    """Plan months of one dataset.
 
     With ``ask`` the publisher is asked about months that are not loaded and about loaded ones whose last look is
     older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
@@ -125,34 +124,28 @@ def plan_months(
         # A warehouse that does not answer is found out now, not after hours of work.
         ledgers = [state.ledger(warehouse) for warehouse in warehouses]
         if ask:
-            _look_again(state, job, dataset, months)
-        asked = {month: Completeness(state, job, Partition(dataset, month)) for month in months}
-        reasons = {month: completeness.reason(warehouses) for month, completeness in asked.items()}
-        for month, reason in reasons.items():
-            found = [ledger.get(Partition(dataset, month)) for ledger in ledgers]
+            _look_again(state, job, partitions)
+        asked = {partition: Completeness(state, job, partition) for partition in partitions}
+        reasons = {partition: completeness.reason(warehouses) for partition, completeness in asked.items()}
+        for partition, reason in reasons.items():
+            found = [ledger.get(partition) for ledger in ledgers]
             if reason == ABSENT and any(row and row.status == FORGOTTEN for row in found):
-                reasons[month] = FORGOTTEN
-        needed = [
-            month for month, reason in reasons.items() if reason is not None and asked[month].lake_reason() is not None
-        ]
-        not_yet, missing = _absent(state, job, dataset, needed, ask)
-        if ask and any(month not in {*not_yet, *missing} for month in needed):
+                reasons[partition] = FORGOTTEN
+        incomplete = [partition for partition, reason in reasons.items() if reason is not None]
+        needed = [partition for partition in incomplete if asked[partition].lake_reason() is not None]
+        absent = _absent(state, job, needed, ask)
+        if ask and any(partition not in absent for partition in needed):
             check_workspace(state, job)
         if ask:
-            for month in reasons:
-                if reasons[month] is not None and month not in not_yet and month not in missing:
-                    ensure_allowed(asked[month], warehouses)
-    plan = Plan()
-    for month, reason in reasons.items():
-        if reason is None:
-            plan.entries.append(Entry(dataset, month, COMPLETE))
-        elif month in not_yet:
-            plan.entries.append(Entry(dataset, month, NOT_YET, reason))
-        elif month in missing:
-            plan.entries.append(Entry(dataset, month, MISSING, reason))
-        else:
-            plan.entries.append(Entry(dataset, month, TO_DO, reason))
-    return plan
+            for partition in incomplete:
+                if partition not in absent:
+                    ensure_allowed(asked[partition], warehouses)
+    return Plan(
+        [
+            Entry(partition, COMPLETE) if reason is None else Entry(partition, absent.get(partition, TO_DO), reason)
+            for partition, reason in reasons.items()
+        ]
+    )
 
 
 def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) -> Plan:
@@ -162,32 +155,32 @@ def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) 
     with remote.planning(state.spent):
         reason = completeness.reason(warehouses)
         if reason is None:
-            return Plan([Entry("zones", None, COMPLETE)])
+            return Plan([Entry(ZONES, COMPLETE)])
         if ask:
             ensure_allowed(completeness, warehouses)
         if ask and completeness.lake_reason() is not None:
-            if not _can_be_fetched(state, job, "zones", [None]):
-                return Plan([Entry("zones", None, TO_DO, reason)])
+            if not _can_be_fetched(state, job, [ZONES]):
+                return Plan([Entry(ZONES, TO_DO, reason)])
             try:
                 job.publisher_object.version(ZONES, retry_policy())
             except MissingAtPublisher as error:
                 LOGGER.warning("zones are left out: %s", text_after("zones", error))
-                return Plan([Entry("zones", None, MISSING, reason)])
+                return Plan([Entry(ZONES, MISSING, reason)])
             except PipelineError as error:
                 LOGGER.warning("zones: %s", text_after("zones", error))  # trouble may pass until their turn comes
-        return Plan([Entry("zones", None, TO_DO, reason)])
+        return Plan([Entry(ZONES, TO_DO, reason)])
 
 
 def check_source(completeness: Completeness) -> None:
     """Raise what a plan would, if the month has to be fetched, and its publisher is not there or has nothing at all."""
-    state, job, (dataset, month) = completeness.state, completeness.job, completeness.partition
+    state, job, partition = completeness.state, completeness.job, completeness.partition
     with remote.planning(state.spent):
         if completeness.lake_reason() is None:
             return
         check_workspace(state, job)
-        if month is not None:
-            _absent(state, job, dataset, [month], ask=True, believe=False)
-        elif _can_be_fetched(state, job, dataset, [month]):
+        if partition.month is not None:
+            _absent(state, job, [partition], ask=True, believe=False)
+        elif _can_be_fetched(state, job, [partition]):
             job.publisher_object.check_has_files(retry_policy())
 
 
@@ -196,8 +189,8 @@ def zones_job(job: Job) -> Job:
     return replace(job, rules=NO_RULES)
 
 
-def plan_refresh(state: State, job: Job, dataset: str, months: Sequence[dt.date | None], warehouses: list[str]) -> Plan:
-    """Ask the publisher now about all months, however fresh the last look is, and plan what the answers change.
+def plan_refresh(state: State, job: Job, partitions: Sequence[Partition], warehouses: list[str]) -> Plan:
+    """Ask the publisher now about months of a dataset, however fresh the last look is; plan what the answers change.
 
     To do are months that have another ETag or length than the loaded ones, months that have become available, and
     months that an earlier run left half done. Those that differ from what is asked for in other ways, such as rules,
@@ -205,41 +198,41 @@ def plan_refresh(state: State, job: Job, dataset: str, months: Sequence[dt.date 
     ``Unreachable`` if the publisher does not answer.
     """
     with remote.planning(state.spent):
-        manifests = {month: state.manifest(job, Partition(dataset, month)) for month in months}
-        loaded = [month for month, found in manifests.items() if found and found.publisher == job.publisher]
-        failed = observe(state, job, dataset, loaded)
-        new = [month for month, found in manifests.items() if found is None and month is not None]
-        not_yet, missing = _absent(state, job, dataset, new, ask=True, believe=False)
-        failed |= {month: MissingAtPublisher("a gap") for month in missing}
-        failed |= observe(state, job, dataset, [month for month in new if month not in {*not_yet, *missing}])
+        manifests = {partition: state.manifest(job, partition) for partition in partitions}
+        loaded = [partition for partition, found in manifests.items() if found and found.publisher == job.publisher]
+        failed = observe(state, job, loaded)
+        new = [partition for partition, found in manifests.items() if found is None and partition.month is not None]
+        absent = _absent(state, job, new, ask=True, believe=False)
+        failed |= {partition: MissingAtPublisher("a gap") for partition in absent if absent[partition] == MISSING}
+        failed |= observe(state, job, [partition for partition in new if partition not in absent])
         return Plan(
             [
-                Entry(dataset, month, NOT_YET)
-                if month in not_yet
-                else _refreshed(Completeness(state, job, Partition(dataset, month)), warehouses, failed.get(month))
-                for month in months
+                Entry(partition, NOT_YET)
+                if absent.get(partition) == NOT_YET
+                else _refreshed(Completeness(state, job, partition), warehouses, failed.get(partition))
+                for partition in partitions
             ]
         )
 
 
 def _refreshed(completeness: Completeness, warehouses: list[str], error: PipelineError | None) -> Entry:
     """What to do about a month that the publisher was just asked about; ``error`` is what came instead of a version."""
-    job, manifest, (dataset, month) = completeness.job, completeness.manifest, completeness.partition
+    job, manifest, partition = completeness.job, completeness.manifest, completeness.partition
     if isinstance(error, MissingAtPublisher):
-        return Entry(dataset, month, MISSING, WITHDRAWN if manifest else str(error))
+        return Entry(partition, MISSING, WITHDRAWN if manifest else str(error))
     if error is not None:
-        return Entry(dataset, month, UNASKED, str(error))
+        return Entry(partition, UNASKED, str(error))
     if manifest is None:
-        return Entry(dataset, month, TO_DO, NEW)
+        return Entry(partition, TO_DO, NEW)
     if manifest.publisher == job.publisher:
         current = completeness.version_since(manifest.source.last_look, manifest.source.fetched_at)
         if current is not None and not completeness.is_same(manifest, current):
-            return Entry(dataset, month, TO_DO, REPUBLISHED)
+            return Entry(partition, TO_DO, REPUBLISHED)
         if current is not None and job.publisher_object.is_local and current.etag != manifest.source.etag:
             _remember_touch(job, manifest, current)
     reason = completeness.reason(warehouses)
     half_done = reason is not None and completeness.lake_reason() is None
-    return Entry(dataset, month, TO_DO if half_done else COMPLETE, reason or "")
+    return Entry(partition, TO_DO if half_done else COMPLETE, reason or "")
 
 
 def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
@@ -250,36 +243,36 @@ def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
         job.lake_object.restate(replace(whole, source=source))
 
 
-def _look_again(state: State, job: Job, dataset: str, months: Iterable[dt.date]) -> None:
+def _look_again(state: State, job: Job, partitions: Iterable[Partition]) -> None:
     """Ask a web publisher about loaded months whose last look is too old. A look that fails changes nothing."""
     publisher = job.publisher_object
     if publisher.is_local:
         return  # looked at whenever the question comes up
     max_age = settings.PublisherSettings().max_age * settings.DAY
     due = []
-    for month in months:
-        manifest = state.manifest(job, Partition(dataset, month))
+    for partition in partitions:
+        manifest = state.manifest(job, partition)
         if manifest is None or manifest.publisher != job.publisher:
             continue
-        observed = state.observation(job, Partition(dataset, month))
+        observed = state.observation(job, partition)
         seen = [manifest.source.fetched_at, *([dt.datetime.fromisoformat(observed["checked_at"])] if observed else [])]
         if not any(is_recent(each, max_age) for each in seen):
-            due.append(month)
+            due.append(partition)
     is_news = job.publisher not in state.publishers
     try:
-        failed = observe(state, job, dataset, due)
+        failed = observe(state, job, due)
     except PipelineError as error:
         if is_news:
             LOGGER.warning("loaded months are not asked about again: %s", error)
         return
     if failed:
-        entries = [Entry(dataset, month, UNASKED, str(error)) for month, error in failed.items()]
+        entries = [Entry(partition, UNASKED, str(error)) for partition, error in failed.items()]
         LOGGER.warning("%s %s: %s", titles(entries), UNASKED, entries[0].reason)
 
 
 def titles(entries: Sequence[Entry], most: int = 5) -> str:
     """``green 2020-03, green 2020-04 and 7 more``."""
-    named = [str(Partition(entry.dataset, entry.month)) for entry in entries[:most]]
+    named = [str(entry.partition) for entry in entries[:most]]
     return ", ".join(named) + (f" and {len(entries) - most:,} more" if len(entries) > most else "")
 
 
@@ -306,7 +299,7 @@ def check_workspace(state: State, job: Job) -> None:
         state.workspaces.add(job.workspace)
 
 
-def _can_be_fetched(state: State, job: Job, dataset: str, months: Sequence[dt.date | None]) -> bool:
+def _can_be_fetched(state: State, job: Job, partitions: Sequence[Partition]) -> bool:
     """Whether the publisher answers. False if it does not and need not, because an earlier run fetched all of them."""
     from ..tasks.scratch import RAW, Scratch
 
@@ -314,110 +307,111 @@ def _can_be_fetched(state: State, job: Job, dataset: str, months: Sequence[dt.da
         check_publisher(state, job)
         return True
     except Unreachable:
-        if all(Scratch(job, Partition(dataset, month)).record(RAW) for month in months):
+        if all(Scratch(job, partition).record(RAW) for partition in partitions):
             return False
         raise
 
 
-def observe(
-    state: State, job: Job, dataset: str, months: Sequence[dt.date | None]
-) -> dict[dt.date | None, PipelineError]:
-    """Ask the publisher about months now and keep the answers with the lake. Returns what failed, by month.
+def observe(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Partition, PipelineError]:
+    """Ask the publisher about months now and keep the answers with the lake. Returns what failed.
 
     After the first month that took all tries in vain, the others get one try each, as long as the plan has patience
     left. Raises ``Unreachable`` if the publisher does not answer at all.
     """
-    if not months:
+    if not partitions:
         return {}
     check_publisher(state, job)
-    failed: dict[dt.date | None, PipelineError] = {}
+    failed: dict[Partition, PipelineError] = {}
     patience = retry_policy()
 
-    def one(month: dt.date | None) -> Version | None:
+    def one(partition: Partition) -> Version | None:
         nonlocal patience
         try:
-            return job.publisher_object.version(Partition(dataset, month), patience)
+            return job.publisher_object.version(partition, patience)
         except PipelineError as error:
-            failed[month] = error
+            failed[partition] = error
             if isinstance(error, TransientError):
                 patience = replace(patience, attempts=1)
             return None
 
     with ThreadPoolExecutor(CONCURRENT) as pool:
-        answers = dict(zip(months, pool.map(one, months), strict=True))
+        answers = dict(zip(partitions, pool.map(one, partitions), strict=True))
     now = dt.datetime.now(dt.UTC).isoformat()
     updates = {
-        month: {"version": version.to_dict(), "checked_at": now}
-        for month, version in answers.items()
+        partition: {"version": version.to_dict(), "checked_at": now}
+        for partition, version in answers.items()
         if version is not None
     }
     if not job.publisher_object.is_local:
-        _keep(state, job, dataset, updates)
+        _keep(state, job, updates)
     return failed
 
 
 def _absent(
-    state: State, job: Job, dataset: str, months: list[dt.date], ask: bool, believe: bool = True
-) -> tuple[set[dt.date], set[dt.date]]:
-    """Of months that would have to be downloaded: those not yet published, and those missing at the publisher.
+    state: State, job: Job, partitions: Sequence[Partition], ask: bool, believe: bool = True
+) -> dict[Partition, str]:
+    """Of months of one dataset that would have to be downloaded, those that are absent: NOT_YET or MISSING.
 
     With ``believe`` a recent "not there" is not asked about again.
     """
-    if not months:
-        return set(), set()
-    publisher = job.publisher_object
-    if not ask and not publisher.is_local:
-        found = {month: absence for month in months if (absence := _known_absence(state, job, dataset, month))}
-    else:
-        found = _believed(state, job, dataset, months) if believe else {}
-        unknown = [month for month in months if month not in found]
-        if unknown and _can_be_fetched(state, job, dataset, unknown):
-            found |= _ask_for(state, job, dataset, unknown)
-    return (
-        {month for month, absence in found.items() if absence == NOT_YET},
-        {month for month, absence in found.items() if absence == MISSING},
-    )
+    if not partitions:
+        return {}
+    if not ask and not job.publisher_object.is_local:
+        return {each: absence for each in partitions if (absence := _known_absence(state, job, each))}
+    found = _believed(state, job, partitions) if believe else {}
+    unknown = [partition for partition in partitions if partition not in found]
+    if unknown and _can_be_fetched(state, job, unknown):
+        found |= _ask_for(state, job, unknown)
+    return found
 
 
-def _ask_for(state: State, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+def _ask_for(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Partition, str]:
     """Those of the months that the publisher does not have, NOT_YET or MISSING, which is kept with the lake."""
-    publisher = job.publisher_object
+    publisher, dataset = job.publisher_object, partitions[0].dataset
     loaded = [
         month
         for month, manifest in state.manifests(job, dataset).items()
         if month is not None and manifest.publisher == job.publisher
     ]
-    known_month = max(loaded, default=None)
-    availability = publisher.check_availability(dataset, months, retry_policy(), known_month=known_month)
-    found = {month: NOT_YET for month in availability.not_yet} | {month: MISSING for month in availability.missing}
+    availability = publisher.check_availability(
+        dataset,
+        [partition.first_day for partition in partitions],
+        retry_policy(),
+        known_month=max(loaded, default=None),
+    )
+    absent = dict.fromkeys(availability.not_yet, NOT_YET) | dict.fromkeys(availability.missing, MISSING)
+    found = {Partition(dataset, month): absence for month, absence in absent.items()}
     now = dt.datetime.now(dt.UTC).isoformat()
     if not publisher.is_local:
-        updates = {month: {"absent": absence, "checked_at": now} for month, absence in found.items()}
-        _keep(state, job, dataset, updates)
+        _keep(state, job, {each: {"absent": absence, "checked_at": now} for each, absence in found.items()})
     return found
 
 
-def _known_absence(state: State, job: Job, dataset: str, month: dt.date) -> str | None:
+def _known_absence(state: State, job: Job, partition: Partition) -> str | None:
     """NOT_YET or MISSING for a month that was absent when the publisher was asked last, by its age today."""
-    absence = (state.observation(job, Partition(dataset, month)) or {}).get("absent")
-    return MISSING if absence == NOT_YET and not can_still_appear(month) else absence
+    absence = (state.observation(job, partition) or {}).get("absent")
+    if absence == NOT_YET and not can_still_appear(partition.first_day):
+        return MISSING
+    return absence if absence in (NOT_YET, MISSING) else None
 
 
-def _believed(state: State, job: Job, dataset: str, months: list[dt.date]) -> dict[dt.date, str]:
+def _believed(state: State, job: Job, partitions: Iterable[Partition]) -> dict[Partition, str]:
     """Months that were found absent so recently that the publisher is not asked again."""
     if job.publisher_object.is_local:
         return {}
     max_age = settings.PublisherSettings().absent_max_age * 3600
     believed = {}
-    for month in months:
-        absence = _known_absence(state, job, dataset, month)
-        observed = state.observation(job, Partition(dataset, month))
+    for partition in partitions:
+        absence = _known_absence(state, job, partition)
+        observed = state.observation(job, partition)
         if absence and observed and is_recent(dt.datetime.fromisoformat(observed["checked_at"]), max_age):
-            believed[month] = absence
+            believed[partition] = absence
     return believed
 
 
-def _keep(state: State, job: Job, dataset: str, updates: dict[Any, dict[str, Any]]) -> None:
-    if updates:
-        job.lake_object.observe(job.publisher, dataset, updates)
-        state.observations(job, dataset).update(updates)
+def _keep(state: State, job: Job, updates: Mapping[Partition, dict[str, Any]]) -> None:
+    """Keep with the lake, and in the state, what was seen of months of one dataset."""
+    for dataset in {partition.dataset for partition in updates}:
+        by_month = {partition.month: seen for partition, seen in updates.items()}
+        job.lake_object.observe(job.publisher, dataset, by_month)
+        state.observations(job, dataset).update(by_month)

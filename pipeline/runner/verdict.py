@@ -32,7 +32,7 @@ def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]
     statuses: dict[Partition, set[str]] = {}
     for task, status, _ in history:
         for entry in getattr(getattr(task, "__dict__", {}).get("plan"), "entries", ()):
-            entries[Partition(entry.dataset, entry.month)] = entry.state, entry.reason
+            entries[entry.partition] = entry.state, entry.reason
         if task.task_family in GOALS and hasattr(task, "partition"):
             tasks.setdefault(task.partition, {})[task.task_family] = task
             statuses.setdefault(task.partition, set()).add(status)

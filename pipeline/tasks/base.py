@@ -148,7 +148,7 @@ class MonthTask(JobTask):
         return Completeness(self.state, self.job, self.partition)
 
     def check_offered(self) -> None:
-        self.job.publisher_object.check_offered(Partition(self.dataset, self.month))
+        self.job.publisher_object.check_offered(self.partition)
 
     def check_source(self) -> None:
         with self.one_state():

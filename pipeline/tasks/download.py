@@ -7,7 +7,6 @@ from typing import Any
 
 from ..job import retry_policy
 from ..lake import layout
-from ..partition import Partition
 from ..publishers import Version
 from ..reporting.progress import StageProgress
 from . import servers
@@ -55,7 +54,7 @@ class Download(Stage):
         publisher = self.job.publisher_object
         with self.scratch.resumable(RAW) as target:
             fetched = publisher.fetch(
-                Partition(self.dataset, self.month),
+                self.partition,
                 target,
                 retry_policy(),
                 known_month=self._last_loaded() if publisher.needs_known_month else None,

@@ -11,7 +11,7 @@ from ..datasets import monthly_names
 from ..errors import MissingAtPublisher
 from ..job import normalize_warehouses, warehouse_labels
 from ..lake import layout
-from ..partition import ZONES, Partition, format_month
+from ..partition import ZONES, format_month
 from ..planning import planner
 from ..planning.completeness import Completeness
 from ..planning.planner import MISSING, NO_RULES, TO_DO, Plan
@@ -82,17 +82,17 @@ def tasks_of(task: JobTask, plan: Plan) -> list[luigi.Task]:
     """The tasks that do what the plan says is to be done."""
     return [
         task.sibling(TaxiZones)
-        if entry.month is None
-        else task.sibling(MonthlyTrips, dataset=entry.dataset, month=entry.month)
+        if entry.partition == ZONES
+        else task.sibling(MonthlyTrips, dataset=entry.partition.dataset, month=entry.partition.month)
         for entry in plan.months(TO_DO)
     ]
 
 
 def ensure_none_missing(task: luigi.Task, plan: Plan, publisher: str) -> None:
     """Raise MissingAtPublisher if months of the plan are gaps at the publisher."""
-    gaps = [entry for entry in plan.months(MISSING) if entry.month]
+    gaps = [entry for entry in plan.months(MISSING) if entry.partition.month]
     if gaps:
-        months = [str(Partition(entry.dataset, entry.month)) for entry in gaps]
+        months = [str(entry.partition) for entry in gaps]
         journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=months)
         raise MissingAtPublisher(f"{planner.titles(gaps)}: missing at {publisher}; all other months are done")
 

@@ -51,7 +51,7 @@ def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
     one = job(tmp_path, **{what: "gs://some-bucket/x"})
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
-        planner.plan_months(CachedState(), one, "green", [JANUARY], [])
+        planner.plan_months(CachedState(), one, [Partition("green", JANUARY)], [])
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
         planner.check_source(Completeness(CachedState(), one, Partition("green", JANUARY)))
 
@@ -60,7 +60,9 @@ def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_warehouse(address: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://{address}")
     with pytest.raises(WarehouseUnavailable, match=r"no answer|refused|timeout expired"):
-        planner.plan_months(CachedState(), job(tmp_path), "green", [JANUARY], [label.format(f"user@{address}")])
+        planner.plan_months(
+            CachedState(), job(tmp_path), [Partition("green", JANUARY)], [label.format(f"user@{address}")]
+        )
 
 
 def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
@@ -69,16 +71,16 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
     asked: list[object] = []
 
     def version(publisher: object, partition: Partition, policy: Policy) -> None:
-        asked.append(partition.month)
+        asked.append(partition)
         assert (policy.attempts == 1) == (len(asked) > 1)
         raise NoAnswer("silent")
 
     monkeypatch.setattr(WebPublisher, "version", version)
     monkeypatch.setattr(WebPublisher, "check_reachable", lambda publisher, policy: None)
     monkeypatch.setattr(planner, "CONCURRENT", 1)
-    months = list(months_between(JANUARY, dt.date(2024, 1, 1)))
-    failed = planner.observe(CachedState(), job(tmp_path, publisher="dtc"), "green", months)
-    assert asked == list(failed) == months
+    partitions = [Partition("green", month) for month in months_between(JANUARY, dt.date(2024, 1, 1))]
+    failed = planner.observe(CachedState(), job(tmp_path, publisher="dtc"), partitions)
+    assert asked == list(failed) == partitions
 
 
 def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
@@ -86,16 +88,17 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
 ) -> None:
     monkeypatch.setattr(WebPublisher, "check_reachable", lambda publisher, policy: None)
     monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.5)
-    months = list(months_between(JANUARY, dt.date(2024, 1, 1)))
+    months = months_between(JANUARY, dt.date(2024, 1, 1))
+    datasets = [[Partition(name, month) for month in months] for name in ("green", "yellow", "fhv")]
     with RawServer(lambda request, connection: server.pause(PATIENCE)) as server:
         one = job(tmp_path, publisher=f"dtc={server.url}")
         state = CachedState()
-        for dataset in ("green", "yellow", "fhv"):
+        for partitions in datasets:
             with remote.planning(state.spent):
-                failed = planner.observe(state, one, dataset, months)
-                assert failed.keys() == set(months) and all("no answer within" in str(e) for e in failed.values())
-        for dataset in ("green", "yellow", "fhv"):
-            planner.plan_months(state, one, dataset, months, [])
+                failed = planner.observe(state, one, partitions)
+                assert failed.keys() == set(partitions) and all("no answer within" in str(e) for e in failed.values())
+        for partitions in datasets:
+            planner.plan_months(state, one, partitions, [])
         assert len(server.requests) <= planner.CONCURRENT
 
 

@@ -531,7 +531,7 @@ class Zones:
         self.stages[0].scratch.prune()
 
     def look(self) -> None:
-        assert planner.observe(State(), self.job, "zones", [None]) == {}
+        assert planner.observe(State(), self.job, [ZONES]) == {}
 
     def reason(self) -> str | None:
         return Completeness(State(), self.job, ZONES).lake_reason()

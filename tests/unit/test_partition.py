@@ -1,12 +1,15 @@
-"""Partitions: months as text, as dates and counted."""
+"""Partitions: months as text, as dates and counted, and that no other file does any of it."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
+from pathlib import Path
 
 import pytest
 
+import pipeline
+from pipeline import partition
 from pipeline.errors import UsageError
 from pipeline.partition import (
     ZONES,
@@ -141,3 +144,33 @@ def test_every_month_of_four_centuries() -> None:
     months = months_between(dt.date(1800, 1, 1), dt.date(2200, 1, 1))
     assert months == [dt.date(year, month, 1) for year in range(1800, 2200) for month in range(1, 13)]
     assert [parse_month(format_month(month)) for month in months] == months
+
+
+# -- nowhere else ------------------------------------------------------------------------------------
+
+#: What formats, parses or counts months. Days and times of day may be formatted anywhere.
+ELSEWHERE = re.compile(
+    r"%Y[-_ /]?%m(?![-_ /]?%d)"  # strftime and f-strings, unless a day follows
+    r"|strptime"
+    r"|fromisoformat\(f"
+    r"|date\(int\("
+    r"|\.year \* 12|// 12\b|\.month [-+]"
+    r"|timedelta\(days=(?:2[89]|3\d)\b|timedelta\(days=30"
+    r"|replace\(day=1\) [-+]"
+)
+
+#: What looks like it and is not: the line of the source, without its indentation, and why it stays.
+ALLOWED: dict[str, str] = {}
+
+
+def test_no_other_file_formats_parses_or_counts_months() -> None:
+    package = Path(pipeline.__file__).parent
+    found = {
+        f"{path.relative_to(package)}:{number}: {line.strip()}"
+        for path in package.rglob("*.py")
+        if path != Path(partition.__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if ELSEWHERE.search(line.partition("  # ")[0]) and line.strip() not in ALLOWED
+    }
+    assert not found, f"use pipeline/partition.py: {sorted(found)}"
+    assert ELSEWHERE.search(Path(partition.__file__).read_text(encoding="utf-8")), "the search finds something"

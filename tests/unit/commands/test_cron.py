@@ -15,6 +15,7 @@ import pytest
 from pipeline.__main__ import parser
 from pipeline.commands import cron
 from pipeline.errors import UsageError
+from pipeline.partition import ZONES, Partition
 from pipeline.planning import planner
 from pipeline.planning.planner import Entry, Plan
 from pipeline.reporting import journal
@@ -46,8 +47,8 @@ def test_range_begins_with_the_oldest_missing_month(
 ) -> None:
     def plan_range(state: Any, job: Any, names: list[str], months: list[dt.date], warehouses: Any, ask: bool) -> Plan:
         assert months == [dt.date(2026, month, 1) for month in range(5, 11)] and not ask
-        entries = [Entry("green", dt.date.fromisoformat(f"{month}-01"), state) for month, state in states.items()]
-        return Plan([Entry("zones", None, planner.TO_DO), *entries])
+        entries = [Entry(Partition.parse("green", month), state) for month, state in states.items()]
+        return Plan([Entry(ZONES, planner.TO_DO), *entries])
 
     monkeypatch.setattr(planner, "plan_range", plan_range)
     assert cron.luigi_arguments(6, ["green", "fhv"], dt.date(2026, 11, 30)) == [
