@@ -14,7 +14,8 @@ from . import remote, renamed, settings, validation
 from .errors import UsageError
 from .plain import mistake_line
 from .reporting import console, logs, streams
-from .runner.command_line import MISTAKES, STOPPED, USAGE, code_of, exit_with, without_values
+from .runner.command_line import without_values
+from .runner.exit_codes import MISTAKES, STOPPED, USAGE, code_of, exit_with
 
 #: Verbs that somebody waits for: a server that does not answer is given up within seconds.
 WAITED_FOR = {"status", "plan", "verify", "doctor", "forget", "runs", "queue"}

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from .errors import UsageError
+
+#: Tasks at once, beyond which a number is a slip of the hand.
+MOST_WORKERS = 1000
 
 
 def choice(*words: str) -> Callable[[str], str]:
@@ -76,3 +80,16 @@ def location(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{1,62}", text):
         raise UsageError(f"{text!r} is not a place of Google Cloud; write it as US, EU or europe-west1")
     return text
+
+
+def luigid_url(url: str) -> str:
+    """The http address of a luigid; a password in it is not shown."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        shown = url.rpartition("@")[2]
+        raise UsageError(f"{shown!r} is not the address of a luigid; write it as http://host:8082")
+    return url

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from .. import datasets, value_types
 from ..datasets import monthly_names
@@ -32,19 +31,6 @@ def kind(check: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
-
-
-def check_luigid_url(url: str) -> str:
-    """Refuse what is no http address; a password in it is not shown."""
-    try:
-        parts = urlsplit(url)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address:
-        shown = url.rpartition("@")[2]
-        raise UsageError(f"{shown!r} is not the address of a luigid; write it as http://host:8082")
-    return url
 
 
 def _host_name(text: str) -> str:
@@ -95,11 +81,8 @@ json_object = kind(_json_object)
 queue_name = kind(check_queue)
 host_name = kind(_host_name)
 
-#: Tasks at once, beyond which a number is a slip of the hand.
-MOST_WORKERS = 1000
-
 #: Of flags that several verbs have.
 MONTH: dict[str, Any] = {"type": kind(typed_month), "metavar": "YYYY-MM"}
-WORKERS: dict[str, Any] = {"type": whole(least=1, most=MOST_WORKERS), "default": 1, "metavar": "N"}
-LUIGID: dict[str, Any] = {"type": kind(check_luigid_url), "metavar": "URL"}
+WORKERS: dict[str, Any] = {"type": whole(least=1, most=value_types.MOST_WORKERS), "default": 1, "metavar": "N"}
+LUIGID: dict[str, Any] = {"type": kind(value_types.luigid_url), "metavar": "URL"}
 QUEUE: dict[str, Any] = {"type": queue_name, "metavar": "NAME"}

@@ -33,16 +33,11 @@ from ..planning import planner
 from ..planning.state import CachedState
 from ..reporting import console, journal, journal_reader, logs, notify, outcomes
 from ..runner import child
-from ..runner.command_line import USAGE
-from ..runner.run import again
+from ..runner.exit_codes import ALREADY_RUNNING, NOT_RUN, PLANNING_FAILED, USAGE
+from ..runner.own_command import again
 from . import arguments
 
 HELP = "run luigi unattended: one at a time, with a log, judged by its root task"
-
-#: Exit codes, as luigi.cfg's [retcode] has them.
-ALREADY_RUNNING = 10
-NOT_RUN = 25
-PLANNING_FAILED = 35
 
 #: The result of a luigi that ended before its run began, by its exit code.
 _RESULTS = {0: planner.COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outcomes.PLANNING_FAILED}

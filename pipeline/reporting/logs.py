@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import luigi.configuration
-from luigi.setup_logging import InterfaceLogging
 
 from .. import settings
 from ..errors import PipelineError, text_after
@@ -219,7 +218,6 @@ def of_program(has_logging: bool) -> Iterator[None]:
 @contextmanager
 def _alone(files: list[logging.Handler]) -> Iterator[None]:
     before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in (LOGGER, LUIGI)]
-    was_configured, InterfaceLogging._configured = InterfaceLogging._configured, True
     for logger in (LOGGER, LUIGI):
         logger.handlers.clear()  # Luigi's own, if it was there first
     handlers = [Terminal(), *files]
@@ -232,7 +230,6 @@ def _alone(files: list[logging.Handler]) -> Iterator[None]:
             logger.setLevel(level)
             logger.propagate = propagate
             logger.handlers[:] = kept
-        InterfaceLogging._configured = was_configured
 
 
 @contextmanager

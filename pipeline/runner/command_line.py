@@ -1,8 +1,4 @@
-"""What the ``luigi`` command does around our tasks: settings first, mistakes in one line, a table at the end.
-
-Luigi has no public hooks for these, so some of its functions are replaced, all of them here and each with a test
-through the real command. Nothing of this touches ``luigi.build`` in somebody's own program.
-"""
+"""What luigi's command does around our tasks: settings first, mistakes in one line, our worker, a table at the end."""
 
 from __future__ import annotations
 
@@ -12,10 +8,9 @@ import multiprocessing
 import os
 import re
 import sys
-import warnings
 from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
@@ -24,95 +19,72 @@ from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
 from .. import luigi_config, remote, renamed, settings, validation
-from ..commands import arguments
 from ..errors import PipelineError, UsageError
-from ..plain import mistake_line
 from ..planning.answering import hand
 from ..reporting import console, journal, logs, streams
 from ..tasks.base import JobTask
-from . import process, run, start
-from .rpc import Luigid
-from .run import MISTAKES, PLANNING_FAILED, STOPPED, USAGE, code_of
+from ..value_types import MOST_WORKERS, luigid_url
+from . import patches, process, rpc, run, start
+from .exit_codes import MISTAKES, STOPPED, exit_with
 from .worker import Worker
-
-__all__ = ["MISTAKES", "PLANNING_FAILED", "STOPPED", "USAGE", "code_of", "exit_with", "install"]
 
 
 def install() -> None:
-    """Wrap Luigi's functions, once per process."""
-    if getattr(luigi.interface, "_wrapped_by_pipeline", False):
+    """Patch Luigi, once per process. Runs of ``luigi.build`` are reported and get our worker too; the rest concerns
+    Luigi's command alone."""
+    if not patches.is_first():
         return
-    luigi.interface._wrapped_by_pipeline = True
-    # Luigi reads some settings of [core] by a way of its own, and then calls them unknown, with their values. The
-    # address of a luigid may hold a password, and so may any other.
-    warnings.filterwarnings("ignore", message=".*'(rpc_retry_(attempts|wait)|default_scheduler_(host|port|url))'.*")
-    warnings.filterwarnings("ignore", message="The configuration contains the parameter .*://")
-    warnings.filterwarnings("ignore", message=r"The configuration contains the parameter [\s\S]*[^\x20-\x7e]")
-    luigi.interface._run = _with_exit_code(luigi.interface._run)
-    luigi.interface._schedule_and_run = run.with_report(luigi.interface._schedule_and_run)
-    CmdlineParser.get_task_obj = _with_valid_settings(CmdlineParser.get_task_obj)
-    CmdlineParser._build_parser = staticmethod(_with_short_errors(CmdlineParser._build_parser))
-    CmdlineParser._possibly_exit_with_help = staticmethod(_with_early_checks(CmdlineParser._possibly_exit_with_help))
-    factory = luigi.interface._WorkerSchedulerFactory
-    factory.create_remote_scheduler = _connect
-    factory.create_worker = _with_first_question(_create_worker)
+    patches.hide_warnings_with_addresses()
+    patches.around_command(_run_command)
+    patches.around_parser(_build_parser)
+    patches.around_help(_check_early)
+    patches.around_first_task(_build_root_task)
+    patches.around_runs(run.run_all)
+    patches.connect_with(rpc.connect)
+    patches.make_workers_with(_create_worker)
 
 
-def exit_with(error: BaseException) -> NoReturn:
-    """Say what is wrong in one line and end, with the code of ``code_of``."""
-    console.say(f"error: {mistake_line(error)}", error=True)
-    sys.exit(code_of(error))
-
-
-def _with_exit_code(luigi_run: Any) -> Any:
+def _run_command(luigi_run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Let Luigi's command end with the code of the run's outcome, and say mistakes in one line."""
-
-    def run_with_exit_code(*args: Any, **kwargs: Any) -> Any:
-        streams.protect()
-        process.hear_every_interrupt()
-        try:
-            with run.as_command():
-                result = luigi_run(*args, **kwargs)
-        except MISTAKES as error:
-            exit_with(error)
-        except KeyboardInterrupt:
-            console.say("stopped; the same command goes on from here", error=True)
-            sys.exit(STOPPED)
-        except RPCError:
-            console.say(f"error: {run.NO_LUIGID}", error=True)
-            sys.exit(retcode().unhandled_exception)
-        if code := getattr(result, "exit_code", 0):
-            sys.exit(code)
-        return result
-
-    return run_with_exit_code
+    streams.protect()
+    process.hear_every_interrupt()
+    try:
+        with run.as_command():
+            result = luigi_run(*args, **kwargs)
+    except MISTAKES as error:
+        exit_with(error)
+    except KeyboardInterrupt:
+        console.say("stopped; the same command goes on from here", error=True)
+        sys.exit(STOPPED)
+    except RPCError:
+        console.say(f"error: {run.NO_LUIGID}", error=True)
+        sys.exit(retcode().unhandled_exception)
+    if code := getattr(result, "exit_code", 0):
+        sys.exit(code)
+    return result
 
 
-def _with_valid_settings(get_task_obj: Any) -> Any:
+def _build_root_task(get_task_obj: Callable[[CmdlineParser], Any], parser: CmdlineParser) -> Any:
     """Read all settings, while Luigi knows the flags and before it builds the first task."""
-
-    def get_task_with_valid_settings(self: Any) -> Any:
-        renamed.take(vars(self.known_args), lambda section, name: f"{section}_{name}", renamed.flag)
-        _check_flags(self.known_args)
-        validation.validate()
-        _check_core()
-        settings.export_to_environment()
-        luigi_config.complete(luigi_config.COMMAND_DEFAULTS)
-        journal.run_id()  # made here, so that all worker processes inherit the same
-        logs.configure(to_file=run.is_command())
-        method = settings.ProcessSettings().start_method
-        multiprocessing.set_start_method(method, force=True)
-        if method == "forkserver":
-            multiprocessing.set_forkserver_preload(process.modules_of_workers())
-        _check_required(self.known_args)
-        task = get_task_obj(self)
-        if isinstance(task, JobTask):
-            task.check_offered()
-        if run.is_command() and process.PARENT in os.environ:
-            process.exit_with_agent(int(os.environ.pop(process.PARENT)))
-        return task
-
-    return get_task_with_valid_settings
+    renamed.take(vars(parser.known_args), lambda section, name: f"{section}_{name}", renamed.flag)
+    _check_flags(parser.known_args)
+    validation.validate()
+    _check_core()
+    settings.export_to_environment()
+    luigi_config.complete(luigi_config.COMMAND_DEFAULTS)
+    journal.run_id()  # made here, so that all worker processes inherit the same
+    logs.configure(to_file=run.is_command())
+    method = settings.ProcessSettings().start_method
+    multiprocessing.set_start_method(method, force=True)
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(process.modules_of_workers())
+    _check_required(parser.known_args)
+    task = get_task_obj(parser)
+    if isinstance(task, JobTask):
+        task.check_offered()
+    if run.is_command() and process.PARENT in os.environ:
+        process.exit_with_agent(int(os.environ.pop(process.PARENT)))
+    return task
 
 
 def _check_flags(given: Namespace) -> None:
@@ -143,11 +115,11 @@ def _check_core() -> None:
     workers = core.workers
     if workers < 1:
         raise UsageError(f"--workers {workers} (or [core] workers): nothing would run; give at least 1")
-    if workers > arguments.MOST_WORKERS:
-        raise UsageError(f"--workers {workers} (or [core] workers): give {arguments.MOST_WORKERS:,} at most")
+    if workers > MOST_WORKERS:
+        raise UsageError(f"--workers {workers} (or [core] workers): give {MOST_WORKERS:,} at most")
     if core.scheduler_url:
         try:
-            arguments.check_luigid_url(core.scheduler_url)
+            luigid_url(core.scheduler_url)
         except UsageError as error:
             raise UsageError(f"--scheduler-url (or [core] default_scheduler_url): {error}") from None
     if not 1 <= core.scheduler_port <= 65535:
@@ -186,67 +158,57 @@ def _no_such_task(name: str) -> UsageError:
     return UsageError(f"there is no task {shown}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
-def _with_short_errors(build: Any) -> Any:
+def _build_parser(build: Callable[..., ArgumentParser], root_task: str | None = None, help_all: bool = False) -> Any:
     """Let the parser say what is wrong in one line, without the usage of a hundred flags."""
+    if root_task is not None and root_task not in Register.task_names():
+        exit_with(_no_such_task(root_task))
+    parser = build(root_task, help_all)
+    for section, name in renamed.NAMES:
+        flags = [renamed.flag(section, name), *([f"--{name}"] if section == root_task else [])]
+        parser.add_argument(*flags, dest=f"{section}_{name}", help=SUPPRESS)
+    parser.allow_abbrev = False  # --warehouse is a flag of a task, not short for --warehouse-url
 
-    def build_parser(root_task: str | None = None, help_all: bool = False) -> ArgumentParser:
-        if root_task is not None and root_task not in Register.task_names():
-            exit_with(_no_such_task(root_task))
-        parser: ArgumentParser = build(root_task, help_all)
-        for section, name in renamed.NAMES:
-            flags = [renamed.flag(section, name), *([f"--{name}"] if section == root_task else [])]
-            parser.add_argument(*flags, dest=f"{section}_{name}", help=SUPPRESS)
-        parser.allow_abbrev = False  # --warehouse is a flag of a task, not short for --warehouse-url
+    def error(message: str) -> NoReturn:
+        unknown = next((word for word in message.split() if word.startswith("--")), "")
+        unknown = unknown.partition("=")[0].rstrip(":")
+        if "ignored explicit argument" in message:
+            exit_with(UsageError(f"{unknown} takes no value; give it alone"))
+        own, common = _flags_of(root_task)
+        near = difflib.get_close_matches(unknown, own, 1) or difflib.get_close_matches(
+            unknown, common, 1, validation.ALIKE
+        )
+        near = [] if unknown in own + common else near
+        exit_with(UsageError(without_values(message) + (f"; did you mean {near[0]}?" if near else "")))
 
-        def error(message: str) -> NoReturn:
-            unknown = next((word for word in message.split() if word.startswith("--")), "")
-            unknown = unknown.partition("=")[0].rstrip(":")
-            if "ignored explicit argument" in message:
-                exit_with(UsageError(f"{unknown} takes no value; give it alone"))
-            own, common = _flags_of(root_task)
-            near = difflib.get_close_matches(unknown, own, 1) or difflib.get_close_matches(
-                unknown, common, 1, validation.ALIKE
-            )
-            near = [] if unknown in own + common else near
-            exit_with(UsageError(without_values(message) + (f"; did you mean {near[0]}?" if near else "")))
-
-        parser.error = error  # type: ignore[method-assign]
-        return parser
-
-    return build_parser
+    parser.error = error  # type: ignore[method-assign]
+    return parser
 
 
-def _with_early_checks(exit_with_help: Any) -> Any:
+def _check_early(print_help: Callable[..., None], parser: ArgumentParser, known: Namespace) -> None:
     """Refuse what Luigi would meet, with a traceback or with exit code 1, before it asks for the task."""
-
-    def possibly_exit_with_help(parser: ArgumentParser, known: Namespace) -> None:
-        exit_with_help(parser, known)
-        try:
-            if not known.root_task:
+    print_help(parser, known)
+    try:
+        if not known.root_task:
+            raise UsageError("no task is named; for instance: luigi --module pipeline RangeMonthly --local-scheduler")
+        for name, value in vars(known).items():
+            if value == []:  # which argparse makes of --flag=--
+                raise UsageError(f"--{name.replace('_', '-')}: -- is no value")
+        validation.check_texts("DEFAULT")
+        validation.check_texts("retcode")
+        for name, parameter in retcode.get_params():
+            try:
+                text = getattr(known, f"retcode_{name}")
+                _check_exit_code(parameter.parse(text) if text else 0)
+            except ValueError:
                 raise UsageError(
-                    "no task is named; for instance: luigi --module pipeline RangeMonthly --local-scheduler"
-                )
-            for name, value in vars(known).items():
-                if value == []:  # which argparse makes of --flag=--
-                    raise UsageError(f"--{name.replace('_', '-')}: -- is no value")
-            validation.check_texts("DEFAULT")
-            validation.check_texts("retcode")
-            for name, parameter in retcode.get_params():
-                try:
-                    text = getattr(known, f"retcode_{name}")
-                    _check_exit_code(parameter.parse(text) if text else 0)
-                except ValueError:
-                    raise UsageError(
-                        f"--retcode-{name.replace('_', '-')}: {text!r} is not a number from 0 to 255"
-                    ) from None
-                try:
-                    _check_exit_code(parameter.task_value("retcode", name))
-                except ValueError:
-                    raise UsageError(f"luigi.cfg: [retcode] {name} is not a number from 0 to 255") from None
-        except UsageError as error:
-            exit_with(error)
-
-    return possibly_exit_with_help
+                    f"--retcode-{name.replace('_', '-')}: {text!r} is not a number from 0 to 255"
+                ) from None
+            try:
+                _check_exit_code(parameter.task_value("retcode", name))
+            except ValueError:
+                raise UsageError(f"luigi.cfg: [retcode] {name} is not a number from 0 to 255") from None
+    except UsageError as error:
+        exit_with(error)
 
 
 def _flags_of(root_task: str | None) -> tuple[list[str], list[str]]:
@@ -275,50 +237,25 @@ def _check_exit_code(code: int) -> None:
         raise ValueError(code)
 
 
-def _create_worker(self: Any, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:
-    return Worker(
-        scheduler=scheduler, worker_processes=worker_processes, assistant=assistant, state=run.planning_state()
-    )
+def _create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Worker:
+    """Make our worker, after the root task was asked whether it is complete.
 
-
-def _connect(self: Any, url: str) -> Luigid:
-    """Ask luigid once before the first task: Luigi alone would be silent for minutes while it tries again."""
-    from ..publishers import http_request
-
-    arguments.check_luigid_url(url)
-    shown = url.rpartition("@")[2].rstrip("/")
-    start = "start one with `python -m pipeline ui`"
-    try:
-        with http_request.send("HEAD", url, {}, limit=10) as answer:
-            code = answer.status_code
-    except http_request.NO_ANSWER:
-        raise UsageError(f"no luigid answers at {shown}; {start}, or run with --local-scheduler") from None
-    if code in (401, 403):
-        raise UsageError(f"luigid at {shown} refuses user and password; give them as http://user:password@host:8082")
-    if code == 421:
-        name = urlsplit(url).hostname
-        raise UsageError(f"luigid at {shown} does not know that name; start it with --allowed-host {name}")
-    if code >= 400:
-        raise UsageError(f"what answers at {shown} is no luigid (HTTP {code}); {start}")
-    return Luigid(url)
-
-
-def _with_first_question(create: Any) -> Any:
-    """Ask the root task whether it is complete before Luigi does, which shows an error in the answer as a traceback.
-
-    If it is not, see that nothing of what it would do is refused in the end, and that the publisher can be asked.
+    Luigi itself would show an error in the answer as a traceback. If the task is not complete, see that nothing of what
+    it would do is refused in the end, and that the publisher can be asked.
     """
-
-    def create_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
-        state = run.planning_state()
-        for root in run.roots_of_command():
-            with remote.planning():
-                hand(root, state)
-                if root.complete():
-                    continue
-                start.check(root)
-                if isinstance(root, JobTask):
-                    root.check_source()
-        return create(self, *args, **kwargs)
-
-    return create_worker
+    state = run.planning_state()
+    for root in run.roots_of_command():
+        with remote.planning():
+            hand(root, state)
+            if root.complete():
+                continue
+            start.check(root)
+            if isinstance(root, JobTask):
+                root.check_source()
+    return Worker(
+        scheduler=scheduler,
+        worker_processes=worker_processes,
+        assistant=assistant,
+        state=state,
+        scheduled=run.scheduled,
+    )

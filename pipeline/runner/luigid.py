@@ -33,7 +33,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from ..errors import UsageError
 from ..reporting import logs
-from . import luigid_guard
+from . import luigid_guard, patches
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -192,8 +192,7 @@ def serve(address: str, port: int, allowed_hosts: Sequence[str], folder: str | N
     _ensure_ours(state)
     os.umask(0o077)  # from here on only state and history are written
     scheduler = Scheduler(_open_history(history))
-    application = luigi.server.app
-    luigi.server.app = lambda scheduler: luigid_guard.guard(application(scheduler), hosts)
+    patches.around_luigid_application(lambda make, scheduler: luigid_guard.guard(make(scheduler), hosts))
 
     def forget() -> None:
         removed = scheduler.task_history.forget(dt.datetime.now() - dt.timedelta(days=keep_days))

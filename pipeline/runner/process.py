@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -16,13 +15,12 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
-from luigi.rpc import RemoteScheduler
-
 from .. import job, settings
 from ..planning.answering import Answering, hand
 from ..planning.state import State
 from ..reporting import journal, logs, streams
 from ..storage import open_store
+from . import rpc
 
 #: In the environment of a process that must not outlive its parent: the parent's process id.
 PARENT = "PIPELINE_PARENT_PID"
@@ -112,11 +110,7 @@ class TaskContext:
     def _report_once(self) -> None:
         """Report progress without Luigi's patience: no stage waits for minutes because luigid is away."""
         reporter = self._task_process.status_reporter
-        if isinstance(reporter._scheduler, RemoteScheduler):
-            reporter._scheduler = copy.copy(reporter._scheduler)
-            reporter._scheduler._rpc_retry_attempts = 1
-            reporter._scheduler._rpc_log_retries = False
-            reporter._scheduler._connect_timeout = REPORT_TIMEOUT
+        reporter._scheduler = rpc.asked_once(reporter._scheduler, REPORT_TIMEOUT)
 
 
 @contextmanager

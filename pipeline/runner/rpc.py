@@ -1,7 +1,13 @@
-"""Luigi's requests to luigid, made cheaper: a run of all months makes thousands before its first task."""
+"""Luigi's requests to luigid: several at once, because a run of all months makes thousands, and with their waits told.
+
+Leans on private parts of ``luigi.rpc`` (3.8.1): ``RemoteScheduler`` sends every call through ``_request`` and
+``_fetch``, repeats it as ``_get_retryer`` says, and keeps ``_url``, ``_fetcher``, ``_connect_timeout``,
+``_rpc_retry_attempts``, ``_rpc_retry_wait`` and ``_rpc_log_retries``; ``RequestsFetcher`` has ``check_pid``.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import threading
@@ -9,13 +15,16 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from luigi.rpc import RemoteScheduler, RequestsFetcher
 from tenacity import RetryCallState, Retrying, stop_after_attempt, stop_after_delay, stop_any
 
+from ..errors import UsageError
 from ..plain import shown_by_luigid
 from ..reporting.progress import RunProgress
+from ..value_types import luigid_url
 from ..waiting import SAID_AFTER, answer_of
 
 #: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
@@ -117,6 +126,16 @@ class Luigid(RemoteScheduler):
         return answer if is_right else '{"response": null}'
 
 
+def asked_once(scheduler: Any, seconds: float) -> Any:
+    """The same scheduler, whose requests to luigid have one try of so many seconds."""
+    if isinstance(scheduler, RemoteScheduler):
+        scheduler = copy.copy(scheduler)
+        scheduler._rpc_retry_attempts = 1
+        scheduler._rpc_log_retries = False
+        scheduler._connect_timeout = seconds
+    return scheduler
+
+
 class PipelinedScheduler:
     """A scheduler in luigid whose ``add_task`` does not wait for the answer; an error comes with a later call."""
 
@@ -144,3 +163,25 @@ class PipelinedScheduler:
         if error is None:
             for told in self._waiting:
                 told.result()
+
+
+def connect(url: str) -> Luigid:
+    """Ask luigid once before the first task: Luigi alone would be silent for minutes while it tries again."""
+    from ..publishers import http_request  # which no local run needs
+
+    luigid_url(url)
+    shown = url.rpartition("@")[2].rstrip("/")
+    start = "start one with `python -m pipeline ui`"
+    try:
+        with http_request.send("HEAD", url, {}, limit=10) as answer:
+            code = answer.status_code
+    except http_request.NO_ANSWER:
+        raise UsageError(f"no luigid answers at {shown}; {start}, or run with --local-scheduler") from None
+    if code in (401, 403):
+        raise UsageError(f"luigid at {shown} refuses user and password; give them as http://user:password@host:8082")
+    if code == 421:
+        name = urlsplit(url).hostname
+        raise UsageError(f"luigid at {shown} does not know that name; start it with --allowed-host {name}")
+    if code >= 400:
+        raise UsageError(f"what answers at {shown} is no luigid (HTTP {code}); {start}")
+    return Luigid(url)

@@ -9,72 +9,65 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shlex
-import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import luigi
 import luigi.worker
 from luigi.execution_summary import LuigiStatusCode
-from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
 from luigi.rpc import RPCError
-from luigi.task_register import TaskClassException
-from luigi.task_status import PENDING
 
 from .. import code_version, settings
-from ..errors import PipelineError, UsageError
+from ..errors import UsageError
 from ..planning.state import CachedState
-from ..reporting import bars, console, end_of_run, journal, journal_reader, locations, logs, notify, outcomes, streams
+from ..reporting import bars, console, end_of_run, journal, journal_reader, logs, notify, outcomes, streams
 from ..tasks.base import JobTask
 from ..tasks.range_monthly import RangeMonthly
-from . import start, verdict
+from . import patches, start, verdict
+from .exit_codes import MISTAKES, STOPPED, USAGE, code_of
+from .own_command import again, own_command
+from .run_tasks import RunTasks
 from .sweep import sweep
-
-#: Exit code of a mistake on the command line or in the settings, as argparse has it.
-USAGE = 2
-
-#: Exit code of a plan that could not be made, where luigi.cfg has none.
-PLANNING_FAILED = 35
-
-#: Exit code after Ctrl-C, as shells have it.
-STOPPED = 130
+from .worker import Worker
 
 #: What is said when luigid went away.
 NO_LUIGID = "luigid does not answer any more; what is done is kept, the next call does the rest"
 
-#: Errors whose text says what is wrong: ours, and those of Luigi about flags and tasks.
-MISTAKES = (PipelineError, ParameterException, TaskClassException)
-
+#: The run of this process, if there is one: tasks of a run may call ``luigi.build`` themselves.
 _current: Run | None = None
 
-#: Whether Luigi's command runs, which has the terminal and the logging to itself, and not somebody's program.
-_is_command = False
+#: Luigi's command, if this process runs it, and not somebody's program.
+_command: Command | None = None
 
-#: The settings that its environment had when Luigi's command began, before it handed down its own.
-_variables: dict[str, str] = {}
+
+@dataclass(frozen=True)
+class Command:
+    """Luigi's command, which has the terminal and the logging to itself.
+
+    ``variables`` are the settings that its environment had when it began, before it exported its own.
+    """
+
+    variables: Mapping[str, str]
 
 
 @contextmanager
 def as_command() -> Iterator[None]:
     """Within this context runs are those of Luigi's command, with bars, and with the settings that flags gave it."""
-    global _is_command, _variables
-    before, _is_command = _is_command, True
-    _variables = settings.given()
+    global _command
+    before, _command = _command, Command(settings.given())
     try:
         with settings.restored():
             yield
     finally:
-        _is_command = before
+        _command = before
 
 
 def is_command() -> bool:
-    return _is_command
+    return _command is not None
 
 
 def planning_state() -> CachedState:
@@ -84,44 +77,31 @@ def planning_state() -> CachedState:
 
 def roots_of_command() -> list[luigi.Task]:
     """The root tasks of the run that is Luigi's command, if they are ours."""
-    return [root for root in _current.roots if _is_ours(root)] if _is_command and _current is not None else []
+    return [root for root in _current.roots if _is_ours(root)] if is_command() and _current is not None else []
 
 
-def with_report(schedule_and_run: Any) -> Any:
-    """Wrap Luigi's function that schedules and runs root tasks: both its command and ``luigi.build`` call it."""
-
-    def run_with_report(tasks: Any, *args: Any, **kwargs: Any) -> Any:
-        # A task of a run may call luigi.build itself: that is a part of the run.
-        is_in_task = multiprocessing.parent_process() is not None and journal.BEGUN in os.environ
-        if is_in_task or (_current is not None and _current.is_begun):
-            return schedule_and_run(tasks, *args, **kwargs)
-        chosen = kwargs.get("override_defaults") or {}
-        has_logging = logs.are_configured() or not chosen.keys().isdisjoint(("log_level", "logging_conf_file"))
-        with Run(list(tasks), has_logging) as run:
-            result = schedule_and_run(run.roots, *args, **kwargs)
-            run.judge(result)
-        if _is_command and not run.is_begun and result.status == LuigiStatusCode.SUCCESS and not _has_run(result):
-            console.say("Nothing to do.")  # Luigi's own words are not shown; somebody's tasks that ran speak themselves
-        return result
-
-    return run_with_report
-
-
-def _has_run(result: Any) -> bool:
-    return any(response["task_id"] for response in result.worker._get_work_response_history)
-
-
-def scheduled(worker: Any) -> None:
-    """Called by the worker before it runs the first task."""
+def scheduled(worker: Worker) -> None:
+    """Called by our worker before it runs the first task."""
     if _current is not None:
         _current.scheduled(worker)
-        start.check_scheduled(worker.state, (task for task, status, _ in worker._add_task_history if status == PENDING))
+        start.check_scheduled(worker.state, worker.tasks.pending())
 
 
-def begin_if_ours(tasks: Iterable[Any]) -> None:
-    """Begin the current run, if it has not begun yet, when one of these tasks is ours."""
-    if _current is not None and any(map(_is_ours, tasks)):
-        _current.begin()
+def run_all(schedule_and_run: Callable[..., Any], tasks: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
+    """Let Luigi schedule and run root tasks, as one run with a report; its command and ``luigi.build`` come here."""
+    # A task of a run may call luigi.build itself: that is a part of the run.
+    is_in_task = multiprocessing.parent_process() is not None and journal.BEGUN in os.environ
+    if is_in_task or (_current is not None and _current.is_begun):
+        return schedule_and_run(tasks, *args, **kwargs)
+    chosen = kwargs.get("override_defaults") or {}
+    has_logging = logs.are_configured() or not chosen.keys().isdisjoint(("log_level", "logging_conf_file"))
+    with Run(list(tasks), has_logging) as run:
+        result = schedule_and_run(run.roots, *args, **kwargs)
+        run.judge(result)
+    succeeded = result.status == LuigiStatusCode.SUCCESS
+    if is_command() and not run.is_begun and succeeded and not RunTasks.of(result.worker).has_run:
+        console.say("Nothing to do.")  # Luigi's own words are not shown; somebody's tasks that ran speak themselves
+    return result
 
 
 def _is_ours(task: Any) -> bool:
@@ -136,10 +116,9 @@ class Run:
         self._has_logging = has_logging
         self.is_begun = False
         self._outer = _current
-        self._is_command = _is_command and self._outer is None
-        self._is_scheduled = False
+        self._command = _command if self._outer is None else None
         self.state = CachedState()  # one look at lake and warehouses answers for all tasks while the run is planned
-        self._worker: Any = None
+        self._scheduled: RunTasks | None = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
         self._bars = bars.Bars()
         self._stack = ExitStack()
@@ -149,39 +128,44 @@ class Run:
         _current = self
         self._stack.enter_context(self.state)
         try:
-            begin_if_ours(self.roots)
+            self._begin_if_ours(self.roots)
         except BaseException:
             _current = self._outer
             raise
         return self
 
-    def begin(self) -> None:
-        if self.is_begun:
-            return
-        variables = _variables if self._is_command else settings.given()
-        if not self._is_command:
+    def _begin_if_ours(self, tasks: Iterable[Any]) -> None:
+        """Begin, if that was not done before, when one of these tasks is ours."""
+        if not self.is_begun and any(map(_is_ours, tasks)):
+            self._begin()
+
+    def _begin(self) -> None:
+        variables = self._command.variables if self._command else settings.given()
+        if not self._command:
             self._stack.enter_context(settings.restored())
             settings.export_to_environment()
             journal.run_id()  # made here, so that all worker processes inherit the same
             self._stack.enter_context(streams.protected())
+            if not self._has_logging:
+                self._stack.enter_context(patches.logging_left_alone())
             self._stack.enter_context(logs.of_program(self._has_logging))
-        self._is_first = journal.begin(command(self._is_command), again(variables, self._is_command))
+        is_luigi = self._command is not None
+        self._is_first = journal.begin(own_command(is_luigi), again(variables, is_luigi))
         self.is_begun = True
         if self._is_first:
             code_version.export_to_environment()
             notify.notify_of_killed_runs()
-        if self._is_command:
+        if self._command:
             self._bars.start()
 
-    def scheduled(self, worker: Any) -> None:
-        """Note in the journal what is to be done, once Luigi has scheduled it."""
-        if self._is_scheduled:
+    def scheduled(self, worker: luigi.worker.Worker) -> None:
+        """Note in the journal what is to be done, once Luigi has scheduled it and before it runs the first task."""
+        if self._scheduled is not None:
             return
-        self._is_scheduled = True
-        self._worker = worker
-        begin_if_ours(worker._scheduled_tasks.values())
+        self._scheduled = tasks = RunTasks.of(worker)
+        self._begin_if_ours(tasks.scheduled.values())
         if self.is_begun:
-            for event in verdict.plan_events(worker._add_task_history):
+            for event in verdict.plan_events(tasks.history):
                 journal.record("plan", **event)
 
     def judge(self, result: Any) -> None:
@@ -217,17 +201,17 @@ class Run:
 
     def _all_tasks(self) -> list[Any]:
         """All tasks of the run that have been looked at, those of a range's months in the place of the range."""
-        tasks = [*self.roots, *(self._worker._scheduled_tasks.values() if self._worker else ())]
+        tasks = [*self.roots, *(self._scheduled.scheduled.values() if self._scheduled else ())]
         return [getattr(task, "_first", task) for task in tasks if _is_ours(task)]
 
     def _has_worked(self) -> bool:
-        return self._worker is not None and any(status == PENDING for _, status, _ in self._worker._add_task_history)
+        return self._scheduled is not None and bool(self._scheduled.pending())
 
     def _tasks(self) -> list[luigi.Task]:
         """The root tasks if one of them is ours, or else those of ours that somebody's tasks need."""
-        if any(map(_is_ours, self.roots)) or self._worker is None:
+        if any(map(_is_ours, self.roots)) or self._scheduled is None:
             return self.roots
-        return [task for task in self._worker._scheduled_tasks.values() if _is_ours(task)]
+        return [task for task in self._scheduled.scheduled.values() if _is_ours(task)]
 
     def _places(self) -> end_of_run.Places | None:
         """Lake and warehouses of the first task of ours that has a warehouse, or else of the first one."""
@@ -237,57 +221,6 @@ class Run:
             return None
         warehouses = [label for label in getattr(task, "warehouse", "").split(",") if label]
         return end_of_run.Places(task.job.lake, warehouses, task.job.publisher_object.is_synthetic)
-
-
-def command(is_luigi: bool = False) -> list[str]:
-    """The command that this process was started with, as a person would write it; empty where there is none."""
-    program = Path(sys.argv[0] if sys.argv else "")
-    if program.name == "__main__.py" and program.parent.name == "pipeline":
-        return ["python", "-m", "pipeline", *sys.argv[1:]]
-    if is_luigi:
-        return ["luigi", *sys.argv[1:]]
-    is_script = program.suffix == ".py" and "ipykernel" not in sys.modules
-    return ["python", *sys.argv] if is_script else []
-
-
-def again(variables: Mapping[str, str], is_luigi: bool = False) -> str:
-    """What a person types in this folder to start the same: with the program as it was called, and the settings that
-    its environment had. What may be a secret is left out.
-    """
-    words = command(is_luigi)
-    if not words:
-        return ""
-    if words[0] == "luigi":
-        words[:1] = _luigi(sys.argv[0])
-    else:
-        words[0] = _python()
-    assignments = (
-        f"{name}={shlex.quote(shown)}"
-        for name, value in variables.items()
-        if name != settings.variable("notify", "urls")
-        for shown in journal.without_addresses([f"--{name}={value}"])[0].partition("=")[2:]
-    )
-    return " ".join([*assignments, shlex.join(journal.without_addresses(words))])
-
-
-def _luigi(program: str) -> list[str]:
-    if Path(program).name == "__main__.py":
-        return [_python(), "-m", "luigi"]
-    found = shutil.which("luigi")
-    if "/" not in program or (found and os.path.exists(program) and os.path.samefile(found, program)):
-        return ["luigi"]
-    short = locations.short(program)
-    return [short if "/" in short else f"./{short}"]
-
-
-def _python() -> str:
-    """This Python by the name that PATH finds it by, or else by its path; a link may lead to another environment."""
-    here = os.path.dirname(sys.executable)
-    for name in ("python", "python3"):
-        found = shutil.which(name)
-        if found and os.path.samefile(found, sys.executable) and os.path.samefile(os.path.dirname(found) or ".", here):
-            return name
-    return locations.short(sys.executable)
 
 
 def _verdict_of(error: BaseException) -> dict[str, Any]:
@@ -307,9 +240,3 @@ def _verdict_of(error: BaseException) -> dict[str, Any]:
     code = code_of(error)
     result = outcomes.REFUSED if code == USAGE else outcomes.PLANNING_FAILED
     return {"code": code, "result": result, "failure": str(error)}
-
-
-def code_of(error: BaseException) -> int:
-    """The exit code of an error that kept a command from its work: of a mistake, or of what it cannot reach or use."""
-    is_mistake = isinstance(error, UsageError) or not isinstance(error, PipelineError)
-    return USAGE if is_mistake else int(retcode().scheduling_error or PLANNING_FAILED)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import luigi
+import luigi.execution_summary
 import luigi.worker
-from luigi.task_status import DONE, PENDING
+from luigi.task_status import DONE, PENDING, UNKNOWN
 
 from ..reporting.explanations import title_of
 
@@ -54,6 +55,15 @@ class RunTasks:
         """Let Luigi's summary and exit code count a task as done."""
         self.history.append((task, DONE, None))
 
+    def note_all_done(self) -> None:
+        """The same for all tasks of the run."""
+        self.history[:] = [note for note in self.history if note[1] != UNKNOWN]
+        done = {task for task, status, _ in self.history if status == DONE}
+        for task in {*self.pending()} - done:
+            self.note_done(task)
+        for answer in self.answers:
+            answer["running_tasks"] = []
+
     @property
     def has_run(self) -> bool:
         """Whether the scheduler has offered any."""
@@ -79,6 +89,17 @@ class RunTasks:
             return task_id
         parameters = shown.get("params") or {}
         return " ".join(filter(None, (shown.get("name"), parameters.get("dataset"), parameters.get("month"))))
+
+
+def summary_of(worker: luigi.worker.Worker) -> dict[str, Any]:
+    """The tasks of a worker that has ended by what became of them, as Luigi's own summary and exit code have them."""
+    found: dict[str, Any] = luigi.execution_summary._summary_dict(worker)
+    return found
+
+
+def was_stopped(worker: luigi.worker.Worker) -> bool:
+    """Whether somebody told the worker to take no more tasks."""
+    return bool(worker._stop_requesting_work)
 
 
 def is_external(task: luigi.Task) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 import luigi
 from luigi.retcodes import retcode
 from luigi.task_status import DONE as TASK_DONE
-from luigi.task_status import PENDING, UNKNOWN
 
 from .. import remote
 from ..errors import MissingAtPublisher
@@ -20,6 +19,7 @@ from ..planning.answering import is_complete
 from ..planning.planner import COMPLETE, TO_DO
 from ..planning.state import CachedState
 from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
+from .run_tasks import RunTasks, summary_of, was_stopped
 
 
 def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]:
@@ -53,11 +53,11 @@ def judge(worker: Any, roots: list[luigi.Task], events: Iterable[Mapping[str, An
     passing, or here, may have been done since, by this run or by another host. Where it was, the worker's history is
     completed, so that Luigi's own summary and exit code say the same.
     """
-    summary = luigi.execution_summary._summary_dict(worker)
+    summary = summary_of(worker)
     left = [root for root in roots if root not in summary["completed"] | summary["already_done"]]
     if not left or _are_complete(left):
         if left:
-            _complete_history(worker)
+            RunTasks.of(worker).note_all_done()
         return {"code": 0, "result": COMPLETE, "failure": ""}
     events = list(events)
     gaps = {event.get("task") for event in events if event.get("error") == MissingAtPublisher.__name__}
@@ -72,7 +72,7 @@ def judge(worker: Any, roots: list[luigi.Task], events: Iterable[Mapping[str, An
         code, result = codes.task_failed, FAILED
         others = sorted({task.task_family for task in failed if task.task_id not in told})
         failure = f"{', '.join(others)} failed; the log says why" if others else ""
-    elif worker._stop_requesting_work:
+    elif was_stopped(worker):
         code, result = codes.not_run, STOPPED
     elif has_gaps:
         code, result = codes.missing_data, GAPS
@@ -87,13 +87,3 @@ def _are_complete(tasks: list[luigi.Task]) -> bool:
             return all(is_complete(task, state) for task in tasks)
         except Exception:  # a warehouse that does not answer, anything of somebody else's task: nobody knows
             return False
-
-
-def _complete_history(worker: Any) -> None:
-    """Let a worker's history say that all its tasks are done."""
-    history = [entry for entry in worker._add_task_history if entry[1] != UNKNOWN]
-    done = {task for task, status, _ in history if status == TASK_DONE}
-    history += [(task, TASK_DONE, None) for task in {task for task, status, _ in history if status == PENDING} - done]
-    worker._add_task_history[:] = history
-    for response in worker._get_work_response_history:
-        response["running_tasks"] = []

@@ -4,13 +4,14 @@ What else a run does while it works stands beside: ``failures`` (what is tried a
 scheduler is wrong), ``idle`` (what is waited for), ``task_process`` (one run of a task).
 
 The class overrides private methods of ``luigi.worker.Worker`` (3.8.1), because Luigi has no hooks for these moments;
-``tests/unit/runner/test_luigi_private.py`` fails when Luigi changes what it relies on:
+``tests/unit/runner/test_patches.py`` fails when Luigi changes what it relies on:
 
 * ``run`` asks ``_get_work``, then calls ``_run_task`` or, when there is no task, ``_keep_alive``, until that is false;
 * every status reaches the scheduler through ``_add_task``, which notes it in ``_add_task_history``;
 * ``_run_task`` makes its process by ``_create_task_process`` and keeps it in ``_running_tasks``; ``_purge_children``
   looks for dead ones; results come through ``_task_result_queue``;
 * ``_add`` tells the scheduler of one task and yields those that it needs;
+* ``_validate_task`` is called for a task before it is asked whether it is complete;
 * errors of planning are logged by ``_log_complete_error`` and ``_log_dependency_error``;
 * ``_start_phasing_out`` and ``_stop_requesting_work`` end a run after the running tasks.
 """
@@ -24,7 +25,7 @@ import signal
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
@@ -38,7 +39,6 @@ from ..errors import PipelineError
 from ..planning.answering import hand
 from ..planning.state import CachedState
 from ..reporting.explanations import error_of, title_of
-from . import run
 from .failures import Failures
 from .idle import Idle
 from .lost_tasks import LostTasks
@@ -62,9 +62,16 @@ class Worker(luigi.worker.Worker):
     _config: Any
     _task_result_queue: Any
 
-    def __init__(self, *args: Any, state: CachedState | None = None, **kwargs: Any) -> None:
-        """``state``: what was found already when the run was begun."""
+    def __init__(
+        self,
+        *args: Any,
+        state: CachedState | None = None,
+        scheduled: Callable[[Worker], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """``state``: what was found already when the run was begun. ``scheduled``: called before the first task."""
         super().__init__(*args, **kwargs)
+        self._scheduled = scheduled
         self.state = state or CachedState()
         if self.worker_processes < 1:
             raise errors.UsageError(f"workers={self.worker_processes}: nothing would run; give at least 1")
@@ -250,7 +257,8 @@ class Worker(luigi.worker.Worker):
 
     def run(self) -> bool:
         """Work until nothing is left; then look what others have done of it, and go on if the scheduler lost some."""
-        run.scheduled(self)
+        if self._scheduled is not None:
+            self._scheduled(self)
         self.state.close()  # from here on others change what was found
         self._has_begun = True
         self._failures.enable_again()

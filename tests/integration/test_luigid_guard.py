@@ -19,7 +19,7 @@ import requests
 
 from pipeline.errors import UsageError
 from pipeline.publishers import http_request
-from pipeline.runner import command_line
+from pipeline.runner import rpc
 
 from ..patience import PATIENCE
 from ..servers.luigid import Luigid
@@ -204,5 +204,5 @@ def test_name_that_luigid_does_not_know_is_said_to_the_run(luigid: Luigid, monke
         http_request, "send", lambda method, url, headers, limit: send(method, luigid.url, other, limit)
     )
     with pytest.raises(UsageError) as error:
-        command_line._connect(None, "http://user:secret@other:8082")
+        rpc.connect("http://user:secret@other:8082")
     assert str(error.value) == "luigid at other:8082 does not know that name; start it with --allowed-host other"

@@ -12,7 +12,7 @@ from luigi.rpc import RPCError
 from pipeline import settings
 from pipeline.errors import PublisherUnavailable, UsageError
 from pipeline.reporting import outcomes
-from pipeline.runner import run
+from pipeline.runner import own_command, run
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_command_that_repeats_a_run(
     argv: list[str], is_luigi: bool, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", argv)
-    assert run.command(is_luigi) == command
+    assert own_command.own_command(is_luigi) == command
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def test_a_run_is_repeated_with_the_program_as_it_was_called(
     program: str, is_luigi: bool, called: str, by_name: str, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [program.format(bin=programs), "a b"])
-    assert run.again({}, is_luigi) == f"{called} 'a b'"
+    assert own_command.again({}, is_luigi) == f"{called} 'a b'"
     monkeypatch.setenv("PATH", str(programs))
-    assert run.again({}, is_luigi) == f"{by_name} 'a b'"
+    assert own_command.again({}, is_luigi) == f"{by_name} 'a b'"
     monkeypatch.chdir(programs)
     monkeypatch.delenv("PATH")
     if program.startswith("{bin}"):
-        assert run.again({}, is_luigi) == "./luigi 'a b'"
+        assert own_command.again({}, is_luigi) == "./luigi 'a b'"
 
 
 def test_program_outside_of_the_folder_and_another_of_its_name(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +81,9 @@ def test_program_outside_of_the_folder_and_another_of_its_name(programs: Path, m
     (other / "python").symlink_to(sys.executable)
     monkeypatch.chdir(other)
     monkeypatch.setattr(sys, "argv", [str(programs / "luigi")])
-    assert run.again({}, is_luigi=True) == str(programs / "luigi")
+    assert own_command.again({}, is_luigi=True) == str(programs / "luigi")
     monkeypatch.setattr(sys, "argv", ["/lib/luigi/__main__.py"])
-    assert run.again({}, is_luigi=True) == f"{programs / 'python'} -m luigi"
+    assert own_command.again({}, is_luigi=True) == f"{programs / 'python'} -m luigi"
 
 
 def test_a_run_is_repeated_with_the_settings_of_its_environment(
@@ -98,7 +98,7 @@ def test_a_run_is_repeated_with_the_settings_of_its_environment(
         "RUN_ID": "a-run",
     }.items():
         monkeypatch.setenv(f"PIPELINE_{name}", value)
-    assert run.again(settings.given(), is_luigi=True) == (
+    assert own_command.again(settings.given(), is_luigi=True) == (
         "PIPELINE_PUBLISHER_URL='…' PIPELINE_LAKE_URL='file:my lake' PIPELINE_WAREHOUSE_URL='…' luigi TaxiZones"
     )
 
