@@ -10,20 +10,16 @@ Here they are turned into the era's types and spellings and written. The bytes o
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import hashlib
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import quote
 
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
-from pipeline.partition import ZONES, Partition, months_between, parse_month
-from pipeline.plain import plain
+from pipeline.partition import ZONES, Partition, parse_month
 from pipeline.publishers import catalog
 from pipeline.publishers.catalog import README
 from pipeline.publishers.sample.layouts import (
@@ -119,55 +115,6 @@ def publish(
         make_file(each, path, rows=rows, seed=seed, layout=layout)
         paths.append(path)
     return paths[1:]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``python -m pipeline sample``; their values are checked by ``main``."""
-    parser.add_argument("--dataset", default="yellow", help=", ".join(DATASETS))
-    parser.add_argument("--start", required=True, metavar="YYYY-MM", help="first month")
-    parser.add_argument("--stop", required=True, metavar="YYYY-MM", help="the month after the last")
-    parser.add_argument("--rows", default="100000", help="rows of each month (default: %(default)s)")
-    parser.add_argument("--seed", default="1", help="other seeds give other trips (default: %(default)s)")
-    parser.add_argument("--layout", default="tlc", help="tlc: Parquet, dtc: csv.gz (default: %(default)s)")
-    parser.add_argument("--to", required=True, metavar="DIR", help="folder to write to, as publisher.url takes it")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Publish the months asked for and print where they are; raises UsageError for a flag that cannot be right."""
-    start, stop = _month(args.start, "--start"), _month(args.stop, "--stop")
-    if start >= stop:
-        raise UsageError(f"--stop {args.stop}: must be later than --start {args.start}; it is the month after the last")
-    rows, seed = _whole_number(args.rows, "--rows"), _whole_number(args.seed, "--seed")
-    if not args.to.strip() or args.to.startswith("file:"):
-        raise UsageError(f"--to {args.to!r}: not a folder; write its path, such as ./published")
-    try:
-        paths = publish(
-            Path(args.to), args.dataset, months_between(start, stop), rows=rows, seed=seed, layout=args.layout
-        )
-    except OSError as error:
-        raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
-    for path in paths:
-        print(f"{plain(str(path))}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
-    url = shlex.quote(f"file:{quote(args.to)}")
-    print(f"Load them with the flags --publisher-name {args.layout} --publisher-url {plain(url)}")
-    return 0
-
-
-# -- arguments -----------------------------------------------------------------------------------
-
-
-def _month(text: str, flag: str) -> dt.date:
-    try:
-        return parse_month(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text!r}: not a month; write it as 2021-01") from None
-
-
-def _whole_number(text: str, flag: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text!r}: not a whole number") from None
 
 
 def _check(partition: Partition, rows: int, seed: int, layout: str) -> None:

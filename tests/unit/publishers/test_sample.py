@@ -17,6 +17,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.cleaning import Report, Rules, clean
+from pipeline.commands import sample
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
 from pipeline.partition import ZONES, Partition
 from pipeline.publishers import open_publisher
@@ -350,7 +351,7 @@ def test_version_tells_what_the_bytes_depend_on(monkeypatch: pytest.MonkeyPatch)
 
 def arguments(*flags: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    generator.add_arguments(parser)
+    sample.add_arguments(parser)
     return parser.parse_args(flags)
 
 
@@ -367,8 +368,8 @@ def test_command_writes_the_publishers_folders(
     to = tmp_path / "my published"
     flags = [*f"--dataset green --start 2020-12 --stop 2021-02 --rows 50 --layout {layout} --to".split(), str(to)]
 
-    assert generator.main(arguments(*flags)) == 0
-    assert generator.main(arguments(*flags)) == 0  # over its own files
+    assert sample.run(arguments(*flags)) == 0
+    assert sample.run(arguments(*flags)) == 0  # over its own files
 
     files = {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()}
     assert files == {*names, "misc/taxi_zone_lookup.csv", "SYNTHETIC.txt"}
@@ -407,7 +408,7 @@ def test_bad_arguments_are_one_line_and_write_nothing(tmp_path: Path, flags: str
     to = tmp_path / "published"
 
     with pytest.raises(UsageError, match=message) as caught:
-        generator.main(arguments(*flags.split(), "--to", str(to)))
+        sample.run(arguments(*flags.split(), "--to", str(to)))
 
     assert "\n" not in str(caught.value)
     assert not to.exists()
