@@ -1,0 +1,144 @@
+"""Which state a task answers from: the one it was handed while that is open, else a new one for each question."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from luigi.worker import TaskProcess
+
+import pipeline
+from pipeline.planning.answering import Answering, hand, is_complete
+from pipeline.planning.state import CachedState, State
+from pipeline.runner.process import TaskContext
+
+MONTHS = [dt.date(2020, month, 1) for month in (1, 2, 3)]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, str]:
+    return {
+        "publisher": "sample",
+        "lake": f"file:{tmp_path}/lake",
+        "workspace": f"file:{tmp_path}/workspace",
+        "warehouse": "",
+    }
+
+
+@pytest.fixture
+def month(places: dict[str, str]) -> pipeline.MonthlyTrips:
+    return pipeline.MonthlyTrips(dataset="green", month=MONTHS[0], **places)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[State]:
+    """The states that were asked for a manifest, each time one was."""
+    found: list[State] = []
+    answer = State.manifest
+
+    def manifest(self: State, *args: Any) -> Any:
+        found.append(self)
+        return answer(self, *args)
+
+    monkeypatch.setattr(State, "manifest", manifest)
+    return found
+
+
+def test_a_task_that_nobody_hands_a_state_looks_anew_each_time(month: pipeline.MonthlyTrips) -> None:
+    assert month.state is not month.state and type(month.state) is State
+
+
+def test_a_handed_state_is_handed_on_and_ends_with_whoever_made_it(month: pipeline.MonthlyTrips) -> None:
+    with CachedState() as state:
+        hand(month, state)
+        family = [month, *month.requires(), *month.requires()[0].deps()]
+        assert len(family) > 2 and {id(task.state) for task in family} == {id(state)}
+    assert all(task.state is not state for task in family), "what was found is history"
+
+
+def test_a_fresh_state_gives_way_to_the_one_before(month: pipeline.MonthlyTrips) -> None:
+    with CachedState() as before:
+        hand(month, before)
+        with month.fresh_state() as fresh:
+            assert month.state is fresh and fresh is not before
+        assert not fresh.is_open and month.state is before
+
+
+def test_a_state_stays_in_its_process(month: pipeline.MonthlyTrips) -> None:
+    with CachedState() as state:
+        for task in (month, pipeline.RangeMonthly(of=pipeline.MonthlyTrips, start=MONTHS[0], stop=MONTHS[1])):
+            hand(task, state)
+            assert pickle.loads(pickle.dumps(task)).handed is None and task.handed is state
+
+
+def test_what_spans_months_never_asks_for_them_one_by_one() -> None:
+    span = pipeline.RangeMonthly(of=pipeline.MonthlyTrips, start=MONTHS[0], stop=MONTHS[1])
+    with State() as state:
+        hand(span, state)
+        assert isinstance(span.state, CachedState)
+
+
+def test_somebody_elses_wrapper_is_one_question_to_the_lake(places: dict[str, str], asked: list[State]) -> None:
+    class Quarter(luigi.WrapperTask):
+        def requires(self) -> list[luigi.Task]:
+            return [pipeline.MonthlyTrips(dataset="green", month=month, **places) for month in MONTHS]
+
+    class Year(luigi.WrapperTask):
+        def requires(self) -> luigi.Task:
+            return Quarter()
+
+    with CachedState() as state:
+        hand(Year(), state)
+        assert [task.handed for task in Quarter().requires()] == [state] * len(MONTHS)
+        assert not is_complete(Year(), state)
+    assert asked and set(map(id, asked)) == {id(state)}
+
+
+def test_a_wrapper_whose_needs_cannot_be_told_is_left_to_luigi() -> None:
+    class Broken(luigi.WrapperTask):
+        def requires(self) -> list[luigi.Task]:
+            raise ValueError("broken")
+
+    with CachedState() as state, pytest.raises(ValueError, match="broken"):
+        is_complete(Broken(), state)
+
+
+class Reporter:
+    """Luigi's reporter of a task, as far as a task context knows it."""
+
+    _scheduler = None
+
+
+def test_months_that_somebody_elses_task_needs_while_it_runs_are_asked_of_one_state(
+    places: dict[str, str], asked: list[State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    months = [pipeline.MonthlyTrips(dataset="green", month=month, **places) for month in MONTHS]
+    monkeypatch.setattr(pipeline.MonthlyTrips, "complete", lambda self: not self.completeness.manifest)
+
+    class Report(luigi.Task):
+        def run(self) -> Iterator[list[luigi.Task]]:
+            for month in months:
+                yield [month]
+
+    process = TaskProcess(Report(), "worker", None, Reporter())
+    with CachedState() as planned:
+        for task in months:
+            hand(task, planned)
+        with TaskContext(process):
+            assert process._run_get_new_deps() is None
+    assert len(asked) == len(MONTHS) and len(set(map(id, asked))) == 1 and planned not in asked
+
+
+def test_a_task_that_has_run_is_asked_anew(month: pipeline.MonthlyTrips, asked: list[State]) -> None:
+    """[worker] check_complete_on_run: what it found before it ran is no answer."""
+    process = TaskProcess(month, "worker", None, Reporter())
+    with TaskContext(process):
+        before = month.state
+        assert not month.complete() and not process.check_complete(month)
+        assert asked[0] is before and asked[-1] is not before
+        assert isinstance(month, Answering) and month.state is not before
