@@ -135,3 +135,15 @@ def test_make_help_lists_every_target() -> None:
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())  # type: ignore[index]
     explained = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
     assert phony == explained
+
+
+def test_development_page_names_what_there_is() -> None:
+    text = (CHECKOUT / "docs" / "development.md").read_text()
+    paths = {name for name in re.findall(r"`([\w./]+)`", text) if "/" in name}
+    assert len(paths) > 30
+    assert [path for path in sorted(paths) if not (CHECKOUT / path).exists()] == []
+
+
+def test_development_page_is_short() -> None:
+    """Two pages of 60 lines: who takes over reads it at once."""
+    assert len((CHECKOUT / "docs" / "development.md").read_text().splitlines()) <= 120
