@@ -1,7 +1,7 @@
-"""Waiting for what somebody else holds: said once after a few seconds, and ended by a limit.
+"""Waits for locks and for answers: reported once after a few seconds, and ended by a limit.
 
-Stores and warehouses meet the locks and know no tasks. They wait with ``Wait``; whoever runs the work says with
-``told_to`` who is told of it.
+Stores and warehouses meet the locks and know no tasks. They wait with ``Wait``; what runs the work declares with
+``told_to`` who is told.
 """
 
 from __future__ import annotations
@@ -57,33 +57,53 @@ class Listener:
         return False
 
 
-_listener: Listener = Listener()
-_is_said = False
-_spent: dict[str, float] | None = None
+class _Waits:
+    """Waits of this process, in whatever thread: who is told of them, and what was spent on them."""
+
+    def __init__(self, listener: Listener, shares_limits: bool) -> None:
+        self.listener = listener
+        self.is_told = False
+        self.spent: dict[str, float] | None = {} if shares_limits else None  # by what was waited for
+
+    def tell(self, text: str) -> bool:
+        """Tell of a wait; empty when it is over. Returns whether it was told: not while another one is told of."""
+        if text and self.is_told:
+            return False
+        self.is_told = bool(text)
+        self.listener.waiting(text)
+        return True
+
+    def add(self, what: str, seconds: float) -> None:
+        if self.spent is not None:
+            self.spent[what] = self.spent.get(what, 0.0) + seconds
+
+    def remaining(self, limit: float, what: str, whom: str) -> float:
+        left = capped(limit) - (self.spent or {}).get(what, 0.0)
+        return max(0.0, min(left, GLANCE) if self.listener.has_given_up(what, whom) else left)
+
+
+_waits = _Waits(Listener(), shares_limits=False)
 
 
 def listen(listener: Listener) -> None:
     """Tell ``listener`` of the waits of this process, outside of ``told_to``."""
-    global _listener
-    _listener = listener
+    _waits.listener = listener
 
 
 @contextmanager
 def told_to(listener: Listener) -> Iterator[None]:
     """Within this context ``listener`` is told, and all waits for the same thing share one limit."""
-    global _listener, _spent, _is_said
-    before = _listener, _spent, _is_said
-    _listener, _spent, _is_said = listener, {}, False
+    global _waits
+    before, _waits = _waits, _Waits(listener, shares_limits=True)
     try:
         yield
     finally:
-        _listener, _spent, _is_said = before
+        _waits = before
 
 
 def remaining(limit: float, what: str, whom: str = "") -> float:
     """Seconds of ``limit`` that are left for ``whom``, or whoever it is, after what was waited for ``what`` before."""
-    left = capped(limit) - (_spent or {}).get(what, 0.0)
-    return max(0.0, min(left, GLANCE) if _listener.has_given_up(what, whom) else left)
+    return _waits.remaining(limit, what, whom)
 
 
 class Wait:
@@ -100,10 +120,10 @@ class Wait:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._limits and _spent is not None:
-            _spent[self.what] = _spent.get(self.what, 0.0) + time.monotonic() - self._began
+        if self._limits:
+            _waits.add(self.what, time.monotonic() - self._began)
         if self._is_said:
-            _listener.waiting("")
+            _waits.listener.waiting("")
 
     def left(self, whom: str) -> float:
         """Seconds for which ``whom`` may still be waited for: 0 once the limit is over. Called again and again."""
@@ -112,8 +132,8 @@ class Wait:
         waited = time.monotonic() - self._began
         if waited >= SAID_AFTER and not self._is_said:
             self._is_said = True
-            what = "it" if is_said(self.what, _listener.title) else self.what
-            _listener.waiting(f"waits for {whom}, which holds {what}, for at most {capped(self.limit):g} s")
+            what = "it" if is_said(self.what, _waits.listener.title) else self.what
+            _waits.listener.waiting(f"waits for {whom}, which holds {what}, for at most {capped(self.limit):g} s")
         return max(0.0, self._limits[whom] - waited)
 
 
@@ -122,8 +142,8 @@ def gave_up(what: str, whom: str) -> bool:
 
     Returns whether that was so before.
     """
-    before = _listener.has_given_up(what, whom)
-    _listener.gave_up(what, whom)
+    before = _waits.listener.has_given_up(what, whom)
+    _waits.listener.gave_up(what, whom)
     return before
 
 
@@ -181,13 +201,8 @@ def holder(path: Path) -> str:
 
 
 def say(text: str) -> bool:
-    """Tell of a wait. Empty when it is over. Returns whether it was told: not while another one is told of."""
-    global _is_said
-    if text and _is_said:
-        return False
-    _is_said = bool(text)
-    _listener.waiting(text)
-    return True
+    """Tell of a wait; empty when it is over. Returns whether it was told: not while another one is told of."""
+    return _waits.tell(text)
 
 
 @contextmanager

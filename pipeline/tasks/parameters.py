@@ -49,13 +49,14 @@ class FromSettings(luigi.Parameter):
     def normalize(self, x: str) -> str:
         return self._normalize(x)
 
-    @property
-    def _default(self) -> str:  # Luigi reads the attribute where neither flag nor luigi.cfg gives a value
-        return self._source()
+    def has_task_value(self, task_name: str, param_name: str) -> bool:
+        """True: where neither flag nor luigi.cfg gives a value, the settings do."""
+        return True
 
-    @_default.setter
-    def _default(self, value: Any) -> None:
-        pass
+    def task_value(self, task_name: str, param_name: str) -> Any:
+        if super().has_task_value(task_name, param_name):
+            return super().task_value(task_name, param_name)
+        return self.normalize(self._source())
 
 
 def check_span(start: dt.date | None, stop: dt.date | None, today: dt.date) -> None:
