@@ -18,7 +18,7 @@ from luigi.rpc import RemoteScheduler
 from pipeline.errors import UsageError
 from pipeline.partition import Partition
 from pipeline.plain import LONGEST, mistake_line, one_line, plain, shown_by_luigid
-from pipeline.reporting import bars, console, end_of_run, logs, notify, outcomes
+from pipeline.reporting import bars, console, end_of_run, logs, messages, outcomes
 from pipeline.reporting.outcomes import MonthOutcome, RunOutcome
 from pipeline.runner.rpc import Luigid
 
@@ -140,11 +140,11 @@ def test_notification() -> None:
     )
     month.unknown_columns = [EVIL]
     failed = MonthOutcome(Partition.parse("green", "2020-02"), status=outcomes.FAILED, state="failed", reason=EVIL)
-    message = notify.message_of_run(RunOutcome([month, failed], result=outcomes.FAILED, run="r", failure=EVIL))
+    message = messages.message_of_run(RunOutcome([month, failed], result=outcomes.FAILED, run="r", failure=EVIL))
     assert message is not None and is_clean(message.title) and is_clean(message.body.replace("\n", ""))
     assert not re.search("^error: all is lost", message.body, re.M)
     begun = {"event": "begun", "at": 1.0, "run": EVIL, "command": ["luigi", EVIL], "host": EVIL}
-    killed = notify.message_of_killed([begun])
+    killed = messages.message_of_killed([begun])
     assert is_clean(killed.title) and is_clean(killed.body.replace("\n", ""))
 
 

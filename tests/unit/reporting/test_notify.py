@@ -14,7 +14,7 @@ from luigi.configuration import get_config
 
 from pipeline import validation
 from pipeline.errors import UsageError
-from pipeline.reporting import journal, journal_reader, notify, outcomes
+from pipeline.reporting import journal, journal_reader, messages, notify, outcomes
 
 from ...patience import Clock, wait_for
 from ...servers.inbox import SECRET, Inbox
@@ -128,7 +128,7 @@ RUNS: dict[str, tuple[list[dict[str, Any]], set[str], list[str]]] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_message_says_what_happened_and_where_to_look(name: str) -> None:
     events, happened, says = RUNS[name]
-    message = notify.message_of_run(outcome(events))
+    message = messages.message_of_run(outcome(events))
     assert message is not None
     assert message.happened == happened
     text = f"{message.title}\n{message.body}"
@@ -141,7 +141,7 @@ def test_gaps_that_are_no_failure_are_mentioned() -> None:
     gap = plan(
         ("green", "2019-12", "missing at publisher", ""), ("green", "2020-02", "could not be asked", "no answer")
     )
-    message = notify.message_of_run(outcome([gap, *loaded("2020-01")], code=0, result="complete"))
+    message = messages.message_of_run(outcome([gap, *loaded("2020-01")], code=0, result="complete"))
     assert message is not None and message.happened == {"completed"}
     assert message.title == "NYC trips: 1 month loaded"
     assert "Missing at the publisher: green 2019-12" in message.body
@@ -159,25 +159,25 @@ def test_gaps_that_are_no_failure_are_mentioned() -> None:
 def test_run_that_left_months_says_how_many(result: str, code: int, title: str, happened: set[str]) -> None:
     planned = plan(("green", "2020-01", "to do", ""), ("green", "2020-02", "to do", ""))
     all_loaded = {"event": "all loaded", "dataset": "green", "month": "2020-01"}
-    message = notify.message_of_run(outcome([planned, *loaded("2020-01"), all_loaded], code=code, result=result))
+    message = messages.message_of_run(outcome([planned, *loaded("2020-01"), all_loaded], code=code, result=result))
     assert message is not None
     assert (message.title, message.happened) == (title, happened)
     assert "Not done: green 2020-02" in message.body
 
 
 def test_run_that_did_nothing_has_no_message() -> None:
-    assert notify.message_of_run(outcome([{"event": "begun"}, stage("Download", "2020-01", "done")])) is None
+    assert messages.message_of_run(outcome([{"event": "begun"}, stage("Download", "2020-01", "done")])) is None
 
 
 def test_what_failed_here_is_no_failure_if_the_root_task_is_complete() -> None:
-    message = notify.message_of_run(outcome([*loaded("2020-01"), failed("2020-02")], code=0, result="complete"))
+    message = messages.message_of_run(outcome([*loaded("2020-01"), failed("2020-02")], code=0, result="complete"))
     assert message is not None and message.happened == {"completed"}
     assert "failed" not in message.title and "Failed" not in message.body
 
 
 def test_failure_of_the_run_is_told_whatever_the_datasets() -> None:
     configure(datasets="fhv")
-    message = notify.message_of_run(outcome([], code=35, result="planning failed", failure="no answer"))
+    message = messages.message_of_run(outcome([], code=35, result="planning failed", failure="no answer"))
     assert message is not None and message.is_wanted
     assert "the run failed" in message.title and "Failed: no answer" in message.body
 
@@ -185,21 +185,21 @@ def test_failure_of_the_run_is_told_whatever_the_datasets() -> None:
 @pytest.mark.parametrize(("datasets", "is_wanted"), [("green", True), ("fhv,green", True), ("fhv,yellow", False)])
 def test_filter_by_dataset(datasets: str, is_wanted: bool) -> None:
     configure(datasets=datasets)
-    message = notify.message_of_run(outcome([*loaded("2020-01"), failed("2020-02")]))
+    message = messages.message_of_run(outcome([*loaded("2020-01"), failed("2020-02")]))
     assert message is not None and message.is_wanted is is_wanted
 
 
 def test_filter_by_what_happened() -> None:
     configure(on="failed,republished")
     for name, (events, happened, _) in RUNS.items():
-        message = notify.message_of_run(outcome(events))
+        message = messages.message_of_run(outcome(events))
         assert message is not None and message.is_wanted is bool(happened & {"failed", "republished"}), name
 
 
 def test_message_names_some_months_and_counts_the_others() -> None:
     events = [event for year in range(2014, 2024) for event in loaded(f"{year}-05")]
     events += [event for year in range(2014, 2024) for event in loaded(f"{year}-06")]
-    message = notify.message_of_run(outcome(events))
+    message = messages.message_of_run(outcome(events))
     assert message is not None
     assert "20 months loaded" in message.title and "and 8 more; 1,800 rows" in message.body
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reporting import journal, journal_reader, notify, outcomes
+from pipeline.reporting import journal, journal_reader, messages, outcomes
 from pipeline.reporting.outcomes import RunOutcome
 
 STORED = Path(__file__).parents[2] / "data" / "journals"
@@ -55,10 +55,10 @@ def test_outcome_is_the_one_of_that_version(name: str) -> None:
 
 
 def test_message_says_what_the_table_says() -> None:
-    message = notify.message_of_run(read("lake"))
+    message = messages.message_of_run(read("lake"))
     assert message is not None and message.title == "NYC trips: 1 month in the lake"
     assert "In the lake: green 2020-05; 491 rows, 9 rejected" in message.body and "oaded" not in message.body
-    message = notify.message_of_run(read("failed"))
+    message = messages.message_of_run(read("failed"))
     assert message is not None
     assert message.title == ("NYC trips: 1 month failed, 1 month missing at the publisher, 2 months and zones loaded")
     assert "Loaded: green 2020-01, 2020-04, zones; 1,250 rows, 15 rejected" in message.body
@@ -70,6 +70,6 @@ def test_killed_run_of_that_version_is_reported(folder: Path) -> None:
     (folder / "dead.jsonl").write_text("\n".join([*lines[: last + 1], '{"event": "sta']))
     shutil.copy(STORED / "v62742c0-idle.jsonl", folder / "well.jsonl")
     (run,) = journal_reader.killed()
-    message = notify.message_of_killed(run.events)
+    message = messages.message_of_killed(run.events)
     assert message.title == "NYC trips: a run was killed on moon"
     assert "At work on: " in message.body and "Load green 2020-01" in message.body
