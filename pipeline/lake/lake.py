@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import logging
@@ -23,8 +22,8 @@ from .manifest import Digest, Manifest
 
 LOGGER = logging.getLogger("pipeline")
 
-#: What was last seen of each month of a dataset; the key is None where there are no months.
-Observations = dict[dt.date | None, dict[str, Any]]
+#: What was last seen of each partition at a publisher.
+Observations = dict[Partition, dict[str, Any]]
 
 #: How often a lost race over an observations file is run again; each time one of the racers has won.
 _RACES = 30
@@ -93,15 +92,15 @@ class Lake:
             observations=self.store.list(layout.OBSERVATIONS),
         )
 
-    def manifests(self, dataset: str, listing: Listing | None = None) -> dict[dt.date | None, Manifest]:
-        """The manifests of all complete months, by month: two listings, however many months there are, or none
+    def manifests(self, dataset: str, listing: Listing | None = None) -> dict[Partition, Manifest]:
+        """The manifests of all complete months of a dataset: two listings, however many months there are, or none
         where there is a ``listing`` of the lake already.
 
         From a bucket they come without the bulky counters (``Manifest.from_summary``).
         """
         folder = f"{layout.MANIFESTS}/{dataset}"
         files = listing.data if listing else self.store.list(f"{layout.DATA}/{dataset}")
-        complete: dict[dt.date | None, Manifest] = {}
+        complete: dict[Partition, Manifest] = {}
         for path, stored in (listing.manifests if listing else self.store.list(folder)).items():
             if not path.startswith(f"{folder}/"):
                 continue
@@ -111,7 +110,7 @@ class Lake:
                 and path == layout.manifest(found.partition)
                 and _is_complete(found, files.get(found.parquet.path))
             ):
-                complete[found.month] = found
+                complete[found.partition] = found
         return complete
 
     def file(self, manifest: Manifest) -> LakeFile:
@@ -170,28 +169,25 @@ class Lake:
         """Make a month incomplete: its manifest is removed, its data stay until they are replaced."""
         self.store.delete(layout.manifest(partition))
 
-    def observations(self, publisher: str, listing: Listing | None = None) -> dict[str, Observations]:
-        """What was last seen at a publisher (its label), by dataset and month; {} if nobody looked yet.
+    def observations(self, publisher: str, listing: Listing | None = None) -> Observations:
+        """What was last seen at a publisher (its label); {} if nobody looked yet.
 
         One file for all datasets: to read it is all that a run with nothing to do needs besides the listings.
         """
         path = layout.observations(publisher)
         return {} if listing and path not in listing.observations else self._read_observations(path)
 
-    def observe(self, publisher: str, dataset: str, updates: Mapping[dt.date | None, dict[str, Any] | None]) -> None:
-        """Merge what was seen into the observations, month by month; None forgets a month. Two writers lose nothing."""
+    def observe(self, publisher: str, updates: Mapping[Partition, dict[str, Any] | None]) -> None:
+        """Merge what was seen into the observations; None forgets a partition. Two writers lose nothing."""
         if not updates:
             return
         path = layout.observations(publisher)
         for race in range(_RACES):
             stored = self.store.stat(path)
-            merged = self._read_observations(path) if stored else {}
-            known = {**merged.get(dataset, {}), **updates}
-            merged[dataset] = {month: seen for month, seen in known.items() if seen is not None}
-            plain = {
-                name: {Partition(name, month).month_text or "": seen for month, seen in months.items()}
-                for name, months in merged.items()
-            }
+            plain: dict[str, dict[str, Any]] = {}
+            for partition, seen in {**(self._read_observations(path) if stored else {}), **updates}.items():
+                if seen is not None:
+                    plain.setdefault(partition.dataset, {})[partition.month_text or ""] = seen
             text = json.dumps(plain, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
             try:
                 self.store.write(path, text.encode(), if_version=stored.version if stored else "")
@@ -201,12 +197,13 @@ class Lake:
                     raise
                 time.sleep(random.uniform(0, min(0.02 * 2**race, 2)))
 
-    def _read_observations(self, path: str) -> dict[str, Observations]:
+    def _read_observations(self, path: str) -> Observations:
         try:
             plain = json.loads(self.store.read(path))
             return {
-                name: {Partition.parse(name, key).month: seen for key, seen in months.items()}
-                for name, months in plain.items()
+                Partition.parse(dataset, month): seen
+                for dataset, months in plain.items()
+                for month, seen in months.items()
             }
         except FileNotFoundError:
             return {}

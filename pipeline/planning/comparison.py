@@ -96,13 +96,13 @@ def _dataset(
     some = [Comparison(partition) for partition in asked]
 
     def into_lake(line: Comparison) -> None:
-        _check_lake(lake, line, manifests.get(line.partition.month), deep)
+        _check_lake(lake, line, manifests.get(line.partition), deep)
 
     with ThreadPoolExecutor(CONCURRENT) as pool:
         list(pool.map(into_lake, some))
     for line in some:
         month = line.partition.month
-        manifest = manifests.get(month)
+        manifest = manifests.get(line.partition)
         if manifest:
             _check_published(line, manifest)
         elif not any(month in known_rows for known_rows in rows.values()):

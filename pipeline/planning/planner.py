@@ -369,9 +369,9 @@ def _ask_for(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Pa
     """Those of the months that the publisher does not have, NOT_YET or MISSING, which is kept with the lake."""
     publisher, dataset = job.publisher_object, partitions[0].dataset
     loaded = [
-        month
-        for month, manifest in state.manifests(job, dataset).items()
-        if month is not None and manifest.publisher == job.publisher
+        partition.first_day
+        for partition, manifest in state.manifests(job, dataset).items()
+        if manifest.publisher == job.publisher
     ]
     availability = publisher.check_availability(
         dataset,
@@ -410,8 +410,6 @@ def _believed(state: State, job: Job, partitions: Iterable[Partition]) -> dict[P
 
 
 def _keep(state: State, job: Job, updates: Mapping[Partition, dict[str, Any]]) -> None:
-    """Keep with the lake, and in the state, what was seen of months of one dataset."""
-    for dataset in {partition.dataset for partition in updates}:
-        by_month = {partition.month: seen for partition, seen in updates.items()}
-        job.lake_object.observe(job.publisher, dataset, by_month)
-        state.observations(job, dataset).update(by_month)
+    """Keep with the lake, and in the state, what was seen."""
+    job.lake_object.observe(job.publisher, updates)
+    state.observations(job).update(updates)

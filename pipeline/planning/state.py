@@ -7,7 +7,6 @@ made for one purpose, such as a plan or the run of one task, and closed after it
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from .. import remote, waiting
@@ -17,11 +16,9 @@ from ..partition import Partition
 
 if TYPE_CHECKING:
     from ..lake import Listing
+    from ..lake.lake import Observations
     from ..lake.manifest import Manifest
     from ..warehouse import LedgerRow
-
-#: What was last seen of each month of a dataset; the key is None where there are no months.
-Observations = dict[dt.date | None, dict[str, Any]]
 
 
 class State:
@@ -37,8 +34,8 @@ class State:
         self.workspaces: set[str] = set()
         self.spent = remote.Spent()
         self._manifests: dict[tuple[str, Partition], Manifest | None] = {}
-        self._months: dict[tuple[str, str], dict[dt.date | None, Manifest]] = {}
-        self._observations: dict[tuple[str, str], dict[str, Observations]] = {}
+        self._months: dict[tuple[str, str], dict[Partition, Manifest]] = {}
+        self._observations: dict[tuple[str, str], Observations] = {}
         self._ledgers: dict[str, dict[Partition, LedgerRow]] = {}
 
     def __enter__(self) -> State:
@@ -58,7 +55,7 @@ class State:
             self._manifests[key] = self._read_manifest(job, partition)
         return self._manifests[key]
 
-    def manifests(self, job: Job, dataset: str) -> dict[dt.date | None, Manifest]:
+    def manifests(self, job: Job, dataset: str) -> dict[Partition, Manifest]:
         """The manifests of all months of a dataset that the lake has whole."""
         key = job.lake, dataset
         if key not in self._months:
@@ -67,13 +64,14 @@ class State:
 
     def observation(self, job: Job, partition: Partition) -> dict[str, Any] | None:
         """What was last seen of a month at its publisher; None if nobody has asked yet."""
-        return self.observations(job, partition.dataset).get(partition.month)
+        return self.observations(job).get(partition)
 
-    def observations(self, job: Job, dataset: str) -> Observations:
+    def observations(self, job: Job) -> Observations:
+        """What was last seen of all months at the publisher."""
         key = job.lake, job.publisher
         if key not in self._observations:
             self._observations[key] = self._read_observations(job)
-        return self._observations[key].setdefault(dataset, {})
+        return self._observations[key]
 
     def ledger(self, warehouse: str) -> dict[Partition, LedgerRow]:
         """The newest ledger row of each partition in a warehouse, given by its label."""
@@ -84,10 +82,10 @@ class State:
     def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
         return job.lake_object.manifest(partition)
 
-    def _list_manifests(self, job: Job, dataset: str) -> dict[dt.date | None, Manifest]:
+    def _list_manifests(self, job: Job, dataset: str) -> dict[Partition, Manifest]:
         return job.lake_object.manifests(dataset)
 
-    def _read_observations(self, job: Job) -> dict[str, Observations]:
+    def _read_observations(self, job: Job) -> Observations:
         return job.lake_object.observations(job.publisher)
 
 
@@ -108,10 +106,10 @@ class CachedState(State):
         return self._listings[job.lake]
 
     def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
-        return self.manifests(job, partition.dataset).get(partition.month)
+        return self.manifests(job, partition.dataset).get(partition)
 
-    def _list_manifests(self, job: Job, dataset: str) -> dict[dt.date | None, Manifest]:
+    def _list_manifests(self, job: Job, dataset: str) -> dict[Partition, Manifest]:
         return job.lake_object.manifests(dataset, self._listing(job))
 
-    def _read_observations(self, job: Job) -> dict[str, Observations]:
+    def _read_observations(self, job: Job) -> Observations:
         return job.lake_object.observations(job.publisher, self._listing(job))

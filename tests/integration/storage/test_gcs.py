@@ -434,9 +434,9 @@ def test_published_month_is_complete_by_two_listings(
         lake.publish(*make_month(month=dt.date(2020, number, 1), content=b"x" * number))
     gcs_server.clear()
     found = lake.manifests("green")
-    assert set(found) == {dt.date(2020, number, 1) for number in range(1, 4)}
+    assert set(found) == {Partition("green", dt.date(2020, number, 1)) for number in range(1, 4)}
     assert gcs_server.asked() == gcs_server.asked("list") == 2
-    manifest = found[dt.date(2020, 2, 1)]
+    manifest = found[Partition("green", dt.date(2020, 2, 1))]
     file = lake.file(manifest)
     assert file.uri == f"{store.url}/data/green/green_tripdata_2020-02.parquet"
     assert file.generation and file.location == "US"
@@ -453,13 +453,13 @@ def test_all_datasets_are_told_by_three_listings_and_what_was_seen(
         for number in range(1, 4):
             lake.publish(*make_month(dataset=name, month=dt.date(2020, number, 1)))
     for name in names:
-        lake.observe("tlc", name, {APRIL: {"absent": "not yet published"}})
+        lake.observe("tlc", {Partition(name, APRIL): {"absent": "not yet published"}})
     gcs_server.clear()
     job = Job(publisher="tlc", rules="none", lake=store.url, workspace=store.url)
     state = CachedState()
     for name in names:
         assert len(state.manifests(job, name)) == 3
-        assert set(state.observations(job, name)) == {APRIL}
+        assert state.observation(job, Partition(name, APRIL)) == {"absent": "not yet published"}
     read = gcs_server.asked("stat", "download")
     assert (gcs_server.asked("list"), read) == (3, 2)
 
@@ -522,19 +522,19 @@ def test_two_hosts_publish_the_same_month(
 def observe(url: str, year: int) -> None:
     lake = Lake(open_store(url))
     for month in range(1, 6):
-        lake.observe("tlc", "green", {dt.date(year, month, 1): {"year": year}})
+        lake.observe("tlc", {Partition("green", dt.date(year, month, 1)): {"year": year}})
 
 
 def test_parallel_observers_lose_nothing(store: Store) -> None:
     context = multiprocessing.get_context("fork")
-    Lake(store).observe("tlc", "green", {APRIL: {"year": 0}})  # the parent has a client before it forks
+    Lake(store).observe("tlc", {GREEN_APRIL: {"year": 0}})  # the parent has a client before it forks
     processes = [context.Process(target=observe, args=(store.url, year)) for year in (2021, 2022, 2023)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert len(Lake(store).observations("tlc")["green"]) == 16
+    assert len(Lake(store).observations("tlc")) == 16
 
 
 @pytest.mark.parametrize("times", [10, 1000])

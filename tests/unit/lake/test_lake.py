@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import ConflictError, LakeError
 from pipeline.lake import Lake, Manifest, layout
 from pipeline.lake.lake import digest_of
-from pipeline.partition import Partition
+from pipeline.partition import ZONES, Partition
 from pipeline.storage import open_store
 from pipeline.storage.base import Store
 from pipeline.warehouse.base import ParquetFile
@@ -40,7 +40,7 @@ def test_published_month_is_complete(lake: Lake, make_month: MakeMonth) -> None:
     parquet, rejects, manifest = make_month()
     lake.publish(parquet, rejects, manifest)
     assert lake.manifest(GREEN_APRIL) == manifest
-    assert lake.manifests("green") == {APRIL: manifest}
+    assert lake.manifests("green") == {GREEN_APRIL: manifest}
     assert set(lake.store.list()) == {
         "data/green/green_tripdata_2020-04.parquet",
         "rejects/green/green_tripdata_2020-04.parquet",
@@ -57,7 +57,7 @@ def test_published_month_is_complete(lake: Lake, make_month: MakeMonth) -> None:
 def test_zone_table_has_no_month(lake: Lake, make_month: MakeMonth) -> None:
     parquet, rejects, manifest = make_month(month=None, dataset="zones")
     lake.publish(parquet, rejects, manifest)
-    assert lake.manifests("zones") == {None: manifest}
+    assert lake.manifests("zones") == {ZONES: manifest}
     assert "data/zones/taxi_zone_lookup.parquet" in lake.store.list()
 
 
@@ -101,7 +101,7 @@ def test_unreadable_manifest_counts_as_missing(lake: Lake, make_month: MakeMonth
     lake.store.write("manifests/green/notes.json", b"{}")
     assert lake.manifests("green") == {}
     lake.publish(parquet, rejects, manifest)
-    assert lake.manifests("green") == {APRIL: manifest}
+    assert lake.manifests("green") == {GREEN_APRIL: manifest}
 
 
 def test_local_file_must_be_the_one_of_the_manifest(lake: Lake, make_month: MakeMonth) -> None:
@@ -173,7 +173,7 @@ def test_interrupted_replacement_is_never_complete_with_other_bytes(
             assert local.read_bytes() == b"first"
         assert step == 0
     lake.publish(*second)
-    assert lake.manifests("green") == {APRIL: second[2]}
+    assert lake.manifests("green") == {GREEN_APRIL: second[2]}
     assert lake.store.read(layout.data(GREEN_APRIL)) == b"other"
 
 
@@ -184,7 +184,7 @@ def test_same_bytes_are_not_sent_again(lake: Lake, make_month: MakeMonth) -> Non
     _, _, again = make_month(run_id="another")
     lake.publish(parquet, rejects, again)
     assert lake.store.stat(manifest.parquet.path) == before
-    assert lake.manifests("green") == {APRIL: again}
+    assert lake.manifests("green") == {GREEN_APRIL: again}
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -225,16 +225,18 @@ def test_parallel_publishers_of_one_month_leave_one_of_theirs(lake: Lake, make_m
 
 
 def test_observations_are_merged_by_month(lake: Lake) -> None:
-    may = dt.date(2020, 5, 1)
-    lake.observe("tlc", "green", {APRIL: {"etag": "a"}, may: {"absent": True}})
-    lake.observe("tlc", "green", {may: None, None: {"etag": "z"}})
-    lake.observe("tlc", "yellow", {may: {"etag": "y"}})
-    assert lake.observations("tlc") == {
-        "green": {None: {"etag": "z"}, APRIL: {"etag": "a"}},
-        "yellow": {may: {"etag": "y"}},
+    may, yellow = (Partition(name, dt.date(2020, 5, 1)) for name in ("green", "yellow"))
+    lake.observe("tlc", {GREEN_APRIL: {"etag": "a"}, may: {"absent": True}})
+    lake.observe("tlc", {may: None, ZONES: {"etag": "z"}})
+    lake.observe("tlc", {yellow: {"etag": "y"}})
+    assert lake.observations("tlc") == {ZONES: {"etag": "z"}, GREEN_APRIL: {"etag": "a"}, yellow: {"etag": "y"}}
+    assert json.loads(lake.store.read("observations/tlc.json")) == {
+        "green": {"2020-04": {"etag": "a"}},
+        "yellow": {"2020-05": {"etag": "y"}},
+        "zones": {"": {"etag": "z"}},
     }
     assert lake.observations("dtc") == {}
-    lake.observe("tlc", "green", {})
+    lake.observe("tlc", {})
 
 
 def test_unreadable_observations_are_named(lake: Lake) -> None:
@@ -246,7 +248,7 @@ def test_unreadable_observations_are_named(lake: Lake) -> None:
 def observe_months(url: str, year: int) -> None:
     lake = Lake(open_store(url))
     for month in range(1, 13):
-        lake.observe("tlc", "green", {dt.date(year, month, 1): {"year": year}})
+        lake.observe("tlc", {Partition("green", dt.date(year, month, 1)): {"year": year}})
 
 
 def test_parallel_observers_lose_nothing(lake: Lake) -> None:
@@ -257,5 +259,5 @@ def test_parallel_observers_lose_nothing(lake: Lake) -> None:
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert len(lake.observations("tlc")["green"]) == 48
+    assert len(lake.observations("tlc")) == 48
     json.loads(lake.store.read("observations/tlc.json"))
