@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,13 +48,8 @@ COMMON_MONTH = dt.date(2021, 7, 1)
 #: Files that are asked for to see whether a publisher answers at all. Both layouts have them, but any answer will do.
 KNOWN_FILES = (ZONES, Partition("yellow", COMMON_MONTH))
 
-#: Seconds for an answer, above which it counts against the patience although it came.
-SLOW = 2.0
-
 #: Characters of an address that servers take for sure.
 LONGEST_ADDRESS = 2000
-
-USER_AGENT = "nyc-trips-pipeline (Luigi pipeline for the NYC TLC trip records)"
 
 #: What one request for the version of a file found: None if the file is not there.
 Found = Version | TransientError | None
@@ -124,53 +117,11 @@ class WebPublisher(Publisher):
         *,
         is_told: bool = True,
     ) -> Answer:
-        """One request, whatever its status; the body is not read yet. The caller closes the answer.
+        """One request, whatever its status; see ``request_of_publisher``. A long wait is said if ``is_told``."""
+        from .web_request import request_of_publisher
 
-        A long wait is said if ``is_told``. Proxies and certificates as in ``requests``. Raises ``NoAnswer`` where none
-        comes in time, ``RefusedByPublisher`` where none can come, never with the text of the library, which repeats the
-        address with its credentials.
-        """
-        import requests
-        import urllib3
-
-        from . import http_request
-
-        address = self.address(partition)
-        limit = min(policy.timeout, policy.left())
-        limit = round(limit, 1 if limit > 1 else 2)
-        if limit <= 0:
-            raise NoAnswer(f"{address}: no answer within {policy.patience:g} s; try again later")
-        # Identity: lengths and bytes are those of the file, never of a compression on the way.
-        sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
-        begun = time.monotonic()
-        has_failed = True
-        try:
-            answer = http_request.send(method, self.url(partition), sent, limit, self._title if is_told else "")
-            has_failed = False
-            return answer
-        except (TimeoutError, requests.Timeout):
-            raise NoAnswer(f"{address}: no answer within {limit:g} s; try again later") from None
-        except http_request.WrongRedirect as error:
-            raise RefusedByPublisher(f"{address} {error}; check [publisher] url") from None
-        except (
-            requests.exceptions.InvalidURL,
-            requests.exceptions.InvalidSchema,
-            urllib3.exceptions.LocationValueError,
-            UnicodeError,
-        ):
-            raise UsageError(
-                f"{address} is no address that can be asked; check [publisher] url{_and_proxy(address)}"
-            ) from None
-        except requests.exceptions.SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                text = "its certificate cannot be verified; name the authority's file in REQUESTS_CA_BUNDLE"
-                raise RefusedByPublisher(f"{address}: {text}") from None
-            raise NoAnswer(f"{address}: the TLS connection failed; try again later") from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            _check_authorities()
-            raise NoAnswer(f"{address}: {_root_cause(error)}; check the network, or try again later") from None
-        finally:
-            policy.spent.add(begun + (0.0 if has_failed else SLOW), time.monotonic())
+        whom = self._title if is_told else ""
+        return request_of_publisher(method, self.url(partition), self.address(partition), policy, headers or {}, whom)
 
     @property
     def _title(self) -> str:
@@ -472,30 +423,6 @@ def _is_host(name: str) -> bool:
     except UnicodeError:
         return False
     return len(name) <= 253 and re.fullmatch(r"[\w.-]+", name) is not None
-
-
-def _and_proxy(address: str) -> str:
-    """What else to check about an address that requests cannot ask."""
-    import requests
-
-    return ", and the proxy that the environment names" if requests.utils.get_environ_proxies(address) else ""
-
-
-def _check_authorities() -> None:
-    """Raise UsageError if the environment names a file of certificates that is not there."""
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if (path := os.environ.get(name)) and not os.path.exists(path):
-            raise UsageError(f"environment variable {name}: there is no file {path}; correct it, or unset it") from None
-
-
-def _root_cause(error: BaseException) -> str:
-    """What the operating system said, or else the class of the innermost error: neither repeats the address."""
-    seen: list[BaseException] = [error]
-    for link in seen:
-        inner = [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
-        seen.extend(item for item in inner if isinstance(item, BaseException) and item not in seen)
-    said = [item.strerror for item in seen if isinstance(item, OSError) and isinstance(item.strerror, str)]
-    return f"connection failed ({said[-1] if said else type(seen[-1]).__name__})"
 
 
 def _windows(months: Sequence[dt.date]) -> Iterator[Sequence[dt.date]]:

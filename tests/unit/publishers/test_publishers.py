@@ -28,7 +28,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.partition import Partition
-from pipeline.publishers import Version, from_label, http_request, open_publisher, web
+from pipeline.publishers import Version, from_label, http_request, open_publisher, web_request
 from pipeline.publishers.availability import Availability
 from pipeline.publishers.folder import FolderPublisher
 from pipeline.publishers.web import WebPublisher
@@ -336,8 +336,8 @@ def test_what_counts_against_the_patience(monkeypatch: pytest.MonkeyPatch) -> No
     """All of a wait in vain, and of one with an answer what goes beyond a usual one."""
     clock, policy = Clock(), Policy(patience=100)
     policy.spent.add(0, 30)
-    monkeypatch.setattr(web, "time", clock)
-    seconds = iter([web.SLOW, web.SLOW + 10, 15])
+    monkeypatch.setattr(web_request, "time", clock)
+    seconds = iter([web_request.SLOW, web_request.SLOW + 10, 15])
 
     def answer(*args: object) -> object:
         clock.sleep(next(seconds))
