@@ -17,7 +17,7 @@ class Drawn(str):
 def say(text: str = "", error: bool = False, keep: str = "") -> None:
     """Print a line, without control characters other than those of ``keep``.
 
-    A line that cannot be written is dropped: the work is done, whoever reads of it.
+    A line that cannot be written is dropped; that is no reason for a run to fail.
     """
     line = text if isinstance(text, Drawn) else plain(text, keep)
     streams.write_line(line, sys.stderr if error else sys.stdout)

@@ -27,12 +27,12 @@ FAILED, UNFINISHED, REFUSED, PLANNING_FAILED, GAPS = "failed", "unfinished", "re
 #: are done.
 DONE, AT_WORK, PARTLY = "done", "at work", "partly done"
 
-#: How a month is called that got no further than a stage, without having failed.
+#: The state of a month whose last stage done is this one, without a failure.
 STATES = {"Download": "downloaded", "Clean": "cleaned", "WriteParquet": "written", "Upload": "in the lake"}
 
 LOADED, BY_ANOTHER, BEFORE = "loaded", "loaded by another run", "in the lake again, loaded before"
 
-#: What a month that nobody began is called.
+#: The state of a month of which no stage has begun.
 NOT_DONE = "not done"
 
 KILLED = "its process was killed; maybe no memory was left"
@@ -154,7 +154,7 @@ class RunOutcome:
 
     @property
     def failures(self) -> list[MonthOutcome]:
-        """The months that failed, those among them whose process was killed and that nobody did since."""
+        """The months that failed, with those whose process was killed and that were not done since."""
         is_broken = self.result not in (RUNNING, STOPPED)
         return self.having(FAILED, *([AT_WORK] if is_broken else []))
 
@@ -211,9 +211,9 @@ class RunOutcome:
 
 
 def summarize(events: Events, is_alive: bool = True) -> RunOutcome:
-    """What became of the run with this journal, or what has so far; ``is_alive`` says whether somebody holds it still.
+    """What became of the run with this journal, or what has so far; ``is_alive`` says whether a process still holds it.
 
-    A stage that failed and was done later, by whomever, has not failed.
+    A stage that failed and was done later, by this run or another, has not failed.
     """
     reader = Reader()
     for event in events:
@@ -243,7 +243,7 @@ class _MonthEvents:
 
 
 class Reader:
-    """Goes through a journal once, and can be asked for the outcome so far."""
+    """Folds the events of a journal one by one; ``outcome`` is that of the events so far."""
 
     def __init__(self) -> None:
         self._months: dict[Partition, tuple[MonthOutcome, _MonthEvents]] = {}
@@ -293,7 +293,7 @@ class Reader:
         for dataset, name, state, reason in event["entries"]:
             month, trail = self._month(dataset, name)
             if trail.planned == TO_DO:
-                continue  # whoever plans again finds what was done since
+                continue  # a second plan of the run finds complete what was done since the first
             trail.planned, trail.goal = state, event.get("goal", "")
             trail.warehouses = event.get("warehouses", ())
             month.is_republished = reason == REPUBLISHED
@@ -406,7 +406,8 @@ class Reader:
         else:
             month.state = outcomes[-1] if outcomes else STATES.get(stages[-1] if stages else "", DONE)
         if month.status == PARTLY and is_over:
-            lacking = [label for label in trail.warehouses if ("Load", label) not in trail.done]
+            there = trail.done.keys() | trail.found.keys()
+            lacking = [label for label in trail.warehouses if ("Load", label) not in there]
             where = ", ".join(dict.fromkeys(label.partition(":")[0].partition("@")[0] for label in lacking))
             month.state += f", not in {where}" if where else ""
 

@@ -73,6 +73,7 @@ MONTHS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "never begun": ([TO_DO], "not done", "unfinished"),
     "cleaned": ([TO_DO, stage("Clean", "done")], "cleaned, not in a, b", "unfinished"),
     "in one warehouse": ([*IN_LAKE, stage("Load", "done", "a:", **COUNTS)], "loaded, not in b", "unfinished"),
+    "found in one warehouse": ([*IN_LAKE, LOADED_BEFORE], "in the lake, not in b", "unfinished"),
     "in both": ([*IN_LAKE, stage("Load", "done", "a:", **COUNTS), ALL_LOADED], "loaded", "complete"),
     "killed": ([TO_DO, stage("Clean", "started")], "Clean not finished", "failed"),
     "stopped": (
