@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import random
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -16,6 +14,7 @@ from typing import Any
 
 from ..errors import ConflictError, DamagedScratch, LakeError
 from ..partition import Partition
+from ..retry import RACES, pause
 from ..storage.base import Progress, Store, StoredObject
 from . import layout
 from .manifest import Digest, Manifest
@@ -195,7 +194,7 @@ class Lake:
             except ConflictError:
                 if race == _RACES - 1:
                     raise
-                time.sleep(random.uniform(0, min(0.02 * 2**race, 2)))
+                pause(RACES, race)
 
     def _read_observations(self, path: str) -> Observations:
         try:

@@ -14,7 +14,6 @@ import io
 import logging
 import mimetypes
 import os
-import random
 import re
 import time
 import uuid
@@ -33,6 +32,7 @@ from ..checks import Check
 from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
 from ..files import private_folder
 from ..remote import emulator, for_server
+from ..retry import RACES, pause
 from .base import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
 from .gcs_client import (
     CLIENT_ERRORS,
@@ -403,7 +403,7 @@ class GcsStore(Store):
                         raise StorageUnavailable(
                             f"{self.uri(path)} is replaced all the time by other runs; run again"
                         ) from None
-                    time.sleep(random.uniform(0, min(0.02 * 2**races, 2)))
+                    pause(RACES, races)
                     continue
             if _text(summed.crc32c) == found.crc32c:
                 return

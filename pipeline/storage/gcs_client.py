@@ -19,10 +19,10 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, InvalidOperation, TransportError
 from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from .. import remote, waiting
 from ..errors import ConflictError, LakeError, MissingBucket, PipelineError, StorageUnavailable
+from ..retry import REQUESTS, retrying
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -43,8 +43,6 @@ EMULATOR = "STORAGE_EMULATOR_HOST"
 _ENDPOINT = "https://storage.googleapis.com"
 
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
-
-_backoff = wait_random_exponential(multiplier=1, max=30)
 
 
 @functools.lru_cache(maxsize=8)
@@ -72,28 +70,18 @@ def patient(seconds: float, limit: float = float("inf")) -> Callable[[Callable[.
     def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def repeated(*args: Any, **kwargs: Any) -> Any:
-            is_told = False
+            def words(error: BaseException | None, pause: float, since: float) -> str:
+                LOGGER.debug("Cloud Storage: %s, trying again in %.1f s", what(error), pause)
+                whom = f"Cloud Storage at {_address(error)} ({what(error)})"
+                return f"waits for {whom}, for at most {seconds:g} s" if since + pause >= waiting.SAID_AFTER else ""
 
-            def tell(state: RetryCallState) -> None:
-                nonlocal is_told
-                error = state.outcome.exception() if state.outcome else None
-                LOGGER.debug("Cloud Storage: %s, trying again in %.1f s", what(error), state.upcoming_sleep)
-                if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= waiting.SAID_AFTER and not is_told:
-                    whom = f"Cloud Storage at {_address(error)} ({what(error)})"
-                    is_told = waiting.say(f"waits for {whom}, for at most {seconds:g} s")
-
-            retrying = Retrying(
-                retry=retry_if_exception(is_transient),
-                wait=_wait,
-                stop=stop_before_delay(seconds),
-                before_sleep=tell,
-                reraise=True,
+            return retrying(
+                functools.partial(waiting.within(limit, call), *args, **kwargs),
+                REQUESTS.within(seconds),
+                is_transient=is_transient,
+                asked_for=_asked_wait,
+                words=words,
             )
-            try:
-                return retrying(waiting.within(limit, call), *args, **kwargs)
-            finally:
-                if is_told:
-                    waiting.say("")
 
         return repeated
 
@@ -187,8 +175,3 @@ def _address(error: BaseException | None) -> str:
 def _asked_wait(error: BaseException | None) -> float | None:
     """Seconds of the Retry-After header; None where there is none."""
     return remote.seconds_asked_for(getattr(_response(error), "headers", None) or {})
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    return max(_backoff(state), _asked_wait(error) or 0.0)

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import retry
 from pipeline.errors import PublisherUnavailable, RefusedByPublisher, TransientError
-from pipeline.retry import Policy, retrying
+from pipeline.retry import RACES, REQUESTS, Policy, retrying
 from tests.patience import Clock
 
 
@@ -82,3 +82,22 @@ def test_the_rest_between_two_tries_counts_against_the_patience(monkeypatch: pyt
     monkeypatch.setattr(retry, "time", clock)
     retrying(Flaky(TransientError("later", retry_after=30)), policy, sleep=clock.sleep)
     assert policy.left() == 70
+
+
+def test_requests_to_clouds_are_limited_by_time_and_heed_what_the_service_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(retry, "time", clock)
+    flaky = Flaky(*[TransientError("busy", retry_after=40.0)] * 3)
+    assert retrying(flaky, REQUESTS.within(300)) == "done"
+    assert all(40 <= wait <= 42 for wait in clock.slept), "longer than max_backoff"
+    assert REQUESTS.spent.seconds == 0, "each call has a patience of its own"
+
+
+def test_pauses_grow_and_end_with_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(retry, "time", clock)
+    for failures in range(12):
+        retry.pause(RACES, failures)
+        assert clock.slept[-1] <= min(0.02 * 2**failures, 2)
+    retry.pause(Policy(patience=0.1), 5)
+    assert clock.slept[-1] <= 0.1

@@ -44,6 +44,7 @@ from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from ...partition import Partition, format_month
+from ...retry import REQUESTS, pause
 from .. import label_of
 from ..base import (
     LEDGER_COLUMNS,
@@ -443,7 +444,7 @@ class BigQuery(Warehouse):
             failures += 1
             if failures == _FAILURES:
                 raise error
-            time.sleep(min(2.0**failures, self._patience))
+            pause(REQUESTS.within(self._patience), failures + 1)
         raise WarehouseError(
             f"{self.label}: job {name} failed {_ATTEMPTS} times; see it in the job history of BigQuery"
         )
@@ -452,7 +453,7 @@ class BigQuery(Warehouse):
         """A job that exists; for a moment after its creation BigQuery may answer 404 all the same."""
         retry = Retry(
             predicate=lambda error: isinstance(error, exceptions.NotFound) or is_passing(error),
-            initial=0.2,
+            initial=REQUESTS.backoff,
             timeout=min(20.0, self._patience),
         )
         try:
@@ -633,7 +634,13 @@ class BigQuery(Warehouse):
             whom = f"BigQuery at {address(error)} ({what(error)})"
             self._is_told = self._is_told or waiting.say(f"waits for {whom}, for at most {patience:g} s")
 
-        return _Retry(predicate=is_retried, initial=0.5, maximum=15.0, multiplier=2.0, timeout=patience, on_error=tell)
+        return _Retry(
+            predicate=is_retried,
+            initial=REQUESTS.backoff,
+            maximum=REQUESTS.max_backoff,
+            timeout=patience,
+            on_error=tell,
+        )
 
     def _connect(self) -> bigquery.Client:
         """The client of this process: made at the first use, so that none crosses a fork."""
