@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline import settings
 from pipeline.agents import agent, queue, records, request
-from pipeline.agents.meaning import meaning
+from pipeline.agents.effective_settings import effective_settings
 from pipeline.agents.queue import Queue
 from pipeline.agents.records import AgentRecord, Submission
 from pipeline.commands import queue as queue_verb
@@ -79,7 +79,7 @@ class Queues(Campaign):
         (folder / "evil.py").write_text(f"open({str(folder / 'owned')!r}, 'w')")
         with _settings(folder), _heard() as lines:
             here = Queue("q")
-            asked = meaning(request.read(["TaxiZones"]))
+            asked = effective_settings(request.read(["TaxiZones"]))
             good = Submission(GOOD, "q", ["TaxiZones"], asked, "me@here", records.now())
             here.submit(good)
             here.register(AgentRecord("moon:1", records.now(), records.now()))
@@ -123,7 +123,7 @@ def _decide(here: Queue) -> list[str]:
         words = request.read(claimed.submission.command).words
         if words[0] not in TASKS or not all(ALLOWED.fullmatch(word) for word in words[1:]):
             raise Difference(f"this would run: {words}")
-        if claimed.submission.meaning != meaning(request.read(claimed.submission.command)):
+        if claimed.submission.meaning != effective_settings(request.read(claimed.submission.command)):
             raise Difference("what was done means something else here")
         done.append(claimed.submission.id)
         ours._settle(claimed, records.DONE, exit_code=0)

@@ -25,7 +25,7 @@ from ..reporting.console import say
 from ..reporting.outcomes import RunOutcome
 from ..runner import child, process
 from . import request
-from .meaning import difference
+from .effective_settings import difference
 from .queue import Entry, Queue
 from .records import (
     CANCELLED,

@@ -7,8 +7,8 @@
     queues/<queue>/set-aside/<name>            what lay among them and is none of these
 
 An object is replaced only by who has seen its present version, so that of several agents exactly one claims a run. A
-running one is written anew every ``RENEW`` seconds. Whoever has seen it unchanged for ``LEASE`` seconds, by the own
-clock, takes it over: clocks of hosts need not agree.
+running one is written anew every ``RENEW`` seconds. An agent that has seen it unchanged for ``LEASE`` seconds by its
+own clock takes it over: clocks of hosts need not agree.
 
 Whoever can write to the workspace can write these files, so each is data from strangers: it is read up to ``LIMIT``
 bytes, through no link, and every field must have its type. An agent moves what is odd out of the way; it harms no other

@@ -56,7 +56,7 @@ class Submission:
     """One run that somebody asked for. Times are ISO 8601, in UTC.
 
     ``command`` are the words after ``luigi --module pipeline``; ``meaning`` is what they and the submitter's settings
-    come to (``meaning.meaning``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
+    come to (``effective_settings``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
     ``cancelled_by`` tells the agent to stop it. ``result`` and ``summary`` are what its journal, which lies on the
     agent's host, says in the end.
     """

@@ -1,4 +1,4 @@
-"""What a queue may ask an agent for: tasks of ours, with the parameters that say which months, and nothing else.
+"""Validation of submitted commands: tasks of ours, with the parameters that say which months, and nothing else.
 
 Whoever can write to the workspace can write a queue file, so its words are data from strangers. They are checked here,
 by ``submit`` and by the agent, before Luigi's parser sees them and before anything is imported for them. The command

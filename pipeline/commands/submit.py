@@ -8,7 +8,7 @@ import contextlib
 from luigi.cmdline_parser import CmdlineParser
 
 from ..agents import request
-from ..agents.meaning import meaning
+from ..agents.effective_settings import effective_settings
 from ..agents.queue import Queue, queue_names
 from ..agents.records import Submission, now, user
 from ..errors import PipelineError, UsageError
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             id=journal.run_id(),
             queue=args.queue,
             command=asked.words,
-            meaning=meaning(asked),
+            meaning=effective_settings(asked),
             submitter=user(),
             submitted_at=now(),
         )

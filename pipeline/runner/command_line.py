@@ -24,7 +24,7 @@ from ..planning.answering import hand
 from ..reporting import console, journal, logs, streams
 from ..tasks.base import JobTask
 from ..value_types import MOST_WORKERS, luigid_url
-from . import patches, process, rpc, run, start
+from . import patches, preflight, process, rpc, run
 from .exit_codes import MISTAKES, STOPPED, exit_with
 from .worker import Worker
 
@@ -249,7 +249,7 @@ def _create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Wo
             hand(root, state)
             if root.complete():
                 continue
-            start.check(root)
+            preflight.check(root)
             if isinstance(root, JobTask):
                 root.check_source()
     return Worker(

@@ -1,4 +1,4 @@
-"""What a run waits for while it can do nothing: found out from the scheduler, told to people, and ended after hours."""
+"""What a run waits for while the scheduler has no task for it: found out, reported, and ended after hours."""
 
 from __future__ import annotations
 

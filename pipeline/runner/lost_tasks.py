@@ -88,9 +88,9 @@ class LostTasks:
     def reannounce_orphans(self, running: list[dict[str, Any]], is_late: bool) -> bool:
         """Correct a scheduler that waits for tasks to be ended by runs that are gone, or have nothing to do with them.
 
-        It came back with a state of another time, maybe. Whom it has not heard of for some seconds it gives up by
-        itself; how many is a setting of its own, and ``is_late`` says that we have waited longer. Returns whether there
-        was something to correct.
+        It may have restarted with an old state. It gives up a silent run by itself after some seconds, which are a
+        setting of its own; ``is_late`` says that we have waited longer than that. Returns whether there was
+        something to correct.
         """
         last, scheduled = self._tasks.last(), self._tasks.scheduled
         theirs = {shown["task_id"]: shown for shown in running if shown["task_id"] in scheduled}

@@ -1,4 +1,4 @@
-"""Luigi's scheduler as a server, made for long use: with state, history and metrics. The verb ``ui`` starts it.
+"""luigid, the scheduler as a server, with durable state, history and metrics; started by the verb ``ui``.
 
 Six things differ from Luigi's own ``luigid``, five of them here. The history works with SQLAlchemy 2 and forgets what
 is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. State

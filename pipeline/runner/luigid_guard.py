@@ -1,4 +1,4 @@
-"""Who may talk to luigid, and what its pages may do in a browser.
+"""Protection of luigid from strangers: which requests it answers, and what its pages may do in a browser.
 
 luigid obeys whoever reaches it. A browser reaches it for every page that it shows, also for one of a stranger: through
 a request from that page, or through a name of the stranger's that leads to this machine (DNS rebinding). So requests

@@ -1,4 +1,4 @@
-"""What surrounds a task while it runs, and its run."""
+"""Worker processes: the context around a task, signals, and the end of a process with its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of the tasks that run in processes of their own: one pipe for each process, and no lock.
+"""Results of tasks that run in processes of their own: one pipe for each process, without a shared lock.
 
 Luigi's own queue has a lock that all these processes share. One that is killed while it holds the lock would keep all
 others, and the run, waiting for ever.

@@ -1,4 +1,4 @@
-"""Luigi's requests to luigid: several at once, because a run of all months makes thousands, and with their waits told.
+"""The client of luigid: retries with one line of warning, and several requests at once.
 
 Leans on private parts of ``luigi.rpc`` (3.8.1): ``RemoteScheduler`` sends every call through ``_request`` and
 ``_fetch``, repeats it as ``_get_retryer`` says, and keeps ``_url``, ``_fetcher``, ``_connect_timeout``,

@@ -27,7 +27,7 @@ from ..planning.state import CachedState
 from ..reporting import bars, console, end_of_run, journal, journal_reader, logs, notify, outcomes, streams
 from ..tasks.base import JobTask
 from ..tasks.range_monthly import RangeMonthly
-from . import patches, start, verdict
+from . import patches, preflight, verdict
 from .exit_codes import MISTAKES, STOPPED, USAGE, code_of
 from .own_command import again, own_command
 from .run_tasks import RunTasks
@@ -84,7 +84,7 @@ def scheduled(worker: Worker) -> None:
     """Called by our worker before it runs the first task."""
     if _current is not None:
         _current.scheduled(worker)
-        start.check_scheduled(worker.state, worker.tasks.pending())
+        preflight.check_scheduled(worker.state, worker.tasks.pending())
 
 
 def run_all(schedule_and_run: Callable[..., Any], tasks: Iterable[Any], *args: Any, **kwargs: Any) -> Any:

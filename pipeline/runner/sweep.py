@@ -1,4 +1,4 @@
-"""What runs leave behind when they are killed, given up or overtaken: removed at the end of every later run.
+"""Removal of scratch and temporary files of killed or overtaken runs, at the end of every later run.
 
 Temporary files go when nobody has written to them for a day. Scratch goes
 

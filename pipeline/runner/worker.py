@@ -1,4 +1,4 @@
-"""Luigi's worker for our runs: plans through several connections, runs tasks in processes, and ends gently.
+"""The worker of a run, a subclass of Luigi's: schedules tasks, runs them in processes, and ends gently.
 
 What else a run does while it works stands beside: ``failures`` (what is tried again), ``lost_tasks`` (where the
 scheduler is wrong), ``idle`` (what is waited for), ``task_process`` (one run of a task).
@@ -129,7 +129,7 @@ class Worker(luigi.worker.Worker):
         hand(task, self.state)
 
     def _log_complete_error(self, task: luigi.Task, tb: str) -> None:
-        """As Luigi has it, but what we foresaw is one line: mostly a server that does not answer."""
+        """Log errors of our own classes in one line, such as a server that does not answer; others as Luigi does."""
         if not self._tell_planning_error(task, tb):
             super()._log_complete_error(task, tb)
 

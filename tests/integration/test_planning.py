@@ -18,7 +18,7 @@ from pipeline.planning.completeness import Completeness
 from pipeline.planning.state import CachedState, State
 from pipeline.publishers.web import WebPublisher
 from pipeline.retry import Policy
-from pipeline.runner import start
+from pipeline.runner import preflight
 from pipeline.tasks.download import Download
 from pipeline.tasks.upload import Upload
 from tests.patience import PATIENCE
@@ -117,10 +117,10 @@ def test_scheduled_downloads_ask_each_publisher_once(tmp_path: Path, monkeypatch
         for name in ("tlc", "dtc")
         for month in (JANUARY, JANUARY.replace(month=2))
     ]
-    start.check_scheduled(CachedState(), uploads)
+    preflight.check_scheduled(CachedState(), uploads)
     assert asked == [], "what is fetched needs no publisher"
     downloads = [upload.sibling(Download) for upload in uploads]
-    start.check_scheduled(CachedState(), [*uploads, *downloads])
+    preflight.check_scheduled(CachedState(), [*uploads, *downloads])
     assert sorted(asked) == ["dtc", "tlc"]
 
 
@@ -133,4 +133,4 @@ def test_scheduled_downloads_of_a_publisher_that_is_away(tmp_path: Path, address
         workspace=f"file:{tmp_path}/ws",
     )
     with pytest.raises(Unreachable, match=f"publisher tlc cannot be reached at http://{address}: "):
-        start.check_scheduled(CachedState(), [download])
+        preflight.check_scheduled(CachedState(), [download])

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import code_version, job
 from pipeline.agents.agent import ATTEMPTS, Agent
-from pipeline.agents.meaning import code, difference
+from pipeline.agents.effective_settings import code, difference
 from pipeline.agents.queue import Entry, Queue
 from pipeline.agents.records import CANCELLED, DONE, FAILED, RUNNING, WAITING, Submission, now
 from pipeline.commands.queue import _list_queues

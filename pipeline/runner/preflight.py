@@ -1,4 +1,4 @@
-"""What a run would refuse in the end is refused before its first task: mistakes in settings, with exit code 2.
+"""Preflight checks: what a run would refuse in the end is refused before its first task, with exit code 2.
 
 The stages check the same when their turn comes, because another run may have changed lake and warehouse meanwhile.
 """

@@ -1,4 +1,4 @@
-"""What a submitted run would do on this host: code and effective settings, compared with those of its submitter."""
+"""Code and effective settings of a submitted run on this host, compared with those on its submitter's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def code() -> str:
     return f"{__version__}+{code_version.of_sources()}"
 
 
-def meaning(asked: Request) -> dict[str, str]:
-    """What a request comes to on this host: code, and the settings with the flags of the request in force."""
+def effective_settings(asked: Request) -> dict[str, str]:
+    """The code on this host, and its settings with the flags of the request in force: the labels, by name."""
     return {
         "code": code(),
         "publisher": request.label_of_publisher(asked),
@@ -38,7 +38,7 @@ def difference(submission: Submission) -> str:
         named = asked.values.get("publisher-name", settings.PublisherSettings().name)
         if named != settings.PublisherSettings().name:
             return f"publisher is {named} there and {job.publisher_label()} here"
-        here = meaning(asked)
+        here = effective_settings(asked)
     return "; ".join(
         f"{name} is {submission.meaning.get(name, '')[:200] or 'none'} there and {value or 'none'} here"
         for name, value in here.items()
