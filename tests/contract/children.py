@@ -15,7 +15,15 @@ from tests.patience import PATIENCE
 
 #: Started once per test process. What it has imported, its children need not import again.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.contract.children", "tests.contract.warehouses", "pipeline.storage.gcs"])
+PROCESSES.set_forkserver_preload(
+    [
+        "tests.contract.warehouses",
+        "pipeline.storage.gcs",
+        "pipeline.warehouse.bigquery.warehouse",
+        "pipeline.warehouse.duckdb",
+        "pipeline.warehouse.postgresql.warehouse",
+    ]
+)
 
 
 class Loader:

@@ -26,6 +26,16 @@ def lake_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=BACKENDS, ids=lambda kind: kind.name)
 def backend(request: pytest.FixtureRequest, lake_files: Path, tmp_path: Path) -> Iterator[Backend]:
+    """A warehouse without rows; it may have tables."""
+    folder = tmp_path / "warehouse"
+    folder.mkdir()
+    with request.param.empty(lake_files, folder, request, has_tables=True) as made:
+        yield made
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda kind: kind.name)
+def new_backend(request: pytest.FixtureRequest, lake_files: Path, tmp_path: Path) -> Iterator[Backend]:
+    """A warehouse in which nothing was ever made."""
     folder = tmp_path / "warehouse"
     folder.mkdir()
     with request.param.empty(lake_files, folder, request) as made:

@@ -42,28 +42,30 @@ def assert_as_before(backend: Backend, before: object, history: list[LedgerRow])
 # -- loads -----------------------------------------------------------------------------------------
 
 
-def test_reading_makes_nothing(backend: Backend) -> None:
-    warehouse = backend.open()
+def test_reading_makes_nothing(new_backend: Backend) -> None:
+    warehouse = new_backend.open()
     assert (warehouse.ledger(), warehouse.history(), warehouse.counts(GREEN), warehouse.texts(GREEN)) == (
         {},
         [],
         {},
         {},
     )
-    assert backend.leftovers() == []
+    assert new_backend.leftovers() == []
 
 
-def test_a_load_makes_the_tables_and_views_of_all_datasets(backend: Backend) -> None:
-    stored = backend.load("A")
+def test_a_load_makes_the_tables_and_views_of_all_datasets(new_backend: Backend) -> None:
+    stored = new_backend.load("A")
     assert stored.replaces is None and stored.loaded_at is not None
     assert dataclasses.replace(stored, loaded_at=None) == ledger_row("A", JANUARY, 30)
-    warehouse = backend.open()
+    warehouse = new_backend.open()
     assert warehouse.ledger() == {("green", JANUARY): stored} and warehouse.history() == [stored]
-    assert warehouse.counts(GREEN) == {JANUARY: 30} and backend.content() == (30, "A")
-    assert backend.run("SELECT count(*), count(pickup_zone) FROM {trips}") == [(30, 0)]
+    assert warehouse.counts(GREEN) == {JANUARY: 30} and new_backend.content() == (30, "A")
+    assert new_backend.run("SELECT count(*), count(pickup_zone) FROM {trips}") == [(30, 0)]
     for dataset in DATASETS.values():
-        assert backend.comments(dataset.table) == {column.name: column.description for column in dataset.table_columns}
-    assert backend.leftovers() == []
+        assert new_backend.comments(dataset.table) == {
+            column.name: column.description for column in dataset.table_columns
+        }
+    assert new_backend.leftovers() == []
 
 
 def test_progress_ends_with_all_rows(backend: Backend) -> None:
@@ -265,14 +267,16 @@ def test_a_column_of_the_owner_is_left_alone(backend: Backend) -> None:
     assert backend.run("SELECT count(note) FROM {green_trips}") == [(0,)]
 
 
-def test_what_the_owner_has_under_the_name_of_a_view_stays(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
-    backend.occupy("trips")
+def test_what_the_owner_has_under_the_name_of_a_view_stays(
+    new_backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    new_backend.occupy("trips")
     with caplog.at_level(logging.WARNING):
-        backend.load("A")
-        backend.load("B", rows=10)
+        new_backend.load("A")
+        new_backend.load("B", rows=10)
     assert caplog.text.count("the view trips is not made, because something else has that name") == 2
-    assert backend.run("SELECT a FROM {trips}") == [(1,)]
-    assert backend.run("SELECT sha256 FROM {etl_current}") == [("B",)]
+    assert new_backend.run("SELECT a FROM {trips}") == [(1,)]
+    assert new_backend.run("SELECT sha256 FROM {etl_current}") == [("B",)]
 
 
 # -- the ledger ------------------------------------------------------------------------------------
@@ -299,9 +303,9 @@ def test_forget_is_the_newest_row_and_touches_no_table(backend: Backend) -> None
     assert again.replaces == "A" and backend.everything() == before
 
 
-def test_a_row_may_be_appended_where_nothing_was_loaded(backend: Backend) -> None:
-    stored = backend.open().append(ledger_row("A", JANUARY, 30))
-    assert backend.open().history() == [stored] and backend.open().counts(GREEN) == {}
+def test_a_row_may_be_appended_where_nothing_was_loaded(new_backend: Backend) -> None:
+    stored = new_backend.open().append(ledger_row("A", JANUARY, 30))
+    assert new_backend.open().history() == [stored] and new_backend.open().counts(GREEN) == {}
 
 
 def test_the_ledger_of_an_older_version_is_read_and_gets_its_new_columns(backend: Backend) -> None:
@@ -366,8 +370,8 @@ def test_a_loader_killed_at_any_moment_is_made_good_by_the_same_call(backend: Ba
     assert killed_after >= 4
 
 
-def test_processes_with_one_month_each_and_tables_that_do_not_exist_yet(backend: Backend) -> None:
-    with backend.loader("A", JANUARY) as first, backend.loader("B", FEBRUARY) as second:
+def test_processes_with_one_month_each_and_tables_that_do_not_exist_yet(new_backend: Backend) -> None:
+    with new_backend.loader("A", JANUARY) as first, new_backend.loader("B", FEBRUARY) as second:
         assert first.stops() and second.stops()
         joining = [threading.Thread(target=process.join) for process in (first, second)]
         for thread in joining:
@@ -375,8 +379,8 @@ def test_processes_with_one_month_each_and_tables_that_do_not_exist_yet(backend:
             thread.start()
         for thread in joining:
             thread.join()
-    assert (backend.content(JANUARY), backend.content(FEBRUARY)) == ((30, "A"), (30, "B"))
-    assert len(backend.open().history()) == 2
+    assert (new_backend.content(JANUARY), new_backend.content(FEBRUARY)) == ((30, "A"), (30, "B"))
+    assert len(new_backend.open().history()) == 2
 
 
 def test_workers_with_the_same_month_and_different_files(backend: Backend) -> None:
@@ -428,23 +432,23 @@ def test_only_an_embedded_warehouse_takes_synthetic_months_by_itself(backend: Ba
     assert backend.open().takes_synthetic == (backend.name == "duckdb")
 
 
-def test_doctor_makes_nothing_unless_it_is_asked_to(backend: Backend) -> None:
-    list(backend.open().check())
-    assert backend.is_empty()
+def test_doctor_makes_nothing_unless_it_is_asked_to(new_backend: Backend) -> None:
+    list(new_backend.open().check())
+    assert new_backend.is_empty()
     for create in (True, False, True):
-        checks = list(backend.open().check(create=create))
+        checks = list(new_backend.open().check(create=create))
         assert checks and all(check.ok for check in checks), checks
-    backend.open().ensure()
-    backend.load("A")
-    assert all(check.ok for check in backend.open().check())
+    new_backend.open().ensure()
+    new_backend.load("A")
+    assert all(check.ok for check in new_backend.open().check())
 
 
 def test_a_warehouse_that_cannot_be_used_is_one_line_without_secrets(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    new_backend: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = backend.file("A")
-    backend.url = backend.unusable(monkeypatch)
-    warehouse = backend.open(patience=0.2)
+    file = new_backend.file("A")
+    new_backend.url = new_backend.unusable(monkeypatch)
+    warehouse = new_backend.open(patience=0.2)
     for use in (
         warehouse.ledger,
         warehouse.history,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import datetime as dt
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,9 +69,12 @@ class Backend(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def empty(
-        cls, files: Path, folder: Path, request: pytest.FixtureRequest
+        cls, files: Path, folder: Path, request: pytest.FixtureRequest, has_tables: bool = False
     ) -> contextlib.AbstractContextManager[Backend]:
-        """A new warehouse without anything in it. ``files`` keeps Parquet files, ``folder`` is the test's own."""
+        """A new warehouse without anything in it. ``files`` keeps Parquet files, ``folder`` is the test's own.
+
+        With ``has_tables`` it may have empty tables, where that saves time.
+        """
 
     @abc.abstractmethod
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
@@ -175,8 +179,16 @@ class DuckDBBackend(Backend):
 
     @classmethod
     @contextlib.contextmanager
-    def empty(cls, files: Path, folder: Path, request: pytest.FixtureRequest) -> Iterator[DuckDBBackend]:
-        yield cls(files, folder)
+    def empty(
+        cls, files: Path, folder: Path, request: pytest.FixtureRequest, has_tables: bool = False
+    ) -> Iterator[DuckDBBackend]:
+        made = cls(files, folder)
+        if has_tables:
+            prepared = files.with_name("prepared.duckdb")
+            if not prepared.exists():
+                list(open_warehouse(f"duckdb:///{prepared}").check(create=True))
+            shutil.copyfile(prepared, made.path)
+        yield made
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(duckdb.connect(str(self.path))) as connection:
@@ -200,6 +212,16 @@ class DuckDBBackend(Backend):
         return [path.name for path in self.path.parent.iterdir() if path.suffix not in (".duckdb", ".lock")]
 
 
+def database_with_tables(server: PostgresServer) -> str:
+    """Name of a database that has empty tables, to be copied: making them takes longer than most loads of the tests."""
+    name = "trips_with_tables"
+    if not server.run(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
+        server.run(f"CREATE DATABASE {name} OWNER {server.role} ENCODING 'UTF8' TEMPLATE template0")
+        open_warehouse(server.url(name)).append(ledger_row("A", JANUARY, 0))
+        server.run("DELETE FROM etl_loads", name)
+    return name
+
+
 class PostgreSQLBackend(Backend):
     name = "postgresql"
     impossible_times = ("file_month = '0044-03-15 BC'", "loaded_at = '200000-01-01'")
@@ -211,9 +233,11 @@ class PostgreSQLBackend(Backend):
 
     @classmethod
     @contextlib.contextmanager
-    def empty(cls, files: Path, folder: Path, request: pytest.FixtureRequest) -> Iterator[PostgreSQLBackend]:
+    def empty(
+        cls, files: Path, folder: Path, request: pytest.FixtureRequest, has_tables: bool = False
+    ) -> Iterator[PostgreSQLBackend]:
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        with server.database() as database:
+        with server.database(template=database_with_tables(server) if has_tables else "template0") as database:
             yield cls(files, server, database)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
@@ -259,7 +283,9 @@ class BigQueryBackend(Backend):
 
     @classmethod
     @contextlib.contextmanager
-    def empty(cls, files: Path, folder: Path, request: pytest.FixtureRequest) -> Iterator[BigQueryBackend]:
+    def empty(
+        cls, files: Path, folder: Path, request: pytest.FixtureRequest, has_tables: bool = False
+    ) -> Iterator[BigQueryBackend]:
         server: BigQueryServer = request.getfixturevalue("bigquery_server")
         server.objects = files.parent
         yield cls(files, server)

@@ -68,10 +68,10 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     @contextlib.contextmanager
-    def database(self, encoding: str = "UTF8") -> Iterator[str]:
+    def database(self, encoding: str = "UTF8", template: str = "template0") -> Iterator[str]:
         """Name of a fresh database that belongs to the ordinary role; dropped at the end."""
         name = f"trips_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} OWNER {self.role} ENCODING '{encoding}' TEMPLATE template0")
+        self.run(f"CREATE DATABASE {name} OWNER {self.role} ENCODING '{encoding}' TEMPLATE {template}")
         try:
             yield name
         finally:

@@ -29,6 +29,7 @@ from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse
 from pipeline.warehouse.postgresql import copy as postgresql_copy
 from pipeline.warehouse.postgresql import warehouse as postgresql
 from tests.contract.loads import GREEN, ZONES, LocalFile, file_of, ledger_row
+from tests.contract.warehouses import database_with_tables
 from tests.patience import PATIENCE, wait_for
 from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 
@@ -93,6 +94,13 @@ class Place:
 
 @pytest.fixture
 def place(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
+    """With empty tables."""
+    with postgres_server.database(template=database_with_tables(postgres_server)) as name:
+        yield Place(postgres_server, name, tmp_path)
+
+
+@pytest.fixture
+def new_place(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
     with postgres_server.database() as name:
         yield Place(postgres_server, name, tmp_path)
 
@@ -205,13 +213,15 @@ def test_a_view_that_others_rest_on_fails_no_load(place: Place, caplog: pytest.L
     assert place.run("SELECT count(*) FROM mine") == [(1000,)]
 
 
-def test_a_table_of_the_users_under_the_name_of_a_view_stays(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    place.run("CREATE TABLE trips (a int)")
+def test_a_table_of_the_users_under_the_name_of_a_view_stays(
+    new_place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    new_place.run("CREATE TABLE trips (a int)")
     with caplog.at_level(logging.WARNING):
-        place.load("A")
+        new_place.load("A")
     assert "the view trips is not made, because something else has that name" in caplog.text
-    assert place.run("SELECT a FROM trips") == []
-    assert place.run("SELECT row_count FROM etl_current") == [(500,)]
+    assert new_place.run("SELECT a FROM trips") == []
+    assert new_place.run("SELECT row_count FROM etl_current") == [(500,)]
 
 
 # -- encodings -------------------------------------------------------------------------------------
@@ -496,13 +506,13 @@ def test_an_interrupt_comes_through_and_changes_nothing(place: Place) -> None:
 # -- ways in, and errors that say what to do --------------------------------------------------------
 
 
-def test_the_schema_of_the_url_is_made_and_used(place: Place) -> None:
-    warehouse = place.warehouse(place.url + "?options=-csearch_path%3Detl")
-    assert warehouse.label != place.warehouse().label
+def test_the_schema_of_the_url_is_made_and_used(new_place: Place) -> None:
+    warehouse = new_place.warehouse(new_place.url + "?options=-csearch_path%3Detl")
+    assert warehouse.label != new_place.warehouse().label
     assert warehouse.ledger() == {}
-    place.load("A", warehouse=warehouse)
-    assert place.run("SELECT count(*) FROM etl.green_trips") == [(500,)]
-    assert place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
+    new_place.load("A", warehouse=warehouse)
+    assert new_place.run("SELECT count(*) FROM etl.green_trips") == [(500,)]
+    assert new_place.run("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
     assert warehouse.counts(GREEN) == {JANUARY: 500}
 
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import psycopg2
@@ -25,15 +24,11 @@ from pipeline.warehouse.postgresql import session as postgresql_session
 from pipeline.warehouse.postgresql import warehouse as postgresql
 from tests.contract.loads import GREEN, ZONES, LocalFile, ledger_row
 from tests.patience import PATIENCE, wait_for
-from tests.servers.postgres import PostgresServer, postgres_server  # noqa: F401 (a fixture)
+from tests.servers.postgres import postgres_server
 
-from .test_postgresql import FEBRUARY, JANUARY, Place, locked_table
+from .test_postgresql import FEBRUARY, JANUARY, Place, locked_table, new_place, place
 
-
-@pytest.fixture
-def place(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
-    with postgres_server.database() as name:
-        yield Place(postgres_server, name, tmp_path)
+__all__ = ["new_place", "place", "postgres_server"]
 
 
 def state(place: Place) -> tuple[object, object]:
@@ -267,11 +262,11 @@ def test_foreign_keys_to_the_zones(place: Place) -> None:
         ("CREATE DOMAIN taxi_zones AS int", "already exists.*; a type of that name is in the way; rename it"),
     ],
 )
-def test_other_things_under_our_names_are_one_line(place: Place, own: str, text: str) -> None:
-    place.run(own)
+def test_other_things_under_our_names_are_one_line(new_place: Place, own: str, text: str) -> None:
+    new_place.run(own)
     with pytest.raises(WarehouseError, match=text) as caught:
-        place.warehouse().ledger()
-        place.load("A")
+        new_place.warehouse().ledger()
+        new_place.load("A")
     assert "\n" not in str(caught.value)
 
 
@@ -291,19 +286,19 @@ def test_a_load_at_the_end_of_time_is_one_line(place: Place) -> None:
 
 
 @pytest.mark.parametrize("schema", ["a%b;%s", """My "own" schema's, 1""", "ü" * 40])
-def test_names_of_schemas_with_anything_in_them(place: Place, schema: str) -> None:
+def test_names_of_schemas_with_anything_in_them(new_place: Place, schema: str) -> None:
     """As libpq takes them: in quotes, with a backslash before a blank."""
     name = schema.replace('"', '""').replace("\\", "\\\\").replace(" ", "\\ ")
     options = quote(f'-csearch_path="{name}"')
-    warehouse = place.warehouse(f"{place.url}?options={options}")
-    place.load("A", warehouse=warehouse)
-    place.load("B", warehouse=warehouse)
-    place.load("A", None, rows=10, dataset=ZONES, warehouse=warehouse)
+    warehouse = new_place.warehouse(f"{new_place.url}?options={options}")
+    new_place.load("A", warehouse=warehouse)
+    new_place.load("B", warehouse=warehouse)
+    new_place.load("A", None, rows=10, dataset=ZONES, warehouse=warehouse)
     assert warehouse.counts(GREEN) == {JANUARY: 500}
     assert [row.sha256 for row in warehouse.history()] == ["A", "B", "A"]
-    found = place.run("SELECT DISTINCT relnamespace::regnamespace::oid FROM pg_class WHERE relname = 'etl_loads'")
+    found = new_place.run("SELECT DISTINCT relnamespace::regnamespace::oid FROM pg_class WHERE relname = 'etl_loads'")
     assert len(found) == 1
-    ((stored,),) = place.run(f"SELECT nspname FROM pg_namespace WHERE oid = {found[0][0]}")
+    ((stored,),) = new_place.run(f"SELECT nspname FROM pg_namespace WHERE oid = {found[0][0]}")
     assert schema.startswith(stored) and stored
     assert all(check.ok for check in warehouse.check())
 
