@@ -100,14 +100,13 @@ def everything_done(folder: str) -> Work:
     import pipeline
     from pipeline import datasets
     from pipeline.job import open_warehouse
-    from pipeline.planning import planner
     from pipeline.reporting import journal
     from pipeline.tasks.load import ledger_row
 
     from .history import all_months
 
     root = pipeline.TaxiZones()
-    job, zones = root.job, planner.zones_job(root.job)
+    job, zones = root.job, root.job.for_zones()
     warehouses = [open_warehouse(label) for label in root.warehouses]
 
     def add(partition: Partition) -> None:

@@ -6,7 +6,7 @@ labels of the configured backends. What a label opens has the credentials of thi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .lake import Lake
     from .publishers import Publisher
     from .warehouse import Warehouse
+
+
+#: How tasks and ledger write that no rule is applied.
+NO_RULES = "none"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class Job:
     def configured(cls) -> Job:
         """The job of the settings."""
         return cls(publisher_label(), rules_text(), lake_url(), workspace_url())
+
+    def for_zones(self) -> Job:
+        """The job of the zone table, which no rule applies to: changed rules leave it alone."""
+        return replace(self, rules=NO_RULES)
 
     @cached_property
     def publisher_object(self) -> Publisher:

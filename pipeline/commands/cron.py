@@ -30,6 +30,7 @@ from ..files import PLANTED
 from ..job import Job, warehouses
 from ..partition import add_months, format_month, months_between
 from ..planning import planner
+from ..planning.plan import COMPLETE
 from ..planning.state import CachedState
 from ..reporting import console, journal, journal_reader, logs, notify, outcomes
 from ..runner import child
@@ -40,7 +41,7 @@ from . import arguments
 HELP = "run luigi unattended: one at a time, with a log, judged by its root task"
 
 #: The result of a luigi that ended before its run began, by its exit code.
-_RESULTS = {0: planner.COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outcomes.PLANNING_FAILED}
+_RESULTS = {0: COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outcomes.PLANNING_FAILED}
 
 #: Bytes of the log file, and how many older ones are kept.
 LOG_SIZE, LOGS_KEPT = 5_000_000, 9
@@ -111,9 +112,7 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     plan = planner.plan_range(
         CachedState(), Job.configured(), names, months_between(start, stop), warehouses(), ask=False
     )
-    missing = [
-        entry.partition.month for entry in plan.entries if entry.partition.month and entry.state != planner.COMPLETE
-    ]
+    missing = [entry.partition.month for entry in plan.entries if entry.partition.month and entry.state != COMPLETE]
     return [
         *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"dataset": wanted})),
         *("--start", format_month(min(missing, default=start)), "--stop", format_month(stop)),
@@ -145,7 +144,7 @@ class _Run:
         title = message.title if message else "NYC trips: nothing was done"
         self._log.info("%s %s", _now(), title)
         journal.end()
-        if outcome.result == planner.COMPLETE:
+        if outcome.result == COMPLETE:
             return 0
         reason = f": {' '.join(why.split())}" if (why := outcome.why) else ""
         place = "" if self._args.log == "-" else f"; log {self._log_path}"

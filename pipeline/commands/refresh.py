@@ -12,7 +12,7 @@ from luigi.retcodes import run_with_retcodes
 
 from ..partition import format_month
 from ..planning.completeness import REPUBLISHED
-from ..planning.planner import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
+from ..planning.plan import COMPLETE, MISSING, NEW, NOT_YET, TO_DO, UNASKED, Entry
 from ..reporting import journal, journal_reader, outcomes, tables
 from ..reporting.console import say
 from ..reporting.tables import Column

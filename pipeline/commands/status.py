@@ -10,7 +10,7 @@ from ..datasets import monthly_names
 from ..job import Job, warehouses
 from ..partition import Partition, add_months, months_between
 from ..planning import planner
-from ..planning.planner import Entry, Plan
+from ..planning.plan import Entry, Plan
 from ..planning.state import CachedState
 from ..reporting import tables
 from ..reporting.console import answer, answer_json

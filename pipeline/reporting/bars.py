@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..plain import one_line, plain
-from ..planning.planner import TO_DO
+from ..planning.plan import TO_DO
 from . import journal_reader, logs, outcomes
 from .console import clock
 from .outcomes import AT_WORK, DONE, FAILED

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..partition import Partition
-from ..planning.planner import COMPLETE, MISSING, NOT_YET, UNASKED
+from ..planning.plan import COMPLETE, MISSING, NOT_YET, UNASKED
 from . import journal, locations, logs, outcomes, tables
 from .console import clock, say
 from .outcomes import AT_WORK, DONE, FAILED, MonthOutcome, RunOutcome, count

@@ -13,7 +13,7 @@ from typing import Any
 from .. import settings
 from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
-from ..planning.planner import COMPLETE, MISSING, NOT_YET, UNASKED
+from ..planning.plan import COMPLETE, MISSING, NOT_YET, UNASKED
 from . import journal, outcomes
 from .outcomes import MonthOutcome, RunOutcome, count
 

@@ -17,7 +17,7 @@ from ..errors import MissingAtPublisher
 from ..partition import Partition
 from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
-from ..planning.planner import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
+from ..planning.plan import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
 
 #: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
 RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"

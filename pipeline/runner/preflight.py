@@ -11,8 +11,9 @@ from typing import Any
 from .. import remote
 from ..errors import UsageError, WarehouseError
 from ..job import open_warehouse
-from ..planning import planner
 from ..planning.completeness import Completeness
+from ..planning.plan import TO_DO
+from ..planning.publisher_questions import check_publisher
 from ..planning.state import State
 from ..planning.synthetic import ensure_allowed
 from ..storage import open_store
@@ -33,7 +34,7 @@ def check(root: Any) -> None:
     The task is one of ours and not complete. Ranges ask about their months when they are planned.
     """
     plan = getattr(root, "plan", None)
-    if plan is not None and not plan.months(planner.TO_DO):
+    if plan is not None and not plan.months(TO_DO):
         return
     task = root._first if isinstance(root, RangeMonthly) else root
     if not isinstance(task, JobTask):
@@ -73,7 +74,7 @@ def check_scheduled(state: State, tasks: Iterable[Any]) -> None:
                     once(_ensure_warehouse, label)
                 ensure_allowed(Completeness(state, task.job, task.partition), warehouses)
         for download in downloads:
-            planner.check_publisher(state, download.job)
+            check_publisher(state, download.job)
 
 
 def _ensure_warehouse(label: str) -> None:

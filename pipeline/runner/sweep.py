@@ -25,7 +25,6 @@ from ..errors import LakeError, StorageUnavailable
 from ..job import Job
 from ..names import is_run_id
 from ..partition import ZONES
-from ..planning import planner
 from ..planning.completeness import Completeness
 from ..planning.state import CachedState, State
 from ..reporting import journal, journal_reader
@@ -121,7 +120,7 @@ def _is_useless(
     if manifest.created_at.timestamp() + 1 >= written:  # a manifest has whole seconds
         return True
     if partition == ZONES:
-        jobs = {planner.zones_job(job) for job in jobs}
+        jobs = {job.for_zones() for job in jobs}
     return any(Completeness(state, each, partition).lake_reason() is None for each in (job, *jobs))
 
 

@@ -16,7 +16,7 @@ from .. import remote
 from ..errors import MissingAtPublisher
 from ..partition import Partition
 from ..planning.answering import is_complete
-from ..planning.planner import COMPLETE, TO_DO
+from ..planning.plan import COMPLETE, TO_DO
 from ..planning.state import CachedState
 from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
 from .run_tasks import RunTasks, summary_of, was_stopped

@@ -22,7 +22,7 @@ from ..errors import UsageError
 from ..partition import Partition, add_months, format_month, months_between
 from ..planning import planner
 from ..planning.answering import Answering
-from ..planning.planner import MISSING, Plan
+from ..planning.plan import MISSING, Plan
 from ..reporting.explanations import explain
 from ..value_types import whole
 from . import parameters

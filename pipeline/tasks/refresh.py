@@ -13,7 +13,7 @@ from ..datasets import monthly_names
 from ..errors import Unreachable, UsageError
 from ..partition import ZONES, format_month, months_between
 from ..planning import planner
-from ..planning.planner import MISSING, UNASKED, Plan
+from ..planning.plan import MISSING, UNASKED, WITHDRAWN, Plan, titles
 from . import parameters
 from .base import JobTask
 from .wrappers import FillsWarehouses, some_datasets, tasks_of
@@ -47,7 +47,7 @@ class Refresh(FillsWarehouses, JobTask):
         """What was found and is to be done, decided once."""
         plan = Plan()
         with self.one_state() as state:
-            zones = planner.zones_job(self.job)
+            zones = self.job.for_zones()
             if state.manifest(zones, ZONES):
                 plan.entries += planner.plan_refresh(state, zones, [ZONES], self.warehouses).entries
             months = months_between(self.since, dt.date.today() + dt.timedelta(days=1))
@@ -62,14 +62,14 @@ class Refresh(FillsWarehouses, JobTask):
 
     def _tell(self, plan: Plan) -> None:
         """One line for each kind of month that could not be loaded."""
-        missing = [entry for entry in plan.months(MISSING) if entry.reason != planner.WITHDRAWN]
-        withdrawn = [entry for entry in plan.months(MISSING) if entry.reason == planner.WITHDRAWN]
+        missing = [entry for entry in plan.months(MISSING) if entry.reason != WITHDRAWN]
+        withdrawn = [entry for entry in plan.months(MISSING) if entry.reason == WITHDRAWN]
         if missing:
-            LOGGER.warning("missing at %s: %s", self.publisher, planner.titles(missing))
+            LOGGER.warning("missing at %s: %s", self.publisher, titles(missing))
         if withdrawn:
-            LOGGER.warning("%s: %s", planner.titles(withdrawn), planner.WITHDRAWN)
+            LOGGER.warning("%s: %s", titles(withdrawn), WITHDRAWN)
         if unasked := plan.months(UNASKED):
-            LOGGER.warning("%s %s: %s", planner.titles(unasked), UNASKED, unasked[0].reason)
+            LOGGER.warning("%s %s: %s", titles(unasked), UNASKED, unasked[0].reason)
 
     def requires(self) -> list[luigi.Task]:
         return tasks_of(self, self.plan)

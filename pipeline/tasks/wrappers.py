@@ -9,12 +9,12 @@ import luigi
 from .. import settings
 from ..datasets import monthly_names
 from ..errors import MissingAtPublisher
-from ..job import normalize_warehouses, warehouse_labels
+from ..job import NO_RULES, normalize_warehouses, warehouse_labels
 from ..lake import layout
 from ..partition import ZONES, format_month
 from ..planning import planner
 from ..planning.completeness import Completeness
-from ..planning.planner import MISSING, NO_RULES, TO_DO, Plan
+from ..planning.plan import MISSING, TO_DO, Plan, titles
 from ..reporting import journal, progress
 from . import parameters
 from .base import JobTask, MonthTask
@@ -94,7 +94,7 @@ def ensure_none_missing(task: luigi.Task, plan: Plan, publisher: str) -> None:
     if gaps:
         months = [str(entry.partition) for entry in gaps]
         journal.record("missing", task=task.task_id, error=MissingAtPublisher.__name__, months=months)
-        raise MissingAtPublisher(f"{planner.titles(gaps)}: missing at {publisher}; all other months are done")
+        raise MissingAtPublisher(f"{titles(gaps)}: missing at {publisher}; all other months are done")
 
 
 class TaxiZones(FillsWarehouses, JobTask):
@@ -114,7 +114,7 @@ class TaxiZones(FillsWarehouses, JobTask):
 
     @property
     def completeness(self) -> Completeness:
-        return Completeness(self.state, planner.zones_job(self.job), ZONES)
+        return Completeness(self.state, self.job.for_zones(), ZONES)
 
     def check_source(self) -> None:
         with self.one_state():

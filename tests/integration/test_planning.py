@@ -13,7 +13,7 @@ from pipeline import remote
 from pipeline.errors import NoAnswer, StorageUnavailable, Unreachable, WarehouseUnavailable
 from pipeline.job import Job
 from pipeline.partition import Partition, months_between
-from pipeline.planning import planner
+from pipeline.planning import planner, publisher_questions
 from pipeline.planning.completeness import Completeness
 from pipeline.planning.state import CachedState, State
 from pipeline.publishers.web import WebPublisher
@@ -77,9 +77,9 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
 
     monkeypatch.setattr(WebPublisher, "version", version)
     monkeypatch.setattr(WebPublisher, "check_reachable", lambda publisher, policy: None)
-    monkeypatch.setattr(planner, "CONCURRENT", 1)
+    monkeypatch.setattr(publisher_questions, "CONCURRENT", 1)
     partitions = [Partition("green", month) for month in months_between(JANUARY, dt.date(2024, 1, 1))]
-    failed = planner.observe(CachedState(), job(tmp_path, publisher="dtc"), partitions)
+    failed = publisher_questions.observe(CachedState(), job(tmp_path, publisher="dtc"), partitions)
     assert asked == list(failed) == partitions
 
 
@@ -95,11 +95,11 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
         state = CachedState()
         for partitions in datasets:
             with remote.planning(state.spent):
-                failed = planner.observe(state, one, partitions)
+                failed = publisher_questions.observe(state, one, partitions)
                 assert failed.keys() == set(partitions) and all("no answer within" in str(e) for e in failed.values())
         for partitions in datasets:
             planner.plan_months(state, one, partitions, [])
-        assert len(server.requests) <= planner.CONCURRENT
+        assert len(server.requests) <= publisher_questions.CONCURRENT
 
 
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,9 @@ from pipeline.errors import DamagedScratch, LakeError, StorageUnavailable, Taken
 from pipeline.lake import layout
 from pipeline.lake.lake import digest_of
 from pipeline.partition import ZONES, Partition
-from pipeline.planning import completeness, planner
+from pipeline.planning import completeness
 from pipeline.planning.completeness import Completeness
+from pipeline.planning.publisher_questions import observe
 from pipeline.planning.state import State
 from pipeline.publishers.sample import generator
 from pipeline.reporting import progress
@@ -531,7 +532,7 @@ class Zones:
         self.stages[0].scratch.prune()
 
     def look(self) -> None:
-        assert planner.observe(State(), self.job, [ZONES]) == {}
+        assert observe(State(), self.job, [ZONES]) == {}
 
     def reason(self) -> str | None:
         return Completeness(State(), self.job, ZONES).lake_reason()

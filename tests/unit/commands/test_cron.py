@@ -17,7 +17,7 @@ from pipeline.commands import cron
 from pipeline.errors import UsageError
 from pipeline.partition import ZONES, Partition
 from pipeline.planning import planner
-from pipeline.planning.planner import Entry, Plan
+from pipeline.planning.plan import COMPLETE, NOT_YET, TO_DO, Entry, Plan
 from pipeline.reporting import journal
 
 
@@ -36,10 +36,10 @@ def arguments(*words: str) -> argparse.Namespace:
     ("states", "start"),
     [
         ({}, "2026-05"),
-        ({"2026-05": planner.COMPLETE, "2026-06": planner.COMPLETE, "2026-07": planner.TO_DO}, "2026-07"),
-        ({"2026-05": planner.COMPLETE, "2026-09": planner.NOT_YET, "2026-10": planner.NOT_YET}, "2026-09"),
-        ({"2026-05": planner.TO_DO, "2026-07": planner.TO_DO}, "2026-05"),
-        ({f"2026-{month:02}": planner.COMPLETE for month in range(5, 11)}, "2026-05"),
+        ({"2026-05": COMPLETE, "2026-06": COMPLETE, "2026-07": TO_DO}, "2026-07"),
+        ({"2026-05": COMPLETE, "2026-09": NOT_YET, "2026-10": NOT_YET}, "2026-09"),
+        ({"2026-05": TO_DO, "2026-07": TO_DO}, "2026-05"),
+        ({f"2026-{month:02}": COMPLETE for month in range(5, 11)}, "2026-05"),
     ],
 )
 def test_range_begins_with_the_oldest_missing_month(
@@ -48,7 +48,7 @@ def test_range_begins_with_the_oldest_missing_month(
     def plan_range(state: Any, job: Any, names: list[str], months: list[dt.date], warehouses: Any, ask: bool) -> Plan:
         assert months == [dt.date(2026, month, 1) for month in range(5, 11)] and not ask
         entries = [Entry(Partition.parse("green", month), state) for month, state in states.items()]
-        return Plan([Entry(ZONES, planner.TO_DO), *entries])
+        return Plan([Entry(ZONES, TO_DO), *entries])
 
     monkeypatch.setattr(planner, "plan_range", plan_range)
     assert cron.luigi_arguments(6, ["green", "fhv"], dt.date(2026, 11, 30)) == [

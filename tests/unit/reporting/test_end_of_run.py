@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.planning.planner import MISSING
+from pipeline.planning.plan import MISSING
 from pipeline.reporting import end_of_run, outcomes
 
 COUNTS = {"rows_read": 1234567, "rows": 1234560, "rows_rejected": {"zero_passengers": 6, "pickup_outside_month": 1}}

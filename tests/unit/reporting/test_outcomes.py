@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.planning.planner import MISSING
+from pipeline.planning.plan import MISSING
 from pipeline.reporting import outcomes
 
 COUNTS = {"rows_read": 10, "rows": 9, "rows_rejected": {"zero_passengers": 1}}

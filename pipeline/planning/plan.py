@@ -1,0 +1,54 @@
+"""A plan: what is to be done for each month, and why; its words are those of status, tables, messages and journals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..partition import Partition
+
+#: The states of a month in a plan.
+COMPLETE = "complete"
+TO_DO = "to do"
+NOT_YET = "not yet published"
+MISSING = "missing at publisher"
+UNASKED = "could not be asked"
+
+#: The reason of a month that was forgotten, and so the status of its row in the ledger.
+FORGOTTEN = "forgotten"
+
+#: The reason of a month that has become available at the publisher.
+NEW = "new"
+
+#: The reason of a loaded month that the publisher does not have any more.
+WITHDRAWN = "withdrawn; what was loaded stays"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One month of the plan. ``reason`` says why it is to be done, or why it is left as it is; mostly it is empty."""
+
+    partition: Partition
+    state: str
+    reason: str = ""
+
+
+@dataclass
+class Plan:
+    """All asked months of one job, each with its state."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def months(self, state: str) -> list[Entry]:
+        return [entry for entry in self.entries if entry.state == state]
+
+    def counts(self) -> dict[str, int]:
+        """Number of months by state, without the states that do not occur."""
+        states = (COMPLETE, TO_DO, NOT_YET, MISSING, UNASKED)
+        return {state: len(found) for state in states if (found := self.months(state))}
+
+
+def titles(entries: Sequence[Entry], most: int = 5) -> str:
+    """``green 2020-03, green 2020-04 and 7 more``."""
+    named = [str(entry.partition) for entry in entries[:most]]
+    return ", ".join(named) + (f" and {len(entries) - most:,} more" if len(entries) > most else "")
