@@ -42,15 +42,15 @@ def run(args: argparse.Namespace) -> int:
     forgetting = _Forgetting(args.warehouse)
     forgotten = 0
     for name in names:
-        months = [args.month] if args.month or not datasets.get(name).is_monthly else forgetting.known(name)
-        for month in months:
-            if (args.start and month < args.start) or (args.stop and month >= args.stop):
+        is_one = args.month or not datasets.get(name).is_monthly
+        for partition in [Partition(name, args.month)] if is_one else forgetting.known(name):
+            month = partition.month
+            if month and ((args.start and month < args.start) or (args.stop and month >= args.stop)):
                 continue
-            partition = Partition(name, month)
             if forgetting.forget(partition):
                 forgotten += 1
                 answer(f"{partition} is forgotten; the next run does it again.")
-            elif args.month or month is None:
+            elif is_one:
                 answer(f"{partition} was not there; nothing to forget.")
     if args.start or args.stop:
         answer(f"{forgotten:,} month{'' if forgotten == 1 else 's'} forgotten." if forgotten else "Nothing to forget.")
@@ -87,12 +87,12 @@ class _Forgetting:
             warehouse = job.open_warehouse(label)
             self._warehouses.append((warehouse, warehouse.ledger()))
 
-    def known(self, name: str) -> list[dt.date]:
+    def known(self, name: str) -> list[Partition]:
         """The months of a dataset that there is anything of, in order."""
         found = {month for _, ledger in self._warehouses for (dataset, month) in ledger if dataset == name}
         if not self._only_warehouse:
             found |= set(self._in_lake(name)) | months_of(self._job, name)
-        return sorted(month for month in found if month)
+        return [Partition(name, month) for month in sorted(filter(None, found))]
 
     def _in_lake(self, name: str) -> Iterator[dt.date | None]:
         for path in self._job.lake_object.store.list(f"{layout.MANIFESTS}/{name}"):

@@ -82,7 +82,7 @@ class Column:
         return text
 
 
-#: Months are the slices of every table: the month of the file, never of a pickup time.
+#: Months are the partitions of every table: the month of the file, never of a pickup time.
 FILE_MONTH = Column("file_month", "date", "First day of the month of the file that the row came from")
 
 
