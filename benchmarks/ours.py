@@ -59,7 +59,7 @@ def upload(folder: str, source: str) -> Work:
     import pipeline
     from pipeline import datasets
     from pipeline.cleaning import Report
-    from pipeline.tasks.scratch import PARQUET, RAW, REJECTS, ROWS
+    from pipeline.planning.scratch import PARQUET, RAW, REJECTS, ROWS
 
     task = pipeline.Upload(dataset="yellow", month=dt.date(2021, 1, 1))
     assert task.job.lake_object

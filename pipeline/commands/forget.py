@@ -12,10 +12,10 @@ from .. import datasets, job
 from ..errors import UsageError
 from ..lake import layout
 from ..partition import Partition
+from ..planning.scratch import Scratch, months_of
 from ..reporting import journal
 from ..reporting.console import answer
 from ..tasks.parameters import check_span
-from ..tasks.scratch import Scratch, months_of
 from ..warehouse import LedgerRow, Warehouse
 from . import arguments
 

@@ -20,6 +20,7 @@ from ..partition import Partition
 from ..publishers.availability import can_still_appear
 from .completeness import is_recent
 from .plan import MISSING, NOT_YET, UNASKED, Entry, titles
+from .scratch import RAW, Scratch
 from .state import State
 
 if TYPE_CHECKING:
@@ -86,8 +87,6 @@ def check_workspace(state: State, job: Job) -> None:
 
 def can_be_fetched(state: State, job: Job, partitions: Sequence[Partition]) -> bool:
     """Whether the publisher answers. False if it does not and need not, because an earlier run fetched all of them."""
-    from ..tasks.scratch import RAW, Scratch
-
     try:
         check_publisher(state, job)
         return True

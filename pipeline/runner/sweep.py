@@ -26,13 +26,13 @@ from ..job import Job
 from ..names import is_run_id
 from ..partition import ZONES
 from ..planning.completeness import Completeness
+from ..planning.scratch import ABOUT, RECORD, ROOT, lock_of, partition_of, prefix_of, store_of
 from ..planning.state import CachedState, State
 from ..reporting import journal, journal_reader
 from ..storage import Store, StoredObject, open_store
 from ..storage.local import path_of
 from ..strict_json import json_object
 from ..tasks.base import JobTask
-from ..tasks.scratch import ABOUT, RECORD, ROOT, lock_of, partition_of, prefix_of, store_of
 
 LOGGER = logging.getLogger("pipeline")
 

@@ -41,13 +41,13 @@ from ..partition import Partition, count_months
 from ..planning import planner
 from ..planning.answering import Answering
 from ..planning.completeness import Completeness
+from ..planning.scratch import Scratch
 from ..reporting import journal
 from ..reporting.explanations import explain
 from ..reporting.outcomes import DONE_BY_ANOTHER
 from ..reporting.progress import StageProgress, StageRecord, tell
 from ..retry import retrying
 from . import parameters, servers
-from .scratch import Scratch
 from .servers import Server
 
 #: How often a run looks again for somebody whose lock it has waited for up to the limit.
@@ -161,7 +161,7 @@ class MonthTask(JobTask):
 
     @cached_property
     def scratch(self) -> Scratch:
-        return Scratch(self.job, self.partition)
+        return Scratch(self.job, self.partition, run_id)
 
 
 class Stage(MonthTask):

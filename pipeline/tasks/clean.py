@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .. import datasets, settings
 from ..errors import DamagedFile, TooManyUnreadable, UnreadableFile
 from ..lake.lake import digest_of
+from ..planning.scratch import RAW, REJECTS, ROWS
 from ..prefetch import ahead
 from ..reporting.progress import StageProgress, rejects
 from .base import Stage
 from .download import Download
-from .scratch import RAW, REJECTS, ROWS
 from .target import StoreTarget
 
 if TYPE_CHECKING:

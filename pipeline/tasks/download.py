@@ -7,11 +7,11 @@ from typing import Any
 
 from ..job import retry_policy
 from ..lake import layout
+from ..planning.scratch import RAW
 from ..publishers import Version
 from ..reporting.progress import StageProgress
 from . import servers
 from .base import Stage
-from .scratch import RAW
 from .servers import Server
 from .target import StoreTarget
 

@@ -13,10 +13,10 @@ from .._version import __version__
 from ..errors import PipelineError
 from ..lake import layout
 from ..lake.manifest import Digest, Manifest, Source
+from ..planning.scratch import PARQUET, RAW, REJECTS, ROWS
 from ..planning.synthetic import ensure_upload_allowed
 from ..reporting.progress import StageProgress, page_of
 from .base import Stage, run_id
-from .scratch import PARQUET, RAW, REJECTS, ROWS
 from .target import StoreTarget
 from .write_parquet import WriteParquet
 

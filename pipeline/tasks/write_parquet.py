@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
 from ..datasets.schema import Column
+from ..planning.scratch import PARQUET, RAW, ROWS
 from ..prefetch import ahead
 from ..reporting.progress import StageProgress, rejects
 from .base import Stage
 from .clean import Clean
-from .scratch import PARQUET, RAW, ROWS
 from .target import StoreTarget
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.job import Job
 from pipeline.partition import Partition
-from pipeline.tasks.scratch import Scratch
+from pipeline.planning.scratch import Scratch
 
 from .conftest import Project
 
@@ -69,7 +69,7 @@ def test_who_is_at_work_on_the_month_is_named(
     scratch = Scratch(job, Partition("green", dt.date(2020, 1, 1)))
     (tmp_path / "file").write_bytes(b"x")
     scratch.keep(tmp_path / "file", "rejects.parquet", {"sha256": "ab" * 32})
-    monkeypatch.setattr("pipeline.tasks.scratch.LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr("pipeline.planning.scratch.LOCK_TIMEOUT", 0.1)
     with scratch.lock():
         assert main(["forget", "--dataset", "green", "--month", "2020-01"]) != 0
     said = capsys.readouterr().err

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.job import Job
 from pipeline.partition import Partition
-from pipeline.tasks.scratch import Scratch
+from pipeline.planning.scratch import Scratch
 
 from ..patience import PATIENCE
 from .conftest import Project

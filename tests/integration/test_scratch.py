@@ -35,6 +35,7 @@ from pipeline.commands import forget
 from pipeline.errors import LakeError, StorageUnavailable, TooManyUnreadable
 from pipeline.job import Job
 from pipeline.partition import Partition
+from pipeline.planning.scratch import RAW, Scratch, lock_of, months_of
 from pipeline.planning.state import CachedState
 from pipeline.reporting import journal
 from pipeline.runner import sweep
@@ -43,7 +44,6 @@ from pipeline.tasks.base import Stage
 from pipeline.tasks.clean import Clean
 from pipeline.tasks.download import Download
 from pipeline.tasks.load import Load
-from pipeline.tasks.scratch import RAW, Scratch, lock_of, months_of
 from pipeline.tasks.upload import Upload
 from pipeline.tasks.wrappers import MonthlyTrips
 from pipeline.tasks.write_parquet import WriteParquet
@@ -325,7 +325,7 @@ def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
     job = Job("tlc", "none", f"file:{folder}/lake", f"file:{folder}/workspace")
     monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace)
     our_settings.apply_environment()
-    scratch = Scratch(job, Partition("green", MONTH))
+    scratch = Scratch(job, Partition("green", MONTH), journal.run_id)
     keep(scratch)
     return scratch
 
@@ -396,7 +396,7 @@ def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_end
     monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace)
     monkeypatch.setattr(journal, "folder", lambda: folder)
     our_settings.apply_environment()
-    scratch = Scratch(job, Partition("green", MONTH))
+    scratch = Scratch(job, Partition("green", MONTH), journal.run_id)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: "another")
         keep(scratch)
@@ -449,7 +449,7 @@ def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pyte
     assert scratch.record(RAW)
     monkeypatch.setenv(code_version.CODE, CODES[1])
     job = Job(**scratch.job, workspace=scratch.store.url)
-    later = Scratch(job, Partition("green", MONTH))
+    later = Scratch(job, Partition("green", MONTH), journal.run_id)
     assert later.record(RAW) is None
     with scratch.lock(), pytest.raises(StorageUnavailable), later.store.lock(lock_of(later.prefix), timeout=0):
         pass  # two versions of the code do not work on a month at the same time

@@ -25,6 +25,7 @@ from pipeline.partition import ZONES, Partition
 from pipeline.planning import completeness
 from pipeline.planning.completeness import Completeness
 from pipeline.planning.publisher_questions import observe
+from pipeline.planning.scratch import PARQUET, RAW, REJECTS, ROWS, Scratch
 from pipeline.planning.state import State
 from pipeline.publishers.sample import generator
 from pipeline.reporting import progress
@@ -37,7 +38,6 @@ from pipeline.tasks.base import Stage
 from pipeline.tasks.clean import Clean, ipc_file
 from pipeline.tasks.download import Download
 from pipeline.tasks.load import Load
-from pipeline.tasks.scratch import PARQUET, RAW, REJECTS, ROWS, Scratch
 from pipeline.tasks.upload import Upload
 from pipeline.tasks.write_parquet import WriteParquet
 from pipeline.warehouse.duckdb import DuckDB

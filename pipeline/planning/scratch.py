@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from .. import code_version
 from ..errors import DamagedScratch, TakenAway
 from ..partition import Partition, parse_month
-from ..reporting import journal
 from ..strict_json import json_object
 
 if TYPE_CHECKING:
@@ -95,13 +94,15 @@ class Scratch:
     work on one month at the same time.
     """
 
-    def __init__(self, job: Job, partition: Partition) -> None:
+    def __init__(self, job: Job, partition: Partition, run_id: Callable[[], str] = str) -> None:
+        """``run_id`` gives the id of the run that keeps files here; who only reads needs none."""
         self.job = {"publisher": job.publisher, "rules": job.rules, "lake": job.lake}
         self.store = store_of(job.workspace)
         self.folder = f"{ROOT}/{partition.dataset}/{partition.month_text or _NO_MONTHS}"
         key = hashlib.sha256("\n".join(self.job.values()).encode()).hexdigest()[:12]
         self.prefix = f"{self.folder}/{key}-{code_version.digest()}"
         self.title = str(partition)
+        self._run_id = run_id
 
     def path(self, name: str) -> str:
         return f"{self.prefix}/{name}"
@@ -159,7 +160,7 @@ class Scratch:
     def keep(self, file: Path, name: str, record: dict[str, Any]) -> None:
         """Put the file in place, then the record that vouches for it."""
         size = file.stat().st_size
-        about = {"job": self.job, "run": journal.run_id(), "host": socket.gethostname()}
+        about = {"job": self.job, "run": self._run_id(), "host": socket.gethostname()}
         metadata = {ABOUT: json.dumps(about)}  # so that one listing of a bucket tells it of all
         self.store.delete(self.path(f"{name}.json"))
         self.store.put(file, self.path(name), metadata=metadata)
