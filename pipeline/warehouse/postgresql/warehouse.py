@@ -39,17 +39,19 @@ import pyarrow.parquet as pq
 import sqlalchemy
 
 from ...datasets import DATASETS
-from ...datasets.schema import FILE_MONTH, Column, Dataset
+from ...datasets.schema import FILE_MONTH, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from ...partition import Partition, format_month
 from ...remote import capped, for_server
 from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
 from .. import label_of
-from ..base import LEDGER_COLUMNS, LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, no_progress
-from ..tables import ensure_month, literal, missing_columns, next_row, texts_found, texts_query
+from ..base import LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, no_progress
+from ..tables import ensure_month, literal, next_row, texts_found, texts_query
 from ..views import COMMENTS, comment, not_made, views
 from .copy import copy, open_parquet
-from .session import ALL_TABLES, BLOCKERS, TYPES, Relation, Session, Statement, quote, sessions_text, text_of
+from .errors import MONTH_CHECK, USE_UTF8, translate, translate_refusal
+from .session import ALL_TABLES, BLOCKERS, Session, Statement, quote, sessions_text, text_of
+from .tables import changes, index_of
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -145,7 +147,7 @@ class PostgreSQL(Warehouse):
                 encoding = session.connection.get_parameter_status("server_encoding")
                 if encoding != "UTF8":
                     yield Check(
-                        f"{subject} encoding", False, f"{encoding}, which cannot hold every text", _USE_UTF8, True
+                        f"{subject} encoding", False, f"{encoding}, which cannot hold every text", USE_UTF8, True
                     )
                 if create:
                     with session.transaction():
@@ -167,7 +169,7 @@ class PostgreSQL(Warehouse):
                 if encoding == "SQL_ASCII":
                     raise WarehouseError(
                         f"{self.label}: the database has the encoding SQL_ASCII, which takes any bytes for text; "
-                        f"{_USE_UTF8}"
+                        f"{USE_UTF8}"
                     )
                 session = Session(
                     connection,
@@ -188,7 +190,7 @@ class PostgreSQL(Warehouse):
                     holders = session.holders(session.lock_key(ALL_TABLES))
                     raise self._busy("a table", holders) from error
         except psycopg2.Error as error:
-            raise self._error(error) from error
+            raise translate(error, self.label, self._url) from error
         except WarehouseError as error:
             raise self.named(error) from error.__cause__
 
@@ -274,7 +276,7 @@ class PostgreSQL(Warehouse):
                 f"{self.label}: no answer within {seconds:g} s; check that the server runs and may be reached"
             ) from None
         except psycopg2.Error as error:
-            raise self._connect_error(error) from error
+            raise translate_refusal(error, self.label, self._url) from error
 
     def _open(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
         """A connection as SQLAlchemy's dialect would open it, without the questions that an engine asks at first."""
@@ -333,20 +335,20 @@ class PostgreSQL(Warehouse):
         short time.
         """
         declared = list({**DATASETS, **({dataset.name: dataset} if dataset else {})}.values())
-        if not _changes(session, declared):
+        if not changes(session, declared):
             return self._prepare_views(session, declared)
         with Wait(self.options.lock_timeout, self.label) as wait:
             self._change_tables(session, declared, wait)
         self._prepare_views(session, declared)
 
     def _change_tables(self, session: Session, declared: Sequence[Dataset], wait: Wait) -> None:
-        while _changes(session, declared):
+        while changes(session, declared):
             try:
                 with session.transaction(ALTER_TIMEOUT):
                     # Of two workers that find a table missing, the second waits here and then finds it.
                     session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key(ALL_TABLES))
                     session.create_schema()
-                    for statement in _changes(session, declared):
+                    for statement in changes(session, declared):
                         session.run(statement)
                 break
             except psycopg2.errors.LockNotAvailable as error:
@@ -384,34 +386,6 @@ class PostgreSQL(Warehouse):
                     LOGGER.warning("%s: view %s is in use and is renewed by a later load", self.label, name)
                     break
 
-    # -- errors ----------------------------------------------------------------------------------
-
-    def _error(self, error: psycopg2.Error) -> PipelineError:
-        """An error of an open connection, by its SQLSTATE."""
-        text, code = f"{self.label}: {self._without_password(text_of(error))}", error.pgcode or ""
-        for pattern, remedy in _PARTICULAR.items():
-            if re.search(pattern, text):
-                return (WarehouseUnavailable if code.startswith(_TRANSIENT) else WarehouseError)(f"{text}; {remedy}")
-        if code in _REMEDIES:
-            return WarehouseError(f"{text}; {_REMEDIES[code]}")
-        if not code or code.startswith(_TRANSIENT):  # a broken connection has no SQLSTATE
-            return WarehouseUnavailable(f"{text}; nothing was changed by the unfinished transaction, run again")
-        return WarehouseError(f"{text} (SQLSTATE {code or 'unknown'})")
-
-    def _connect_error(self, error: BaseException | None) -> PipelineError:
-        """An error on the way to a connection. psycopg2 gives these no SQLSTATE, so the server's English has to do."""
-        text = f"{self.label}: {self._without_password(text_of(error))}"
-        for pattern, remedy in _REFUSALS.items():
-            if re.search(pattern, text):
-                return WarehouseError(f"{text}; {remedy}")
-        return WarehouseUnavailable(f"{text}; check that the server runs and may be reached")
-
-    def _without_password(self, text: str) -> str:
-        named = [str(value) for name, value in self._url.query.items() if "password" in name]
-        for password in filter(None, (self._url.password, *named)):
-            text = text.replace(str(password), "***")
-        return text
-
     # -- doctor ----------------------------------------------------------------------------------
 
     def _create_database(self) -> None:
@@ -429,7 +403,7 @@ class PostgreSQL(Warehouse):
                     with self._watched(statement), connection.cursor() as cursor:
                         cursor.execute(f"CREATE DATABASE {quote(str(url.database))} ENCODING 'UTF8' TEMPLATE template0")
             except psycopg2.Error as refused:
-                raise self._error(refused) from refused
+                raise translate(refused, self.label, self._url) from refused
 
     def _check_schema(self, session: Session) -> Check:
         """Whether the role may do what a load does, by doing it in a transaction that is rolled back."""
@@ -451,7 +425,9 @@ class PostgreSQL(Warehouse):
                 session.call(session.connection.rollback)
         except psycopg2.Error as error:
             session.call(session.connection.rollback)
-            detail, _, remedy = str(self._error(error)).removeprefix(f"{self.label}: ").partition("; ")
+            detail, _, remedy = (
+                str(translate(error, self.label, self._url)).removeprefix(f"{self.label}: ").partition("; ")
+            )
             return Check(subject, False, detail, remedy or "python -m pipeline doctor --create makes a missing schema")
         if foreign:
             owners = ", ".join(f"{name} of {owner}" for name, owner in foreign)
@@ -500,7 +476,7 @@ class _Place:
             if name in own or not self.occupied
         ]
         if self.month:
-            definition.append(f"CONSTRAINT {_MONTH_CHECK} CHECK ({quote(FILE_MONTH.name)} = DATE '{self.month}')")
+            definition.append(f"CONSTRAINT {MONTH_CHECK} CHECK ({quote(FILE_MONTH.name)} = DATE '{self.month}')")
         if not self.occupied:
             definition += self.session.checks(self.parent)
         # Spelled out and not LIKE, which would keep a lock on the parent while the file is copied.
@@ -508,7 +484,7 @@ class _Place:
         names = ", ".join(quote(name) for name in file.schema_arrow.names)
         self._ensure_all(copy(self.session, f"{self.table} ({names})", file, progress))
         if not self.occupied:
-            if index := _index(self.dataset, self.table):
+            if index := index_of(self.dataset, self.table):
                 self.session.run(index)
             self.session.run(f"ANALYZE {self.table}")
 
@@ -536,125 +512,3 @@ class _Place:
             self.session.run(f"VACUUM (ANALYZE, SKIP_LOCKED) {self.occupied}")
         except (psycopg2.Error, PipelineError) as error:
             LOGGER.warning("%s is loaded, but was not vacuumed: %s", self.occupied, text_of(error))
-
-
-# -- tables --------------------------------------------------------------------------------------
-
-
-def _changes(session: Session, declared: Sequence[Dataset]) -> list[str]:
-    """The statements that bring the tables of the schema to their declarations; [] if they are there."""
-    found = session.relations([LEDGER_TABLE, *(dataset.table for dataset in declared)])
-    statements = _table_changes(session, found, LEDGER_TABLE, "What was loaded when; append-only", LEDGER_COLUMNS)
-    for dataset in declared:
-        statements += _table_changes(session, found, dataset.table, dataset.title, dataset.table_columns, dataset)
-    return statements
-
-
-def _table_changes(
-    session: Session,
-    found: dict[str, Relation],
-    name: str,
-    title: str,
-    columns: Sequence[Column],
-    dataset: Dataset | None = None,
-) -> list[str]:
-    table, existing, monthly = session.table(name), found.get(name), dataset is not None and dataset.is_monthly
-    statements = []
-    if existing is None:
-        definition = ", ".join(
-            session.dialect.definition(column) + (" NOT NULL" if column is FILE_MONTH else "") for column in columns
-        )
-        month = f" PARTITION BY LIST ({quote(FILE_MONTH.name)})" if monthly else ""
-        statements.append(f"CREATE TABLE {table} ({definition}){month}")
-        if dataset and (index := _index(dataset, table)):
-            statements.append(index)
-        existing = Relation("", None)
-    else:
-        if existing.kind != ("p" if monthly else "r"):
-            shape = "a table partitioned by file_month" if monthly else "a plain table"
-            raise WarehouseError(f"{name} exists and is not {shape}; rename it or use another schema, then run again")
-        # Unlike elsewhere, names that differ by case are two columns here.
-        same = {column.name: existing.types[column.name] for column in columns if column.name in existing.types}
-        missing = missing_columns(name, columns, same, TYPES)
-        for column in columns:
-            if kind := existing.computed.get(column.name):
-                raise WarehouseError(
-                    f"table {name}: column {column.name} is {kind} column, which takes no values of a file; "
-                    f"make it a plain one or rename the table, then run again"
-                )
-        if monthly and (identities := [own for own, kind in existing.computed.items() if kind == "an identity"]):
-            raise WarehouseError(
-                f"table {name}: column {identities[0]} of your own is an identity column, which a new month cannot "
-                f"fill; drop its identity and give it a DEFAULT of a sequence, then run again"
-            )
-        statements += [f"ALTER TABLE {table} ADD COLUMN {session.dialect.definition(column)}" for column in missing]
-    if existing.comment != title:
-        statements.append(f"COMMENT ON TABLE {table} IS {literal(title)}")
-    for column in columns:
-        if existing.comments.get(column.name) != column.description:
-            statements.append(f"COMMENT ON COLUMN {table}.{quote(column.name)} IS {literal(column.description)}")
-    return statements
-
-
-def _index(dataset: Dataset, table: str) -> str | None:
-    """Statement of the index on the pickup time; the same on the parent and on each partition."""
-    return f"CREATE INDEX ON {table} USING brin ({quote(dataset.pickup)})" if dataset.pickup else None
-
-
-# -- errors --------------------------------------------------------------------------------------
-
-#: The name of the CHECK that lets a month be attached without a look at its rows.
-_MONTH_CHECK = "etl_file_month"
-
-_USE_UTF8 = "use a database made with ENCODING 'UTF8' TEMPLATE template0"
-
-#: SQLSTATEs, or their beginnings, of which the same call may succeed later.
-_TRANSIENT = (
-    "08",  # connection
-    "40",  # serialization failure, deadlock
-    "53",  # too many connections, out of memory
-    "55",  # object in use
-    "57",  # cancelled, shut down, starting up
-    "25P03",  # idle in a transaction for too long
-)
-
-#: What some messages say -> what to do about it; before the SQLSTATE is asked.
-_PARTICULAR = {
-    f'violates check constraint "{_MONTH_CHECK}"': "the file has rows of another month; write it again",
-    "statement timeout": "see what keeps the server busy, or raise [warehouse] statement_timeout",
-    "default partition": "move the rows of that month out of the default partition, or drop it",
-    "row-level security": "drop the policy, or make the role of the URL the owner of the table, or one with BYPASSRLS",
-}
-
-#: SQLSTATE -> what to do about it; terminal, even where the class as a whole is not.
-_REMEDIES = {
-    "22P05": f"the encoding of the database cannot hold it: {_USE_UTF8}",
-    "22021": "PostgreSQL text cannot hold this character; clean it out of the column",
-    "23502": "the pipeline fills only its own columns, and those with null where the file has none: give the column a "
-    "DEFAULT, or drop its NOT NULL",
-    "23503": "make the foreign key DEFERRABLE INITIALLY DEFERRED, or drop it: the table is emptied and filled again",
-    "23505": "drop the unique index or constraint: published files repeat rows",
-    "23514": "drop the constraint, or reject such rows by a rule of [clean] rules",
-    "428C9": "drop the column, or make it a plain one",
-    "25006": "name the primary server in the URL, or take default_transaction_read_only from the role and the database",
-    "3F000": "python -m pipeline doctor --create makes the schema",
-    "42501": "grant the role CREATE on the schema and make it the owner of the tables",
-    "42703": "a table of that name with other columns is in the way; rename it",
-    "42710": "a type of that name is in the way; rename it",
-    "42P17": "detach or drop the partition that holds several months",
-    "42P07": "a table of that name is in the way; rename it",
-    "53100": "free disk space on the server",
-}
-
-#: What a refused connection says -> what to do about it.
-_REFUSALS = {
-    r"no password supplied|password authentication failed|authentication failed": (
-        "check user and password of the URL, PGPASSWORD or the .pgpass file"
-    ),
-    r"role .* does not exist|not permitted to log in": "create the role with LOGIN or name another one in the URL",
-    r"database .* does not exist": "python -m pipeline doctor --create makes it, if the role may create databases",
-    r"pg_hba\.conf": "allow this host and role in pg_hba.conf of the server",
-    r"conversion between": f"the encoding of the database does not take UTF-8: {_USE_UTF8}",
-    r"permission denied": "grant the role CONNECT on the database",
-    r"invalid connection option|invalid .*value": "correct the part after ? in the URL",
-}
