@@ -49,7 +49,7 @@ def take(values: MutableMapping[Key, Any], key: Callable[[str, str], Key], shown
         if value is None:
             continue
         is_overruled = values.get(key(*new)) is not None
-        _note(shown(*old), shown(*new) + (" now, which is set too and wins" if is_overruled else " now"))
+        note(shown(*old), shown(*new) + (" now, which is set too and wins" if is_overruled else " now"))
         if not is_overruled:
             values[key(*new)] = value
             _given_as[new] = shown(*old)
@@ -70,7 +70,7 @@ def take_from_configuration(config: LuigiConfigParser) -> None:
             config.set(*option, values[option])
         for (section, name, old), new in VALUES.items():
             if config.get(section, name, "", raw=True) == old:
-                _note(f"[{section}] {name}: {old}", f"{new} now")
+                note(f"[{section}] {name}: {old}", f"{new} now")
                 config.set(section, name, new)
 
 
@@ -84,7 +84,6 @@ def take_from_arguments(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
         lambda section, name: name if section == task else f"{section}.{name}",
         lambda section, name: f"{name} of {section}",
     )
-    warn()
     return arguments
 
 
@@ -93,19 +92,17 @@ def given_as(section: str, name: str) -> str:
     return _given_as.get((section, name), "")
 
 
-def _note(old: str, new: str) -> None:
+def note(old: str, new: str) -> None:
+    """Remember an old name for ``warn``."""
     if old not in _told:
         _found[old] = new
 
 
-def say(old: str, new: str) -> None:
-    """Warn of one old name at once."""
-    _note(old, f"{new} now")
-    warn()
-
-
 def warn() -> None:
-    """Say in one line which old names were found, once per process; worker processes leave it to their parent."""
+    """Say in one line which old names were found, once per process; worker processes leave it to their parent.
+
+    Called when nothing is refused any more: a mistake is one line.
+    """
     if _found and multiprocessing.parent_process() is None:
         LOGGER.warning("%s", "; ".join(f"{old} is called {new}" for old, new in _found.items()))
         _told.update(_found)

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
         flag = "--dataset" if args.dataset else "--datasets"
         raise UsageError(f"{flag} goes with --last; a task has flags of its own, after its name")
     if args.datasets:
-        renamed.say("--datasets", "--dataset")
+        renamed.note("--datasets", "--dataset now")
+        renamed.warn()
     names = monthly_names(given or settings.RangeSettings().datasets)
     try:
         with _serialised(args.task[0] if args.task else "RangeMonthly", args.wait * 3600) as locks:

@@ -76,8 +76,10 @@ class JobTask(Answering, luigi.Task):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         validation.ensure_valid()
-        kwargs = renamed.take_from_arguments(cls.get_task_family(), kwargs)
-        values: list[tuple[str, Any]] = super().get_param_values(params, args, kwargs)
+        taken = renamed.take_from_arguments(cls.get_task_family(), kwargs)
+        values: list[tuple[str, Any]] = super().get_param_values(params, args, taken)
+        if taken.keys() != kwargs.keys():
+            renamed.warn()
         return values
 
     @cached_property

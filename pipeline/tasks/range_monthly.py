@@ -131,6 +131,7 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
             publisher.check_offered(Partition(self._first.dataset, min(self.months[-1], today.replace(day=1))))
         elif issubclass(self.of, AllTrips):
             planner.check_any_offered(self._first.job, monthly_names(self._first.dataset), self.months)
+        renamed.warn()
 
     @property
     def months(self) -> list[dt.date]:
@@ -207,7 +208,9 @@ def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> t
         if name in dict(of.get_params()):  # somebody's own task
             parameter = name
         else:
-            renamed.say(f"{name} of RangeMonthly", "dataset" if "," in text else "dataset, with --of AllTrips,")
+            renamed.note(
+                f"{name} of RangeMonthly", "dataset now" if "," in text else "dataset, with --of AllTrips, now"
+            )
     fits = parameter in dict(of.get_params()) and not (is_several and issubclass(of, MonthTask))
     if not fits and place == places["of"]:
         why = "takes one dataset" if name == "dataset" in dict(of.get_params()) else f"has no {name}"
