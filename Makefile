@@ -47,9 +47,10 @@ endif
 ui: $(STAMP) ## luigid with history and metrics on http://127.0.0.1:8082; PORT=9000: on another port
 	@$(VENV)/bin/python -m pipeline ui --port $(PORT)
 
-test: $(STAMP) ## all tests, and the checks of style and types; WORKERS=8: with more cores
+test: $(STAMP) ## all tests, and the checks of style, types and imports; WORKERS=8: with more cores
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-quick: $(STAMP) ## unit tests and a smoke test of the real commands, a minute at most

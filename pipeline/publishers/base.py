@@ -20,10 +20,7 @@ from .version import Version
 if TYPE_CHECKING:
     from ..errors import NoAnswer
     from .availability import Availability
-    from .fetching import Fetched
-
-#: Called with the bytes that have arrived and, if known, the bytes in all.
-Progress = Callable[[int, int | None], None]
+    from .fetching import Fetched, Progress
 
 #: What to do about a file that is not there: the end of messages.
 LEAVE_OUT = "leave it out, or use another [publisher] name or url"

@@ -15,15 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import LakeError, PipelineError, TruncatedFile, WrongFormat
 from ..partition import Partition
 from .file_checks import HEAD, Damage, check_end, check_head
 from .version import Version
 
-if TYPE_CHECKING:
-    from .base import Progress
+#: Called with the bytes that have arrived and, if known, the bytes in all.
+Progress = Callable[[int, int | None], None]
 
 #: Bytes read at once.
 CHUNK = 1 << 20

@@ -17,9 +17,9 @@ from ..files import refuse_long
 from ..partition import ZONES, Partition, parse_month
 from ..retry import Policy, retrying
 from .availability import Availability
-from .base import LEAVE_OUT, Progress, Publisher
+from .base import LEAVE_OUT, Publisher
 from .catalog import README, Catalog
-from .fetching import CHUNK, Fetched, IncomingFile
+from .fetching import CHUNK, Fetched, IncomingFile, Progress
 from .version import Version
 
 

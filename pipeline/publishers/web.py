@@ -26,9 +26,9 @@ from ..errors import (
 from ..partition import ZONES, Partition, add_months, format_month
 from ..retry import Policy, retrying
 from .availability import APPEARS_WITHIN, Availability, can_still_appear
-from .base import LEAVE_OUT, Progress, Publisher
+from .base import LEAVE_OUT, Publisher
 from .catalog import Catalog
-from .fetching import Fetched
+from .fetching import Fetched, Progress
 from .version import Version
 from .web_download import WebDownload
 

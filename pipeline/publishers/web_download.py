@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import NoAnswer, PipelineError, PublisherUnavailable, TruncatedFile
 from ..partition import Partition
 from ..retry import Policy
-from .base import Progress
-from .fetching import CHUNK, Fetched, IncomingFile
+from .fetching import CHUNK, Fetched, IncomingFile, Progress
 from .file_checks import check_zones
 from .version import Version
 

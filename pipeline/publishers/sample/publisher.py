@@ -15,9 +15,9 @@ from ...errors import NoAnswer, UsageError
 from ...partition import Partition, add_months, parse_month
 from ...retry import Policy
 from ..availability import Availability
-from ..base import Progress, Publisher
+from ..base import Publisher
 from ..catalog import LAYOUTS, Catalog, Layout
-from ..fetching import Fetched, IncomingFile, writing
+from ..fetching import Fetched, IncomingFile, Progress, writing
 from ..version import Version
 from .layouts import FIRST_MONTHS
 
