@@ -32,7 +32,7 @@ class Source:
     ``length`` (bytes) it is the cheap sign that the file may have changed, ``sha256`` of the raw bytes is the proof.
     ``last_modified`` is kept for people only: publishers touch it without any change of data. ``format`` is ``csv``,
     ``csv.gz`` or ``parquet``. ``last_look`` names the look at the publisher that was the last one before the file was
-    fetched (see ``completeness.name_of``); None in manifests of earlier versions.
+    fetched (see ``completeness.observation_name``); None in manifests of earlier versions.
     """
 
     url: str

@@ -104,7 +104,7 @@ class Completeness:
         ``last_look`` names the observation that was the last one before the file was fetched (see ``last_look``). Where
         nobody has noted it, the clocks decide: the one that ``fetched_at`` was read from, and that of the observation.
 
-        What is made or lies on this machine is looked at itself, which costs nothing.
+        A publisher on this machine is asked now, which costs nothing.
         """
         if self.job.publisher_object.is_local:
             try:
@@ -114,7 +114,7 @@ class Completeness:
         observed = self.state.observation(self.job, self.partition)
         if not observed or not observed.get("version"):
             return None
-        if name_of(observed) == last_look:
+        if observation_name(observed) == last_look:
             return None
         if last_look is None:
             checked_at, now = dt.datetime.fromisoformat(observed["checked_at"]), dt.datetime.now(dt.UTC)
@@ -132,10 +132,10 @@ class Completeness:
         """The name of the last observation of the publisher; empty where the files are at hand and none is kept."""
         if self.job.publisher_object.is_local:
             return ""
-        return name_of(self.state.observation(self.job, self.partition))
+        return observation_name(self.state.observation(self.job, self.partition))
 
 
-def name_of(observed: dict[str, Any] | None) -> str:
+def observation_name(observed: dict[str, Any] | None) -> str:
     """A name for one observation of a publisher, whatever the clock said; empty where no version was seen."""
     if not observed or not observed.get("version"):
         return ""

@@ -67,7 +67,7 @@ def plan_months(
 ) -> Plan:
     """Plan months of one dataset.
 
-    With ``ask`` the publisher is asked about months that are not loaded and about loaded ones whose last look is
+    With ``ask`` the publisher is asked about months that are not loaded and about loaded ones whose last answer is
     older than ``[publisher] max_age``; what it answers is kept with the lake. Without, only what is known counts.
     Raises ``Unreachable`` if something has to be fetched and the publisher does not answer.
     """
@@ -136,7 +136,7 @@ def check_source(completeness: Completeness) -> None:
 
 
 def plan_refresh(state: State, job: Job, partitions: Sequence[Partition], warehouses: list[str]) -> Plan:
-    """Ask the publisher now about months of a dataset, however fresh the last look is; plan what the answers change.
+    """Ask the publisher now about months of a dataset, however fresh its last answers are, and plan what changed.
 
     To do are months that have another ETag or length than the loaded ones, months that have become available, and
     months that an earlier run left half done. Those that differ from what is asked for in other ways, such as rules,

@@ -36,10 +36,10 @@ CONCURRENT = 8
 
 
 def ask_again(state: State, job: Job, partitions: Iterable[Partition]) -> None:
-    """Ask a web publisher about loaded months whose last look is too old. A look that fails changes nothing."""
+    """Ask a web publisher about loaded months whose last answer is too old. A question that fails changes nothing."""
     publisher = job.publisher_object
     if publisher.is_local:
-        return  # looked at whenever the question comes up
+        return  # asked by ``Completeness.version_since``, each time
     max_age = settings.PublisherSettings().max_age * settings.DAY
     due = []
     for partition in partitions:

@@ -2,7 +2,7 @@
 
 A record is a small JSON object written after the file it speaks for. It says what the file was made from, so that a
 stage can tell whether its output is still the one that is asked for. What other code made, or other rules, lies in
-another folder, and is never looked at.
+another folder, and is never read.
 
 Upload removes the scratch of its month when the month is in the lake. The rest is for ``sweep``.
 """

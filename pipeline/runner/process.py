@@ -53,7 +53,7 @@ def modules_of_workers() -> list[str]:
 
 
 class TaskContext:
-    """Looks afresh instead of trusting what was true while scheduling, logs, and dies with its parent.
+    """Gives the task a new state, sets up the log, and ends a worker process with its main process.
 
     Luigi leaves the children of a killed worker alive; they would go on writing while another host does the same task.
     The kernel's own way to end them (PR_SET_PDEATHSIG) sees only the fork server, which outlives its children.

@@ -117,7 +117,7 @@ class Run:
         self.is_begun = False
         self._outer = _current
         self._command = _command if self._outer is None else None
-        self.state = CachedState()  # one look at lake and warehouses answers for all tasks while the run is planned
+        self.state = CachedState()  # answers for all tasks while the run is planned
         self._scheduled: RunTasks | None = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
         self._bars = bars.Bars()

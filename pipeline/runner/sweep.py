@@ -43,8 +43,8 @@ DAY, WEEK = 24 * 3600.0, 7 * 24 * 3600.0
 def sweep(tasks: Iterable[Any], has_worked: bool) -> None:
     """Sweep the workspaces and lakes of a run's tasks. What cannot be swept now is left to the next run.
 
-    A server is asked only after a run that had something to do, and waited for half a minute. There is one listing, and
-    one look at a lake where something was left behind.
+    A server is asked only after a run that had something to do, and waited for half a minute. One listing of each place
+    is made, and one more of a lake where something was left behind.
     """
     jobs = {task.job for task in tasks if isinstance(task, JobTask)}
     jobs = {job for job in jobs if has_worked or all(url.startswith("file:") for url in (job.workspace, job.lake))}

@@ -575,8 +575,8 @@ def test_a_look_is_named_by_its_time_and_by_what_it_saw() -> None:
     observed = {"checked_at": "2021-01-01T00:00:00+00:00", "version": {"etag": '"a"'}}
     later = {**observed, "checked_at": "2021-01-01T00:00:01+00:00"}
     other = {**observed, "version": {"etag": '"b"'}}
-    assert len({completeness.name_of(each) for each in (observed, later, other)}) == 3
-    assert completeness.name_of(observed) and not completeness.name_of({**observed, "version": None})
+    assert len({completeness.observation_name(each) for each in (observed, later, other)}) == 3
+    assert completeness.observation_name(observed) and not completeness.observation_name({**observed, "version": None})
 
 
 def test_a_manifest_that_knows_no_look_goes_by_the_clocks_as_far_as_they_can_be_right(zones: Zones) -> None:
