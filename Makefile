@@ -50,7 +50,7 @@ ui: $(STAMP) ## luigid with history and metrics on http://127.0.0.1:8082; PORT=9
 test: $(STAMP) ## all tests, and the checks of style, types and imports; WORKERS=8: with more cores
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-quick: $(STAMP) ## unit tests and a smoke test of the real commands, a minute at most
