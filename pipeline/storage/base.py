@@ -82,6 +82,9 @@ class Store(abc.ABC):
     def uri(self, path: str) -> str:
         """The address of one object, as errors and warehouses name it."""
 
+    def _absent(self, path: str) -> FileNotFoundError:
+        return FileNotFoundError(f"{self.uri(path)} does not exist")
+
     def generation(self, path: str) -> str | None:
         """Generation of a bucket's object now, asked for each time; None in a folder."""
         return None

@@ -196,7 +196,7 @@ class GcsStore(Store):
     def copy(self, path: str, to: str) -> StoredObject:
         source = self._find(path)
         if source is None:
-            raise FileNotFoundError(f"{self.uri(path)} does not exist")
+            raise self._absent(path)
         with self._explained(to, "storage.objects.create"):
             copied = self._bucket.copy_blob(
                 source,
@@ -232,7 +232,7 @@ class GcsStore(Store):
     def open(self, path: str) -> Iterator[BinaryIO]:
         found = self._find(path)
         if found is None:
-            raise FileNotFoundError(f"{self.uri(path)} does not exist")
+            raise self._absent(path)
         pinned = {"if_generation_match": found.generation, "timeout": _waited(TIMEOUT), "retry": self._retry_of_bytes}
         with self._explained(path, "storage.objects.get"), found.open("rb", chunk_size=READ_AHEAD, **pinned) as file:
             yield file
@@ -386,7 +386,7 @@ class GcsStore(Store):
         while damaged < _ATTEMPTS:
             found = self._find(path)
             if found is None:
-                raise FileNotFoundError(f"{self.uri(path)} does not exist")
+                raise self._absent(path)
             if limit is not None and found.size > limit:
                 raise ValueError(f"it has more than {limit:,} bytes")
             stream.seek(0)

@@ -21,7 +21,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -71,13 +71,9 @@ class LocalStore(Store):
         return "file:" + quote(os.fsencode(self.folder / path))  # of any name, also of one that could not be ours
 
     def stat(self, path: str) -> StoredObject | None:
-        try:
-            status = self._place(path).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._explain(error, path) from error
-        return _object(path, status)
+        with self._explained(path), suppress(FileNotFoundError, NotADirectoryError):
+            return _object(path, self._place(path).stat())
+        return None
 
     def list(self, prefix: str = "") -> dict[str, StoredObject]:
         found: dict[str, StoredObject] = {}
@@ -101,34 +97,29 @@ class LocalStore(Store):
                         else:
                             found[inner] = _object(inner, entry.stat(follow_symlinks=follows))
 
-        try:
+        with self._explained(prefix):
             walk(self._place(prefix), prefix, frozenset())
-        except OSError as error:
-            raise self._explain(error, prefix) from error
         return found
 
     def read(self, path: str) -> bytes:
-        try:
-            with os.fdopen(open_plain(self._place(path), os.O_RDONLY, follows=True), "rb") as file:
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f"{self.uri(path)} does not exist") from None
-        except OSError as error:
-            raise self._explain(error, path) from error
+        with (
+            self._explained(path, must_exist=True),
+            os.fdopen(open_plain(self._place(path), os.O_RDONLY, follows=True), "rb") as file,
+        ):
+            return file.read()
 
     def files(self, folder: str) -> dict[str, StoredObject]:
-        try:
-            with self._folder_of(f"{folder}/any") as (opened, _), os.scandir(opened) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-                found = {}
-                for name in names:
-                    with suppress(FileNotFoundError):  # removed while we look
-                        found[name] = _object(f"{folder}/{name}", os.stat(name, dir_fd=opened, follow_symlinks=False))
-                return found
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except OSError as error:
-            raise self._explain(error, folder) from error
+        found = {}
+        with (
+            self._explained(folder),
+            suppress(FileNotFoundError, NotADirectoryError),
+            self._folder_of(f"{folder}/any") as (opened, _),
+            os.scandir(opened) as entries,
+        ):
+            for name in sorted(entry.name for entry in entries if not entry.name.startswith(".")):
+                with suppress(FileNotFoundError):  # removed while we look
+                    found[name] = _object(f"{folder}/{name}", os.stat(name, dir_fd=opened, follow_symlinks=False))
+        return found
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         found = []
@@ -139,42 +130,36 @@ class LocalStore(Store):
         return tuple(found)
 
     def read_small(self, path: str, limit: int) -> bytes:
-        try:
-            with (
-                self._folder_of(path) as (folder, name),
-                os.fdopen(open_plain(name, os.O_RDONLY, dir_fd=folder), "rb") as file,
-            ):
-                data = file.read(limit + 1)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f"{self.uri(path)} does not exist") from None
-        except OSError as error:
-            if error.errno in PLANTED:
-                raise ValueError(f"it is {PLANTED[error.errno]}") from None
-            raise self._explain(error, path) from error
+        with self._explained(path, must_exist=True), self._folder_of(path) as (folder, name):
+            try:
+                with os.fdopen(open_plain(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+                    data = file.read(limit + 1)
+            except OSError as error:
+                if error.errno in PLANTED:
+                    raise ValueError(f"it is {PLANTED[error.errno]}") from None
+                raise
         if len(data) > limit:
             raise ValueError(f"it has more than {limit:,} bytes")
         return data
 
     def move(self, path: str, to: str) -> None:
         folder, _, name = path.rpartition("/")
-        try:
-            with self._folder_of(f"{folder}/any") as (source, _), self._folder_of(to, make=True) as (target, new):
-                os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise self._explain(error, to) from error
+        with (
+            self._explained(to),
+            suppress(FileNotFoundError),
+            self._folder_of(f"{folder}/any") as (source, _),
+            self._folder_of(to, make=True) as (target, new),
+        ):
+            os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
 
     def write(
         self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
     ) -> StoredObject:
         with self.staging(path) as temporary:
-            try:
+            with self._explained(path):
                 if self.options.is_private:
                     os.close(open_plain(temporary, os.O_WRONLY | os.O_CREAT, modes(self.folder)[0]))
                 temporary.write_bytes(data)
-            except OSError as error:
-                raise self._explain(error, path) from error
             return self._publish(temporary, path, if_version)
 
     def put(
@@ -186,80 +171,64 @@ class LocalStore(Store):
         if_version: str | None = None,
         last_check: Callable[[], object] | None = None,
     ) -> StoredObject:
-        if self._staging.owns(local):
+        with nullcontext(local) if self._staging.owns(local) else self.staging(path) as temporary:
+            if temporary != local:
+                with self._explained(path):
+                    _copy(local, temporary, progress)
             if last_check:
                 last_check()
-            stored = self._publish(local, path, if_version)
-        else:
-            with self.staging(path) as temporary:
-                try:
-                    _copy(local, temporary, progress)
-                except OSError as error:
-                    raise self._explain(error, path) from error
-                if last_check:
-                    last_check()
-                stored = self._publish(temporary, path, if_version)
+            stored = self._publish(temporary, path, if_version)
         if progress:
             progress(stored.size, stored.size)
         return stored
 
     def has_bytes(self, path: str, local: Path) -> bool:
-        try:
+        with self._explained(path), suppress(FileNotFoundError):
             return filecmp.cmp(self._place(path), local, shallow=False)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise self._explain(error, path) from error
+        return False
 
     def copy(self, path: str, to: str) -> StoredObject:
         with self.staging(to) as temporary, self.local(path) as source:
-            try:
+            with self._explained(to):
                 try:
                     os.link(source, temporary)  # at once and without room; files of a store are replaced, never changed
                 except OSError:
                     shutil.copyfile(source, temporary)
-            except OSError as error:
-                raise self._explain(error, to) from error
             return self._publish(temporary, to, None, touch=False)
 
     @contextmanager
     def staging(self, path: str, key: str | None = None) -> Iterator[Path]:
         with ExitStack() as stack:
-            try:
+            with self._explained(path):
                 refuse_link(self.folder / HIDDEN)
                 temporary = stack.enter_context(self._staging.open(checked(path).rsplit("/", 1)[-1], key))
-            except OSError as error:
-                raise self._explain(error, path) from error
             yield temporary
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
         place = self._place(path)
         if not place.is_file():
-            raise FileNotFoundError(f"{self.uri(path)} does not exist")
+            raise self._absent(path)
         yield place
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
         with self.local(path) as place:
-            try:
+            with self._explained(path):
                 file = place.open("rb")
-            except OSError as error:
-                raise self._explain(error, path) from error
             with file:
                 yield file
 
     def delete(self, path: str) -> None:
-        try:
-            with self._folder_of(path) as (folder, name):
-                os.unlink(name, dir_fd=folder)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError as error:
-            raise self._explain(error, path) from error
+        with (
+            self._explained(path),
+            suppress(FileNotFoundError, NotADirectoryError),
+            self._folder_of(path) as (folder, name),
+        ):
+            os.unlink(name, dir_fd=folder)
 
     def delete_tree(self, prefix: str) -> None:
-        try:
+        with self._explained(prefix), suppress(FileNotFoundError, NotADirectoryError):
             if prefix:
                 with self._folder_of(prefix) as (folder, name):
                     self._remove(folder, name, prefix)
@@ -267,10 +236,6 @@ class LocalStore(Store):
             else:
                 with self._opened_root() as root:
                     self._empty(root, "", 0)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError as error:
-            raise self._explain(error, prefix) from error
 
     def _remove_empty(self, path: str) -> None:
         """Remove the folders above a path that are empty now, but the uppermost. ``_publish`` makes them again."""
@@ -286,7 +251,7 @@ class LocalStore(Store):
         except FileNotFoundError:
             return
         except OSError:  # no folder, but a file or a link; or a folder that we may not open
-            if _is_folder(folder, name):
+            if _has_kind(folder, name, stat.S_ISDIR):
                 raise
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
@@ -308,11 +273,9 @@ class LocalStore(Store):
                 self._remove(folder, name, f"{path}/{name}" if path else name, depth + 1)
 
     def sweep(self, older_than: float = 24 * 3600) -> int:
-        try:
+        with self._explained(""):
             refuse_link(self.folder / HIDDEN)
             return self._staging.sweep(older_than)
-        except OSError as error:
-            raise self._explain(error, "") from error
 
     @contextmanager
     def lock(self, path: str, timeout: float | None = None, title: str = "") -> Iterator[None]:
@@ -321,19 +284,18 @@ class LocalStore(Store):
         file = self.folder / HIDDEN / "locks" / f"{path.rsplit('/', 1)[-1][:100]}.{digest}"
         with ExitStack() as stack:
             try:
-                for folder in (file.parent.parent, file.parent):
-                    refuse_link(folder)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with Wait(limit, what) as wait:
-                    stack.enter_context(lock_file(file, wait, mode=0o666))
+                with self._explained(path):
+                    for folder in (file.parent.parent, file.parent):
+                        refuse_link(folder)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with Wait(limit, what) as wait:
+                        stack.enter_context(lock_file(file, wait, mode=0o666))
             except Held as error:
                 if limit:
                     gave_up(what, str(error))
                 raise StorageUnavailable(
                     f"{error} is still working on {what} after {limit:g} s; try again later"
                 ) from None
-            except OSError as error:
-                raise self._explain(error, path) from error
             yield
 
     def ensure(self) -> None:
@@ -395,9 +357,13 @@ class LocalStore(Store):
             descriptor = stack.enter_context(self._opened_root())
             for depth, folder in enumerate(folders, 1):
                 try:
-                    inner = self._make_folder(descriptor, folder, flags) if make else _open(descriptor, folder, flags)
+                    inner = (
+                        self._make_folder(descriptor, folder, flags)
+                        if make
+                        else os.open(folder, flags, dir_fd=descriptor)
+                    )
                 except OSError as error:
-                    if not follow and _is_link(descriptor, folder):
+                    if not follow and _has_kind(descriptor, folder, stat.S_ISLNK):
                         link = self.folder.joinpath(*folders[:depth])
                         raise LakeError(
                             f"{link} is a symbolic link, and nothing is deleted or replaced behind one; put a folder "
@@ -413,30 +379,27 @@ class LocalStore(Store):
         """Open a folder, which is made if it is not there; a new one survives a power cut."""
         for _ in range(RACES):  # somebody may remove it again, because it is empty
             with suppress(FileNotFoundError):
-                return _open(above, name, flags)
+                return os.open(name, flags, dir_fd=above)
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700 if self.options.is_private else 0o777, dir_fd=above)
                 if self.options.is_private and (mode := modes(self.folder)[1]) != 0o700:
                     os.chmod(name, mode, dir_fd=above)
                 if self.options.survives_power_cut:
                     os.fsync(above)
-        return _open(above, name, flags)
+        return os.open(name, flags, dir_fd=above)
 
     def _publish(self, temporary: Path, path: str, if_version: str | None, touch: bool = True) -> StoredObject:
         """Rename a finished temporary file to its place; under a lock, so that versions can be compared."""
-        try:
+        with self._explained(path):
             if self.options.survives_power_cut:
                 _fsync(temporary)
-            for race in range(RACES):
+            for _ in range(RACES - 1):
                 try:
-                    stored = self._rename(temporary, path, if_version, touch)
-                    break
+                    return self._rename(temporary, path, if_version, touch)
                 except FileNotFoundError:  # somebody has removed the folder again, because it was empty
-                    if race == RACES - 1 or not temporary.exists():
+                    if not temporary.exists():
                         raise
-        except OSError as error:
-            raise self._explain(error, path) from error
-        return stored
+            return self._rename(temporary, path, if_version, touch)
 
     def _rename(self, temporary: Path, path: str, if_version: str | None, touch: bool) -> StoredObject:
         with self._folder_of(path, make=True, follow=self.options.follows_links) as (folder, name):
@@ -463,6 +426,16 @@ class LocalStore(Store):
             yield
         finally:
             os.close(lock)
+
+    @contextmanager
+    def _explained(self, path: str, must_exist: bool = False) -> Iterator[None]:
+        """Turn what the system raises into one line; ``FileNotFoundError`` for an absent file that ``must_exist``."""
+        try:
+            yield
+        except OSError as error:
+            if must_exist and isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise self._absent(path) from None
+            raise self._explain(error, path) from error
 
     def _explain(self, error: OSError, path: str) -> PipelineError:
         where = self.uri(path) if path else self.url
@@ -510,18 +483,6 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _open(folder: int, name: str, flags: int) -> int:
-    return os.open(name, flags, dir_fd=folder)
-
-
-def _is_link(folder: int, name: str) -> bool:
-    return _has_kind(folder, name, stat.S_ISLNK)
-
-
-def _is_folder(folder: int, name: str) -> bool:
-    return _has_kind(folder, name, stat.S_ISDIR)
 
 
 def _has_kind(folder: int, name: str, is_kind: Callable[[int], bool]) -> bool:
