@@ -41,7 +41,6 @@ def test_warm_start_is_the_same_command(project: Project) -> None:
         [luigi, "--help"],
         [python, "-m", "luigi", "--module", "pipeline", *MONTH, "--workers", "x"],
         [python, "-m", "pipeline", "status", "--dataset", "green", "--start", "2021-01", "--stop", "2021-02"],
-        [python, "-m", "pipeline", "runs", "stop", "nosuch"],
         [python, "-m", "pipeline", "--help"],
     ]
     found: dict[str, list[tuple[int, str]]] = {}

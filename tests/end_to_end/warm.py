@@ -194,9 +194,11 @@ def _run_words(command: list[str]) -> None:
         sys.modules.pop("sitecustomize", None)
         importlib.import_module("sitecustomize")
     if is_module:
+        sys.orig_argv = command
         sys.argv = ["-m", *command[3:]]  # as the interpreter has it while it looks for the module
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)
     else:
+        sys.orig_argv = [sys.executable, *command]
         sys.argv = command
         runpy.run_path(command[0], run_name="__main__")
 
