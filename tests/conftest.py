@@ -23,9 +23,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
 
-# No example is too slow, for that is about the machine. Fixtures are shared by the examples of a test on purpose.
+# No example is too slow, for that is about the machine. Fixtures are shared by the examples of a test on purpose. Each
+# run has the same examples; other ones are what ``make endurance`` is for.
 settings.register_profile(
-    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    "tests",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("tests")
 

@@ -90,7 +90,7 @@ def exact(data: bytes, dataset: str) -> Result:
     [("green", GREEN, GOOD_GREEN), ("fhv", FHV, GOOD_FHV), ("fhv", REPEATED, GOOD_REPEATED)],
     ids=["green", "fhv", "repeated"],
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_nothing_is_lost_and_both_paths_agree(dataset: str, header: bytes, good: bytes, data: st.DataObject) -> None:
     text = header + b"\n" + data.draw(bodies(good))
@@ -102,7 +102,7 @@ def test_nothing_is_lost_and_both_paths_agree(dataset: str, header: bytes, good:
     assert result.report == slow.report
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(lines(GOOD_FHV), min_size=1, max_size=8), st.sampled_from([b'1,"a\n\n', b'"', b'B1,"', b'"a""\n\n']))
 @example([GOOD_FHV + b"\n"], GOOD_FHV.replace(b",f", b',"f') + b"\n\n\n")
 def test_quotes_left_open_lose_nothing(body: list[bytes], end: bytes) -> None:
@@ -112,7 +112,7 @@ def test_quotes_left_open_lose_nothing(body: list[bytes], end: bytes) -> None:
     assert result.rejects.equals(exact(text, "fhv").rejects)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(list(datasets.DATASETS)))
 def test_any_bytes_are_rows_or_one_clear_error(data: bytes, dataset: str) -> None:
     try:
@@ -136,7 +136,7 @@ ANY_ARRAY = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(datasets.get("yellow").columns), ANY_ARRAY)
 def test_a_parquet_column_of_any_type_is_rows_and_rejects_or_one_clear_error(
     column: datasets.Column, array: pa.Array
@@ -237,7 +237,7 @@ def meaning(name: str, text: str) -> object:
     return int(text.removesuffix(".0")) if kind == "int64" else float(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rewritten(), st.sampled_from([csv_reader.BLOCK_SIZE, 1500]))
 def test_a_file_that_a_tool_rewrote_has_the_values_of_the_file(file: tuple[bytes, str], block_size: int) -> None:
     data, encoding = file
