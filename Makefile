@@ -55,7 +55,8 @@ test: $(STAMP) ## all tests, and the checks of style, types and imports; WORKERS
 
 test-quick: $(STAMP) ## unit tests and a smoke test of the real commands, a minute at most
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow" tests/unit tests/end_to_end/test_smoke.py
+	@$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist worksteal \
+	  -m "not slow" tests/end_to_end/test_smoke.py tests/unit
 
 format: $(STAMP) ## put the code into the house style
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .

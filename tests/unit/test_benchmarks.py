@@ -123,6 +123,7 @@ def test_a_contestant_that_fails_says_why(tmp_path: Path) -> None:
         contest([Work("bad", "benchmarks.peers:no_such_function")], 1, tmp_path)
 
 
+@pytest.mark.slow
 def test_inputs_are_made_once(tmp_path: Path) -> None:
     inputs = Inputs(tmp_path)
     first = inputs.months("green", "2020-01", 10, "tlc", count=2)
@@ -132,6 +133,7 @@ def test_inputs_are_made_once(tmp_path: Path) -> None:
     assert inputs.months("green", "2020-01", 11, "tlc").folder != first.folder
 
 
+@pytest.mark.slow
 def test_own_files_replace_synthetic_ones(tmp_path: Path) -> None:
     own = tmp_path / "own" / "deep"
     own.mkdir(parents=True)

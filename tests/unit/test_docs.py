@@ -109,6 +109,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line.split("  #")[0]) for line in lines if "2021-13" not in line]
 
 
+@pytest.mark.slow
 def test_luigi_takes_every_command_of_the_readme() -> None:
     """Built as the real command builds them, flags, settings and all, but not run."""
     build = (
