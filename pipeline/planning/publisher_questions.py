@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import settings, waiting
+from .. import settings, time_limits
 from ..errors import PipelineError, TransientError, Unreachable
 from ..job import Job, retry_policy
 from ..partition import Partition
@@ -80,7 +80,7 @@ def check_workspace(state: State, job: Job) -> None:
     if not job.workspace.startswith("file:") and job.workspace not in state.workspaces:
         from ..storage import open_store
 
-        with waiting.for_answer(job.workspace):
+        with time_limits.for_answer(job.workspace):
             open_store(job.workspace).list(f"scratch/{EMPTY}")
         state.workspaces.add(job.workspace)
 

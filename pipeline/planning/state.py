@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import remote, waiting
+from .. import remote, time_limits
 from ..errors import PipelineError
 from ..job import Job, open_warehouse
 from ..partition import Partition
@@ -101,7 +101,7 @@ class CachedState(State):
 
     def _listing(self, job: Job) -> Listing:
         if job.lake not in self._listings:
-            with waiting.for_answer(job.lake):
+            with time_limits.for_answer(job.lake):
                 self._listings[job.lake] = job.lake_object.listing()
         return self._listings[job.lake]
 

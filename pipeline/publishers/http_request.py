@@ -20,7 +20,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from .. import waiting
+from .. import time_limits, waiting
 
 #: Redirects that one request follows.
 MOST_REDIRECTS = 10
@@ -188,7 +188,7 @@ def send(method: str, url: str, headers: Mapping[str, str], limit: float, whom: 
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     try:
-        response = waiting.answer_of(lambda: _follow(session, adapter, method, url, headers, limit), limit, whom)
+        response = time_limits.answer_of(lambda: _follow(session, adapter, method, url, headers, limit), limit, whom)
     except BaseException:  # Ctrl-C included
         adapter.cut()
         session.close()

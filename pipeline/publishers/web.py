@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
-from .. import datasets, remote, waiting
+from .. import datasets, remote, time_limits
 from ..datasets import row_counts
 from ..errors import (
     MissingAtPublisher,
@@ -187,7 +187,7 @@ class WebPublisher(Publisher):
         """
         policy = replace(policy, timeout=min(policy.timeout, policy.patience / len(KNOWN_FILES)))
         try:
-            with waiting.for_answer(self._title, policy.patience):
+            with time_limits.for_answer(self._title, policy.patience):
                 retrying(lambda: self._request_known_files(policy), policy, say=lambda text: False)
         except TransientError as error:
             raise self._unreachable(str(error)) from None

@@ -24,8 +24,9 @@ from tenacity import RetryCallState, Retrying, stop_after_attempt, stop_after_de
 from ..errors import UsageError
 from ..plain import shown_by_luigid
 from ..reporting.progress import RunProgress
+from ..time_limits import answer_of
 from ..value_types import luigid_url
-from ..waiting import SAID_AFTER, answer_of
+from ..waiting import SAID_AFTER
 
 #: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
 AT_ONCE = 3

@@ -20,7 +20,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Inv
 from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
-from .. import remote, waiting
+from .. import remote, time_limits, waiting
 from ..errors import ConflictError, LakeError, MissingBucket, PipelineError, StorageUnavailable
 from ..retry import REQUESTS, retrying
 
@@ -76,7 +76,7 @@ def patient(seconds: float, limit: float = float("inf")) -> Callable[[Callable[.
                 return f"waits for {whom}, for at most {seconds:g} s" if since + pause >= waiting.SAID_AFTER else ""
 
             return retrying(
-                functools.partial(waiting.within(limit, call), *args, **kwargs),
+                functools.partial(time_limits.within(limit, call), *args, **kwargs),
                 REQUESTS.within(seconds),
                 is_transient=is_transient,
                 asked_for=_asked_wait,

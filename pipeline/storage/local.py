@@ -29,7 +29,8 @@ from urllib.parse import quote, unquote
 from ..checks import Check, cannot_be_made
 from ..errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
 from ..files import PLANTED, lost_link, modes, open_plain, refuse_long
-from ..waiting import Held, Wait, gave_up, lock_file
+from ..lock_files import Held, lock_file
+from ..waiting import Wait, gave_up
 from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
 from .staging import Staging, refuse_link
 

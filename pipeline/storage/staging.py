@@ -21,7 +21,8 @@ from pathlib import Path
 
 from ..errors import LakeError, StorageUnavailable
 from ..files import open_plain
-from ..waiting import Wait, holder, sign
+from ..lock_files import holder, sign
+from ..waiting import Wait
 
 #: The names of entries.
 _ENTRY = re.compile(r"(k-)?[0-9a-f]{32}")

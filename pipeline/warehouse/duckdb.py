@@ -30,9 +30,10 @@ from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import PipelineError, UsageError, WarehouseBusy, WarehouseError
 from ..files import PLANTED, lost_link
+from ..lock_files import Held, lock_file
 from ..partition import Partition
 from ..remote import capped
-from ..waiting import Held, Wait, gave_up, lock_file
+from ..waiting import Wait, gave_up
 from . import duckdb_path, label_of
 from .base import (
     LEDGER_COLUMNS,

@@ -38,7 +38,7 @@ from google.api_core.retry import Retry
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from ... import remote, waiting
+from ... import remote, time_limits, waiting
 from ...checks import Check
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
@@ -138,7 +138,7 @@ class BigQuery(Warehouse):
 
     def ledger(self) -> dict[Partition, LedgerRow]:
         newest: dict[Partition, LedgerRow] = {}
-        with waiting.for_answer(self.label):
+        with time_limits.for_answer(self.label):
             for row in self.history():
                 newest[row.partition] = row
         if not newest:
@@ -682,7 +682,7 @@ class _Retry(Retry):
     """Google's, for answers that may drip: while somebody waits, each is given up in time, however many bytes come."""
 
     def __call__(self, func: Any, on_error: Any = None) -> Any:
-        return super().__call__(waiting.within(remote.for_server(float("inf")), func), on_error)
+        return super().__call__(time_limits.within(remote.for_server(float("inf")), func), on_error)
 
 
 # -- small things --------------------------------------------------------------------------------

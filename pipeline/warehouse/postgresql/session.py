@@ -18,7 +18,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extras
 
-from ... import waiting
+from ... import time_limits
 from ...errors import PipelineError, WarehouseError
 from ...partition import Partition
 from ..base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow
@@ -178,7 +178,7 @@ class Session:
     def call(self, function: Callable[[], T]) -> T:
         """What a function returns that waits for the server. A thread runs it: libpq would not let Ctrl-C through."""
         with self.statement() as statement:
-            answer = waiting.begun(function, "statement")
+            answer = time_limits.begun(function, "statement")
             try:
                 futures.wait([answer])
             except BaseException:

@@ -43,7 +43,8 @@ from ...datasets.schema import FILE_MONTH, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from ...partition import Partition, format_month
 from ...remote import capped, for_server
-from ...waiting import SAID_AFTER, Wait, answer_of, gave_up, remaining
+from ...time_limits import answer_of
+from ...waiting import SAID_AFTER, Wait, gave_up, remaining
 from .. import label_of
 from ..base import LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, no_progress
 from ..tables import ensure_month, literal, next_row, texts_found, texts_query

@@ -1,0 +1,72 @@
+"""Lock files that name their holder: who waits for one can say for whom."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .files import open_plain
+from .strict_json import json_object
+from .waiting import Wait
+
+#: Bytes of a lock file that are read.
+_SIGNED = 10_000
+
+
+class Held(Exception):
+    """A lock file is held by somebody else, named by the text, for longer than we wait."""
+
+
+@contextmanager
+def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
+    """Hold a lock file, which names its holder to those who wait for it. Raises ``Held`` or OSError."""
+    import filelock
+
+    lock = filelock.FileLock(path, thread_local=False, mode=mode)
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except filelock.Timeout:
+            if not path.exists():  # where no file can be made, as in /proc, filelock waits for one to appear
+                raise FileNotFoundError(errno.ENOENT, "no file can be made there", str(path)) from None
+            whom = holder(path)
+            left = wait.left(whom)
+            if not left:
+                raise Held(whom) from None
+            time.sleep(min(left, 0.05))
+    try:
+        sign(path)
+        yield
+    finally:
+        lock.release()
+
+
+def sign(path: Path) -> None:
+    """Write into the lock file who holds it. Where the file system has no locks, filelock keeps its own text there."""
+    # Not through a link that was put there since it was locked.
+    with suppress(OSError, ValueError), os.fdopen(open_plain(path, os.O_RDWR), "r+b") as file:
+        text = file.read(_SIGNED)
+        if not text or "pid" in json_object(text):
+            mine = {"pid": os.getpid(), "host": socket.gethostname(), "run": os.environ.get("PIPELINE_RUN_ID")}
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(mine).encode())
+
+
+def holder(path: Path) -> str:
+    """Who holds a lock file that was signed."""
+    try:
+        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+            found = json_object(file.read(_SIGNED))
+        where = "" if found["host"] == socket.gethostname() else f" on {found['host']}"
+        run = f", run {found['run']}" if found["run"] else ""
+        return f"another run of the pipeline (PID {found['pid']}{where}{run})"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another run of the pipeline"
