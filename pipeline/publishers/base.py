@@ -7,20 +7,17 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from .. import datasets
 from ..checks import Check
-from ..errors import MissingAtPublisher, NeverOffered, UsageError
+from ..errors import MissingAtPublisher, NeverOffered, NoAnswer, UsageError
 from ..partition import ZONES, Partition, add_months, format_month
-from ..retry import Policy
+from ..retry import Policy, retrying
+from .availability import Availability
 from .catalog import Catalog, Layout
+from .fetching import Fetched, IncomingFile, Progress
 from .version import Version
-
-if TYPE_CHECKING:
-    from ..errors import NoAnswer
-    from .availability import Availability
-    from .fetching import Fetched, Progress
 
 #: What to do about a file that is not there: the end of messages.
 LEAVE_OUT = "leave it out, or use another [publisher] name or url"
@@ -133,7 +130,6 @@ class Publisher(abc.ABC):
         ``PublisherUnavailable``.
         """
 
-    @abc.abstractmethod
     def check_availability(
         self,
         dataset: str,
@@ -149,6 +145,14 @@ class Publisher(abc.ABC):
         ``Unreachable`` instead of ``Throttled``, and ``RefusedByPublisher`` also where nothing at all is found at the
         address.
         """
+        wanted = sorted(set(months))
+        return self._availability(dataset, wanted, policy or Policy(), known_month, today or dt.date.today())
+
+    @abc.abstractmethod
+    def _availability(
+        self, dataset: str, wanted: Sequence[dt.date], policy: Policy, known_month: dt.date | None, today: dt.date
+    ) -> Availability:
+        """The same for months in order, each once."""
 
     def check_reachable(self, policy: Policy) -> None:  # noqa: B027  a sample is always there
         """Raise ``Unreachable`` or ``RefusedByPublisher`` if the publisher answers no request at all."""
@@ -160,7 +164,6 @@ class Publisher(abc.ABC):
         """Whether the ``current`` version has the bytes of the ``recorded`` one, whose SHA-256 is known."""
         return recorded.same_as(current)
 
-    @abc.abstractmethod
     def fetch(
         self,
         partition: Partition,
@@ -181,6 +184,26 @@ class Publisher(abc.ABC):
         ``RefusedByPublisher``, ``WrongFormat`` for another format or a file that is damaged at the publisher,
         ``LakeError`` when the folder cannot be written. None of the latter leaves anything behind.
         """
+        file_format = self.layout.format_of(partition.dataset)
+        incoming = IncomingFile(partition, self.address(partition), target, file_format, progress, self.redact)
+
+        def attempt() -> Fetched:
+            try:
+                return self._fetch_once(incoming, policy, known_month)
+            except NoAnswer as error:
+                if on_silence is not None:
+                    on_silence(error)
+                raise
+
+        return retrying(attempt, policy)
+
+    @abc.abstractmethod
+    def _fetch_once(self, incoming: IncomingFile, policy: Policy, known_month: dt.date | None) -> Fetched:
+        """One try to fetch a file; what an earlier try has brought may be there."""
+
+    def redact(self, text: str) -> str:
+        """The text with every credential of the base address replaced, for words that came from elsewhere."""
+        return text
 
     # -- doctor ------------------------------------------------------------------------------------
 

@@ -42,15 +42,26 @@ class Fetched:
 
 
 class IncomingFile:
-    """A file on its way to ``target``. The publisher sets ``version`` before the first byte arrives."""
+    """A file on its way to ``target``. The publisher sets ``version`` before the first byte arrives.
+
+    ``redact`` removes credentials from a text.
+    """
 
     def __init__(
-        self, partition: Partition, url: str, target: Path, file_format: str, progress: Progress | None = None
+        self,
+        partition: Partition,
+        url: str,
+        target: Path,
+        file_format: str,
+        progress: Progress | None,
+        redact: Callable[[str], str],
     ) -> None:
+        self.partition = partition
         self.url = url
         self.target = target
         self.file_format = file_format
         self.progress = progress
+        self._redact = redact
         self.version = Version()
         #: Begins messages.
         self.title = f"{partition}: {url}"
@@ -113,17 +124,13 @@ class IncomingFile:
     def _meaning(self, damage: Damage, offset: int) -> PipelineError:
         """What damage in a file means, which had all the bytes announced or was refused before its end."""
         if damage.quote is not None:
-            words = self.redact(damage.quote)
+            words = self._redact(damage.quote)
             return WrongFormat(f"{self.title}: {damage}, it begins with {words!r}; check [publisher] url, or try later")
         if offset:
             return TruncatedFile(f"{self.title}: {damage}, after a broken transfer was resumed; starting over")
         if damage.is_cut and self.version.length is None:
             return TruncatedFile(f"{self.title}: {damage}: the transfer broke off; try again later")
         return WrongFormat(f"{self.title}: {damage}; it is damaged at the publisher: leave it out until it is mended")
-
-    def redact(self, text: str) -> str:
-        """Words of the file without secrets."""
-        return text
 
     def _wrong_length(self, arrived: int, total: int) -> TruncatedFile:
         if arrived > total:

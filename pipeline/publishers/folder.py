@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
 from .. import datasets
-from ..errors import MissingAtPublisher, NoAnswer, RefusedByPublisher, TruncatedFile, UsageError, WrongFormat
+from ..errors import MissingAtPublisher, RefusedByPublisher, TruncatedFile, UsageError, WrongFormat
 from ..files import refuse_long
 from ..partition import ZONES, Partition, parse_month
-from ..retry import Policy, retrying
+from ..retry import Policy
 from .availability import Availability
 from .base import LEAVE_OUT, Publisher
 from .catalog import README, Catalog
-from .fetching import CHUNK, Fetched, IncomingFile, Progress
+from .fetching import CHUNK, Fetched, IncomingFile
 from .version import Version
 
 
@@ -75,19 +76,12 @@ class FolderPublisher(Publisher):
             raise RefusedByPublisher(f"{partition}: {path} is not a file; check [publisher] url")
         return Version.from_stat(stat)
 
-    def check_availability(
-        self,
-        dataset: str,
-        months: Iterable[dt.date],
-        policy: Policy | None = None,
-        *,
-        known_month: dt.date | None = None,
-        today: dt.date | None = None,
+    def _availability(
+        self, dataset: str, wanted: Sequence[dt.date], policy: Policy, known_month: dt.date | None, today: dt.date
     ) -> Availability:
         """As declared; the folder is listed once."""
         found = self._months(dataset)
-        wanted = sorted(set(months))
-        return Availability.of(wanted, set(wanted) - found, max(found, default=None), today or dt.date.today())
+        return Availability.of(wanted, set(wanted) - found, max(found, default=None), today)
 
     def check_reachable(self, policy: Policy) -> None:
         self._check_folder()
@@ -99,36 +93,14 @@ class FolderPublisher(Publisher):
         if current.length != recorded.length:
             return False
         try:
-            return self.sha256(partition) == sha256
+            with self.path(partition).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
         except OSError:
             return True  # taken away since it was looked at; a check that fails changes nothing
 
-    def sha256(self, partition: Partition) -> str:
-        """SHA-256 (hexadecimal) of a file, read now."""
-        import hashlib
-
-        with self.path(partition).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def fetch(
-        self,
-        partition: Partition,
-        target: Path,
-        policy: Policy,
-        *,
-        known_month: dt.date | None = None,
-        progress: Progress | None = None,
-        on_silence: Callable[[NoAnswer], None] | None = None,
-    ) -> Fetched:
-        incoming = IncomingFile(
-            partition, self.address(partition), target, self.layout.format_of(partition.dataset), progress
-        )
-        return retrying(lambda: self._copy(partition, incoming), policy)
-
-    def _copy(self, partition: Partition, incoming: IncomingFile) -> Fetched:
-        """One try."""
-        path = self.path(partition)
-        incoming.version = self.version(partition)
+    def _fetch_once(self, incoming: IncomingFile, policy: Policy, known_month: dt.date | None) -> Fetched:
+        path = self.path(incoming.partition)
+        incoming.version = self.version(incoming.partition)
 
         def check_unchanged(sha256: str = "") -> None:
             try:
@@ -149,16 +121,17 @@ class FolderPublisher(Publisher):
         finally:
             incoming.discard()
 
-    def _check_folder(self) -> None:
-        """Raise ``RefusedByPublisher`` if this is no folder that can be read, or has none of the publisher's."""
+    def _check_folder(self, has_months: bool = False) -> None:
+        """Raise ``RefusedByPublisher`` if this is no folder that can be read, or has none of the publisher's.
+
+        With ``has_months`` the folder of the zone table is not enough.
+        """
         if not self.folder.is_dir():
             raise RefusedByPublisher(f"[publisher] url: the folder {self.folder} is not there; correct the setting")
         if not os.access(self.folder, os.R_OK | os.X_OK):
             raise RefusedByPublisher(f"[publisher] url: {self.folder} cannot be read; permit it to this user")
-        if not self.path(ZONES).parent.is_dir():
-            self._check_months_folders()
-
-    def _check_months_folders(self) -> None:
+        if self.path(ZONES).parent.is_dir() and not has_months:
+            return
         folders = {self.layout.folder(name) for name in datasets.MONTHLY}
         if not any((self.folder / folder).is_dir() for folder in folders):
             raise RefusedByPublisher(
@@ -168,8 +141,7 @@ class FolderPublisher(Publisher):
 
     def _months(self, dataset: str) -> set[dt.date]:
         """All months of a dataset that are in the folder."""
-        self._check_folder()
-        self._check_months_folders()
+        self._check_folder(has_months=True)
         folder = self.folder / self.layout.folder(dataset)
         pattern = re.compile(rf"{dataset}_tripdata_([0-9]{{4}}-(?:0[1-9]|1[0-2]))\.{re.escape(self.layout.format)}")
         try:

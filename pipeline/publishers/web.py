@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -28,7 +27,7 @@ from ..retry import Policy, retrying
 from .availability import APPEARS_WITHIN, Availability, can_still_appear
 from .base import LEAVE_OUT, Publisher
 from .catalog import Catalog
-from .fetching import Fetched, Progress
+from .fetching import Fetched, IncomingFile
 from .version import Version
 from .web_download import WebDownload
 
@@ -98,7 +97,6 @@ class WebPublisher(Publisher):
         return without_credentials(self.url(partition))
 
     def redact(self, text: str) -> str:
-        """The text with every credential of the base address replaced, for words that came from elsewhere."""
         base = urlsplit(self.base_url)
         values = [base.password, base.query, *(value for _, value in parse_qsl(base.query))]
         for secret in sorted((value for value in values if value and len(value) > 3), key=len, reverse=True):
@@ -300,14 +298,8 @@ class WebPublisher(Publisher):
 
     # -- availability ------------------------------------------------------------------------------
 
-    def check_availability(
-        self,
-        dataset: str,
-        months: Iterable[dt.date],
-        policy: Policy | None = None,
-        *,
-        known_month: dt.date | None = None,
-        today: dt.date | None = None,
+    def _availability(
+        self, dataset: str, wanted: Sequence[dt.date], policy: Policy, known_month: dt.date | None, today: dt.date
     ) -> Availability:
         """As declared. A closed archive is presumed to have what lies within its time.
 
@@ -318,12 +310,11 @@ class WebPublisher(Publisher):
 
         Months up to ``known_month``, and up to the newest whose rows TLC has counted, are presumed published.
         """
-        wanted, today = sorted(set(months)), today or dt.date.today()
         _, last = self.months_offered(dataset)
         if self.catalog.is_closed and self.is_own_address:
             return Availability.of(wanted, (), last, today)
         try:
-            found, presumed = self._search(dataset, wanted, policy or Policy(), known_month, today)
+            found, presumed = self._search(dataset, wanted, policy, known_month, today)
         except Throttled:
             raise self._unreachable("it refuses files that must exist: too many requests") from None
         absent = {month for month, version in found.items() if version is None}
@@ -364,48 +355,20 @@ class WebPublisher(Publisher):
 
     # -- fetching ----------------------------------------------------------------------------------
 
-    def fetch(
-        self,
-        partition: Partition,
-        target: Path,
-        policy: Policy,
-        *,
-        known_month: dt.date | None = None,
-        progress: Progress | None = None,
-        on_silence: Callable[[NoAnswer], None] | None = None,
-    ) -> Fetched:
+    def _fetch_once(self, incoming: IncomingFile, policy: Policy, known_month: dt.date | None) -> Fetched:
         """As declared. A broken transfer is resumed; the zone table, which has no checksum, is fetched twice."""
 
         def get(headers: Mapping[str, str]) -> Answer:
-            answer = self.request("GET", partition, policy, headers)
-            error = self.error_of(partition, answer.status_code, answer.headers)
+            answer = self.request("GET", incoming.partition, policy, headers)
+            error = self.error_of(incoming.partition, answer.status_code, answer.headers)
             if error is None or (answer.status_code == 416 and "Range" in headers):
                 return answer
             with answer:
                 if self._is_ambiguous(answer.status_code):
-                    error = self._throttled_or_missing(partition, known_month, policy)
+                    error = self._throttled_or_missing(incoming.partition, known_month, policy)
                 raise error
 
-        download = WebDownload(
-            partition,
-            self.address(partition),
-            target,
-            self.layout.format_of(partition.dataset),
-            progress,
-            get=get,
-            redact=self.redact,
-            policy=policy,
-        )
-
-        def attempt() -> Fetched:
-            try:
-                return download.attempt()
-            except NoAnswer as error:
-                if on_silence is not None:
-                    on_silence(error)
-                raise
-
-        return retrying(attempt, policy)
+        return WebDownload(incoming, get, policy).attempt()
 
 
 def without_credentials(url: str) -> str:

@@ -36,7 +36,7 @@ from pipeline.errors import (
     WrongFormat,
 )
 from pipeline.partition import Partition
-from pipeline.publishers import fetching, folder, http_request, open_publisher, web, web_download
+from pipeline.publishers import fetching, folder, http_request, open_publisher, web_download
 from pipeline.publishers.fetching import Fetched
 from pipeline.retry import Policy, retrying
 from tests.patience import PATIENCE, Clock, wait_for
@@ -558,7 +558,7 @@ def test_throttling_at_tlc(server: HttpServer, inbox: Path) -> None:
 
 def test_passing_trouble(server: HttpServer, site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(web, "retrying", partial(retrying, sleep=slept.append))
+    monkeypatch.setattr("pipeline.publishers.base.retrying", partial(retrying, sleep=slept.append))
     server.program(CSV, Fault(status=500), Fault(status=429, retry_after="800"), Fault(status=503))
     assert is_whole(fetch(server.url, CSV, inbox), site / CSV[1:], inbox)
     first, asked_for, last = slept

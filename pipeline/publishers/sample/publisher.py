@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 from ...checks import Check
-from ...errors import NoAnswer, UsageError
+from ...errors import UsageError
 from ...partition import Partition, add_months, parse_month
 from ...retry import Policy
 from ..availability import Availability
 from ..base import Publisher
 from ..catalog import LAYOUTS, Catalog, Layout
-from ..fetching import Fetched, IncomingFile, Progress, writing
+from ..fetching import Fetched, IncomingFile, writing
 from ..version import Version
 from .layouts import FIRST_MONTHS
 
@@ -81,39 +80,20 @@ class SamplePublisher(Publisher):
 
         return Version(etag=version(partition, **self.options))
 
-    def check_availability(
-        self,
-        dataset: str,
-        months: Iterable[dt.date],
-        policy: Policy | None = None,
-        *,
-        known_month: dt.date | None = None,
-        today: dt.date | None = None,
+    def _availability(
+        self, dataset: str, wanted: Sequence[dt.date], policy: Policy, known_month: dt.date | None, today: dt.date
     ) -> Availability:
-        today = today or dt.date.today()
         newest = min(add_months(today, -1), self.layout.last_month or dt.date.max)
-        wanted = sorted(set(months))
         return Availability.of(wanted, {month for month in wanted if month > newest}, newest, today)
 
-    def fetch(
-        self,
-        partition: Partition,
-        target: Path,
-        policy: Policy,
-        *,
-        known_month: dt.date | None = None,
-        progress: Progress | None = None,
-        on_silence: Callable[[NoAnswer], None] | None = None,
-    ) -> Fetched:
+    def _fetch_once(self, incoming: IncomingFile, policy: Policy, known_month: dt.date | None) -> Fetched:
         from .generator import make_file
 
-        file_format = self.layout.format_of(partition.dataset)
-        incoming = IncomingFile(partition, self.address(partition), target, file_format, progress)
-        incoming.version = self.version(partition)
+        incoming.version = self.version(incoming.partition)
         incoming.remove_parts()
         try:
-            with writing(target.parent):
-                make_file(partition, incoming.part, **self.options)
+            with writing(incoming.target.parent):
+                make_file(incoming.partition, incoming.part, **self.options)
                 made = incoming.part.stat().st_size
             return incoming.receive(lambda: b"", made)
         finally:
