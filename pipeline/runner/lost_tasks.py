@@ -56,7 +56,11 @@ class LostTasks:
             if (status == PENDING and is_end) or (status != DONE and status_of[task_id] == DONE)
         }
         done = self._note_done(is_open.values())
-        left = self._unfinished_tasks()
+        left = {
+            task_id: task
+            for task_id, (task, status) in self._tasks.last().items()
+            if status == PENDING and not is_external(task)
+        }
         lost = [
             task
             for task_id, task in left.items()
@@ -119,14 +123,6 @@ class LostTasks:
             before = len(stuck)
             stuck |= {name for name, task in left.items() if any(needed.task_id in stuck for needed in task.deps())}
         return stuck >= left.keys()
-
-    def _unfinished_tasks(self) -> dict[str, luigi.Task]:
-        """Tasks that some run must still do, by id."""
-        return {
-            task_id: task
-            for task_id, (task, status) in self._tasks.last().items()
-            if status == PENDING and not is_external(task)
-        }
 
     def _note_done(self, tasks: Iterable[luigi.Task]) -> set[str]:
         """Note those as done that are complete now, whoever did them. Returns their ids."""

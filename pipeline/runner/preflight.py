@@ -5,7 +5,8 @@ The stages check the same when their turn comes, because another run may have ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from .. import remote
@@ -44,7 +45,7 @@ def check(root: Any) -> None:
         _ensure("lake", task.lake)
     warehouses = [label for label in str(getattr(task, "warehouse", "")).split(",") if label]
     for label in warehouses:
-        _ensure_warehouse(label)
+        _ensure("warehouse", label)
     if isinstance(task, TaxiZones) or (plan is None and isinstance(task, Upload | Load | MonthlyTrips)):
         ensure_allowed(task.completeness, warehouses)
 
@@ -54,38 +55,27 @@ def check_scheduled(state: State, tasks: Iterable[Any]) -> None:
 
     Raises Unreachable or RefusedByPublisher if there is something to download, and the publisher cannot be asked.
     """
-    tried: set[tuple[str, ...]] = set()
     downloads: list[Download] = []
-
-    def once(what: Callable[..., None], *of: str) -> None:
-        if of not in tried:
-            tried.add(of)
-            what(*of)
-
+    ensure = cache(_ensure)
     with remote.planning(state.spent):
         for task in tasks:
             if isinstance(task, Download):
                 downloads.append(task)
             elif isinstance(task, Upload | Load):
-                once(_ensure, "workspace", task.workspace)
-                once(_ensure, "lake", task.lake)
+                ensure("workspace", task.workspace)
+                ensure("lake", task.lake)
                 warehouses = [str(task.warehouse)] if isinstance(task, Load) else []
                 for label in warehouses:
-                    once(_ensure_warehouse, label)
+                    ensure("warehouse", label)
                 ensure_allowed(Completeness(state, task.job, task.partition), warehouses)
         for download in downloads:
             check_publisher(state, download.job)
 
 
-def _ensure_warehouse(label: str) -> None:
-    try:
-        open_warehouse(label).ensure()
-    except WarehouseError as error:
-        raise UsageError(f"[warehouse] url: {error}") from None
-
-
 def _ensure(section: str, url: str) -> None:
+    """Make the place of a setting ready to be written to. Raises UsageError that names the setting."""
+    place = open_warehouse(url) if section == "warehouse" else open_store(url)
     try:
-        open_store(url).ensure()
-    except UsageError as error:
+        place.ensure()
+    except (UsageError, WarehouseError) as error:
         raise UsageError(f"[{section}] url: {error}") from None

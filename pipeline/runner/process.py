@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,7 @@ PARENT = "PIPELINE_PARENT_PID"
 #: goes away.
 STOPS = (signal.SIGTERM, signal.SIGHUP)
 
-#: Seconds between two looks at the parent.
+#: Seconds between two checks of whether the parent is there.
 WATCH_EVERY = 0.5
 
 #: Seconds that a report of progress may take.
@@ -77,7 +77,8 @@ class TaskContext:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOPS})  # what programs would inherit
             if journal.BEGUN in os.environ:  # and not somebody else's tasks alone
                 logs.configure(to_file=True)
-        self._report_once()
+        reporter = self._task_process.status_reporter  # no stage waits for minutes because luigid is away
+        reporter._scheduler = rpc.asked_once(reporter._scheduler, REPORT_TIMEOUT)
         self._answer_afresh()
         if inner := getattr(self._task_process, "inner_context", None):  # [worker] task_process_context of luigi.cfg
             self._stack.enter_context(pkgutil.resolve_name(inner)(self._task_process))
@@ -107,11 +108,6 @@ class TaskContext:
 
         process.check_complete = check_complete
 
-    def _report_once(self) -> None:
-        """Report progress without Luigi's patience: no stage waits for minutes because luigid is away."""
-        reporter = self._task_process.status_reporter
-        reporter._scheduler = rpc.asked_once(reporter._scheduler, REPORT_TIMEOUT)
-
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
@@ -140,7 +136,7 @@ def exit_with_main_process() -> None:
     """End this worker process when the main process of its run ends, however that ends."""
     main = multiprocessing.parent_process()
     assert main is not None, "only for worker processes"
-    threading.Thread(target=_end_after, args=(main,), name="die with parent", daemon=True).start()
+    _exit_after(main.join)  # which returns at once if the process ended before
 
 
 def exit_with_agent(pid: int) -> None:
@@ -149,14 +145,18 @@ def exit_with_agent(pid: int) -> None:
     def watch() -> None:
         while os.getppid() == pid:
             time.sleep(WATCH_EVERY)
+
+    _exit_after(watch)
+
+
+def _exit_after(wait: Callable[[], None]) -> None:
+    """End this process at once when ``wait``, which runs in a thread, returns."""
+
+    def wait_and_exit() -> None:
+        wait()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()
-
-
-def _end_after(main: Any) -> None:
-    main.join()  # returns at once if it ended before we asked
-    os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=wait_and_exit, name="exit with parent", daemon=True).start()
 
 
 def hear_every_interrupt() -> None:

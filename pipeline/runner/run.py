@@ -11,7 +11,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -40,25 +39,15 @@ NO_LUIGID = "luigid does not answer any more; what is done is kept, the next cal
 #: The run of this process, if there is one: tasks of a run may call ``luigi.build`` themselves.
 _current: Run | None = None
 
-#: Luigi's command, if this process runs it, and not somebody's program.
-_command: Command | None = None
-
-
-@dataclass(frozen=True)
-class Command:
-    """Luigi's command, which has the terminal and the logging to itself.
-
-    ``variables`` are the settings that its environment had when it began, before it exported its own.
-    """
-
-    variables: Mapping[str, str]
+#: The settings that the environment of Luigi's command had when it began; None in a process of another program.
+_command: Mapping[str, str] | None = None
 
 
 @contextmanager
 def as_command() -> Iterator[None]:
     """Within this context runs are those of Luigi's command, with bars, and with the settings that flags gave it."""
     global _command
-    before, _command = _command, Command(settings.given())
+    before, _command = _command, settings.given()
     try:
         with settings.restored():
             yield
@@ -96,6 +85,7 @@ def run_all(schedule_and_run: Callable[..., Any], tasks: Iterable[Any], *args: A
     chosen = kwargs.get("override_defaults") or {}
     has_logging = logs.are_configured() or not chosen.keys().isdisjoint(("log_level", "logging_conf_file"))
     with Run(list(tasks), has_logging) as run:
+        run.begin_if_ours(run.roots)
         result = schedule_and_run(run.roots, *args, **kwargs)
         run.judge(result)
     succeeded = result.status == LuigiStatusCode.SUCCESS
@@ -127,21 +117,15 @@ class Run:
         global _current
         _current = self
         self._stack.enter_context(self.state)
-        try:
-            self._begin_if_ours(self.roots)
-        except BaseException:
-            _current = self._outer
-            raise
         return self
 
-    def _begin_if_ours(self, tasks: Iterable[Any]) -> None:
+    def begin_if_ours(self, tasks: Iterable[Any]) -> None:
         """Begin, if that was not done before, when one of these tasks is ours."""
-        if not self.is_begun and any(map(_is_ours, tasks)):
-            self._begin()
-
-    def _begin(self) -> None:
-        variables = self._command.variables if self._command else settings.given()
-        if not self._command:
+        if self.is_begun or not any(map(_is_ours, tasks)):
+            return
+        is_luigi = self._command is not None
+        variables = settings.given() if self._command is None else self._command
+        if not is_luigi:
             self._stack.enter_context(settings.restored())
             settings.export_to_environment()
             journal.run_id()  # made here, so that all worker processes inherit the same
@@ -149,13 +133,12 @@ class Run:
             if not self._has_logging:
                 self._stack.enter_context(patches.logging_left_alone())
             self._stack.enter_context(logs.of_program(self._has_logging))
-        is_luigi = self._command is not None
         self._is_first = journal.begin(own_command(is_luigi), again(variables, is_luigi))
         self.is_begun = True
         if self._is_first:
             code_version.export_to_environment()
             notify.notify_of_killed_runs()
-        if self._command:
+        if is_luigi:
             self._bars.start()
 
     def scheduled(self, worker: luigi.worker.Worker) -> None:
@@ -163,7 +146,7 @@ class Run:
         if self._scheduled is not None:
             return
         self._scheduled = tasks = RunTasks.of(worker)
-        self._begin_if_ours(tasks.scheduled.values())
+        self.begin_if_ours(tasks.scheduled.values())
         if self.is_begun:
             for event in verdict.plan_events(tasks.history):
                 journal.record("plan", **event)
@@ -197,25 +180,18 @@ class Run:
                     notify.notify_of_run(outcome)
                 journal.end()
                 if error is None:
-                    sweep(self._all_tasks(), self._has_worked())
+                    has_worked = self._scheduled is not None and bool(self._scheduled.pending())
+                    sweep({task.job for task in self._ours()}, has_worked)
 
-    def _all_tasks(self) -> list[Any]:
-        """All tasks of the run that have been looked at, those of a range's months in the place of the range."""
+    def _ours(self) -> list[JobTask]:
+        """The tasks of the run that are ours, root tasks first; a range is represented by its first month."""
         tasks = [*self.roots, *(self._scheduled.scheduled.values() if self._scheduled else ())]
-        return [getattr(task, "_first", task) for task in tasks if _is_ours(task)]
-
-    def _has_worked(self) -> bool:
-        return self._scheduled is not None and bool(self._scheduled.pending())
-
-    def _tasks(self) -> list[luigi.Task]:
-        """The root tasks if one of them is ours, or else those of ours that somebody's tasks need."""
-        if any(map(_is_ours, self.roots)) or self._scheduled is None:
-            return self.roots
-        return [task for task in self._scheduled.scheduled.values() if _is_ours(task)]
+        ours = [getattr(task, "_first", task) for task in tasks if _is_ours(task)]
+        return [task for task in ours if isinstance(task, JobTask)]
 
     def _places(self) -> end_of_run.Places | None:
         """Lake and warehouses of the first task of ours that has a warehouse, or else of the first one."""
-        ours = [task for root in self._tasks() if isinstance(task := getattr(root, "_first", root), JobTask)]
+        ours = self._ours()
         task = next((task for task in ours if hasattr(task, "warehouse")), next(iter(ours), None))
         if task is None:
             return None
@@ -225,18 +201,15 @@ class Run:
 
 def _verdict_of(error: BaseException) -> dict[str, Any]:
     """The event "judged" of a run that an error has ended."""
-    codes = retcode()
-    match error:
-        case KeyboardInterrupt():
-            return {"code": STOPPED, "result": outcomes.STOPPED}
-        case luigi.interface.PidLockAlreadyTakenExit():
-            failure = "the same command is running already"
-            return {"code": codes.already_running, "result": outcomes.REFUSED, "failure": failure}
-        case RPCError():
-            return {"code": codes.unhandled_exception, "result": outcomes.FAILED, "failure": NO_LUIGID}
-    if not isinstance(error, MISTAKES):
-        failure = f"{type(error).__name__}; the log has the traceback"
-        return {"code": codes.unhandled_exception, "result": outcomes.FAILED, "failure": failure}
-    code = code_of(error)
-    result = outcomes.REFUSED if code == USAGE else outcomes.PLANNING_FAILED
-    return {"code": code, "result": result, "failure": str(error)}
+    code, result = retcode().unhandled_exception, outcomes.FAILED
+    failure = f"{type(error).__name__}; the log has the traceback"
+    if isinstance(error, KeyboardInterrupt):
+        code, result, failure = STOPPED, outcomes.STOPPED, ""
+    elif isinstance(error, luigi.interface.PidLockAlreadyTakenExit):
+        code, result, failure = retcode().already_running, outcomes.REFUSED, "the same command is running already"
+    elif isinstance(error, RPCError):
+        failure = NO_LUIGID
+    elif isinstance(error, MISTAKES):
+        code, failure = code_of(error), str(error)
+        result = outcomes.REFUSED if code == USAGE else outcomes.PLANNING_FAILED
+    return {"code": code, "result": result, "failure": failure}

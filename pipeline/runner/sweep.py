@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .. import code_version, remote
@@ -32,7 +32,6 @@ from ..reporting import journal, journal_reader
 from ..storage import Store, StoredObject, open_store
 from ..storage.local import path_of
 from ..strict_json import json_object
-from ..tasks.base import JobTask
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -40,25 +39,20 @@ LOGGER = logging.getLogger("pipeline")
 DAY, WEEK = 24 * 3600.0, 7 * 24 * 3600.0
 
 
-def sweep(tasks: Iterable[Any], has_worked: bool) -> None:
-    """Sweep the workspaces and lakes of a run's tasks. What cannot be swept now is left to the next run.
+def sweep(jobs: set[Job], has_worked: bool) -> None:
+    """Sweep the workspaces and lakes of a run's jobs. What cannot be swept now is left to the next run.
 
     A server is asked only after a run that had something to do, and waited for half a minute. One listing of each place
     is made, and one more of a lake where something was left behind.
     """
-    jobs = {task.job for task in tasks if isinstance(task, JobTask)}
     jobs = {job for job in jobs if has_worked or all(url.startswith("file:") for url in (job.workspace, job.lake))}
-    with remote.planning():
-        _sweep(jobs)
-
-
-def _sweep(jobs: set[Job]) -> None:
     try:
-        for url in sorted({url for job in jobs for url in (job.workspace, job.lake)}):
-            open_store(url).sweep()
-        state = CachedState()  # not what was true when the run was planned
-        for workspace in sorted({job.workspace for job in jobs}):
-            sweep_scratch(state, workspace, {job for job in jobs if job.workspace == workspace})
+        with remote.planning():
+            for url in sorted({url for job in jobs for url in (job.workspace, job.lake)}):
+                open_store(url).sweep()
+            state = CachedState()  # not what was true when the run was planned
+            for workspace in sorted({job.workspace for job in jobs}):
+                sweep_scratch(state, workspace, {job for job in jobs if job.workspace == workspace})
     except Exception as error:  # whatever it is, the run has done its work
         LOGGER.warning("what earlier runs left behind is not removed now: %s", error)
 

@@ -263,16 +263,14 @@ class Worker(luigi.worker.Worker):
         self._has_begun = True
         self._failures.enable_again()
         succeeded = bool(super().run())
-        while self._is_wanted() and self._lost.reannounce_forgotten(self.tasks.known(), is_end=True):
+        while not self._assistant and not self._stop_requesting_work:  # see to it that all of the run is done
+            if not self._lost.reannounce_forgotten(self.tasks.known(), is_end=True):
+                break
             succeeded = bool(super().run()) and succeeded
         self._idle.is_over()
         if not self._stop_requesting_work:
             self._failures.give_up_waiting()
         return succeeded
-
-    def _is_wanted(self) -> bool:
-        """Whether this worker is to see to it that all of its run is done."""
-        return not self._assistant and not self._stop_requesting_work
 
     def _keep_alive(self, get_work_response: Any) -> bool:
         """Whether to ask for work again, though there is none now."""
@@ -282,8 +280,6 @@ class Worker(luigi.worker.Worker):
         is_waiting = bool(is_waiting and super()._keep_alive(get_work_response))
         if is_waiting and not self._assistant:
             self._idle.look(get_work_response)
-        return is_waiting and not self._lost.is_all_done and not self._needs_others()
-
-    def _needs_others(self) -> bool:
-        """Whether all that is left waits for data that no worker makes."""
-        return not self._config.retry_external_tasks and self._lost.are_all_external()
+        if not is_waiting or self._lost.is_all_done:
+            return False
+        return bool(self._config.retry_external_tasks) or not self._lost.are_all_external()

@@ -137,7 +137,7 @@ class World:
         except (Killed, TooManyUnreadable) as error:
             assert isinstance(error, Killed) or self.now.fails
         if dies_after is None:
-            sweep.sweep([task], has_worked=True)
+            sweep.sweep({task.job}, has_worked=True)
         manifest = task.job.lake_object.manifest(Partition("green", MONTH))
         if manifest is not None:
             found = manifest.parquet.sha256, manifest.rejects.sha256
