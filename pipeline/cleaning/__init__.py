@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .rules import RULES, Rule, Rules
 
 if TYPE_CHECKING:
-    from .chunks import REJECTS_SCHEMA, Report, Unreadable
+    from .chunks import REJECTS_SCHEMA, Report
     from .cleaner import FORMATS, Cleaned, clean
     from .parquet_file import read_footer
 
@@ -30,7 +30,6 @@ __all__ = [
     "Report",
     "Rule",
     "Rules",
-    "Unreadable",
     "clean",
     "read_footer",
 ]

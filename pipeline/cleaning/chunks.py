@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..datasets.schema import Column, Dataset
+from ..datasets.schema import Dataset
 
 #: Columns of the rejects. ``column`` is null where the row as a whole was refused. ``source_line`` is the 1-based
 #: physical line of a CSV file, its header included, or the 1-based row of a Parquet file. ``original`` is the line as
@@ -61,16 +61,6 @@ class Reject(NamedTuple):
     original: str
 
 
-class Unreadable(NamedTuple):
-    """The first row that could not be read, for the message about a file with too many of them; the beginning of
-    its ``original``."""
-
-    line: int
-    reason: str
-    column: str | None
-    original: str
-
-
 @dataclass(frozen=True)
 class Chunk:
     """A piece of a file: the readable rows in the canonical schema, and the rejects of the reader.
@@ -96,15 +86,16 @@ class Report:
     whose name has been there already, as ``this (beside that)`` what one of two spellings says unlike the other.
     ``unknown_codes`` maps each column to the codes outside its table and how often they occur (the rows are kept).
     ``repaired`` counts what was read as a person would read it, by kind. ``unreadable`` counts the rejects of the
-    reader, without those of the rules. ``pickups_in_month`` are the rows picked up in the month of the file;
-    ``other_months`` counts pickups by month in pieces of the file where most are of others.
+    reader, without those of the rules; ``first_unreadable`` is the first of them, with the beginning of its
+    ``original``. ``pickups_in_month`` are the rows picked up in the month of the file; ``other_months`` counts pickups
+    by month in pieces of the file where most are of others.
     """
 
     rows_read: int = 0
     rows_written: int = 0
     rows_rejected: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
-    first_unreadable: Unreadable | None = None
+    first_unreadable: Reject | None = None
     blank_lines: int = 0
     repeated_headers: int = 0
     surplus_values: int = 0
@@ -133,7 +124,7 @@ class Report:
             self.rows_rejected[reject.reason] += 1
             self.unreadable += 1
             if self.first_unreadable is None:
-                self.first_unreadable = Unreadable(reject.line, reject.reason, reject.column, reject.original[:200])
+                self.first_unreadable = reject._replace(original=reject.original[:200])
 
     def count_kept_out(self, columns: Iterable[tuple[str, int]]) -> None:
         """Add to the values that found no place, by the names of their columns."""
@@ -155,19 +146,13 @@ class Report:
 
     def count_codes(self, rows: pa.RecordBatch, dataset: Dataset) -> None:
         """Count the codes outside of the code tables."""
-        for column in dataset.columns:
-            if column.codes:
-                self._count_codes(rows.column(column.name), column)
-
-    def _count_codes(self, values: pa.Array, column: Column) -> None:
-        for entry in values.value_counts().to_pylist():
-            code, count = entry["values"], entry["counts"]
-            if code is None or code in column.codes:
-                continue
-            counts = self.unknown_codes.setdefault(column.name, Counter())
-            is_counted_apart = str(code) in counts or len(counts) < MAX_UNKNOWN_CODES
-            is_counted_apart = is_counted_apart and len(str(code)) <= MAX_CODE
-            counts[str(code) if is_counted_apart else FURTHER_CODES] += count
+        for column in filter(lambda column: column.codes, dataset.columns):
+            for entry in rows.column(column.name).value_counts().to_pylist():
+                if (code := entry["values"]) is None or code in column.codes:
+                    continue
+                counts, text = self.unknown_codes.setdefault(column.name, Counter()), str(code)
+                is_counted_apart = len(text) <= MAX_CODE and (text in counts or len(counts) < MAX_UNKNOWN_CODES)
+                counts[text if is_counted_apart else FURTHER_CODES] += entry["counts"]
 
 
 def reject_batch(rejects: list[Reject], source_name: str) -> pa.RecordBatch:

@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from ..datasets.schema import Dataset
+from ..datasets.schema import Column, Dataset
 from ..errors import UnreadableFile
 from ..file_types import identify, mismatch
 from ..prefetch import ahead, in_parallel
@@ -371,24 +371,20 @@ class CsvReader:
         """The rows that fit, and a reject for each that does not."""
         rejects: list[Reject] = []
         indices = np.arange(len(lines))
-        is_plain = self._is_plain(lines)
         all_texts = dict.fromkeys(range(len(self.header.names)), pa.string())
-        read = self._arrow(lines, all_texts) if is_plain else None
+        read = self._arrow(lines, all_texts) if self._is_plain(lines) else None
         repeated = 0
         if read is None:
             texts, indices, repeated = self._split(lines, rejects)
         else:
             texts = self._accept(lines, read)
-        columns: dict[int, pa.Array] = {}
-        first_bad = np.full(len(indices), -1)  # position of the first value in each row that does not fit
-        for position in range(len(self.header.names)):
-            column = self.header.column_at(position)
-            if column is None:
-                columns[position] = texts[position]
-                continue
-            columns[position], bad = values.from_text(texts[position], column, self.report.repaired)
-            if bad is not None:
-                first_bad[bad & (first_bad < 0)] = position
+
+        def convert(position: int, column: Column | None) -> values.Converted:
+            return (
+                values.from_text(texts[position], column, self.report.repaired) if column else (texts[position], None)
+            )
+
+        columns, first_bad = self.header.converted(len(indices), convert)
         for row in np.flatnonzero(first_bad >= 0):
             line = int(indices[row])
             text = lines.text(line)
@@ -396,10 +392,9 @@ class CsvReader:
             assert column is not None
             if self._is_header(split(text)[0], lines, line):
                 repeated += 1
-            elif lines.is_cut(line):
-                rejects.append(Reject(chunks.TRUNCATED_LINE, column.name, int(lines.numbers[line]), text))
             else:
-                rejects.append(Reject(values.reason(column), column.name, int(lines.numbers[line]), text))
+                reason = chunks.TRUNCATED_LINE if lines.is_cut(line) else values.reason(column)
+                rejects.append(Reject(reason, column.name, int(lines.numbers[line]), text))
         if (first_bad >= 0).any():
             is_good = first_bad < 0
             indices = indices[is_good]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -125,6 +126,21 @@ class Header:
         if set(self.dataset.required) <= set(meanings):
             raise UnreadableFile("another header with other columns, so these are two files in one; publish them apart")
         return False
+
+    def converted(
+        self, rows: int, convert: Callable[[int, Column | None], tuple[pa.Array, np.ndarray | None]]
+    ) -> tuple[dict[int, pa.Array], np.ndarray]:
+        """The values by position, and for each row the position of the first one that does not fit, -1 for none.
+
+        ``convert`` gives the values of a position and the mask of the bad ones, if there are any.
+        """
+        values: dict[int, pa.Array] = {}
+        first_bad = np.full(rows, -1)
+        for position in range(len(self.names)):
+            values[position], bad = convert(position, self.column_at(position))
+            if bad is not None:
+                first_bad[bad & (first_bad < 0)] = position
+        return values, first_bad
 
     def kept_out(self, values: dict[int, pa.Array]) -> Iterator[tuple[str, int]]:
         """How many of the converted ``values`` by position are not in the ``batch`` made of them, by names to report:

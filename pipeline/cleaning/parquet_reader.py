@@ -146,20 +146,16 @@ def _wrong_type(kind: pa.DataType, name: str, column: Column, source_name: str) 
 
 
 def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, report: Report) -> Chunk:
-    columns: dict[int, pa.Array] = {}
-    first_bad = np.full(batch.num_rows, -1)  # position of the first value in each row that does not fit
-    for position in range(len(header.names)):
-        column = header.column_at(position)
+    def convert(position: int, column: Column | None) -> values.Converted:
         array = batch.column(position)
         if column is None:
-            columns[position] = array
-            continue
+            return array, None
         try:
-            columns[position], bad = values.from_arrow(array, column, report.repaired)
+            return values.from_arrow(array, column, report.repaired)
         except TypeError:
             raise _wrong_type(array.type, header.names[position], column, source_name) from None
-        if bad is not None:
-            first_bad[bad & (first_bad < 0)] = position
+
+    columns, first_bad = header.converted(batch.num_rows, convert)
     rejects = []
     refused = np.flatnonzero(first_bad >= 0)
     for row, original in zip(refused, _as_json(batch, refused), strict=True):

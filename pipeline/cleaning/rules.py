@@ -56,20 +56,12 @@ class Rule:
         return names[0] if len(names) == 1 else None
 
 
-def _named(*names: str) -> Callable[[Dataset], tuple[str | None, ...]]:
-    return lambda dataset: names
-
-
 def _first_of(*names: str) -> Callable[[Dataset], tuple[str | None, ...]]:
     def choose(dataset: Dataset) -> tuple[str | None, ...]:
         known = {column.name for column in dataset.columns}
         return (next((name for name in names if name in known), None),)
 
     return choose
-
-
-def _pickup(dataset: Dataset) -> tuple[str | None, ...]:
-    return (dataset.pickup,)
 
 
 def _both_times(dataset: Dataset) -> tuple[str | None, ...]:
@@ -92,13 +84,13 @@ RULES: dict[str, Rule] = {
         Rule(
             "zero_passengers",
             "with a passenger count of 0; an unknown count is not 0",
-            _named("passenger_count"),
+            lambda dataset: ("passenger_count",),
             refuses=lambda pc, month, columns: pc.equal(columns[0], 0),
         ),
         Rule(
             "pickup_outside_month",
             "picked up in another month than the file's; an unknown time is not another month",
-            _pickup,
+            lambda dataset: (dataset.pickup,),
             refuses=_outside_month,
             needs_month=True,
         ),
@@ -129,7 +121,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "missing_passengers_to_zero",
             "an unknown passenger count by 0",
-            _named("passenger_count"),
+            lambda dataset: ("passenger_count",),
             fills=lambda pc, month, columns: pc.fill_null(columns[0], 0),
         ),
     )

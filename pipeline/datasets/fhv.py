@@ -29,11 +29,7 @@ FHV = Dataset(
             upper=True,
         ),
         Column(
-            "pickup_datetime",
-            "timestamp",
-            "When the trip began",
-            unit="New York wall clock",
-            aliases=("pickup_date",),
+            "pickup_datetime", "timestamp", "When the trip began", unit="New York wall clock", aliases=("pickup_date",)
         ),
         Column(
             "dropOff_datetime",
@@ -44,10 +40,7 @@ FHV = Dataset(
             since=dt.date(2017, 1, 1),
         ),
         Column(
-            "PUlocationID",
-            "int64",
-            "Taxi zone where the trip began; null in half of all rows",
-            aliases=("locationid",),
+            "PUlocationID", "int64", "Taxi zone where the trip began; null in half of all rows", aliases=("locationid",)
         ),
         Column("DOlocationID", "int64", "Taxi zone where the trip ended", since=dt.date(2017, 1, 1)),
         Column(

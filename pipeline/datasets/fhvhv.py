@@ -40,12 +40,7 @@ FHVHV = Dataset(
         ),
         Column("originating_base_num", "string", "Base that received the request", upper=True),
         Column("request_datetime", "timestamp", "When the passenger asked to be picked up", unit=WALL_CLOCK),
-        Column(
-            "on_scene_datetime",
-            "timestamp",
-            "When the driver arrived; accessible vehicles only",
-            unit=WALL_CLOCK,
-        ),
+        Column("on_scene_datetime", "timestamp", "When the driver arrived; accessible vehicles only", unit=WALL_CLOCK),
         Column("pickup_datetime", "timestamp", "When the trip began", unit=WALL_CLOCK),
         Column("dropoff_datetime", "timestamp", "When the trip ended", unit=WALL_CLOCK),
         Column("PULocationID", "int64", "Taxi zone where the trip began"),

@@ -31,15 +31,7 @@ RATES: Codes = {
     99: "unknown",
 }
 
-PAYMENTS: Codes = {
-    0: "flex fare",
-    1: "credit card",
-    2: "cash",
-    3: "no charge",
-    4: "dispute",
-    5: "unknown",
-    6: "voided",
-}
+PAYMENTS: Codes = {0: "flex fare", 1: "credit card", 2: "cash", 3: "no charge", 4: "dispute", 5: "unknown", 6: "voided"}
 #: The spellings of yellow 2009 to 2014, upper-cased: words in 2009 (Cash, Credit), three letters later (CAS, CSH, CRE,
 #: CRD). Green files always had numbers, so there NA is no value, as in other columns.
 PAYMENT_TEXTS = {
@@ -108,11 +100,7 @@ IMPROVEMENT = Column(
 )
 TOTAL = Column("total_amount", "float64", "Total charged, without cash tips", unit=DOLLARS, aliases=("total_amt",))
 CONGESTION = Column(
-    "congestion_surcharge",
-    "float64",
-    "New York State congestion surcharge",
-    unit=DOLLARS,
-    since=dt.date(2019, 1, 1),
+    "congestion_surcharge", "float64", "New York State congestion surcharge", unit=DOLLARS, since=dt.date(2019, 1, 1)
 )
 CBD_FEE = Column(
     "cbd_congestion_fee",
@@ -123,6 +111,12 @@ CBD_FEE = Column(
 )
 #: TLC has not published what it holds, so its text is kept as it comes.
 REQUEST_SOURCE = Column("request_source", "string", "Where the trip was requested", since=dt.date(2026, 6, 1))
+
+
+def required(pickup: str, dropoff: str) -> tuple[str, ...]:
+    """The columns without which a file is none of a taxi dataset with these time columns."""
+    return ("VendorID", pickup, dropoff, *(c.name for c in (PASSENGERS, DISTANCE, PAYMENT, FARE, TOTAL)))
+
 
 #: Until 2016-06 files gave coordinates where they give zones today. TLC's Parquet of 2011 and later has zones only.
 COORDINATES = (

@@ -14,16 +14,7 @@ YELLOW = Dataset(
     first_month=dt.date(2009, 1, 1),
     pickup="tpep_pickup_datetime",
     dropoff="tpep_dropoff_datetime",
-    required=(
-        "VendorID",
-        "tpep_pickup_datetime",
-        "tpep_dropoff_datetime",
-        "passenger_count",
-        "trip_distance",
-        "payment_type",
-        "fare_amount",
-        "total_amount",
-    ),
+    required=taxi.required("tpep_pickup_datetime", "tpep_dropoff_datetime"),
     columns=(
         taxi.VENDOR,
         Column(
