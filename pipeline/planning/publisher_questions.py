@@ -138,11 +138,13 @@ def find_absent(
 
     With ``believe`` a recent "not there" is not asked about again.
     """
-    if not partitions:
-        return {}
-    if not ask and not job.publisher_object.is_local:
-        return {each: absence for each in partitions if (absence := _known_absence(state, job, each))}
-    found = _believed(state, job, partitions) if believe else {}
+    found: dict[Partition, str] = {}
+    if not job.publisher_object.is_local and (believe or not ask):
+        max_age = settings.PublisherSettings().absent_max_age * 3600 if ask else float("inf")
+        known = {partition: _known_absence(state, job, partition, max_age) for partition in partitions}
+        found = {partition: absence for partition, absence in known.items() if absence}
+        if not ask:
+            return found
     unknown = [partition for partition in partitions if partition not in found]
     if unknown and can_be_fetched(state, job, unknown):
         found |= _ask_for(state, job, unknown)
@@ -171,26 +173,20 @@ def _ask_for(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Pa
     return found
 
 
-def _known_absence(state: State, job: Job, partition: Partition) -> str | None:
-    """NOT_YET or MISSING for a month that was absent when the publisher was asked last, by its age today."""
-    absence = (state.observation(job, partition) or {}).get("absent")
+def _known_absence(state: State, job: Job, partition: Partition, max_age: float) -> str | None:
+    """NOT_YET or MISSING, by its age today, for a month that was absent when the publisher was asked last.
+
+    None if that was more than ``max_age`` seconds ago.
+    """
+    observed = state.observation(job, partition) or {}
+    absence = observed.get("absent")
+    if max_age < float("inf") and not (
+        absence and is_recent(dt.datetime.fromisoformat(observed["checked_at"]), max_age)
+    ):
+        return None
     if absence == NOT_YET and not can_still_appear(partition.first_day):
         return MISSING
     return absence if absence in (NOT_YET, MISSING) else None
-
-
-def _believed(state: State, job: Job, partitions: Iterable[Partition]) -> dict[Partition, str]:
-    """Months that were found absent so recently that the publisher is not asked again."""
-    if job.publisher_object.is_local:
-        return {}
-    max_age = settings.PublisherSettings().absent_max_age * 3600
-    believed = {}
-    for partition in partitions:
-        absence = _known_absence(state, job, partition)
-        observed = state.observation(job, partition)
-        if absence and observed and is_recent(dt.datetime.fromisoformat(observed["checked_at"]), max_age):
-            believed[partition] = absence
-    return believed
 
 
 def _keep(state: State, job: Job, updates: Mapping[Partition, dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ made for one purpose, such as a plan or the run of one task, and closed after it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import remote, time_limits
 from ..errors import PipelineError
@@ -38,7 +38,7 @@ class State:
         self._observations: dict[tuple[str, str], Observations] = {}
         self._ledgers: dict[str, dict[Partition, LedgerRow]] = {}
 
-    def __enter__(self) -> State:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -59,7 +59,7 @@ class State:
         """The manifests of all months of a dataset that the lake has whole."""
         key = job.lake, dataset
         if key not in self._months:
-            self._months[key] = self._list_manifests(job, dataset)
+            self._months[key] = job.lake_object.manifests(dataset, self._listing(job))
         return self._months[key]
 
     def observation(self, job: Job, partition: Partition) -> dict[str, Any] | None:
@@ -70,7 +70,7 @@ class State:
         """What was last seen of all months at the publisher."""
         key = job.lake, job.publisher
         if key not in self._observations:
-            self._observations[key] = self._read_observations(job)
+            self._observations[key] = job.lake_object.observations(job.publisher, self._listing(job))
         return self._observations[key]
 
     def ledger(self, warehouse: str) -> dict[Partition, LedgerRow]:
@@ -82,11 +82,9 @@ class State:
     def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
         return job.lake_object.manifest(partition)
 
-    def _list_manifests(self, job: Job, dataset: str) -> dict[Partition, Manifest]:
-        return job.lake_object.manifests(dataset)
-
-    def _read_observations(self, job: Job) -> Observations:
-        return job.lake_object.observations(job.publisher)
+    def _listing(self, job: Job) -> Listing | None:
+        """A listing of the whole lake, where one is cheaper than a request for each question."""
+        return None
 
 
 class CachedState(State):
@@ -96,9 +94,6 @@ class CachedState(State):
         super().__init__()
         self._listings: dict[str, Listing] = {}
 
-    def __enter__(self) -> CachedState:
-        return self
-
     def _listing(self, job: Job) -> Listing:
         if job.lake not in self._listings:
             with time_limits.for_answer(job.lake):
@@ -107,9 +102,3 @@ class CachedState(State):
 
     def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
         return self.manifests(job, partition.dataset).get(partition)
-
-    def _list_manifests(self, job: Job, dataset: str) -> dict[Partition, Manifest]:
-        return job.lake_object.manifests(dataset, self._listing(job))
-
-    def _read_observations(self, job: Job) -> Observations:
-        return job.lake_object.observations(job.publisher, self._listing(job))

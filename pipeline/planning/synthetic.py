@@ -15,36 +15,24 @@ if TYPE_CHECKING:
     from .state import State
 
 
-def ensure_not_mixed(is_synthetic: bool, others: Iterable[bool], where: str) -> None:
+def _ensure_not_mixed(is_synthetic: bool, others: Iterable[bool], where: str) -> None:
     """Raise SyntheticData if synthetic months would lie beside published ones."""
-    if settings.PublisherSettings().allow_synthetic or all(other == is_synthetic for other in others):
-        return
-    if is_synthetic:
-        raise _published_only(where)
-    raise SyntheticData(f"{where} holds synthetic months; choose another, or set [publisher] allow_synthetic")
-
-
-def ensure_accepts_synthetic(warehouse: str) -> None:
-    """Raise SyntheticData if a warehouse, given by its label, takes published months only."""
-    if not settings.PublisherSettings().allow_synthetic and not open_warehouse(warehouse).takes_synthetic:
-        raise _published_only(warehouse)
-
-
-def _published_only(where: str) -> SyntheticData:
-    return SyntheticData(f"{where} takes published months only; choose another, or set [publisher] allow_synthetic")
+    if not settings.PublisherSettings().allow_synthetic and any(other != is_synthetic for other in others):
+        why = "takes published months only" if is_synthetic else "holds synthetic months"
+        raise SyntheticData(f"{where} {why}; choose another, or set [publisher] allow_synthetic")
 
 
 def ensure_upload_allowed(state: State, job: Job, dataset: str) -> None:
     """Raise SyntheticData if a month of the job's publisher would lie in the lake beside months of another kind."""
     found = [found.is_synthetic for name in (dataset, "zones") for found in state.manifests(job, name).values()]
-    ensure_not_mixed(job.publisher_object.is_synthetic, found, f"lake {job.lake}")
+    _ensure_not_mixed(job.publisher_object.is_synthetic, found, f"lake {job.lake}")
 
 
 def ensure_load_allowed(state: State, is_synthetic: bool, warehouse: str) -> None:
     """Raise SyntheticData if the warehouse takes published months only, or holds months of another kind."""
-    if is_synthetic:
-        ensure_accepts_synthetic(warehouse)
-    ensure_not_mixed(is_synthetic, (bool(row.is_synthetic) for row in state.ledger(warehouse).values()), warehouse)
+    if is_synthetic and not open_warehouse(warehouse).takes_synthetic:
+        _ensure_not_mixed(True, [False], warehouse)
+    _ensure_not_mixed(is_synthetic, (bool(row.is_synthetic) for row in state.ledger(warehouse).values()), warehouse)
 
 
 def ensure_allowed(completeness: Completeness, warehouses: list[str]) -> None:
