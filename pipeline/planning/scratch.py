@@ -17,7 +17,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import code_version
@@ -173,10 +172,43 @@ class Scratch:
     def staging(self, name: str) -> AbstractContextManager[Path]:
         return self.store.staging(self.path(name))
 
-    def writer(self, file: Path, name: str, opened: Callable[[Path], AbstractContextManager[Any]]) -> Writer:
-        """An Arrow writer that ``opened`` makes for a file of ``staging``, with the disk's refusals explained."""
+    @contextmanager
+    def writer(
+        self, file: Path, name: str, opened: Callable[[Path], AbstractContextManager[Any]]
+    ) -> Iterator[Callable[..., None]]:
+        """What writes batches or tables to a file of ``staging``, by the Arrow writer that ``opened`` makes.
+
+        What the disk refuses is LakeError or StorageUnavailable in its words. What else goes wrong while the file is
+        open, such as another file that cannot be read, stays as it is.
+        """
+        from ..storage.base import explained
+
         # What is on its way to a bucket waits on this machine, whose disk it is that refuses.
-        return Writer(file, self.store.uri(self.path(name)) if self._is_folder else str(file), opened)
+        where = self.store.uri(self.path(name)) if self._is_folder else str(file)
+
+        @contextmanager
+        def explaining() -> Iterator[None]:
+            try:
+                yield
+            except OSError as error:
+                raise explained(error, where) from error
+
+        with ExitStack() as stack:
+            with explaining():
+                writer = stack.enter_context(opened(file))
+
+            def write(rows: Any, **options: Any) -> None:
+                with explaining():
+                    writer.write(rows, **options)
+
+            try:
+                yield write
+            except BaseException:
+                with suppress(OSError):  # the file is worth nothing, and that it cannot be ended either is no news
+                    stack.close()
+                raise
+            with explaining():
+                stack.close()
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
@@ -268,42 +300,3 @@ def _is_report(report: dict[str, Any]) -> bool:
         field in report and isinstance(report[field], dict) == isinstance(value, dict) and is_counts(report[field])
         for field, value in counts.items()
     ) and isinstance(report.get("ignored_columns"), list)
-
-
-class Writer:
-    """An Arrow writer whose disk may refuse what is written: then LakeError or StorageUnavailable in its words.
-
-    What else goes wrong while it is open, such as a file that cannot be read, is none of its business.
-    """
-
-    def __init__(self, file: Path, where: str, opened: Callable[[Path], AbstractContextManager[Any]]) -> None:
-        self._file = file
-        self._where = where
-        self._opened = opened
-
-    def __enter__(self) -> Writer:
-        with self._explained():
-            self._context = self._opened(self._file)
-            self._writer = self._context.__enter__()
-        return self
-
-    def write(self, rows: Any, **options: Any) -> None:
-        """Write a batch or table."""
-        with self._explained():
-            self._writer.write(rows, **options)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # After an error the file is worth nothing, and that it cannot be ended either is no news.
-        with self._explained() if error is None else suppress(OSError):
-            self._context.__exit__(kind, error, traceback)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            from ..storage.base import explained
-
-            raise explained(error, self._where) from error

@@ -163,7 +163,7 @@ class MonthTask(JobTask):
 
     @cached_property
     def scratch(self) -> Scratch:
-        return Scratch(self.job, self.partition, run_id)
+        return Scratch(self.job, self.partition, journal.run_id)
 
 
 class Stage(MonthTask):
@@ -240,7 +240,3 @@ class Stage(MonthTask):
             if isinstance(error, WarehouseBusy):
                 error.is_for_good = progress.times_failed(error) > GLANCES
             raise
-
-
-def run_id() -> str:
-    return journal.run_id()

@@ -85,18 +85,18 @@ class Clean(Stage):
             rows_read, rows_rejected = 0, Counter[str]()  # so far; the report is being filled ahead
             rows_in_all = 0  # where the file tells
             with (
-                self.scratch.writer(rows_path, ROWS, partial(ipc_file, schema=dataset.schema)) as rows,
-                self.scratch.writer(rejects_path, REJECTS, rejects_file) as rejected,
+                self.scratch.writer(rows_path, ROWS, partial(ipc_file, schema=dataset.schema)) as write_rows,
+                self.scratch.writer(rejects_path, REJECTS, rejects_file) as write_rejects,
                 closing(ahead(cleaned)) as batches,
             ):
                 for batch in batches:
                     if raw["format"] == "parquet" and not rows_read:  # by now it is known to be readable
                         with source.open("rb") as file:
                             rows_in_all = cleaning.read_footer(file, source_name).num_rows
-                    rows.write(batch.rows)
+                    write_rows(batch.rows)
                     rows_read += batch.rows_read
                     if batch.rejects.num_rows:
-                        rejected.write(batch.rejects)
+                        write_rejects(batch.rejects)
                         for reason in batch.rejects.column("reason").value_counts().to_pylist():
                             rows_rejected[reason["values"]] += reason["counts"]
                     if rows_in_all:
@@ -104,9 +104,7 @@ class Clean(Stage):
                     else:
                         note = f", {rows_read:,} rows read{rejects(rows_rejected)}"
                         progress(stream.tell(), raw["length"], "bytes", note=note)
-            self._refuse_no_rows(report, source_name)
-            self._refuse_shrunken(report, source_name)
-            self._refuse_too_many_unreadable(report, source_name)
+            self._check(report, source_name)
             if self.scratch.record(RAW) != raw:  # in a bucket, by another run, and maybe before it was read
                 raise self.scratch.taken_away(RAW)
             about = {"sha256": raw["sha256"]}
@@ -148,13 +146,11 @@ class Clean(Stage):
                 f"{count:,}",
             )
 
-    def _refuse_no_rows(self, report: Any, source_name: str) -> None:
-        """No month was ever without a trip; to believe it would empty a partition that is full."""
-        if not report.rows_read:
+    def _check(self, report: Any, source_name: str) -> None:
+        """Raise UnreadableFile or TooManyUnreadable for a file that looks damaged as a whole."""
+        if not report.rows_read:  # no month was ever without a trip; to believe it would empty a full partition
             raise UnreadableFile(f"{source_name}: there is no row below the header. Check the file at its publisher")
-
-    def _refuse_shrunken(self, report: Any, source_name: str) -> None:
-        """A table without months only grows. One with fewer rows than before is mostly one that was cut off."""
+        # A table without months only grows. One with fewer rows than before is mostly one that was cut off.
         before = self.completeness.manifest if self.month is None else None
         if before is not None and report.rows_written < before.rows_written:
             raise UnreadableFile(
@@ -162,15 +158,13 @@ class Clean(Stage):
                 f"{before.rows_written:,}, so it looks cut off. If it is right, run "
                 f"`python -m pipeline forget --dataset {self.dataset}` and then this again"
             )
-
-    def _refuse_too_many_unreadable(self, report: Any, source_name: str) -> None:
-        limit = settings.CleanSettings().max_unreadable
         first = report.first_unreadable
         if first is not None and _too_many_unreadable(vars(report)):
+            what = f"{first.reason} in {first.column}" if first.column else first.reason
+            limit = settings.CleanSettings().max_unreadable
             raise TooManyUnreadable(
                 f"{source_name}: {report.unreadable:,} of {report.rows_read:,} rows cannot be read, more than the "
-                f"{limit:g} % of [clean] max_unreadable; the first is row {first.line} ({first.reason}"
-                f"{f' in {first.column}' if first.column else ''}): {first.original}"
+                f"{limit:g} % of [clean] max_unreadable; the first is row {first.line} ({what}): {first.original}"
             )
 
 

@@ -14,10 +14,10 @@ from ..errors import DamagedLakeFile, TakenAway, UsageError, WarehouseError
 from ..job import normalize_warehouses, open_warehouse, warehouse_labels
 from ..lake.lake import is_intact
 from ..planning.synthetic import ensure_load_allowed
-from ..reporting import locations
+from ..reporting import journal, locations
 from ..reporting.progress import StageProgress, rejects
 from . import parameters, servers
-from .base import Stage, run_id
+from .base import Stage
 from .servers import Server
 from .upload import Upload
 
@@ -109,7 +109,7 @@ class Load(Stage):
             raise self._taken_away()
         warehouse = open_warehouse(self.warehouse)
         ensure_load_allowed(self.state, manifest.is_synthetic, self.warehouse)
-        row = ledger_row(manifest, run_id())
+        row = ledger_row(manifest, journal.run_id())
         warehouse.on_job = progress.link
         note = rejects(manifest.rows_rejected)
         file = lake.file(manifest)

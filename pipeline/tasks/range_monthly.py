@@ -80,7 +80,10 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
         values = dict(super().get_param_values(params, args, kwargs))
         if not isinstance(values["of_params"], Mapping):
             raise UsageError('--of-params is a JSON object, such as \'{"dataset": "green"}\'')
-        called_with = {*kwargs, *(name for (name, _), _ in zip(_positional(params), args, strict=False))}
+        called_with = {
+            *kwargs,
+            *(name for name, _ in zip((name for name, of in params if of.positional), args, strict=False)),
+        }
         places = {
             name: settings.Place.CALL if name in called_with else settings.place_of(cls.get_task_family(), name)
             for name in values
@@ -135,7 +138,7 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
 
     @property
     def months(self) -> list[dt.date]:
-        return list(months_between(self.start, self.stop))[: self.task_limit]
+        return months_between(self.start, self.stop)[: self.task_limit]
 
     @property
     def _is_planned(self) -> bool:
@@ -178,10 +181,6 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
 
     def on_failure(self, exception: BaseException) -> str:
         return explain(self.title, exception)
-
-
-def _positional(params: Any) -> list[tuple[str, Any]]:
-    return [(name, parameter) for name, parameter in params if parameter.positional]
 
 
 def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> tuple[Any, dict[str, Any]]:

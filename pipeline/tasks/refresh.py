@@ -77,6 +77,3 @@ class Refresh(FillsWarehouses, JobTask):
     def complete(self) -> bool:
         with self.one_state():
             return all(task.complete() for task in self.requires())
-
-    def run(self) -> None:
-        pass

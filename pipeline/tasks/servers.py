@@ -84,20 +84,17 @@ class Server:
 
 
 def of_publisher(label: str) -> Server:
-    def question() -> None:
-        job.open_publisher(label).check_reachable(job.retry_policy())
-
-    return Server(label, (PublisherUnavailable, TruncatedFile), question)
+    troubles = (PublisherUnavailable, TruncatedFile)
+    return Server(label, troubles, lambda: job.open_publisher(label).check_reachable(job.retry_policy()))
 
 
 def of_store(url: str) -> Server:
     def question() -> None:
         try:
             retrying(lambda: _use(open_store(url)), job.retry_policy())
-        except MissingBucket:
-            raise
-        except (LakeError, ConflictError, FileNotFoundError):
-            pass  # it answers
+        except (LakeError, ConflictError, FileNotFoundError) as error:
+            if isinstance(error, MissingBucket):
+                raise  # the others are answers
 
     return Server(url, (StorageUnavailable, MissingBucket), question)
 
@@ -112,10 +109,9 @@ def _use(store: Store) -> None:
 
 
 def of_warehouse(label: str) -> Server:
-    def question() -> None:
-        retrying(job.open_warehouse(label).ledger, job.retry_policy())
-
-    return Server(label, (WarehouseUnavailable,), question)
+    return Server(
+        label, (WarehouseUnavailable,), lambda: retrying(job.open_warehouse(label).ledger, job.retry_policy())
+    )
 
 
 #: Events of the journal.

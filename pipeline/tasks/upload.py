@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -12,11 +11,13 @@ from .. import datasets, settings
 from .._version import __version__
 from ..errors import PipelineError
 from ..lake import layout
+from ..lake.lake import digest_of
 from ..lake.manifest import Digest, Manifest, Source
 from ..planning.scratch import PARQUET, RAW, REJECTS, ROWS
 from ..planning.synthetic import ensure_upload_allowed
+from ..reporting import journal
 from ..reporting.progress import StageProgress, page_of
-from .base import Stage, run_id
+from .base import Stage
 from .target import StoreTarget
 from .write_parquet import WriteParquet
 
@@ -64,11 +65,8 @@ class Upload(Stage):
         cleaned, written = (scratch.need(name, raw["sha256"]) for name in (ROWS, PARQUET))
         scratch.need(REJECTS, raw["sha256"])
         report = cleaned["report"]
-        is_synthetic = self.job.publisher_object.is_synthetic
         ensure_upload_allowed(self.state, self.job, self.dataset)
         with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
-            with rejects.open("rb") as file:
-                rejects_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             manifest = Manifest(
                 dataset=self.dataset,
                 month=self.month,
@@ -80,11 +78,11 @@ class Upload(Stage):
                 rules=self.rules,
                 schema_version=datasets.get(self.dataset).schema_version,
                 parquet=Digest(layout.data(self.partition), written["parquet_sha256"], parquet.stat().st_size),
-                rejects=Digest(layout.rejects(self.partition), rejects_sha256, rejects.stat().st_size),
-                run_id=run_id(),
+                rejects=digest_of(rejects, layout.rejects(self.partition)),
+                run_id=journal.run_id(),
                 created_at=dt.datetime.now(dt.UTC),
                 pipeline_version=__version__,
-                is_synthetic=is_synthetic,
+                is_synthetic=self.job.publisher_object.is_synthetic,
                 blank_lines=report["blank_lines"],
                 repeated_headers=report["repeated_headers"],
                 surplus_values=report["surplus_values"],

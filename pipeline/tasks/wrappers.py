@@ -120,9 +120,6 @@ class TaxiZones(FillsWarehouses, JobTask):
         with self.one_state():
             planner.check_source(self.completeness)
 
-    def run(self) -> None:
-        pass
-
 
 class MonthlyTrips(FillsWarehouses, MonthTask):
     """One month of one dataset in the lake and in every configured warehouse."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from contextlib import closing
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import datasets
 from ..datasets.schema import Column
+from ..lake.lake import digest_of
 from ..planning.scratch import PARQUET, RAW, ROWS
 from ..prefetch import ahead
 from ..reporting.progress import StageProgress, rejects
@@ -81,22 +81,19 @@ class WriteParquet(Stage):
                 self.scratch.checking(ROWS),
                 pa.OSFile(str(source), "rb") as file,
                 pa.ipc.open_file(file) as reader,
-                self.scratch.writer(target, PARQUET, parquet_file) as writer,
+                self.scratch.writer(target, PARQUET, parquet_file) as write,
                 closing(ahead(self._groups(reader, schema))) as tables,
             ):
                 for table in tables:
-                    writer.write(table, row_group_size=ROW_GROUP)
+                    write(table, row_group_size=ROW_GROUP)
                     written += table.num_rows
                     progress(written, expected, note=note)
             if written != expected:
                 raise self.scratch.damaged(ROWS, f"has {written:,} rows and not the {expected:,} that were cleaned")
-            with target.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = target.stat().st_size
-            self.scratch.keep(
-                target, PARQUET, {"sha256": raw["sha256"], "parquet_sha256": digest, "rows_written": written}
-            )
-        return {"rows": written, "bytes": size}
+            digest = digest_of(target, PARQUET)
+            record = {"sha256": raw["sha256"], "parquet_sha256": digest.sha256, "rows_written": written}
+            self.scratch.keep(target, PARQUET, record)
+        return {"rows": written, "bytes": digest.bytes}
 
     def _groups(self, reader: pa.ipc.RecordBatchFileReader, schema: pa.Schema) -> Generator[pa.Table, None, None]:
         """The rows in tables of ``ROW_GROUP`` rows, the last and those of long texts of fewer, as they shall lie in the

@@ -252,8 +252,8 @@ def test_a_full_disk_is_one_line_with_the_place(scratch: Scratch, opened: Any, r
         scratch.staging(PARQUET) as target,
     ):
         target.symlink_to("/dev/full")
-        with scratch.writer(target, PARQUET, opened) as writer:
-            writer.write(TABLE.slice(0, rows))
+        with scratch.writer(target, PARQUET, opened) as write:
+            write(TABLE.slice(0, rows))
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,9 @@ def test_what_the_disk_says_becomes_one_line(
     with (
         pytest.raises(kind, match=says) as caught,
         scratch.staging(ROWS) as target,
-        scratch.writer(target, ROWS, opened) as writer,
+        scratch.writer(target, ROWS, opened) as write,
     ):
-        writer.write(TABLE)
+        write(TABLE)
     assert ROWS in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -317,9 +317,9 @@ def test_what_is_on_its_way_to_a_bucket_waits_on_a_disk_of_this_machine(upload: 
     (tmp_path / "full").symlink_to("/dev/full")
     with (
         pytest.raises(LakeError, match=f"^{tmp_path}/full cannot be written: no room left"),
-        scratch.writer(tmp_path / "full", ROWS, open_ipc) as writer,
+        scratch.writer(tmp_path / "full", ROWS, open_ipc) as write,
     ):
-        writer.write(TABLE)
+        write(TABLE)
 
 
 def test_scratch_is_not_waited_for_until_it_is_on_the_disk(
@@ -361,7 +361,7 @@ def test_rows_of_a_file_that_another_run_replaces_meanwhile_are_not_kept(
         upload.scratch.keep(raw, RAW, {**about, "sha256": "cd" * 32})
 
     upload.scratch.keep(raw, RAW, about)
-    monkeypatch.setattr(Clean, "_refuse_no_rows", replace_it)
+    monkeypatch.setattr(Clean, "_check", replace_it)
     task = upload.sibling(Clean)
     with pytest.raises(TakenAway, match=f"{RAW} was replaced or removed by another run"):
         task.work(StageProgress(task.stage_record))
