@@ -12,6 +12,8 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
+# Once, instead of in each of the thousand commands of the tests where PYTHONDONTWRITEBYTECODE is set.
+COMPILE = $(VENV)/bin/python -m compileall -q pipeline tests endurance benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help run ui test test-quick format bench bench-full endurance clean
@@ -51,10 +53,12 @@ test: $(STAMP) ## all tests, and the checks of style, types and imports; WORKERS
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@$(COMPILE)
 	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-quick: $(STAMP) ## unit tests and a smoke test of the real commands, a minute at most
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(COMPILE)
 	@$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist worksteal \
 	  -m "not slow" tests/end_to_end/test_smoke.py tests/unit
 

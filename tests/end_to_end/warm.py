@@ -90,7 +90,7 @@ class WarmStart:
             self._socket, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", __file__, str(theirs.fileno())],
+                    [sys.executable, __file__, str(theirs.fileno())],
                     env={name: value for name, value in self._environment.items() if name != "PYTHONPATH"},
                     pass_fds=[theirs.fileno()],
                     stdout=subprocess.DEVNULL,
@@ -115,6 +115,7 @@ def _read(descriptor: int, timeout: float) -> bytes | None:
 
 def _main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
+    del sys.path[0]  # the folder of this file
     for name in LIBRARIES:
         with suppress(ImportError):
             importlib.import_module(name)
