@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import configparser
-import difflib
 import multiprocessing
 import os
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import luigi.interface
@@ -87,6 +87,10 @@ def _build_root_task(get_task_obj: Callable[[CmdlineParser], Any], parser: Cmdli
     return task
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _check_flags(given: Namespace) -> None:
     """Refuse a flag whose value its parameter cannot read. Of a setting, ``validation.validate`` says more."""
     sections = {section.get_task_family() for section in settings.SECTIONS}
@@ -95,28 +99,25 @@ def _check_flags(given: Namespace) -> None:
         if family == given.root_task:
             flags[name] = name
         for attribute, flag in flags.items():
-            text = getattr(given, attribute)
+            text, why = getattr(given, attribute), ""
             try:
                 if text:
                     parameter.normalize(parameter.parse(text))
             except TaskClassNotFoundException:
-                raise UsageError(f"--{flag.replace('_', '-')}: {_no_such_task(text)}") from None
+                why = str(_no_such_task(text))
             except PipelineError as error:
-                if family not in sections:
-                    raise UsageError(f"--{flag.replace('_', '-')}: {error}") from None
+                why = "" if family in sections else str(error)
             except Exception as error:
                 why = validation.what_is_wrong(parameter, text, error)
-                raise UsageError(f"--{flag.replace('_', '-')}: {why}") from None
+            if why:
+                raise UsageError(f"{_flag(flag)}: {why}")
 
 
 def _check_core() -> None:
     """Refuse a number of workers with which Luigi waits for ever."""
     core = luigi.interface.core()
-    workers = core.workers
-    if workers < 1:
-        raise UsageError(f"--workers {workers} (or [core] workers): nothing would run; give at least 1")
-    if workers > MOST_WORKERS:
-        raise UsageError(f"--workers {workers} (or [core] workers): give {MOST_WORKERS:,} at most")
+    if not 1 <= core.workers <= MOST_WORKERS:
+        raise UsageError(f"--workers {core.workers} (or [core] workers) is not between 1 and {MOST_WORKERS:,}")
     if core.scheduler_url:
         try:
             luigid_url(core.scheduler_url)
@@ -153,7 +154,7 @@ def without_values(message: str) -> str:
 
 
 def _no_such_task(name: str) -> UsageError:
-    near = difflib.get_close_matches(name, Register.task_names(), 1)
+    near = get_close_matches(name, Register.task_names(), 1)
     shown = name if re.fullmatch(r"[\w.]+", name) else repr(name)
     return UsageError(f"there is no task {shown}" + (f"; did you mean {near[0]}?" if near else ""))
 
@@ -174,11 +175,9 @@ def _build_parser(build: Callable[..., ArgumentParser], root_task: str | None = 
         if "ignored explicit argument" in message:
             exit_with(UsageError(f"{unknown} takes no value; give it alone"))
         own, common = _flags_of(root_task)
-        near = difflib.get_close_matches(unknown, own, 1) or difflib.get_close_matches(
-            unknown, common, 1, validation.ALIKE
-        )
-        near = [] if unknown in own + common else near
-        exit_with(UsageError(without_values(message) + (f"; did you mean {near[0]}?" if near else "")))
+        near = get_close_matches(unknown, own, 1) or get_close_matches(unknown, common, 1, validation.ALIKE)
+        hint = f"; did you mean {near[0]}?" if near and unknown not in own + common else ""
+        exit_with(UsageError(without_values(message) + hint))
 
     parser.error = error  # type: ignore[method-assign]
     return parser
@@ -192,21 +191,15 @@ def _check_early(print_help: Callable[..., None], parser: ArgumentParser, known:
             raise UsageError("no task is named; for instance: luigi --module pipeline RangeMonthly --local-scheduler")
         for name, value in vars(known).items():
             if value == []:  # which argparse makes of --flag=--
-                raise UsageError(f"--{name.replace('_', '-')}: -- is no value")
+                raise UsageError(f"{_flag(name)}: -- is no value")
         validation.check_texts("DEFAULT")
         validation.check_texts("retcode")
         for name, parameter in retcode.get_params():
-            try:
-                text = getattr(known, f"retcode_{name}")
-                _check_exit_code(parameter.parse(text) if text else 0)
-            except ValueError:
-                raise UsageError(
-                    f"--retcode-{name.replace('_', '-')}: {text!r} is not a number from 0 to 255"
-                ) from None
-            try:
-                _check_exit_code(parameter.task_value("retcode", name))
-            except ValueError:
-                raise UsageError(f"luigi.cfg: [retcode] {name} is not a number from 0 to 255") from None
+            text = getattr(known, f"retcode_{name}")
+            if text and not _is_exit_code(parameter.parse, text):
+                raise UsageError(f"{_flag(f'retcode_{name}')}: {text!r} is not a number from 0 to 255")
+            if not _is_exit_code(parameter.task_value, "retcode", name):
+                raise UsageError(f"luigi.cfg: [retcode] {name} is not a number from 0 to 255")
     except UsageError as error:
         exit_with(error)
 
@@ -216,9 +209,8 @@ def _flags_of(root_task: str | None) -> tuple[list[str], list[str]]:
     ours = {section.get_task_family() for section in settings.SECTIONS}
     own, common = [], []
     for family, is_without_section, name, _ in Register.get_all_params():
-        own += [name] if family == root_task else []
-        common += [name] if is_without_section else [f"{family}_{name}"] if family in ours else []
-    own, common = ([f"--{name.replace('_', '-')}" for name in names] for names in (own, common))
+        own += [_flag(name)] if family == root_task else []
+        common += [_flag(name)] if is_without_section else [_flag(f"{family}_{name}")] if family in ours else []
     return own, common
 
 
@@ -228,13 +220,15 @@ def _check_required(given: Namespace) -> None:
     for name, parameter in task.get_params():
         if not getattr(given, name) and not parameter.has_task_value(task.get_task_family(), name):
             about = f" ({parameter.description})" if parameter.description else ""
-            raise UsageError(f"--{name.replace('_', '-')} is missing: {given.root_task} needs it{about}")
+            raise UsageError(f"{_flag(name)} is missing: {given.root_task} needs it{about}")
 
 
-def _check_exit_code(code: int) -> None:
-    """Refuse what a shell cannot see: of 256 it would get 0."""
-    if not 0 <= code <= 255:
-        raise ValueError(code)
+def _is_exit_code(read: Callable[..., int], *arguments: str) -> bool:
+    """Whether the number is one that a shell gets as it is; it gets 0 for 256."""
+    try:
+        return 0 <= read(*arguments) <= 255
+    except ValueError:
+        return False
 
 
 def _create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Worker:

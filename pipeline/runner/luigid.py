@@ -1,10 +1,21 @@
 """luigid, the scheduler as a server, with durable state, history and metrics; started by the verb ``ui``.
 
-Six things differ from Luigi's own ``luigid``, five of them here. The history works with SQLAlchemy 2 and forgets what
-is old. The state is written every few seconds, in one piece, so that a kill or a power cut loses next to nothing. State
-and history are their owner's alone, because the state is code for whoever reads it. The time for which luigid was away
-counts against no worker. A question for work does not count thousands of tasks. And not everybody is answered: see
-luigid_guard.
+Differences from Luigi's own ``luigid``:
+
+* The history works with SQLAlchemy 2, and old history is removed.
+* The state is written atomically every few seconds, so that a kill or a power cut loses next to nothing.
+* Only the owner can read state and history. The state is a pickle: whoever can write it can run code.
+* No worker times out because luigid was down.
+* An answer with a task does not count all pending tasks.
+* Requests of strangers are refused: see luigid_guard.
+
+The subclasses rely on private parts of Luigi (3.8.1), which ``tests/unit/runner/test_patches.py`` checks:
+
+* ``DbTaskHistory`` keeps ``engine``, ``session_factory`` and ``tasks`` (``StoredTask`` with ``record_id``), and calls
+  ``task_scheduled`` for every task that is announced;
+* ``PrometheusMetricsCollector.handle_task_failed`` and ``handle_task_disabled`` read ``time_running`` and ``updated``;
+* ``Scheduler`` makes the collector that ``metrics_custom_import`` names. ``get_work`` calls ``prune`` and
+  ``count_pending``, and ``load`` and ``dump`` read and write ``_state``, whose ``get_state`` can be pickled.
 """
 
 from __future__ import annotations
@@ -37,21 +48,21 @@ from . import luigid_guard, patches
 
 LOGGER = logging.getLogger("pipeline")
 
-#: Seconds between two writings of the state, and between two looks for history that is too old.
+#: Seconds between two writes of the state, and between two removals of old history.
 SAVE_EVERY, FORGET_EVERY = 10, 3600
 
-#: Seconds between two looks for workers that have gone away, which Luigi has for every question of every worker.
+#: Seconds between two prunings of silent workers. Luigi prunes whenever a worker asks for work.
 PRUNE_EVERY = 1
 
-#: What Luigi's worker expects besides a task, and does not look at then.
+#: Fields of an answer with a task that Luigi's worker requires and does not read.
 NOT_COUNTED = {"n_pending_tasks": 0, "n_unique_pending": 0, "running_tasks": []}
 
-#: Tasks whose history is removed in one transaction: luigid answers nobody meanwhile.
+#: Tasks whose history is removed in one transaction. luigid answers nobody meanwhile.
 BATCH = 1000
 
 
 class History(DbTaskHistory):
-    """Luigi's history in a database of this Luigi's own making; the upgrade of older ones needs SQLAlchemy 1."""
+    """Luigi's history without its upgrade of older databases, which needs SQLAlchemy 1."""
 
     def __init__(self, url: str) -> None:
         self.engine = sqlalchemy.create_engine(url)
@@ -62,10 +73,10 @@ class History(DbTaskHistory):
         self.tasks: dict[str, StoredTask] = {}
 
     def task_scheduled(self, task: luigi.scheduler.Task) -> None:
-        """Not kept: the history tells what ran, and to write down what is planned would take as long as to plan it."""
+        """Not recorded: the history shows what ran, and recording each planned task would double the planning time."""
 
     def forget(self, before: dt.datetime) -> int:
-        """Remove all about tasks to which nothing has happened since ``before``; returns how many tasks."""
+        """Remove the history of tasks without an event since ``before``. Returns the number of tasks."""
         removed = 0
         old = (
             sqlalchemy.select(TaskEvent.task_id)
@@ -82,7 +93,7 @@ class History(DbTaskHistory):
                     (TaskRecord, TaskRecord.id),
                 ):
                     connection.execute(sqlalchemy.delete(table).where(column.in_(ids)))
-            # Luigi remembers the record of every task it has ever seen, and expects to find it.
+            # Luigi caches the record of every task it has seen, and expects it in the database.
             gone = set(ids)
             self.tasks = {name: task for name, task in self.tasks.items() if task.record_id not in gone}
             removed += len(ids)
@@ -91,13 +102,13 @@ class History(DbTaskHistory):
 
 
 def _without_syncs(connection: Any, record: object) -> None:
-    """luigid answers nobody while an event is synced to disk, and a task has several. A power cut costs the newest."""
+    """Do not sync each event to disk: luigid answers nobody meanwhile. A power cut loses the newest events."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
 class Metrics(PrometheusMetricsCollector):
-    """Luigi's metrics, also of a task that ends without having run here: luigid may have lost its state meanwhile."""
+    """Luigi's metrics, which also accept a task that ends without a start: luigid may have lost its state."""
 
     def handle_task_failed(self, task: luigi.scheduler.Task) -> None:
         super().handle_task_failed(_begun(task))
@@ -126,15 +137,15 @@ class Scheduler(luigi.scheduler.Scheduler):
         self._is_giving_work = False
 
     def prune(self) -> None:
-        """Look for workers and tasks that time out, which takes seconds: to look once in a second is enough."""
+        """Prune once in ``PRUNE_EVERY`` seconds at most: time-outs are seconds too."""
         if time.monotonic() >= self._pruned_at + PRUNE_EVERY:
             super().prune()
             self._pruned_at = time.monotonic()
 
     def get_work(self, **kwargs: Any) -> dict[str, Any]:
-        """As Luigi has it; only who gets no task is told what is pending, to decide whether to wait for it.
+        """As in Luigi, but an answer with a task has no counts of pending tasks, which only an idle worker needs.
 
-        To count it takes longer than all the rest as soon as there are thousands of tasks.
+        With thousands of tasks counting takes longer than everything else.
         """
         self._is_giving_work = True
         try:

@@ -1,8 +1,8 @@
 """Protection of luigid from strangers: which requests it answers, and what its pages may do in a browser.
 
-luigid obeys whoever reaches it. A browser reaches it for every page that it shows, also for one of a stranger: through
-a request from that page, or through a name of the stranger's that leads to this machine (DNS rebinding). So requests
-must name luigid as somebody here calls it, come from its own pages or from a program, and change nothing by GET.
+luigid has no authentication. Any web page in a local browser can send it requests, directly or under a host name that
+resolves to this machine (DNS rebinding). Therefore luigid answers only requests with a known ``Host`` header, from its
+own pages or from programs, and GET changes nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tornado.web import Application, ErrorHandler, RequestHandler
 
 from ..plain import shown_by_luigid
 
-#: Addresses on which a server answers under every address of its machine.
+#: Addresses that mean all interfaces of the machine.
 EVERYWHERE = ("", "0.0.0.0", "::")
 
-#: Calls that change nothing, as Luigi's page and scripts make them by GET.
+#: Calls that change nothing. Luigi's page and scripts make them by GET.
 _READING = {
     "count_pending",
     "dep_graph",
@@ -48,12 +48,12 @@ _READING = {
 #: A name or an address, and a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?")
 
-#: JSON in which there may be something that must not be shown as it is.
+#: JSON that may contain HTML, links or control characters.
 _ODD = re.compile(r"[<>]|\\[bfru]|tracking_url|[^ -~]")
 
 
 class Hosts:
-    """The names under which luigid answers: of this machine, of the address it listens on, and those that are given."""
+    """Host names under which luigid answers: this machine's, that of the listening address, and ``names``."""
 
     def __init__(self, address: str, names: Iterable[str] = ()) -> None:
         self.given = {name.lower().rstrip(".") for name in names}
@@ -62,7 +62,7 @@ class Hosts:
         self._is_everywhere = address in EVERYWHERE
 
     def __contains__(self, host: str) -> bool:
-        """Whether this, the header ``Host``, means us. No stranger can make an address his own, as he can a name."""
+        """Whether a ``Host`` header means this luigid. IP addresses are safe: DNS rebinding needs a name."""
         match = _HOST.fullmatch(host)
         if match is None:
             return False
@@ -74,7 +74,7 @@ class Hosts:
         return address.is_loopback or self._is_everywhere or name in self._names
 
     def is_own(self, origin: str, host: str) -> bool:
-        """Whether a page of luigid itself makes the request, or one of a site that luigi.cfg lets in by [cors]."""
+        """Whether an ``Origin`` header names luigid itself or a site that [cors] in luigi.cfg allows."""
         cors = luigi.server.cors()
         if cors.enabled and (cors.allow_any_origin or origin in cors.allowed_origins):
             return True
@@ -83,12 +83,12 @@ class Hosts:
         scheme, _, place = origin.lower().partition("://")
         if scheme not in ("http", "https") or _HOST.fullmatch(place) is None:
             return False
-        # A proxy may take the port away, but only the names that are given are a proxy's.
+        # A proxy may drop the port. Only given names can be a proxy's.
         return place == host.lower() or place.partition(":")[0] in self.given
 
 
 def guard(application: Application, hosts: Hosts) -> Application:
-    """Put the checks before every handler of Luigi's application, and the headers into every answer."""
+    """Add the checks to every handler of Luigi's application, and the headers to every answer."""
     for rule in application.wildcard_router.rules:
         rule.target = _guarded(rule.target, hosts)
     application.settings |= {
@@ -99,15 +99,15 @@ def guard(application: Application, hosts: Hosts) -> Application:
 
 
 def refusal(request: HTTPServerRequest, hosts: Hosts) -> tuple[int, str] | None:
-    """Why a request is not answered, as an HTTP status and a line; None if it is."""
-    host = request.headers.get("Host", "localhost")  # programs of HTTP/1.0 have none
+    """The HTTP status and the line with which a request is refused; None if it is answered."""
+    host = request.headers.get("Host", "localhost")  # HTTP/1.0 clients send none
     if host not in hosts:
         return 421, "luigid does not know this name; if it is right, start luigid with --allowed-host and the name"
     origin = request.headers.get("Origin")
     if origin is not None and not hosts.is_own(origin, host):
         return 403, "the request comes from a page of another site"
     call = request.path.removeprefix("/api/")
-    is_from_page = request.headers.get("X-Requested-With") == "XMLHttpRequest"  # no page of another site can set it
+    is_from_page = request.headers.get("X-Requested-With") == "XMLHttpRequest"  # another site's page cannot set it
     if request.path != call and request.method == "GET" and call not in _READING and not is_from_page:
         return 405, "a call that changes something needs POST"
     return None
@@ -138,7 +138,7 @@ def _guarded(handler: type[RequestHandler], hosts: Hosts) -> type[RequestHandler
 
 
 def _headers() -> dict[str, str]:
-    """What is in every answer: scripts of Luigi's own alone, no other site's frame, and nothing of here for others."""
+    """Security headers of every answer: only Luigi's own scripts run, and no other site may frame or read a page."""
     page = Path(luigi.server.__file__).with_name("static") / "visualiser" / "index.html"
     scripts = re.findall(r"<script>(.*?)</script>", page.read_text(encoding="utf-8"), re.DOTALL)
     hashes = " ".join(

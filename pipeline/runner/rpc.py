@@ -1,8 +1,9 @@
 """The client of luigid: retries with one line of warning, and several requests at once.
 
-Leans on private parts of ``luigi.rpc`` (3.8.1): ``RemoteScheduler`` sends every call through ``_request`` and
-``_fetch``, repeats it as ``_get_retryer`` says, and keeps ``_url``, ``_fetcher``, ``_connect_timeout``,
-``_rpc_retry_attempts``, ``_rpc_retry_wait`` and ``_rpc_log_retries``; ``RequestsFetcher`` has ``check_pid``.
+The subclasses rely on private parts of ``luigi.rpc`` (3.8.1), which ``tests/unit/runner/test_patches.py`` checks:
+``RemoteScheduler`` sends every call through ``_request`` and ``_fetch``, repeats it as ``_get_retryer`` says, and keeps
+``_url``, ``_fetcher``, ``_connect_timeout``, ``_rpc_retry_attempts``, ``_rpc_retry_wait`` and ``_rpc_log_retries``;
+``RequestsFetcher`` has ``check_pid``.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from ..time_limits import answer_of
 from ..value_types import luigid_url
 from ..waiting import SAID_AFTER
 
-#: Requests to luigid that are under way at once while a run is planned: one is made while another is answered.
+#: Concurrent requests to luigid while tasks are announced.
 AT_ONCE = 3
 
-#: How many times the time-out of a request one answer may take.
+#: The limit for a whole answer, in time-outs of one request.
 IN_ALL = 3
 
 
 class Fetcher(RequestsFetcher):
-    """Luigi's own, with what the environment says of proxies and certificates looked up once."""
+    """Luigi's HTTP client, which reads proxies and certificates from the environment once instead of per request."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -53,9 +54,9 @@ class Fetcher(RequestsFetcher):
         return session
 
     def fetch(self, full_url: str, body: Any, timeout: float) -> str:
-        """As Luigi has it, within ``IN_ALL`` times the time-out, which begins anew with each byte that drips in.
+        """Limit the whole answer to ``IN_ALL`` time-outs: the time-out alone begins anew with each byte.
 
-        What is no answer of luigid's is an error as well: a page of a proxy, or of another program on its port.
+        An answer that is not luigid's is an error too, such as the page of a proxy or of another program on its port.
         """
         self.check_pid()
         ask = super().fetch
@@ -69,13 +70,13 @@ class Fetcher(RequestsFetcher):
         return page
 
     def check_pid(self) -> None:
-        """A connection that was open before a fork must not be used on both sides."""
+        """Open a new connection after a fork: both processes must not use the same one."""
         if os.getpid() != self.process_id:
             self.session, self.process_id = self._session(), os.getpid()
 
 
 class Luigid(RemoteScheduler):
-    """A scheduler in luigid. While it does not answer one line says so, instead of a traceback for each try."""
+    """Client of luigid. While luigid does not answer, it logs one line instead of a traceback per try."""
 
     _saying = threading.Lock()
 
@@ -91,7 +92,7 @@ class Luigid(RemoteScheduler):
 
     @property
     def _limit(self) -> float:
-        """Seconds for which a luigid is waited for that takes requests and does not answer them."""
+        """Longest wait in seconds for a luigid that accepts requests and does not answer them."""
         return float(self._rpc_retry_attempts * (self._rpc_retry_wait + self._connect_timeout))
 
     def _wait(self, state: RetryCallState) -> None:
@@ -118,7 +119,7 @@ class Luigid(RemoteScheduler):
         return answer
 
     def _ping(self, body: Any) -> str:
-        """Asked again a second later anyway, by a thread for which all others that start a process wait."""
+        """Ping once. Luigi pings again a second later anyway, and starting a process waits for this thread."""
         try:
             answer: str = self._fetcher.fetch(f"{self._url}/api/ping", body, self._connect_timeout)
             is_right = isinstance(json.loads(answer)["response"]["rpc_messages"], list)
@@ -128,7 +129,7 @@ class Luigid(RemoteScheduler):
 
 
 def asked_once(scheduler: Any, seconds: float) -> Any:
-    """The same scheduler, whose requests to luigid have one try of so many seconds."""
+    """A copy of the scheduler that makes one try of at most ``seconds`` per request to luigid."""
     if isinstance(scheduler, RemoteScheduler):
         scheduler = copy.copy(scheduler)
         scheduler._rpc_retry_attempts = 1
@@ -138,7 +139,7 @@ def asked_once(scheduler: Any, seconds: float) -> Any:
 
 
 class PipelinedScheduler:
-    """A scheduler in luigid whose ``add_task`` does not wait for the answer; an error comes with a later call."""
+    """A scheduler in luigid whose ``add_task`` does not wait for the answer; a later call raises its error."""
 
     def __init__(self, scheduler: Any) -> None:  # Luigi gives a RemoteScheduler its methods at run time
         self._scheduler = scheduler
@@ -167,7 +168,7 @@ class PipelinedScheduler:
 
 
 def connect(url: str) -> Luigid:
-    """Ask luigid once before the first task: Luigi alone would be silent for minutes while it tries again."""
+    """Check once that luigid answers, before the first task. Luigi alone retries for minutes without a message."""
     from ..publishers import http_request  # which no local run needs
 
     luigid_url(url)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import logging
+import pickle
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -21,9 +22,10 @@ import luigi.scheduler
 import luigi.server
 import pytest
 from luigi.cmdline_parser import CmdlineParser
+from luigi.contrib.prometheus_metric import PrometheusMetricsCollector
 from luigi.setup_logging import InterfaceLogging
 
-from pipeline.runner import patches, worker
+from pipeline.runner import luigid, patches, rpc, worker
 
 
 class Reached(BaseException):
@@ -218,19 +220,69 @@ def test_methods_of_luigis_task_process(method: str) -> None:
     assert luigi.worker.ContextManagedTaskProcess.__mro__[1] is luigi.worker.TaskProcess
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [
-        ("_get_retryer", "self"),
-        ("_request", "self, url, data, attempts=3, allow_null=True"),
-        ("_fetch", "self, url_suffix, body"),
-    ],
-)
-def test_methods_of_luigis_remote_scheduler(method: str, parameters: str) -> None:
-    assert str(inspect.signature(getattr(luigi.rpc.RemoteScheduler, method))) == f"({parameters})"
-
-
 def test_attributes_of_luigis_remote_scheduler() -> None:
     names = ["_url", "_fetcher", "_connect_timeout", "_rpc_retry_attempts", "_rpc_retry_wait", "_rpc_log_retries"]
     theirs = luigi.rpc.RemoteScheduler("http://127.0.0.1:1")
     assert [name for name in names if not hasattr(theirs, name)] == []
+
+
+#: The methods of Luigi's that the classes of our luigid and of its client override.
+OVERRIDDEN: dict[type, dict[str, str]] = {
+    rpc.Luigid: {
+        "_get_retryer": "self",
+        "_request": "self, url, data, attempts=3, allow_null=True",
+        "_fetch": "self, url_suffix, body",
+    },
+    rpc.Fetcher: {"fetch": "self, full_url, body, timeout", "check_pid": "self"},
+    luigid.Scheduler: {
+        "prune": "self",
+        "get_work": "self, host=None, assistant=False, current_tasks=None, worker=None, **kwargs",
+        "count_pending": "self, worker",
+        "load": "self",
+        "dump": "self",
+    },
+    luigid.History: {"task_scheduled": "self, task"},
+    luigid.Metrics: {"handle_task_failed": "self, task", "handle_task_disabled": "self, task, config"},
+}
+
+
+@pytest.mark.parametrize("ours", OVERRIDDEN)
+def test_subclasses_override_only_what_is_listed_here(ours: type) -> None:
+    theirs = ours.__mro__[1]
+    overridden = {name for name, value in vars(ours).items() if callable(value) and hasattr(theirs, name)}
+    found = {name: str(inspect.signature(getattr(theirs, name))) for name in overridden if not name.startswith("__")}
+    assert found == {name: f"({parameters})" for name, parameters in OVERRIDDEN[ours].items()}
+
+
+def test_scheduler_prunes_and_counts_when_it_is_asked_for_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler, called = luigi.scheduler.Scheduler(prune_on_get_work=True), []
+
+    def count(worker: str) -> dict[str, Any]:
+        called.append(f"count for {worker}")
+        return {}
+
+    monkeypatch.setattr(scheduler, "prune", lambda: called.append("prune"))
+    monkeypatch.setattr(scheduler, "count_pending", count)
+    assert scheduler.get_work(worker="w") == {"task_id": None} and called == ["prune", "count for w"]
+
+
+def test_state_of_the_scheduler_can_be_pickled() -> None:
+    scheduler = luigi.scheduler.Scheduler(state_path="state")
+    scheduler.add_task(worker="w", task_id="Nothing__1")
+    pickle.dumps(scheduler._state.get_state())
+    assert scheduler._config.state_path == "state"
+    assert [worker.last_active > 0 for worker in scheduler._state.get_active_workers()] == [True]
+
+
+def test_history_remembers_the_record_of_a_task() -> None:
+    history = luigid.History("sqlite://")
+    history.task_started(luigi.scheduler.Task("Nothing__1", "PENDING", [], params={}), "host")
+    assert [task.record_id for task in history.tasks.values()] == [1]
+
+
+def test_metrics_still_need_the_start_of_a_task_that_fails() -> None:
+    task = luigi.scheduler.Task("Nothing__1", "RUNNING", [], params={}, family="Nothing")
+    assert task.time_running is None and task.updated is not None
+    with pytest.raises(TypeError):
+        PrometheusMetricsCollector().handle_task_failed(task)
+    luigid.Metrics().handle_task_failed(task)
