@@ -4,7 +4,7 @@ ARG PYTHON=docker.io/library/python:3.13.9-slim-trixie
 ARG GOLANG=docker.io/library/golang:1.25.3-trixie
 
 
-# -- the environment: pip and what it leaves behind stay in this stage
+# -- the environment: pip and its caches stay in this stage
 FROM ${PYTHON} AS build
 WORKDIR /srv/nyc-trips
 RUN python3 -m venv .venv
@@ -15,7 +15,7 @@ COPY pipeline pipeline
 RUN .venv/bin/pip install --no-cache-dir --no-deps .
 
 
-# -- a cron daemon for containers: runs as any user, logs to stdout, knows time zones
+# -- a cron daemon for containers: runs as any user, logs to stdout, supports time zones
 FROM ${GOLANG} AS supercronic
 RUN CGO_ENABLED=0 GOBIN=/usr/local/bin go install github.com/aptible/supercronic@v0.2.33
 
@@ -29,7 +29,7 @@ WORKDIR /srv/nyc-trips
 COPY --from=build /srv/nyc-trips/.venv .venv
 COPY luigi.cfg ./
 COPY deploy/crontab deploy/crontab
-# Everything that lasts is below data: mount a volume there.
+# All lasting data is below data: mount a volume there.
 ENV PATH=/srv/nyc-trips/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TZ=America/New_York \
@@ -39,7 +39,7 @@ ENV PATH=/srv/nyc-trips/.venv/bin:$PATH \
     PIPELINE_WAREHOUSE_URL=duckdb:///data/warehouse.duckdb
 USER trips
 VOLUME /srv/nyc-trips/data
-# Whether the settings make sense and the volume can be written; luigid has a check of its own in docker-compose.yml.
+# Checks that the settings are valid and the volume is writable. luigid has its own check in docker-compose.yml.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=20s \
     CMD ["python", "-c", "import os, pipeline; pipeline.validation.validate(); assert os.access('data', os.W_OK)"]
 CMD ["python", "-m", "pipeline", "--help"]
@@ -50,5 +50,5 @@ COPY --from=supercronic /usr/local/bin/supercronic /usr/local/bin/supercronic
 CMD ["supercronic", "-passthrough-logs", "deploy/crontab"]
 
 
-# What `docker build` makes without --target.
+# The image that `docker build` makes without --target.
 FROM runtime

@@ -1,6 +1,6 @@
 # `make help` lists what there is.
 
-# The first Python that Luigi can use; a name on PATH may be a shim without a Python behind it, so each is tried.
+# The first Python that Luigi supports. A name on PATH may be a shim without a Python behind it, so each is tried.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 PUBLISHER ?= sample
@@ -24,7 +24,7 @@ help: ## list the targets
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing what is needed into $(VENV) (once) ..."
+	@echo "Installing the requirements into $(VENV) (once) ..."
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
@@ -32,12 +32,12 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 $(BENCH_STAMP): requirements.txt requirements-dev.txt benchmarks/requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
-	@echo "Installing what the benchmarks need into $(BENCH_VENV) (once) ..."
+	@echo "Installing the requirements of the benchmarks into $(BENCH_VENV) (once) ..."
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-run: $(STAMP) ## the main job: synthetic months into ./demo; PUBLISHER=tlc or dtc: from the internet into ./lake
+run: $(STAMP) ## run the pipeline: synthetic months into ./demo; PUBLISHER=tlc or dtc: from the internet into ./lake
 ifeq ($(PUBLISHER),sample)
 	@PIPELINE_PUBLISHER_NAME=sample PIPELINE_LAKE_URL=file:demo/lake PIPELINE_WORKSPACE_URL=file:demo/workspace \
 	  PIPELINE_WAREHOUSE_URL=duckdb:///demo/warehouse.duckdb \
@@ -46,10 +46,10 @@ else
 	@$(VENV)/bin/luigi --module pipeline RangeMonthly --local-scheduler --publisher-name $(PUBLISHER)
 endif
 
-ui: $(STAMP) ## luigid with history and metrics on http://127.0.0.1:8082; PORT=9000: on another port
+ui: $(STAMP) ## start luigid with history and metrics on http://127.0.0.1:8082; PORT=9000: another port
 	@$(VENV)/bin/python -m pipeline ui --port $(PORT)
 
-test: $(STAMP) ## all tests, and the checks of style, types and imports; WORKERS=8: with more cores
+test: $(STAMP) ## all tests, and checks of style, types and imports; WORKERS=8: for more cores
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
@@ -62,10 +62,10 @@ test-quick: $(STAMP) ## unit tests and a smoke test of the real commands, a minu
 	@$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses $(WORKERS) --dist worksteal \
 	  -m "not slow" tests/end_to_end/test_smoke.py tests/unit
 
-format: $(STAMP) ## put the code into the house style
+format: $(STAMP) ## format the code
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
 
-bench: $(BENCH_STAMP) ## speed beside pandas, DuckDB, dlt and others, minutes; CASE="clean-csv": only that; SAVE=1: keep the result
+bench: $(BENCH_STAMP) ## compare the speed with pandas, DuckDB, dlt and others, minutes; CASE="clean-csv": one case; SAVE=1: keep the result
 	@$(BENCH_VENV)/bin/python -m benchmarks $(CASE) $(if $(SAVE),--save)
 
 bench-full: $(BENCH_STAMP) ## the same with months of 24 million rows and slow peers, an hour
@@ -74,5 +74,5 @@ bench-full: $(BENCH_STAMP) ## the same with months of 24 million rows and slow p
 endurance: $(STAMP) ## hours of kills, cut connections and hostile files, each checked; HOURS=0.5, SEED=7, CASE=kills
 	@$(VENV)/bin/python -m endurance $(CASE) --hours $(HOURS) --seed $(SEED)
 
-clean: ## remove the demo, the environments and the inputs of the benchmarks
+clean: ## remove the demo, the environments, the inputs of the benchmarks and the records of endurance
 	rm -rf demo .bench .endurance $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

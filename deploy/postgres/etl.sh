@@ -1,6 +1,6 @@
 #!/bin/bash
-# PostgreSQL's image runs this once, when its volume is empty: an ordinary role for the pipeline, and its database.
-# The superuser keeps no password: docker compose exec postgres psql --username postgres
+# PostgreSQL's image runs this once, when its volume is empty. It creates an ordinary role for the pipeline and its database.
+# The superuser has no password afterwards: docker compose exec postgres psql --username postgres
 set -e
 psql --set ON_ERROR_STOP=1 --quiet --no-psqlrc --username "$POSTGRES_USER" --dbname postgres <<'SQL'
 \getenv role ETL_ROLE
