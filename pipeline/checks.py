@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import PipelineError
+
 
 @dataclass(frozen=True)
 class Check:
@@ -19,6 +21,12 @@ class Check:
     detail: str
     remedy: str = ""
     is_warning: bool = False
+
+    @classmethod
+    def failed(cls, subject: str, error: PipelineError, remedy: str = "") -> Check:
+        """What an error says that begins with the ``subject`` and ends with its remedy, or else has this one."""
+        detail, _, said = str(error).removeprefix(f"{subject}: ").partition("; ")
+        return cls(subject, False, detail, said or remedy)
 
 
 def cannot_be_made(folder: Path) -> OSError | None:

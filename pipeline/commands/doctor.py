@@ -63,8 +63,7 @@ def _tried(what: str, probe: Probe) -> Iterator[Check]:
     try:
         yield from probe()
     except PipelineError as error:
-        detail, _, remedy = str(error).partition("; ")
-        yield Check("", False, detail, remedy)
+        yield Check.failed("", error)
     except ImportError as error:
         yield Check("", False, f"{error.name} is not installed", "pip install -r requirements.txt")
     except Exception as error:  # its text is not shown: nobody knows what is in it

@@ -277,8 +277,7 @@ class GcsStore(Store):
             self.delete(probe)
             yield Check(self.url, True, "objects can be created, listed, read and deleted")
         except PipelineError as error:
-            message, _, remedy = str(error).partition("; ")
-            yield Check("", False, message, remedy)  # the message begins with the address
+            yield Check.failed("", error)  # its text begins with the address
         except FileNotFoundError as error:
             yield Check(self.url, False, str(error), "look at the bucket's rules")
 

@@ -1,172 +1,31 @@
-"""The warehouses, each named by a URL: ``open_warehouse`` gives the class for one.
-
-A new warehouse is one new file with a subclass of ``Warehouse`` and one line in ``BACKENDS``. Importing this
-package imports no database library; ``label_of`` does not either.
-"""
+"""The warehouses, each named by a URL: ``open_warehouse`` gives the class for one; ``urls`` knows them all."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote
 
-from ..errors import UsageError
-from ..files import refuse_long
-from .base import (
-    CURRENT_VIEW,
-    LEDGER_COLUMNS,
-    LEDGER_TABLE,
-    Check,
-    LedgerRow,
-    Options,
-    ParquetFile,
-    Progress,
-    Warehouse,
-    no_progress,
-)
+from .base import CURRENT_VIEW, LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Options, Warehouse
+from .urls import backend_of, duckdb_path, label_of, split_urls
 
 __all__ = [
-    "BACKENDS",
     "CURRENT_VIEW",
     "LEDGER_COLUMNS",
     "LEDGER_TABLE",
-    "Backend",
-    "Check",
     "LedgerRow",
     "Options",
-    "ParquetFile",
-    "Progress",
     "Warehouse",
     "duckdb_path",
     "label_of",
-    "no_progress",
     "open_warehouse",
     "split_urls",
 ]
-
-_FORMS = (
-    "use duckdb:///relative.duckdb (four slashes before an absolute path), "
-    "postgresql+psycopg2://user@host/database or bigquery://project/dataset"
-)
-
-# Where SQLAlchemy splits: a password may hold any sign but "@", so no other split may be made before that one.
-_POSTGRESQL = re.compile(
-    r"(?:[^:/@]*(?::[^@]*)?@)?(?P<host>\[[^\]/?#@]+\]|[^:/?#@\[\]]*)(?::(?P<port>\d+))?"
-    r"/(?P<database>[^/?#@]+)(?:\?(?P<query>[^#]*))?"
-)
-_BIGQUERY = re.compile(
-    r"(?P<project>[a-z][a-z0-9.:-]*[a-z0-9])/(?P<dataset>[A-Za-z0-9_]{1,1024})/?"
-    r"(?:\?location=(?P<location>[A-Za-z0-9-]+))?"
-)
-
-
-def duckdb_path(url: str) -> str:
-    """Absolute path of the database file that a ``duckdb:`` URL names; percent-decoded, as in ``file:`` URLs."""
-    rest = url.partition("://")[2]
-    if not rest.startswith("/") or "?" in rest or "#" in rest:
-        raise _bad("is not the URL of a DuckDB file")
-    path = unquote(rest[1:])
-    if not path or path.endswith("/") or path == ":memory:" or "\0" in path:
-        raise _bad("names no DuckDB file")
-    refuse_long(os.path.abspath(path), "[warehouse] url: duckdb:")
-    return os.path.abspath(path)
-
-
-def _duckdb_label(url: str) -> str:
-    return "duckdb:///" + quote(duckdb_path(url))
-
-
-def _postgresql_label(url: str) -> str:
-    """``postgresql@host/database``; port, socket folder and schema are named where they are not the usual ones."""
-    match = _POSTGRESQL.fullmatch(url.partition("://")[2])
-    if match is None:
-        raise _bad(
-            "is not a PostgreSQL URL with a database; write the special signs of a password as %XX (a comma as %2C)"
-        )
-    if match["port"] and not 1 <= int(match["port"][:9]) <= 65535:
-        raise _bad("has a port that is not between 1 and 65535", forms=False)
-    query = dict(parse_qsl(match["query"] or ""))
-    host = match["host"] or query.get("host") or "localhost"
-    port = match["port"] or query.get("port") or "5432"
-    label = f"postgresql@{host}" + (f":{port}" if port != "5432" else "") + f"/{match['database']}"
-    schema = re.search(r"-c\s*search_path=([^\s]+)", query.get("options", ""))
-    return f"{label}/{schema[1]}" if schema else label
-
-
-def _bigquery_label(url: str) -> str:
-    match = _BIGQUERY.fullmatch(url.partition("://")[2])
-    if match is None:
-        project, _, dataset = url.partition("://")[2].partition("?")[0].partition("/")
-        if dataset and not re.fullmatch(r"\w+/?", dataset, re.ASCII):
-            raise _bad("names a BigQuery dataset that cannot be: it has letters, digits and _ only", forms=False)
-        if dataset and project != project.lower():
-            raise _bad("names a Google Cloud project with capitals: an id has small letters, digits, -", forms=False)
-        raise _bad("is not bigquery://project/dataset")
-    return f"bigquery://{match['project']}/{match['dataset']}"
-
-
-@dataclass(frozen=True)
-class Backend:
-    """Where the class of a scheme is (module below this package, class) and how its URL becomes a label."""
-
-    scheme: str
-    module: str
-    class_name: str
-    label: Callable[[str], str]
-
-
-#: Scheme of the URL -> backend. ``postgresql`` without a driver is psycopg2 here, whatever SQLAlchemy's default is.
-BACKENDS: dict[str, Backend] = {
-    "duckdb": Backend("duckdb", "duckdb", "DuckDB", _duckdb_label),
-    "postgresql+psycopg2": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
-    "postgresql": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
-    "bigquery": Backend("bigquery", "bigquery.warehouse", "BigQuery", _bigquery_label),
-}
 
 
 def open_warehouse(url: str, options: Options | None = None) -> Warehouse:
     """The warehouse that ``url`` names. Connects to nothing; raises UsageError if the URL cannot be right."""
     url = url.strip()
-    backend = _backend(url)
+    backend = backend_of(url)
     backend.label(url)  # a URL that is malformed is refused here, not in the middle of a run
     module = importlib.import_module(f"{__name__}.{backend.module}")
     warehouse: Warehouse = getattr(module, backend.class_name)(f"{backend.scheme}://{url.partition('://')[2]}", options)
     return warehouse
-
-
-def label_of(url: str) -> str:
-    """The name without secrets of the warehouse at ``url``, as ``Warehouse.label`` gives it; imports no backend."""
-    url = url.strip()
-    return _backend(url).label(url)
-
-
-def split_urls(text: str) -> list[str]:
-    """The URLs of the comma-separated setting ``[warehouse] url``, in order; [] for a blank one.
-
-    A comma ends a URL, so one inside a password or a path is written ``%2C``. Raises UsageError for a piece that
-    is no warehouse URL and for a warehouse that is named twice.
-    """
-    urls = [piece.strip() for piece in text.split(",") if piece.strip()]
-    labels = [label_of(url) for url in urls]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise _bad(f"names {label} twice; name each warehouse once", forms=False)
-    return urls
-
-
-def _backend(url: str) -> Backend:
-    scheme, separator, _ = url.partition("://")
-    if not separator:
-        # Not quoted in the message: it may be the tail of a password with a comma in it.
-        raise _bad("has a part that is no URL; write a comma inside a password or path as %2C")
-    if scheme.lower() not in BACKENDS:
-        raise _bad("has a scheme that no warehouse answers to")
-    return BACKENDS[scheme.lower()]
-
-
-def _bad(what: str, forms: bool = True) -> UsageError:
-    """One line about the setting. The URL itself is never in it, because it may hold a password."""
-    return UsageError(f"[warehouse] url {what}" + (f"; {_FORMS}" if forms else ""))

@@ -1,7 +1,7 @@
 """Interface and guarantees of every warehouse backend, and the ledger row that each of them keeps.
 
-A new backend is a package with a subclass of ``Warehouse``, a line in ``pipeline/warehouse/__init__.py`` and an
-adapter in ``tests/contract/warehouses.py``.
+A new backend is a package with a subclass of ``Warehouse``, a line in ``pipeline/warehouse/urls.py`` and an adapter
+in ``tests/contract/warehouses.py``.
 
 What every warehouse promises:
 
@@ -30,6 +30,7 @@ from ..checks import Check as Check
 from ..datasets.schema import Column, Dataset
 from ..errors import WarehouseError
 from ..partition import Partition
+from .urls import label_of
 
 LEDGER_TABLE = "etl_loads"
 CURRENT_VIEW = "etl_current"
@@ -86,10 +87,11 @@ class LedgerRow:
 
     @classmethod
     def from_mapping(cls, row: Mapping[str, object]) -> LedgerRow:
+        """The row; a column that the ledger of an older version lacks is None."""
         for name in ("file_month", "loaded_at"):
-            if not isinstance(row[name], dt.date | None):  # as DuckDB gives one before Christ
+            if not isinstance(row.get(name), dt.date | None):  # as DuckDB gives one before Christ
                 raise WarehouseError(f"{LEDGER_TABLE} has a {name} that no run wrote: {row[name]}; correct that row")
-        return cls(**{f.name: row[f.name] for f in fields(cls)})  # type: ignore[arg-type]
+        return cls(**{f.name: row.get(f.name) for f in fields(cls)})  # type: ignore[arg-type]
 
 
 class ParquetFile(Protocol):
@@ -158,6 +160,11 @@ class Options:
     patience: float = 120.0
 
 
+def named(error: WarehouseError, label: str) -> WarehouseError:
+    """The error with the label in front: the one line of a verb names the warehouse nowhere else."""
+    return error if str(error).startswith(label) else WarehouseError(f"{label}: {error}")
+
+
 class Warehouse(abc.ABC):
     """One warehouse. Constructing opens nothing; every method opens, uses and closes, so it survives a fork."""
 
@@ -171,13 +178,9 @@ class Warehouse(abc.ABC):
         self.on_job: Callable[[str], None] = lambda page: None
 
     @property
-    @abc.abstractmethod
     def label(self) -> str:
         """The name without secrets that task parameters, logs and errors use (``postgresql@host/db``)."""
-
-    def named(self, error: WarehouseError) -> WarehouseError:
-        """The error with the label in front: the one line of a verb names the warehouse nowhere else."""
-        return error if str(error).startswith(self.label) else WarehouseError(f"{self.label}: {error}")
+        return label_of(self.url)
 
     @property
     def takes_synthetic(self) -> bool:
@@ -187,9 +190,9 @@ class Warehouse(abc.ABC):
     def ensure(self) -> None:  # noqa: B027  a server has nothing to make
         """Make the folder of a file if it is not there. Raises UsageError if that cannot be; asks no server."""
 
-    @abc.abstractmethod
     def ledger(self) -> dict[Partition, LedgerRow]:
         """The newest ledger row of each partition, of any status. One query; {} where there is no warehouse yet."""
+        return {row.partition: row for row in self.history()}
 
     @abc.abstractmethod
     def history(self) -> list[LedgerRow]:

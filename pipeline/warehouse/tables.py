@@ -9,7 +9,7 @@ from typing import Any
 
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import WarehouseError
-from .base import LEDGER_TABLE, LedgerRow
+from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,41 @@ def ensure_month(dataset: Dataset, row: LedgerRow) -> None:
         raise WarehouseError(f"{dataset.name}: a month is given exactly for datasets that have months")
 
 
+def quote(name: str) -> str:
+    """A name as an identifier of DuckDB and PostgreSQL; with values, psycopg2 needs its percent signs doubled."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def literal(text: str) -> str:
     """A text as an SQL string of DuckDB and PostgreSQL (with standard_conforming_strings)."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def texts_query(dialect: Dialect, dataset: Dataset, existing: Iterable[str]) -> tuple[list[str], str]:
-    """The text columns that a table has, and the query for the month and the characters in each, per partition."""
+#: What the queries below are run by: it gives the rows of one.
+Run = Callable[[str], Iterable[Sequence[Any]]]
+
+
+def counts(dialect: Dialect, dataset: Dataset, run: Run) -> dict[dt.date | None, int]:
+    """The rows of a table that exists, per partition."""
+    return {month: count for month, count in run(_by_month(dialect, dataset, ["COUNT(*)"]))}
+
+
+def texts(
+    dialect: Dialect, dataset: Dataset, existing: Iterable[str], run: Run
+) -> dict[dt.date | None, dict[str, int]]:
+    """The characters in each text column that a table has, per partition."""
     names = {name.lower() for name in existing}
-    columns = [
-        column.name for column in dataset.table_columns if column.type == "string" and column.name.lower() in names
-    ]
+    columns = [c.name for c in dataset.table_columns if c.type == "string" and c.name.lower() in names]
+    sums = [f"COALESCE(SUM(LENGTH({dialect.quote(name)})), 0)" for name in columns]
+    return {
+        month: {name: int(count) for name, count in zip(columns, counts, strict=True)}
+        for month, *counts in run(_by_month(dialect, dataset, sums))
+    }
+
+
+def _by_month(dialect: Dialect, dataset: Dataset, aggregates: Iterable[str]) -> str:
     month = dialect.quote(FILE_MONTH.name) if dataset.is_monthly else "CAST(NULL AS DATE)"
-    sums = "".join(f", COALESCE(SUM(LENGTH({dialect.quote(name)})), 0)" for name in columns)
-    return columns, f"SELECT {month}{sums} FROM {dialect.table(dataset.table)} GROUP BY 1"
-
-
-def texts_found(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> dict[dt.date | None, dict[str, int]]:
-    """The answer to ``texts_query``, by partition and column."""
-    return {row[0]: {name: int(count) for name, count in zip(columns, row[1:], strict=True)} for row in rows}
+    return f"SELECT {', '.join([month, *aggregates])} FROM {dialect.table(dataset.table)} GROUP BY 1 ORDER BY 1"
 
 
 def missing_columns(
@@ -74,6 +90,12 @@ def missing_columns(
                 f"change its type or rename the table, then run again"
             )
     return missing
+
+
+def insert_ledger(table: str, mark: str) -> str:
+    """The statement of DuckDB and PostgreSQL that appends a ledger row, with a ``mark`` for each of its values."""
+    names = ", ".join(quote(column.name) for column in LEDGER_COLUMNS)
+    return f"INSERT INTO {table} ({names}) VALUES ({', '.join([mark] * len(LEDGER_COLUMNS))})"
 
 
 def next_row(row: LedgerRow, newest: LedgerRow | None, now: dt.datetime | None = None) -> LedgerRow:

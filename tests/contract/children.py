@@ -20,7 +20,7 @@ PROCESSES.set_forkserver_preload(
         "tests.contract.warehouses",
         "pipeline.storage.gcs",
         "pipeline.warehouse.bigquery.warehouse",
-        "pipeline.warehouse.duckdb",
+        "pipeline.warehouse.duckdb.warehouse",
         "pipeline.warehouse.postgresql.warehouse",
     ]
 )

@@ -83,7 +83,7 @@ def _main() -> None:
     import pipeline.publishers.sample.generator
     import pipeline.storage.gcs
     import pipeline.storage.local
-    import pipeline.warehouse.duckdb
+    import pipeline.warehouse.duckdb.warehouse
     import pipeline.warehouse.postgresql.warehouse
     from pipeline.agents import agent  # noqa: F401 - loaded once, for all forks
     from pipeline.commands import cron  # noqa: F401 - loaded once, for all forks

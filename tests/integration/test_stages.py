@@ -40,7 +40,7 @@ from pipeline.tasks.download import Download
 from pipeline.tasks.load import Load
 from pipeline.tasks.upload import Upload
 from pipeline.tasks.write_parquet import WriteParquet
-from pipeline.warehouse.duckdb import DuckDB
+from pipeline.warehouse.duckdb.warehouse import DuckDB
 
 from ..patience import Clock
 from ..servers.gcs import gcs_bucket, gcs_server

@@ -45,7 +45,6 @@ from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from ...partition import Partition, format_month
 from ...retry import REQUESTS, pause
-from .. import label_of
 from ..base import (
     LEDGER_COLUMNS,
     LEDGER_TABLE,
@@ -54,6 +53,7 @@ from ..base import (
     ParquetFile,
     Progress,
     Warehouse,
+    named,
     nearby,
     no_progress,
 )
@@ -130,17 +130,11 @@ class BigQuery(Warehouse):
         self._client: tuple[int, bigquery.Client] | None = None
         self._is_told = False  # of the wait for an answer
 
-    @property
-    def label(self) -> str:
-        return label_of(self.url)
-
     # -- reading ---------------------------------------------------------------------------------
 
     def ledger(self) -> dict[Partition, LedgerRow]:
-        newest: dict[Partition, LedgerRow] = {}
         with time_limits.for_answer(self.label):
-            for row in self.history():
-                newest[row.partition] = row
+            newest = super().ledger()
         if not newest:
             return {}
         with self._errors("reading the ledger"):
@@ -617,8 +611,8 @@ class BigQuery(Warehouse):
                 )
             yield Check(f"{subject} jobs", True, "queries and load jobs may be started")
         except PipelineError as error:
-            detail, _, remedy = str(error).partition("; ")  # it begins with the label
-            yield Check("", False, detail, remedy or f"see that the service account can do it: {ROLES}")
+            # The text begins with the label.
+            yield Check.failed("", error, f"see that the service account can do it: {ROLES}")
 
     # -- connection and errors -------------------------------------------------------------------
 
@@ -664,7 +658,7 @@ class BigQuery(Warehouse):
         try:
             yield
         except WarehouseError as error:
-            raise self.named(error) from None
+            raise named(error, self.label) from None
         except PipelineError:
             raise
         except Exception as error:

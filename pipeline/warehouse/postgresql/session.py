@@ -22,7 +22,7 @@ from ... import time_limits
 from ...errors import PipelineError, WarehouseError
 from ...partition import Partition
 from ..base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow
-from ..tables import Dialect
+from ..tables import Dialect, insert_ledger, quote
 
 T = TypeVar("T")
 
@@ -65,11 +65,6 @@ NEWER_SETTINGS = {"client_connection_check_interval": "5000", "transaction_timeo
 #: Seconds by which a statement may take longer than the wait for a lock, and by which we are more patient than the
 #: server: who has the lock is a better answer than that it took too long, and that better than no answer.
 GRACE = 2.0
-
-
-def quote(name: str) -> str:
-    """A name as an SQL identifier. A statement with values needs its percent signs doubled."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 class Relation:
@@ -337,9 +332,6 @@ class Session:
         return rows[0] if rows else None
 
     def _ledger_rows(self, query: str, *values: object) -> list[LedgerRow]:
-        """The rows of a query; a column that the ledger of an older version lacks is None."""
-        nothing = dict.fromkeys(column.name for column in LEDGER_COLUMNS)
-
         def execute() -> list[LedgerRow]:
             with self.connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
                 cursor.execute(query, values or None)
@@ -350,14 +342,12 @@ class Session:
                             f"{LEDGER_TABLE}: column {column.name} is not {TYPES[column.type]}; change its type or "
                             f"rename the table, then run again"
                         )
-                return [LedgerRow.from_mapping(nothing | row) for row in _rows(cursor)]
+                return [LedgerRow.from_mapping(row) for row in _rows(cursor)]
 
         return self.call(execute)
 
     def insert_ledger(self, row: LedgerRow) -> None:
-        names = ", ".join(quote(column.name) for column in LEDGER_COLUMNS)
-        marks = ", ".join(["%s"] * len(LEDGER_COLUMNS))
-        self.run(f"INSERT INTO {self._ledger_table} ({names}) VALUES ({marks})", *row.values())
+        self.run(insert_ledger(self._ledger_table, "%s"), *row.values())
         if (found := self.newest(row.partition)) != row:
             raise WarehouseError(
                 f"{LEDGER_TABLE} has {'another row' if found else 'no row'} in place of the one that was put there; "

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import WarehouseError
 from ..base import LEDGER_COLUMNS, LEDGER_TABLE
-from ..tables import literal, missing_columns
-from .session import TYPES, Relation, Session, quote
+from ..tables import literal, missing_columns, quote
+from .session import TYPES, Relation, Session
 
 
 def changes(session: Session, declared: Sequence[Dataset]) -> list[str]:

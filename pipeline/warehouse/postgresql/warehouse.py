@@ -30,6 +30,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -45,13 +46,12 @@ from ...partition import Partition, format_month
 from ...remote import capped, for_server
 from ...time_limits import answer_of
 from ...waiting import SAID_AFTER, Wait, gave_up, remaining
-from .. import label_of
-from ..base import LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, no_progress
-from ..tables import ensure_month, literal, next_row, texts_found, texts_query
+from ..base import LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, named, no_progress
+from ..tables import counts, ensure_month, literal, next_row, quote, texts
 from ..views import COMMENTS, comment, not_made, views
 from .copy import copy, open_parquet
 from .errors import MONTH_CHECK, USE_UTF8, translate, translate_refusal
-from .session import ALL_TABLES, BLOCKERS, Session, Statement, quote, sessions_text, text_of
+from .session import ALL_TABLES, BLOCKERS, Session, Statement, sessions_text, text_of
 from .tables import changes, index_of
 
 LOGGER = logging.getLogger("pipeline")
@@ -76,10 +76,6 @@ class PostgreSQL(Warehouse):
     The schema is the first of the role's ``search_path``, which ``?options=-csearch_path%3Detl`` in the URL sets. The
     password is taken from the URL, PGPASSWORD or the .pgpass file (PGPASSFILE).
     """
-
-    @property
-    def label(self) -> str:
-        return label_of(self.url)
 
     def ledger(self) -> dict[Partition, LedgerRow]:
         with self._session() as session:
@@ -117,21 +113,15 @@ class PostgreSQL(Warehouse):
             if dataset.table not in session.relations([dataset.table]):
                 return {}
             with session.transaction(rows=session.rows_of(dataset.table)):
-                if not dataset.is_monthly:
-                    return {None: session.run(f"SELECT count(*) FROM {session.table(dataset.table)}")[0][0]}
-                month = quote(FILE_MONTH.name)
-                return dict(
-                    session.run(f"SELECT {month}, count(*) FROM {session.table(dataset.table)} GROUP BY 1 ORDER BY 1")
-                )
+                return counts(session.dialect, dataset, session.run)
 
     def texts(self, dataset: Dataset) -> dict[dt.date | None, dict[str, int]]:
         with self._session() as session:
             table = session.relations([dataset.table]).get(dataset.table)
             if not table:
                 return {}
-            columns, query = texts_query(session.dialect, dataset, table.columns)
             with session.transaction(rows=session.rows_of(dataset.table)):
-                return texts_found(columns, session.run(query))
+                return texts(session.dialect, dataset, table.columns, session.run)
 
     def check(self, create: bool = False) -> Iterable[Check]:
         subject = self.label
@@ -156,8 +146,7 @@ class PostgreSQL(Warehouse):
                 yield self._check_schema(session)
                 yield self._check_connections(session)
         except PipelineError as error:
-            detail, _, remedy = str(error).removeprefix(f"{subject}: ").partition("; ")
-            yield Check(subject, False, detail, remedy)
+            yield Check.failed(subject, error)
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -193,7 +182,7 @@ class PostgreSQL(Warehouse):
         except psycopg2.Error as error:
             raise translate(error, self.label, self._url) from error
         except WarehouseError as error:
-            raise self.named(error) from error.__cause__
+            raise named(error, self.label) from error.__cause__
 
     def _limit(self, rows: int) -> float:
         """Seconds that a statement may take which goes through so many rows."""
@@ -426,10 +415,8 @@ class PostgreSQL(Warehouse):
                 session.call(session.connection.rollback)
         except psycopg2.Error as error:
             session.call(session.connection.rollback)
-            detail, _, remedy = (
-                str(translate(error, self.label, self._url)).removeprefix(f"{self.label}: ").partition("; ")
-            )
-            return Check(subject, False, detail, remedy or "python -m pipeline doctor --create makes a missing schema")
+            remedy = "python -m pipeline doctor --create makes a missing schema"
+            return replace(Check.failed(self.label, translate(error, self.label, self._url), remedy), subject=subject)
         if foreign:
             owners = ", ".join(f"{name} of {owner}" for name, owner in foreign)
             return Check(subject, False, f"tables of another owner: {owners}", "make the role of the URL their owner")

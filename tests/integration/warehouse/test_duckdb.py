@@ -28,7 +28,7 @@ from pipeline.datasets import DATASETS
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import UsageError, WarehouseBusy, WarehouseError
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
-from pipeline.warehouse.duckdb import DuckDB
+from pipeline.warehouse.duckdb.warehouse import DuckDB
 from tests.patience import PATIENCE, wait_for
 
 APRIL, MAY, JUNE = (dt.date(2020, month, 1) for month in (4, 5, 6))
@@ -261,7 +261,7 @@ def test_an_open_shell_is_named_after_a_bounded_wait(read_only: bool, warehouse:
 
 def test_a_shell_that_closes_in_time_is_waited_for(warehouse: DuckDB, monkeypatch: pytest.MonkeyPatch) -> None:
     load(warehouse, APRIL, [1.0])
-    connect, met = warehouse._try_to_connect, []
+    connect, met = warehouse.file._try_to_connect, []
     with held(warehouse, False) as shell:
 
         def meet(read_only: bool) -> object:
@@ -271,7 +271,7 @@ def test_a_shell_that_closes_in_time_is_waited_for(warehouse: DuckDB, monkeypatc
                 shell.stdin.close()  # type: ignore[union-attr]
             return found
 
-        monkeypatch.setattr(warehouse, "_try_to_connect", meet)
+        monkeypatch.setattr(warehouse.file, "_try_to_connect", meet)
         load(warehouse, APRIL, [2.0], "b")
     assert met and fares(warehouse, APRIL) == [2.0]
 
@@ -283,7 +283,7 @@ def test_another_connection_of_this_process_is_named(warehouse: DuckDB) -> None:
 
 
 def test_who_holds_the_queue_is_named(warehouse: DuckDB) -> None:
-    with warehouse._open(read_only=False):
+    with warehouse.file.open(read_only=False):
         code = """
             import sys
             from pipeline.warehouse import Options, open_warehouse
@@ -381,7 +381,7 @@ def test_ctrl_c_while_a_statement_runs_is_no_failure_of_the_warehouse(warehouse:
         connection.execute(endless).fetchall()
 
     thread = threading.Thread(target=interrupt)
-    with pytest.raises(KeyboardInterrupt), warehouse._transaction() as connection:
+    with pytest.raises(KeyboardInterrupt), warehouse.file.transaction() as connection:
         connection.execute("SET threads = 1")  # with more, DuckDB looks for signals after a share of the work
         thread.start()
         run_endlessly(connection)

@@ -172,4 +172,6 @@ def test_fork_server_loads_what_worker_processes_use(tmp_path: Path) -> None:
     command = [sys.executable, "-c", NAMES]
     done = subprocess.run(command, env={**os.environ, **urls}, capture_output=True, text=True, check=True)
     stores = {"pipeline.storage.gcs", "pipeline.storage.local"}
-    assert {*stores, "pipeline.warehouse.duckdb", "pipeline.warehouse.postgresql.warehouse"} <= set(done.stdout.split())
+    assert {*stores, "pipeline.warehouse.duckdb.warehouse", "pipeline.warehouse.postgresql.warehouse"} <= set(
+        done.stdout.split()
+    )

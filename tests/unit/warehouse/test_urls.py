@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.warehouse import duckdb_path, label_of, open_warehouse, split_urls
-from pipeline.warehouse.duckdb import DuckDB
+from pipeline.warehouse.duckdb.warehouse import DuckDB
 
 
 @pytest.mark.parametrize(
