@@ -17,7 +17,6 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +50,10 @@ _SECRET = re.compile(r"--notify-urls|pass(word|wd|phrase)|secret|token|credentia
 KEEP = 90
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A run that this process has begun and not ended; ``lock`` is the descriptor that holds its journal."""
-
-    lock: int | None
-
-
-#: The run of this process, if this process has begun it. It is the only state of this module outside of files and the
-#: environment: Luigi forks worker processes at will, and they find the run's id and journal in the environment.
-_begun: _Begun | None = None
+#: The descriptor, if any, that holds the journal of the run that this process has begun; None if it has begun none. It
+#: is the only state of this module outside of files and the environment: Luigi forks worker processes at will, and they
+#: find the run's id and journal in the environment.
+_begun: tuple[int, ...] | None = None
 
 
 def run_id() -> str:
@@ -149,15 +142,15 @@ def begin(command: Sequence[str], again: str = "") -> bool:
     global _begun
     if os.environ.get(BEGUN) == run_id():
         return False
-    lock = None
+    locks: tuple[int, ...] = ()
     try:
         ensure_folder()
-        lock = _hold(path())  # before the event: what has begun and is not held is dead
+        locks = (_hold(path()),)  # before the event: what has begun and is not held is dead
     except OSError as error:
         if error.errno in PLANTED or (error.errno in REFUSED and job.workspace_url().startswith("file:")):
             raise not_writable(error) from None
     os.environ[BEGUN] = run_id()
-    _begun = _Begun(lock)
+    _begun = locks
     agent = os.environ.get(AGENT, "")
     shown = without_addresses(command)
     record("begun", run=run_id(), command=shown, again=again, host=socket.gethostname(), agent=agent)
@@ -229,7 +222,7 @@ def is_mine() -> bool:
 
 def held() -> tuple[int, ...]:
     """The descriptor that keeps the journal held, for a child process that shall keep it held too."""
-    return () if _begun is None or _begun.lock is None else (_begun.lock,)
+    return _begun or ()
 
 
 def end() -> None:

@@ -31,15 +31,21 @@ LOGGER = logging.getLogger("pipeline")
 LUIGI = logging.getLogger("luigi-interface")
 
 
+def _error_of(record: logging.LogRecord) -> PipelineError | None:
+    """The error of our own that the record is about, if it is about one."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error if isinstance(error, PipelineError) else None
+
+
 def _is_foreseen(record: logging.LogRecord) -> bool:
     """Whether the line of the record's exception is enough: our own, and a luigid that does not answer."""
-    return bool(record.exc_info and (isinstance(record.exc_info[1], PipelineError) or _is_about_luigid(record)))
+    return bool(record.exc_info and (_error_of(record) or _is_about_luigid(record)))
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether the record is not about an error that this run has logged before, such as a server without an answer."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, PipelineError) and error.is_repeated)
+    error = _error_of(record)
+    return error is None or not error.is_repeated
 
 
 def _is_about_luigid(record: logging.LogRecord) -> bool:
@@ -48,16 +54,12 @@ def _is_about_luigid(record: logging.LogRecord) -> bool:
 
 def _text(record: logging.LogRecord) -> str:
     """What a record says, on one line."""
-    return plain(_raw_text(record))
-
-
-def _raw_text(record: logging.LogRecord) -> str:
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, PipelineError):
-        subject = record.args[-1] if isinstance(record.args, tuple) and record.args else None
-        title = getattr(subject, "title", None)
-        return f"{title}: {text_after(title, error)}" if isinstance(title, str) else str(error)
-    return "luigid does not answer; trying again" if _is_about_luigid(record) else record.getMessage()
+    error = _error_of(record)
+    if error is None:
+        return plain("luigid does not answer; trying again" if _is_about_luigid(record) else record.getMessage())
+    subject = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+    title = getattr(subject, "title", None)
+    return plain(f"{title}: {text_after(title, error)}" if isinstance(title, str) else str(error))
 
 
 class OneLine(logging.Formatter):
@@ -163,17 +165,13 @@ def configure(to_file: bool = False) -> None:
 
     With ``to_file``, in the processes of a run, also to the log file of the run.
     """
-    if LOGGER.handlers:
-        return
-    handlers = [Terminal(), *_files(to_file)]
-    if to_file:
-        _add_filter(handlers, Once())
-    _take_all(handlers)
+    if not LOGGER.handlers:
+        _take_all([Terminal(), *_files()], Once()) if to_file else _take_all([Terminal()])
 
 
-def _take_all(handlers: list[logging.Handler]) -> None:
-    """Make these the only handlers of our records and Luigi's."""
-    _attach(handlers)
+def _take_all(handlers: list[logging.Handler], *filters: logging.Filter) -> None:
+    """Send our records and Luigi's to these handlers, and to none of the program's."""
+    _attach(handlers, (LOGGER, LUIGI), *filters)
     for logger in (LOGGER, LUIGI):
         logger.propagate = False
     LOGGER.setLevel(settings.ProcessSettings().log_level)
@@ -206,72 +204,47 @@ def of_program(has_logging: bool) -> Iterator[None]:
 
     A program that ``has_logging`` keeps its own. Without, records are shown as those of the command are.
     """
-    files = _files(True)
+    files, once = _files(), Once()
+    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in (LOGGER, LUIGI)]
+    ours: list[logging.Handler] = [_Forward(LOGGER.getEffectiveLevel()) if has_logging else Terminal(), *files]
     try:
-        with _beside_others(files) if has_logging else _alone(files):
-            yield
+        if has_logging:
+            for handler in files:
+                handler.setLevel(settings.ProcessSettings().log_level)
+                handler.addFilter(lambda record: record.name != LUIGI.name or record.levelno >= logging.WARNING)
+            _attach(ours, (LOGGER,), once)
+            _attach(files, (LUIGI,))
+            LOGGER.propagate = False
+            LOGGER.setLevel(settings.ProcessSettings().log_level)
+        else:
+            for logger in (LOGGER, LUIGI):
+                logger.handlers.clear()  # Luigi's own, if it was there first
+            _take_all(ours, once)
+        yield
     finally:
+        for logger, level, propagate, handlers in before:
+            logger.setLevel(level)
+            logger.propagate = propagate
+            for handler in ours:
+                logger.removeHandler(handler)
+            for handler in handlers:
+                logger.addHandler(handler)
         for handler in files:
             handler.close()
 
 
-@contextmanager
-def _alone(files: list[logging.Handler]) -> Iterator[None]:
-    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in (LOGGER, LUIGI)]
-    for logger in (LOGGER, LUIGI):
-        logger.handlers.clear()  # Luigi's own, if it was there first
-    handlers = [Terminal(), *files]
-    _add_filter(handlers, Once())
-    _take_all(handlers)
-    try:
-        yield
-    finally:
-        for logger, level, propagate, kept in before:
-            logger.setLevel(level)
-            logger.propagate = propagate
-            logger.handlers[:] = kept
-
-
-@contextmanager
-def _beside_others(files: list[logging.Handler]) -> Iterator[None]:
-    for handler in files:
-        handler.setLevel(settings.ProcessSettings().log_level)
-        handler.addFilter(lambda record: record.name != LUIGI.name or record.levelno >= logging.WARNING)
-    forward = _Forward(LOGGER.getEffectiveLevel())
-    before = LOGGER.level, LOGGER.propagate
-    _add_filter([*files, forward], Once())
-    _attach(files)
-    _attach([forward], (LOGGER,))
-    LOGGER.propagate = False
-    LOGGER.setLevel(settings.ProcessSettings().log_level)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(before[0])
-        LOGGER.propagate = before[1]
-        for handler in (*files, forward):
-            LOGGER.removeHandler(handler)
-            LUIGI.removeHandler(handler)
-
-
-def _files(to_file: bool) -> list[logging.Handler]:
-    if not to_file:
-        return []
+def _files() -> list[logging.Handler]:
+    """The handler of the run's log file; none where that cannot be written, which never harms the run."""
     try:
         journal.ensure_folder()
         return [SaysOnce(path(), encoding="utf-8")]
-    except OSError as error:  # a log that cannot be written never harms the run
+    except OSError as error:
         if error.errno in PLANTED and multiprocessing.parent_process() is None:
             print(f"warning: no log is written: {journal.not_writable(error)}", file=sys.stderr, flush=True)
         return []
 
 
-def _add_filter(handlers: Iterable[logging.Handler], once: Once) -> None:
-    for handler in handlers:
-        handler.addFilter(once)
-
-
-def _attach(handlers: list[logging.Handler], loggers: Iterable[logging.Logger] = (LOGGER, LUIGI)) -> None:
+def _attach(handlers: list[logging.Handler], loggers: Iterable[logging.Logger], *filters: logging.Filter) -> None:
     for handler in handlers:
         if settings.ProcessSettings().log_format == "json":
             handler.setFormatter(JsonLine())
@@ -280,6 +253,8 @@ def _attach(handlers: list[logging.Handler], loggers: Iterable[logging.Logger] =
             handler.setFormatter(
                 OneLine("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S" if is_file else "%H:%M:%S")
             )
+        for each in filters:
+            handler.addFilter(each)
         handler.addFilter(_is_news)
         for logger in loggers:
             logger.addHandler(handler)

@@ -142,7 +142,7 @@ def test_what_is_planted_in_place_of_the_log_is_one_line_and_harms_no_run(
         os.mkfifo(logs.path())
     else:
         logs.path().mkdir()
-    assert logs._files(True) == []
+    assert logs._files() == []
     said = capsys.readouterr().err
     assert said.startswith(f"warning: no log is written: {tmp_path}/r1.log is {says}") and said.count("\n") == 1
     if kind != "link":
