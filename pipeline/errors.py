@@ -21,7 +21,9 @@ class PipelineError(Exception):
     ``is_repeated`` if this run has said so before.
     """
 
-    is_repeated = False
+    def __init__(self, message: str = "", *, is_repeated: bool = False) -> None:
+        super().__init__(message)
+        self.is_repeated = is_repeated
 
     def __str__(self) -> str:
         return one_line(super().__str__())
@@ -46,8 +48,8 @@ class TransientError(PipelineError):
     #: Whether this run has tried often enough.
     is_for_good = False
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after: float | None = None, *, is_repeated: bool = False) -> None:
+        super().__init__(message, is_repeated=is_repeated)
         self.retry_after = retry_after
 
 
@@ -61,10 +63,6 @@ class UsageError(TerminalError, ValueError):
 
 class Unreachable(TerminalError):
     """A server that every month needs does not answer: it was waited for as long as a run does."""
-
-    def __init__(self, message: str, is_repeated: bool = False) -> None:
-        super().__init__(message)
-        self.is_repeated = is_repeated
 
 
 # -- publishers ----------------------------------------------------------------------------------
@@ -167,10 +165,6 @@ class WarehouseBusy(WarehouseUnavailable):
     """Someone else holds the warehouse for longer than we are willing to wait: what could be waited is waited."""
 
     at_once = False
-
-    def __init__(self, message: str, is_repeated: bool = False) -> None:
-        super().__init__(message)
-        self.is_repeated = is_repeated
 
 
 class SyntheticData(TerminalError):

@@ -60,9 +60,13 @@ class Job:
 
 def publisher_label() -> str:
     """The publisher as task parameters name it."""
+    return _configured_publisher().label
+
+
+def _configured_publisher() -> Publisher:
     from .publishers import open_publisher
 
-    return open_publisher(settings.PublisherSettings().name, settings.PublisherSettings().url).label
+    return open_publisher(settings.PublisherSettings().name, settings.PublisherSettings().url)
 
 
 def lake_url() -> str:
@@ -78,7 +82,7 @@ def _store_url(section: str, url: str) -> str:
     from .storage.local import path_of
 
     try:
-        found = open_store(url).url
+        found = open_store(url).url  # a relative path is relative to the current folder, so nothing is cached
         if found.startswith("file:") and (lost := lost_link(path_of(found))):
             raise UsageError(lost)  # or all that is behind the link would count as not there
     except UsageError as error:
@@ -88,10 +92,8 @@ def _store_url(section: str, url: str) -> str:
 
 def rules_text() -> str:
     """The rules, normalized, with their versions."""
-    from .cleaning.rules import Rules
-
     try:
-        return str(Rules.parse(settings.CleanSettings().rules))
+        return normalize_rules(settings.CleanSettings().rules)
     except UsageError as error:
         raise UsageError(f"[clean] rules: {error}") from None
 
@@ -138,9 +140,9 @@ def normalize_warehouses(text: str) -> str:
 
 def open_publisher(label: str) -> Publisher:
     """The publisher of a label; credentials come from ``[publisher] url`` if that has the same label."""
-    from .publishers import from_label, open_publisher
+    from .publishers import from_label
 
-    configured = open_publisher(settings.PublisherSettings().name, settings.PublisherSettings().url)
+    configured = _configured_publisher()
     return configured if configured.label == label else from_label(label)
 
 

@@ -123,9 +123,8 @@ def _mistake(path: str) -> str:
 
 def _refuse(error: Exception) -> NoReturn:
     """Say in one line why Luigi could not read its settings."""
-    text = next((mistake for path in files() if (mistake := _mistake(path))), None)
-    if text is None and isinstance(error, ImportError):
-        text = "environment variable LUIGI_CONFIG_PARSER: settings are read from luigi.cfg only; unset it"
+    is_ours = isinstance(error, UsageError)
+    text = str(error) if is_ours else next((mistake for path in files() if (mistake := _mistake(path))), None)
     if text is None:
         raise error
     if sys.argv[:1] == ["-m"]:  # `python -m pipeline` imports the package before any code is there to catch an error
@@ -134,24 +133,20 @@ def _refuse(error: Exception) -> NoReturn:
     raise UsageError(text) from None
 
 
-def _check_parser() -> None:
-    """Raise ImportError, as Luigi does for a parser that is not installed, for every parser but that of luigi.cfg."""
+def check_parser() -> None:
+    """Raise UsageError for every parser but that of luigi.cfg."""
     if os.environ.get("LUIGI_CONFIG_PARSER", "cfg") not in ("cfg", "conf", "ini"):
-        raise ImportError("luigi[parser]")
+        raise UsageError("environment variable LUIGI_CONFIG_PARSER: settings are read from luigi.cfg only; unset it")
 
 
 def _import_luigi() -> Any:
     try:
-        _check_parser()
+        check_parser()
         with warnings.catch_warnings():  # about [core] autoload_range, which is set below
             warnings.simplefilter("ignore", DeprecationWarning)
             import luigi
             import luigi.configuration
-    except (configparser.Error, UnicodeDecodeError, OSError) as error:
-        _refuse(error)
-    except ImportError as error:
-        if "luigi[" not in str(error):  # what Luigi says of a parser that is not installed
-            raise
+    except (configparser.Error, UnicodeDecodeError, OSError, UsageError) as error:
         _refuse(error)
     return luigi
 

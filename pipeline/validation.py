@@ -60,8 +60,7 @@ def ensure_valid() -> None:
 def validate() -> None:
     """Read every setting once. Raises UsageError with one line that names the setting and what is wrong."""
     global _is_valid
-    if os.environ.get("LUIGI_CONFIG_PARSER", "cfg") not in ("cfg", "conf", "ini"):
-        raise UsageError("environment variable LUIGI_CONFIG_PARSER: settings are read from luigi.cfg only; unset it")
+    luigi_config.check_parser()
     try:
         folder = os.getcwd()
     except OSError:

@@ -59,27 +59,31 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         if not re.fullmatch(r"\s*[+-]?\d{1,4000}\s*", text, re.ASCII):
             raise UsageError(f"{text!r} is not a whole number")
         value = int(text)
-        if most is not None and not least <= value <= most:
-            raise UsageError(f"{text} is not between {least} and {most}")
-        if value < least:
-            raise UsageError(f"{text} is less than {least}")
+        if value < least or (most is not None and value > most):
+            raise UsageError(
+                f"{text} is " + (f"less than {least}" if most is None else f"not between {least} and {most}")
+            )
         return value
 
     return read
 
 
-def memory(text: str) -> str:
-    """An amount of memory as DuckDB reads it."""
-    if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", text, re.IGNORECASE | re.ASCII):
-        raise UsageError(f"{text!r} is not an amount of memory; write it as 192MB or 2GB")
-    return text
+def _matching(pattern: str, what: str) -> Callable[[str], str]:
+    """A text that the pattern matches as a whole, in capitals or not."""
+
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.IGNORECASE | re.ASCII):
+            raise UsageError(f"{text!r} is not {what}")
+        return text
+
+    return read
 
 
-def location(text: str) -> str:
-    """A location of Google Cloud."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{1,62}", text):
-        raise UsageError(f"{text!r} is not a place of Google Cloud; write it as US, EU or europe-west1")
-    return text
+#: An amount of memory as DuckDB reads it.
+memory = _matching(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", "an amount of memory; write it as 192MB or 2GB")
+
+#: A location of Google Cloud.
+location = _matching("[a-z][a-z0-9-]{1,62}", "a place of Google Cloud; write it as US, EU or europe-west1")
 
 
 def luigid_url(url: str) -> str:

@@ -144,10 +144,10 @@ def _command(case: Case) -> Any:
     LuigiConfigParser._config_paths = [*luigi_config.PLACES, *([path] if path else [])]
     try:
         try:
-            luigi_config._check_parser()
+            luigi_config.check_parser()
             LuigiConfigParser.instance()
             luigi_config.complete(luigi_config.DEFAULTS)
-        except (configparser.Error, UnicodeDecodeError, OSError, ImportError) as error:
+        except (configparser.Error, UnicodeDecodeError, OSError) as error:
             luigi_config._refuse(error)
     except ValueError as error:
         print(f"error: {error}")
