@@ -10,7 +10,7 @@ from ..datasets import monthly_names
 from ..job import Job, warehouses
 from ..partition import Partition, add_months, months_between
 from ..planning import planner
-from ..planning.plan import Entry, Plan
+from ..planning.plan import Entry, Plan, counts
 from ..planning.state import CachedState
 from ..reporting import tables
 from ..reporting.console import answer, answer_json
@@ -62,15 +62,9 @@ def show(plan: Plan, as_json: bool) -> None:
         return
     columns = [Column(width=6), Column(width=7), Column(width=20), Column(is_folded=True)]
     tables.show(columns, [[text or "" for text in _plain(entry).values()] for entry in plan.entries])
-    answer(_counts(plan) or "no months")
+    answer(counts(entry.state for entry in plan.entries if entry.partition.month) or "no months")
 
 
 def _plain(entry: Entry) -> dict[str, str | None]:
     dataset, month = entry.partition.dataset, entry.partition.month_text
     return {"dataset": dataset, "month": month, "state": entry.state, "reason": entry.reason}
-
-
-def _counts(plan: Plan) -> str:
-    """``3 months complete, 2 months not yet published``."""
-    months = Plan([entry for entry in plan.entries if entry.partition.month])
-    return ", ".join(f"{count:,} month{'s' if count > 1 else ''} {state}" for state, count in months.counts().items())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..partition import Partition
@@ -42,10 +43,17 @@ class Plan:
     def months(self, state: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.state == state]
 
-    def counts(self) -> dict[str, int]:
-        """Number of months by state, without the states that do not occur."""
-        states = (COMPLETE, TO_DO, NOT_YET, MISSING, UNASKED)
-        return {state: len(found) for state in states if (found := self.months(state))}
+
+def count(number: int) -> str:
+    """``1 month``, ``2 months``."""
+    return f"{number:,} month{'' if number == 1 else 's'}"
+
+
+def counts(states: Iterable[str]) -> str:
+    """``3 months complete, 2 months not yet published``, of the states of all months."""
+    numbers = Counter(states)
+    order = (COMPLETE, TO_DO, NOT_YET, MISSING, UNASKED)
+    return ", ".join(f"{count(numbers[state])} {state}" for state in order if numbers[state])
 
 
 def titles(entries: Sequence[Entry], most: int = 5) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..partition import Partition
-from ..planning.plan import COMPLETE, MISSING, NOT_YET, UNASKED
+from ..planning.plan import COMPLETE, MISSING, UNASKED, count, counts
 from . import journal, locations, logs, outcomes, tables
 from .console import clock, say
-from .outcomes import AT_WORK, DONE, FAILED, MonthOutcome, RunOutcome, count
+from .outcomes import AT_WORK, DONE, FAILED, MonthOutcome, RunOutcome
 from .tables import Column
 
 #: Reasons of months that failed which are printed below the table.
@@ -47,7 +47,8 @@ def summary(outcome: RunOutcome, places: Places | None, is_said: bool = False) -
     """The lines at the end of a run: table, failures, places, and how to go on."""
     is_idle = not outcome.having(DONE, FAILED, AT_WORK, outcomes.PARTLY, outcomes.NOT_DONE)
     if is_idle and outcome.result == COMPLETE:
-        yield f"Nothing to do: {told}." if (told := _counts(outcome)) else "Nothing to do."
+        told = counts(month.status for month in outcome.months if month.month)
+        yield f"Nothing to do: {told}." if told else "Nothing to do."
     elif outcome.touched:
         yield from table(outcome)
     yield from failures(outcome, is_said)
@@ -62,15 +63,6 @@ def summary(outcome: RunOutcome, places: Places | None, is_said: bool = False) -
     again = outcome.again or shlex.join(outcome.command)
     if outcome.result != COMPLETE and again:
         yield f"Again      {again}"
-
-
-def _counts(outcome: RunOutcome) -> str:
-    """``3 months complete, 2 months not yet published``."""
-    numbers = {
-        state: sum(1 for month in outcome.having(state) if month.month)
-        for state in (COMPLETE, NOT_YET, MISSING, UNASKED)
-    }
-    return ", ".join(f"{count(number)} {state}" for state, number in numbers.items() if number)
 
 
 def failures(outcome: RunOutcome, is_said: bool = False) -> Iterator[str]:

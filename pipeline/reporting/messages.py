@@ -13,9 +13,9 @@ from typing import Any
 from .. import settings
 from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
-from ..planning.plan import COMPLETE, MISSING, NOT_YET, UNASKED
+from ..planning.plan import COMPLETE, MISSING, NOT_YET, UNASKED, count
 from . import journal, outcomes
-from .outcomes import MonthOutcome, RunOutcome, count
+from .outcomes import MonthOutcome, RunOutcome
 
 #: Months that one line of a message names before it only counts the others.
 NAMED = 12

@@ -8,6 +8,7 @@ which ``runner.verdict`` makes when the run ends.
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from ..errors import MissingAtPublisher
 from ..partition import Partition
 from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
-from ..planning.plan import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED
+from ..planning.plan import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, count
 
 #: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
 RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"
@@ -94,11 +95,6 @@ class MonthOutcome:
             text = KILLED
         return ": ".join(part for part in (self.stage, self.error, text) if part)
 
-    @property
-    def is_new(self) -> bool:
-        """Whether this run put it into lake or warehouse; ``state`` says into which."""
-        return self.status == DONE and self.rows is not None
-
 
 @dataclass
 class RunOutcome:
@@ -131,7 +127,8 @@ class RunOutcome:
 
     @property
     def new(self) -> list[MonthOutcome]:
-        return [month for month in self.months if month.is_new]
+        """The months that this run put into lake or warehouse; ``state`` says into which."""
+        return [month for month in self.having(DONE) if month.rows is not None]
 
     @property
     def new_by_state(self) -> dict[str, list[MonthOutcome]]:
@@ -175,16 +172,15 @@ class RunOutcome:
     def total(self, name: str) -> int:
         """Sum over all months of ``rows_read``, ``rows``, ``loaded`` or ``rejected``."""
         if name == "rejected":
-            return sum(sum(month.rejected.values()) for month in self.months)
+            return sum(self.rejected.values())
         return sum(getattr(month, name) or 0 for month in self.months)
 
     @property
     def rejected(self) -> dict[str, int]:
         """Rejected rows of all months by reason, the most frequent first."""
-        counts: dict[str, int] = {}
+        counts = Counter[str]()
         for month in self.months:
-            for reason, rows in month.rejected.items():
-                counts[reason] = counts.get(reason, 0) + rows
+            counts.update(month.rejected)
         return _by_count(counts)
 
     @property
@@ -421,11 +417,6 @@ class Reader:
         if outcome.having(MISSING):
             return GAPS
         return UNFINISHED if outcome.having(NOT_DONE, PARTLY) else COMPLETE
-
-
-def count(number: int) -> str:
-    """``1 month``, ``2 months``."""
-    return f"{number:,} month{'' if number == 1 else 's'}"
 
 
 def by_reason(failed: Iterable[MonthOutcome], most: int = 3) -> list[str]:
