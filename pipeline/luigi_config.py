@@ -1,8 +1,8 @@
 """Luigi's configuration: read with one line for each mistake, and completed with what the pipeline needs.
 
-Luigi takes luigi.cfg from the current folder. Without it, or with somebody else's, a failed run would exit with 0, and
-a stage would not see what the one before it has made. So the settings of Luigi's own on which the pipeline relies are
-part of the package; what luigi.cfg says wins over them.
+Luigi reads luigi.cfg from the current folder. Without it, or with another project's, a failed run would exit with 0,
+and a stage would not see the output of the stage before it. The package therefore contains the Luigi settings that the
+pipeline relies on, as defaults. luigi.cfg overrides them.
 
 This module is the first of the package to import luigi, which reads luigi.cfg while it is imported.
 """
@@ -19,7 +19,7 @@ from . import renamed
 from .errors import UsageError
 from .plain import mistake_line
 
-#: Luigi's own settings, where luigi.cfg does not say otherwise; luigi.cfg explains each.
+#: Luigi's own settings, unless luigi.cfg overrides them; luigi.cfg explains each.
 DEFAULTS: dict[str, dict[str, str]] = {
     "core": {
         "autoload_range": "false",
@@ -64,10 +64,10 @@ DEFAULTS: dict[str, dict[str, str]] = {
     },
 }
 
-#: Those of the luigi command. What a program that calls ``luigi.build`` logs is decided in reporting/logs.py.
+#: Defaults of the luigi command only. reporting/logs.py configures the log of a program that calls ``luigi.build``.
 COMMAND_DEFAULTS: dict[str, dict[str, str]] = {"core": {"no_configure_logging": "true"}}
 
-#: Where Luigi looks for settings; the later wins. ``LUIGI_CONFIG_PATH`` comes last.
+#: Files that Luigi reads; the later overrides the earlier. ``LUIGI_CONFIG_PATH`` comes last.
 PLACES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
 
 
@@ -83,7 +83,7 @@ def names_luigid() -> bool:
 
 
 def complete(defaults: dict[str, dict[str, str]]) -> None:
-    """Set what luigi.cfg leaves open, after its old names."""
+    """Set the defaults that luigi.cfg does not set, by their new or old names."""
     config = luigi.configuration.get_config()
     renamed.take_from_configuration(config)
     with warnings.catch_warnings():  # about names with - in place of _
@@ -95,7 +95,7 @@ def complete(defaults: dict[str, dict[str, str]]) -> None:
 
 
 def _mistake(path: str) -> str:
-    """What keeps a file from being read as settings, or nothing. Its lines are not shown: they may hold passwords."""
+    """Why a file cannot be read as settings; empty if it can. Its lines are not shown: they may contain passwords."""
     try:
         with open(path, "rb") as file:
             data = file.read()

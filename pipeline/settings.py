@@ -1,12 +1,12 @@
 """The settings: one ``luigi.Config`` class per section of luigi.cfg.
 
-Every setting may come from luigi.cfg, from the environment variable ``PIPELINE_<SECTION>_<NAME>`` or from the flag
-``--<section>-<name>``; the later wins. Luigi itself knows the first and the last. ``apply_environment`` puts the
-variables between them, in every process that imports the pipeline; ``export_to_environment`` exports the effective
-settings, so that child processes, which read luigi.cfg again, see the flags too.
+A setting may come from luigi.cfg, from the environment variable ``PIPELINE_<SECTION>_<NAME>`` or from the flag
+``--<section>-<name>``; the later overrides the earlier. Luigi itself reads the file and the flags.
+``apply_environment`` applies the variables in every process that imports the pipeline. ``export_to_environment``
+exports the effective settings, so that child processes, which read luigi.cfg again, see the flags too.
 
-Nothing is checked here beyond the form of one value: see validation.py. What a task's output depends on is a parameter
-of the task, not a setting that is looked up while it runs: see job.py.
+Only the form of each value is checked here; validation.py checks the rest. What a task's output depends on is a
+parameter of the task, not a setting that is read while it runs: see job.py.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from luigi.configuration import get_config
 from luigi.task_register import Register
 
 from . import renamed
+from .datasets import DATASETS, MONTHLY
 from .value_types import choice, choices, location, memory, number, whole
 
 T = TypeVar("T")
 
 ENVIRONMENT_PREFIX = "PIPELINE_"
 
-#: Longest waits, in seconds, and oldest ages, in days (or hours): beyond them clocks and dates overflow.
+#: Upper bounds: of waits, in seconds, and of ages, in days or hours. Larger values overflow clocks and dates.
 DAY, CENTURY = 86_400, 36_500
 
 
 class Checked(luigi.Parameter[T]):
-    """A parameter that ``read`` makes a value of, or refuses with UsageError."""
+    """A parameter whose text ``read`` turns into a value. ``read`` raises UsageError for a wrong text."""
 
     def __init__(self, read: Callable[[str], T], default: T, **kwargs: Any) -> None:
         self._read = read
@@ -55,17 +56,19 @@ class PublisherSettings(Section):
     name = Checked(choice("tlc", "dtc", "sample"), "tlc", description="tlc, dtc or sample")
     url = luigi.Parameter(default="", description="base address instead of the publisher's own: https:, http: or file:")
     max_age = Checked(
-        number(0, CENTURY), 7.0, description="days after which a loaded month is asked about again at a web publisher"
+        number(0, CENTURY), 7.0, description="days after which a web publisher is asked again about a loaded month"
     )
     absent_max_age = Checked(number(0, CENTURY), 6.0, description="hours for which a 'not published' answer is cached")
     timeout = Checked(
-        number(1, DAY), 60.0, description="seconds for an answer, and without a byte until a body is lost"
+        number(1, DAY), 60.0, description="time-out of a request, and longest silence within a transfer, in seconds"
     )
     min_rate = Checked(
-        number(0, 1e6), 1000.0, description="bytes per second that a body brings at least, over timeout; 0: any"
+        number(0, 1e6),
+        1000.0,
+        description="lowest speed of a transfer, in bytes per second, over timeout; 0: any",
     )
     allow_synthetic = luigi.BoolParameter(
-        description="let synthetic months go where published ones are, and into server warehouses"
+        description="allow synthetic months beside published ones, and in PostgreSQL and BigQuery"
     )
 
 
@@ -75,7 +78,7 @@ class RetrySettings(Section):
     )
     backoff = Checked(number(0, DAY), 2.0, description="seconds before the second try; doubles, with jitter")
     max_backoff = Checked(
-        number(0, DAY), 120.0, description="longest wait between two tries, in seconds, whatever a server asks for"
+        number(0, DAY), 120.0, description="longest wait between two tries, in seconds, even if a server asks for more"
     )
 
 
@@ -84,7 +87,7 @@ class WorkspaceSettings(Section):
 
 
 class LakeSettings(Section):
-    url = luigi.Parameter(default="file:lake", description="where published Parquet lives: file: or gs://")
+    url = luigi.Parameter(default="file:lake", description="location of the published Parquet files: file: or gs://")
     keep_versions = luigi.BoolParameter(description="keep replaced Parquet files under versions/")
 
 
@@ -93,14 +96,14 @@ class WarehouseSettings(Section):
         default="duckdb:///warehouse.duckdb",
         description="one or several, comma-separated: duckdb:///file, postgresql+psycopg2://..., bigquery://project/dataset",
     )
-    lock_timeout = Checked(number(0, DAY), 60.0, description="seconds that a load waits for others' locks, in all")
+    lock_timeout = Checked(number(0, DAY), 60.0, description="seconds that a load waits for locks of others, in all")
     statement_timeout = Checked(
-        number(1, DAY), 300.0, description="seconds of a statement of PostgreSQL; more for many rows"
+        number(1, DAY), 300.0, description="time-out of a PostgreSQL statement, in seconds; more for many rows"
     )
-    memory_limit = Checked(memory, "160MB", description="memory of the embedded engine")
-    location = Checked(location, "US", description="location of a BigQuery dataset that has to be made")
+    memory_limit = Checked(memory, "160MB", description="memory of the embedded engine (DuckDB)")
+    location = Checked(location, "US", description="location of a BigQuery dataset that the pipeline creates")
     maximum_bytes_billed = Checked(
-        whole(1, 2**63 - 1), 10 * 1024**3, description="limit of one BigQuery query, in bytes"
+        whole(1, 2**63 - 1), 10 * 1024**3, description="most bytes that one BigQuery query may bill"
     )
 
 
@@ -114,9 +117,9 @@ class CleanSettings(Section):
 
 class RangeSettings(Section):
     datasets = Checked(
-        choices("yellow", "green", "fhv", "fhvhv", least=1),
-        "yellow,green,fhv,fhvhv",
-        description="datasets of AllTrips, comma-separated",
+        choices(*MONTHLY, least=1),
+        ",".join(MONTHLY),
+        description="default datasets of AllTrips, Refresh, status and cron, comma-separated",
     )
 
 
@@ -130,8 +133,8 @@ class NotifySettings(Section):
         description="events to notify: failed, completed, crashed, republished, schema_drift, nothing_new",
     )
     datasets = Checked(
-        choices("yellow", "green", "fhv", "fhvhv", "zones"),
-        "yellow,green,fhv,fhvhv,zones",
+        choices(*DATASETS),
+        ",".join(DATASETS),
         description="datasets that notifications are about",
     )
 
@@ -143,9 +146,9 @@ class ProcessSettings(Section):
         description="how worker processes start: forkserver, fork or spawn",
     )
     log_level = Checked(
-        choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", description="least severity that is logged"
+        choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", description="lowest severity that is logged"
     )
-    log_format = Checked(choice("text", "json"), "text", description="how lines are logged: text or json")
+    log_format = Checked(choice("text", "json"), "text", description="format of the log: text or json")
 
 
 SECTIONS: tuple[type[Section], ...] = (
@@ -162,7 +165,7 @@ SECTIONS: tuple[type[Section], ...] = (
 
 
 def names(with_old: bool = False) -> Iterator[tuple[str, str, luigi.Parameter]]:
-    """All settings as (section, name, parameter); ``with_old`` also those that are read for old luigi.cfgs only."""
+    """All settings as (section, name, parameter); ``with_old`` adds those that only an old luigi.cfg has."""
     for section in SECTIONS:
         for name, parameter in section.get_params():
             yield section.get_task_family(), name, parameter
@@ -178,13 +181,13 @@ def variable(section: str, name: str) -> str:
 
 
 class Place(enum.IntEnum):
-    """Where a value comes from; the stronger wins."""
+    """Where a value comes from. The higher overrides the lower."""
 
     DEFAULT, FILE, ENVIRONMENT, CALL = 0, 1, 2, 3
 
 
 def place_of(section: str, name: str) -> Place:
-    """Where the value of a setting or a parameter comes from, if it is not an argument of the call itself."""
+    """Where the value of a setting or a parameter comes from, unless it is an argument of the call itself."""
     flags = CmdlineParser.get_instance()
     if flags is not None and getattr(flags.known_args, f"{section}_{name}", None):
         return Place.CALL
@@ -194,7 +197,7 @@ def place_of(section: str, name: str) -> Place:
 
 
 def apply_environment() -> None:
-    """Let the environment's settings win over luigi.cfg's in this process."""
+    """Let the settings of the environment override those of luigi.cfg in this process."""
     config = get_config()
     renamed.take(os.environ, variable, variable)
     for section, name, _ in names(with_old=True):
@@ -204,7 +207,10 @@ def apply_environment() -> None:
 
 
 def export_to_environment() -> None:
-    """Write the values in force into the environment: for child processes, and for when Luigi forgets its flags."""
+    """Export the effective settings so that child processes, which read luigi.cfg again, see the flags too.
+
+    This process needs them as well: Luigi forgets its flags at the end of its command.
+    """
     for section in SECTIONS:
         for name, parameter in section.get_params():
             value = parameter.task_value(section.get_task_family(), name)
@@ -213,18 +219,18 @@ def export_to_environment() -> None:
 
 
 def given() -> dict[str, str]:
-    """The settings that the environment has, as variables."""
+    """The settings in the environment, as variables."""
     variables = (variable(section, name) for section, name, _ in names(with_old=True))
     return {name: os.environ[name] for name in variables if name in os.environ}
 
 
 def in_environment() -> dict[str, str]:
-    """All variables of ours in the environment: settings, and what the processes of a run know of it."""
+    """All ``PIPELINE_`` variables in the environment: settings, and what the processes of a run pass on."""
     return {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}
 
 
 def take_over(variables: dict[str, str]) -> None:
-    """Put ``variables`` in the place of those of ours that the environment has, and let its settings win."""
+    """Replace the ``PIPELINE_`` variables of the environment by ``variables``, and apply the settings among them."""
     for name in in_environment():
         del os.environ[name]
     os.environ.update(variables)
@@ -233,7 +239,7 @@ def take_over(variables: dict[str, str]) -> None:
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """At the end of this context let environment and configuration say of our settings what they say now."""
+    """Restore the settings in environment and configuration at the end of this context."""
     config = get_config()
     variables = in_environment()
     values = {(section, name): config.get(section, name, None, raw=True) for section, name, _ in names(with_old=True)}
