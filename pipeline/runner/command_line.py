@@ -20,7 +20,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from .. import luigi_config, remote, renamed, settings, validation
 from ..errors import PipelineError, UsageError
-from ..planning.answering import hand
+from ..planning.task_state import give_state
 from ..reporting import console, journal, logs, streams
 from ..tasks.base import JobTask
 from ..value_types import MOST_WORKERS, luigid_url
@@ -240,7 +240,7 @@ def _create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Wo
     state = run.planning_state()
     for root in run.roots_of_command():
         with remote.planning():
-            hand(root, state)
+            give_state(root, state)
             if root.complete():
                 continue
             preflight.check(root)

@@ -18,8 +18,8 @@ from luigi.task_status import DISABLED, DONE, PENDING, UNKNOWN
 
 from .. import remote
 from ..errors import PipelineError
-from ..planning.answering import is_complete
 from ..planning.state import CachedState
+from ..planning.task_state import is_complete
 from ..reporting import journal
 from .failures import Failures
 from .run_tasks import RunTasks, is_external

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from .. import job, settings
-from ..planning.answering import Answering, hand
 from ..planning.state import State
+from ..planning.task_state import UsesState, give_state
 from ..reporting import journal, logs, streams
 from ..storage import open_store
 from . import rpc
@@ -92,7 +92,7 @@ class TaskContext:
     def _answer_afresh(self) -> None:
         """Let the task, and all that it requires, answer from one new state while it runs."""
         process, task = self._task_process, self._task_process.task
-        if isinstance(task, Answering):
+        if isinstance(task, UsesState):
             state = self._stack.enter_context(task.fresh_state())
         else:
             state = self._stack.enter_context(State())
@@ -100,10 +100,10 @@ class TaskContext:
 
         def check_complete(asked: Any) -> Any:
             if asked is not task:
-                hand(asked, state)
+                give_state(asked, state)
                 return is_complete(asked)
             with State() as now:  # Luigi asks the task itself when it has run
-                hand(task, now)
+                give_state(task, now)
                 return is_complete(task)
 
         process.check_complete = check_complete

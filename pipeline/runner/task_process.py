@@ -17,8 +17,8 @@ from luigi.task_status import FAILED, PENDING
 
 from .. import remote
 from ..errors import PipelineError, TakenAway, text_after
-from ..planning.answering import is_complete
 from ..planning.state import State
+from ..planning.task_state import is_complete
 from ..reporting.explanations import NOT_AGAIN, title_of
 from .run_tasks import is_external
 

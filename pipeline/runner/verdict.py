@@ -15,9 +15,9 @@ from luigi.task_status import DONE as TASK_DONE
 from .. import remote
 from ..errors import MissingAtPublisher
 from ..partition import Partition
-from ..planning.answering import is_complete
 from ..planning.plan import COMPLETE, TO_DO
 from ..planning.state import CachedState
+from ..planning.task_state import is_complete
 from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
 from .run_tasks import RunTasks, summary_of, was_stopped
 

@@ -36,8 +36,8 @@ from luigi.task_status import DISABLED, DONE, FAILED, PENDING, SUSPENDED
 
 from .. import errors, remote, settings
 from ..errors import PipelineError
-from ..planning.answering import hand
 from ..planning.state import CachedState
+from ..planning.task_state import give_state
 from ..reporting.explanations import error_of, title_of
 from .failures import Failures
 from .idle import Idle
@@ -126,7 +126,7 @@ class Worker(luigi.worker.Worker):
     def _validate_task(self, task: luigi.Task) -> None:
         """Called for each task before Luigi asks whether it is complete, while a run is planned."""
         super()._validate_task(task)
-        hand(task, self.state)
+        give_state(task, self.state)
 
     def _log_complete_error(self, task: luigi.Task, tb: str) -> None:
         """Log errors of our own classes in one line, such as a server that does not answer; others as Luigi does."""
@@ -167,7 +167,7 @@ class Worker(luigi.worker.Worker):
         with CachedState() as state, remote.planning(), self._pipelined():
             while waiting:
                 task = waiting.pop(next(iter(waiting)))
-                hand(task, state)
+                give_state(task, state)
                 is_complete: Any = False  # where nobody answers each task finds out itself, and tries again
                 try:
                     is_complete = answers and task.complete()

@@ -39,9 +39,9 @@ from ..job import (
 )
 from ..partition import Partition, count_months
 from ..planning import planner
-from ..planning.answering import Answering
 from ..planning.completeness import Completeness
 from ..planning.scratch import Scratch
+from ..planning.task_state import UsesState
 from ..reporting import journal
 from ..reporting.explanations import explain
 from ..reporting.outcomes import DONE_BY_ANOTHER
@@ -59,7 +59,7 @@ _LAST_MONTH = dt.date(2099, 12, 1)
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
 
-class JobTask(Answering, luigi.Task):
+class JobTask(UsesState, luigi.Task):
     """A task that belongs to a job: which publisher, which rules, from which workspace into which lake."""
 
     publisher = parameters.FromSettings(publisher_label, description="publisher, see [publisher]")
@@ -116,7 +116,7 @@ class JobTask(Answering, luigi.Task):
         names = {name for name, _ in task.get_params()}
         shared = {name: value for name, value in self.param_kwargs.items() if name in names}
         sibling = task(**{**shared, **changes})
-        self.hand_on([sibling])
+        self.give_state_to([sibling])
         return sibling
 
     def check_offered(self) -> None:
@@ -153,7 +153,7 @@ class MonthTask(JobTask):
         self.job.publisher_object.check_offered(self.partition)
 
     def check_source(self) -> None:
-        with self.one_state():
+        with self.shared_state():
             planner.check_source(self.completeness)
 
     @property

@@ -21,8 +21,8 @@ from ..datasets import monthly_names
 from ..errors import UsageError
 from ..partition import Partition, add_months, format_month, months_between
 from ..planning import planner
-from ..planning.answering import Answering
 from ..planning.plan import MISSING, Plan
+from ..planning.task_state import UsesState
 from ..reporting.explanations import explain
 from ..value_types import whole
 from . import parameters
@@ -42,7 +42,7 @@ class _Datasets(luigi.Parameter):
         return x
 
 
-class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
+class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
     """Every month from ``start`` up to, not including, ``stop``: what is incomplete is done, the rest left alone.
 
     Months that the publisher does not have yet are left out. Months that it lacks though they are too old to appear
@@ -154,23 +154,23 @@ class RangeMonthly(Answering, luigi.tools.range.RangeMonthly):
         """What is to be done, decided once: child processes get it with the task."""
         first = self._first
         names = monthly_names(first.dataset)
-        with self.one_state() as state:
+        with self.shared_state() as state:
             return planner.plan_range(state, first.job, names, self.months, first.warehouses)
 
     @cached_property
     def _required(self) -> list[luigi.Task]:
         if not self._is_planned:
-            with self.one_state():
-                tasks = self.hand_on([self._instantiate_task_cls(month) for month in self.months])
+            with self.shared_state():
+                tasks = self.give_state_to([self._instantiate_task_cls(month) for month in self.months])
                 return [task for task in tasks if not task.complete()]
         tasks = tasks_of(self._first, self.plan)
         return list(reversed(tasks)) if self.reverse else tasks
 
     def requires(self) -> list[luigi.Task]:
-        return self.hand_on(self._required)
+        return self.give_state_to(self._required)
 
     def complete(self) -> bool:
-        with self.one_state():
+        with self.shared_state():
             if self._is_planned and self.plan.months(MISSING):
                 return False
             return all(task.complete() for task in self.requires())

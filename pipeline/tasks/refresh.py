@@ -46,7 +46,7 @@ class Refresh(FillsWarehouses, JobTask):
     def plan(self) -> Plan:
         """What was found and is to be done, decided once."""
         plan = Plan()
-        with self.one_state() as state:
+        with self.shared_state() as state:
             zones = self.job.for_zones()
             if state.manifest(zones, ZONES):
                 plan.entries += planner.plan_refresh(state, zones, [ZONES], self.warehouses).entries
@@ -75,5 +75,5 @@ class Refresh(FillsWarehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        with self.one_state():
+        with self.shared_state():
             return all(task.complete() for task in self.requires())

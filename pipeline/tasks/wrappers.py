@@ -61,7 +61,7 @@ class AllTrips(FillsWarehouses, JobTask):
 
     @cached_property
     def plan(self) -> Plan:
-        with self.one_state() as state:
+        with self.shared_state() as state:
             return planner.plan_range(state, self.job, monthly_names(self.dataset), [self.month], self.warehouses)
 
     def check_offered(self) -> None:
@@ -71,7 +71,7 @@ class AllTrips(FillsWarehouses, JobTask):
         return tasks_of(self, self.plan)
 
     def complete(self) -> bool:
-        with self.one_state():
+        with self.shared_state():
             return not self.plan.months(MISSING) and all(task.complete() for task in self.requires())
 
     def run(self) -> None:
@@ -117,7 +117,7 @@ class TaxiZones(FillsWarehouses, JobTask):
         return Completeness(self.state, self.job.for_zones(), ZONES)
 
     def check_source(self) -> None:
-        with self.one_state():
+        with self.shared_state():
             planner.check_source(self.completeness)
 
 

@@ -14,8 +14,8 @@ from unittest import mock
 import pytest
 
 import pipeline
-from pipeline.planning.answering import hand
 from pipeline.planning.state import CachedState
+from pipeline.planning.task_state import give_state
 from pipeline.runner.process import TaskContext, without_interrupts
 from tests.patience import PATIENCE, has_ended, wait_for
 
@@ -145,7 +145,7 @@ def test_only_tasks_over_many_months_look_once_for_all(tmp_path: Path, task: str
     one = getattr(pipeline, task)(**({} if task == "RangeMonthly" else job), **words)
     process = mock.Mock(inner_context=None, task=one)
     with CachedState() as planned:
-        hand(one, planned)
+        give_state(one, planned)
         with TaskContext(process):
             state = one.state
             assert state is one.state and state is not planned, "what was true while the run was planned"

@@ -1,4 +1,4 @@
-"""Which state a task answers from: the one it was handed while that is open, else a new one for each question."""
+"""Which state a task reads: the one that its caller gave it while that is open, else a new one for each question."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from luigi.worker import TaskProcess
 
 import pipeline
-from pipeline.planning.answering import Answering, hand, is_complete
 from pipeline.planning.state import CachedState, State
+from pipeline.planning.task_state import UsesState, give_state, is_complete
 from pipeline.runner.process import TaskContext
 
 MONTHS = [dt.date(2020, month, 1) for month in (1, 2, 3)]
@@ -49,13 +49,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[State]:
     return found
 
 
-def test_a_task_that_nobody_hands_a_state_looks_anew_each_time(month: pipeline.MonthlyTrips) -> None:
+def test_a_task_without_a_given_state_makes_a_new_one_for_each_question(month: pipeline.MonthlyTrips) -> None:
     assert month.state is not month.state and type(month.state) is State
 
 
-def test_a_handed_state_is_handed_on_and_ends_with_whoever_made_it(month: pipeline.MonthlyTrips) -> None:
+def test_a_given_state_is_passed_on_until_it_is_closed(month: pipeline.MonthlyTrips) -> None:
     with CachedState() as state:
-        hand(month, state)
+        give_state(month, state)
         family = [month, *month.requires(), *month.requires()[0].deps()]
         assert len(family) > 2 and {id(task.state) for task in family} == {id(state)}
     assert all(task.state is not state for task in family), "what was found is history"
@@ -63,7 +63,7 @@ def test_a_handed_state_is_handed_on_and_ends_with_whoever_made_it(month: pipeli
 
 def test_a_fresh_state_gives_way_to_the_one_before(month: pipeline.MonthlyTrips) -> None:
     with CachedState() as before:
-        hand(month, before)
+        give_state(month, before)
         with month.fresh_state() as fresh:
             assert month.state is fresh and fresh is not before
         assert not fresh.is_open and month.state is before
@@ -72,14 +72,14 @@ def test_a_fresh_state_gives_way_to_the_one_before(month: pipeline.MonthlyTrips)
 def test_a_state_stays_in_its_process(month: pipeline.MonthlyTrips) -> None:
     with CachedState() as state:
         for task in (month, pipeline.RangeMonthly(of=pipeline.MonthlyTrips, start=MONTHS[0], stop=MONTHS[1])):
-            hand(task, state)
-            assert pickle.loads(pickle.dumps(task)).handed is None and task.handed is state
+            give_state(task, state)
+            assert pickle.loads(pickle.dumps(task)).given_state is None and task.given_state is state
 
 
 def test_what_spans_months_never_asks_for_them_one_by_one() -> None:
     span = pipeline.RangeMonthly(of=pipeline.MonthlyTrips, start=MONTHS[0], stop=MONTHS[1])
     with State() as state:
-        hand(span, state)
+        give_state(span, state)
         assert isinstance(span.state, CachedState)
 
 
@@ -93,8 +93,8 @@ def test_somebody_elses_wrapper_is_one_question_to_the_lake(places: dict[str, st
             return Quarter()
 
     with CachedState() as state:
-        hand(Year(), state)
-        assert [task.handed for task in Quarter().requires()] == [state] * len(MONTHS)
+        give_state(Year(), state)
+        assert [task.given_state for task in Quarter().requires()] == [state] * len(MONTHS)
         assert not is_complete(Year(), state)
     assert asked and set(map(id, asked)) == {id(state)}
 
@@ -128,7 +128,7 @@ def test_months_that_somebody_elses_task_needs_while_it_runs_are_asked_of_one_st
     process = TaskProcess(Report(), "worker", None, Reporter())
     with CachedState() as planned:
         for task in months:
-            hand(task, planned)
+            give_state(task, planned)
         with TaskContext(process):
             assert process._run_get_new_deps() is None
     assert len(asked) == len(MONTHS) and len(set(map(id, asked))) == 1 and planned not in asked
@@ -141,4 +141,4 @@ def test_a_task_that_has_run_is_asked_anew(month: pipeline.MonthlyTrips, asked: 
         before = month.state
         assert not month.complete() and not process.check_complete(month)
         assert asked[0] is before and asked[-1] is not before
-        assert isinstance(month, Answering) and month.state is not before
+        assert isinstance(month, UsesState) and month.state is not before
