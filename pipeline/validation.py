@@ -225,7 +225,7 @@ def _check_luigis() -> None:
 def _check_resources() -> None:
     """Refuse an amount that is no number, or that lets none of our tasks of a kind run."""
     config = get_config()
-    kinds = [label.partition(":")[0].partition("@")[0] for label in job.warehouses()]
+    kinds = map(job.warehouse_kind, job.warehouses())
     used = {"memory", f"download_{settings.PublisherSettings().name}", *(f"load_{kind}" for kind in kinds)}
     for name in _options("resources"):
         text = config.get("resources", name)

@@ -13,7 +13,7 @@ HELP = "take submitted runs from a queue and do them, until told to stop"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", **arguments.QUEUE, default="default", help="default: default")
     parser.add_argument("--workers", **arguments.WORKERS, help="tasks at once; default 1")
-    parser.add_argument("--scheduler-url", **arguments.LUIGID, help="luigid, such as http://luigid:8082; default: none")
+    parser.add_argument("--scheduler-url", **arguments.LUIGID)
     parser.add_argument(
         "--poll", type=arguments.number(0.1, 3600), default=5.0, metavar="SECONDS", help="between two looks; default 5"
     )

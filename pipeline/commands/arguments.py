@@ -84,5 +84,9 @@ host_name = kind(_host_name)
 #: Of flags that several verbs have.
 MONTH: dict[str, Any] = {"type": kind(typed_month), "metavar": "YYYY-MM"}
 WORKERS: dict[str, Any] = {"type": whole(least=1, most=value_types.MOST_WORKERS), "default": 1, "metavar": "N"}
-LUIGID: dict[str, Any] = {"type": kind(value_types.luigid_url), "metavar": "URL"}
+LUIGID: dict[str, Any] = {
+    "type": kind(value_types.luigid_url),
+    "metavar": "URL",
+    "help": "luigid, such as http://luigid:8082; default: none",
+}
 QUEUE: dict[str, Any] = {"type": queue_name, "metavar": "NAME"}

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from .. import renamed, settings
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--datasets", type=arguments.all_or_some_datasets, help=argparse.SUPPRESS)
     parser.add_argument("--workers", **arguments.WORKERS, help="tasks at once; default 1")
-    parser.add_argument("--scheduler-url", **arguments.LUIGID, help="luigid, such as http://luigid:8082; default: none")
+    parser.add_argument("--scheduler-url", **arguments.LUIGID)
     parser.add_argument("--log", type=arguments.text, metavar="FILE", help="or - for stdout; default: runs/cron.log")
     parser.add_argument(
         "--wait",
@@ -169,17 +170,13 @@ class _Run:
             code = code or PLANNING_FAILED
         outcome = outcomes.summarize(journal_reader.events()[0])
         if code < 0:
-            self._judge(128 - code, outcomes.CRASHED, f"luigi was {child.how_ended(code)}")
+            _judge(128 - code, outcomes.CRASHED, f"luigi was {child.how_ended(code)}")
         elif failure or code != outcome.exit_code:
             result = _RESULTS.get(code, outcomes.FAILED)
-            self._judge(code, result, "" if code == 0 else failure or self._last_words)
+            _judge(code, result, "" if code == 0 else failure or self._last_words)
         elif outcome.result == outcomes.UNFINISHED and not outcome.failure:
             why = f"not complete when asked again (luigi says {code}); is another host still at work?"
-            self._judge(code, outcome.result, why)
-
-    @staticmethod
-    def _judge(code: int, result: str, failure: str) -> None:
-        journal.record("judged", code=code, result=result, failure=failure)
+            _judge(code, outcome.result, why)
 
     def _luigi(self, arguments: list[str]) -> int:
         """Run luigi and log what it says. Returns its exit code, negative if a signal has ended it."""
@@ -191,15 +188,16 @@ class _Run:
         shown = shlex.join(journal.without_addresses(["luigi", "--module", "pipeline", *words]))
         self._log.info("%s run %s: %s", _now(), journal.run_id(), shown)
         # The child holds the locks too: it keeps others out if it outlives this process.
-        luigi = child.Luigi(words, os.environ, self._write, (*self._locks, *journal.held()))
+        luigi = child.Luigi(words, os.environ, partial(self._log.info, "%s"), (*self._locks, *journal.held()))
         with luigi.ended_with_us():
             code = luigi.wait()
         self._last_words = luigi.last_words
         assert code is not None, "waited for without a limit"
         return code
 
-    def _write(self, line: str) -> None:
-        self._log.info("%s", line)
+
+def _judge(code: int, result: str, failure: str) -> None:
+    journal.record("judged", code=code, result=result, failure=failure)
 
 
 def _is_complete(arguments: list[str]) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from .. import datasets, job
@@ -16,7 +15,6 @@ from ..planning.scratch import Scratch, months_of
 from ..reporting import journal
 from ..reporting.console import answer
 from ..tasks.parameters import check_span
-from ..warehouse import LedgerRow, Warehouse
 from . import arguments
 
 HELP = "make months incomplete on purpose, so that the next run does them again"
@@ -76,30 +74,24 @@ class _Forgetting:
         labels = job.warehouses()
         self._only_warehouse = only is not None
         if only is not None:
-            labels = [label for label in labels if only in (label, label.partition(":")[0].partition("@")[0])]
+            labels = [label for label in labels if only in (label, job.warehouse_kind(label))]
             if len(labels) != 1:
                 raise UsageError(
                     f"--warehouse {only} names {'several' if labels else 'none'} of the warehouses of [warehouse] url: "
                     f"{job.warehouse_labels() or 'none'}"
                 )
-        self._warehouses: list[tuple[Warehouse, dict[Partition, LedgerRow]]] = []
-        for label in labels:
-            warehouse = job.open_warehouse(label)
-            self._warehouses.append((warehouse, warehouse.ledger()))
+        opened = [job.open_warehouse(label) for label in labels]
+        self._warehouses = [(warehouse, warehouse.ledger()) for warehouse in opened]
 
     def known(self, name: str) -> list[Partition]:
         """The months of a dataset that there is anything of, in order."""
         found = {month for _, ledger in self._warehouses for (dataset, month) in ledger if dataset == name}
         if not self._only_warehouse:
-            found |= set(self._in_lake(name)) | months_of(self._job, name)
+            found |= months_of(self._job, name)
+            for path in self._job.lake_object.store.list(f"{layout.MANIFESTS}/{name}"):
+                with suppress(ValueError):  # somebody else's file
+                    found.add(layout.month_of(path))
         return [Partition(name, month) for month in sorted(filter(None, found))]
-
-    def _in_lake(self, name: str) -> Iterator[dt.date | None]:
-        for path in self._job.lake_object.store.list(f"{layout.MANIFESTS}/{name}"):
-            try:
-                yield layout.month_of(path)
-            except ValueError:
-                continue  # somebody else's file
 
     def forget(self, partition: Partition) -> bool:
         """Whether there was something to forget. StorageUnavailable names who is at work on the month."""

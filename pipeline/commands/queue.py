@@ -48,9 +48,8 @@ def _list_queues(only: str | None, as_json: bool) -> int:
         waiting, running, agents = states.count(WAITING), states.count(RUNNING), queue.agents()
         if as_json:
             served = [{**vars(agent), "is_alive": agent.is_alive} for agent in agents]
-            about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running, "agents": served}
-            about["set_aside"] = number
-            found.append(about)
+            about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running}
+            found.append({**about, "agents": served, "set_aside": number})
             continue
         answer(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
         for agent in agents:

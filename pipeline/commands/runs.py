@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,22 +186,23 @@ def _utc(seconds: float | None) -> str | None:
 def _cancel(text: str) -> int:
     """Cancel the run of that id, or of the only one that begins so. Returns 1 if there is nothing to stop here."""
     run = named(text)
+    ended = f"run {run.id} has ended"
     if run.submission and run.submission.state in OPEN:
         last = Queue(run.submission.queue).cancel(run.id, user())
         if last is None:
-            return _not_cancelled(f"run {run.id} has ended")
+            return _not_cancelled(ended)
         when = "within a few seconds" if run.submission.cancelled_by else _when("")
         agent = f"; its agent {last.agent} stops it {when}" if last.state == RUNNING else ""
         answer(f"run {run.id} is cancelled{agent}")
         return 0
     if run.journal is None or not journal_reader.is_held(run.journal):
-        return _not_cancelled(f"run {run.id} has ended")
+        return _not_cancelled(ended)
     host, pid = run.begun.get("host"), run.begun.get("pid")
     if host != socket.gethostname():
         return _not_cancelled(f"run {run.id} is under way on {host}; there: python -m pipeline runs cancel {run.id}")
     if not isinstance(pid, int) or not _has_open(pid, run.journal):
         if not journal_reader.is_held(run.journal):
-            return _not_cancelled(f"run {run.id} has ended")
+            return _not_cancelled(ended)
         return _not_cancelled(f"run {run.id} is under way, but not in process {pid}, which began it; end it by hand")
     run.read()
     journal.append(run.journal, "cancelled", by=user())
@@ -209,7 +211,7 @@ def _cancel(text: str) -> int:
     except PermissionError:
         return _not_cancelled(f"run {run.id} is process {pid} of another user, who alone may stop it")
     except ProcessLookupError:
-        return _not_cancelled(f"run {run.id} has ended")
+        return _not_cancelled(ended)
     answer(f"run {run.id} is cancelled; process {pid} ends {_when(run.cancelled_by)}")
     return 0
 
@@ -227,7 +229,11 @@ def _has_open(pid: int, file: Path) -> bool:
     """Whether a process has the file open. Its number alone may be that of another process by now."""
     if Path("/proc/self/fd").is_dir():
         try:
-            return any(_is_same(descriptor, file) for descriptor in Path(f"/proc/{pid}/fd").iterdir())
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):  # closed meanwhile
+                    if descriptor.samefile(file):
+                        return True
+            return False
         except PermissionError:
             return True  # another user's: the signal will tell
         except OSError:
@@ -237,10 +243,3 @@ def _has_open(pid: int, file: Path) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return str(pid) in found.stdout.split()
-
-
-def _is_same(descriptor: Path, file: Path) -> bool:
-    try:
-        return descriptor.samefile(file)
-    except OSError:
-        return False  # closed meanwhile

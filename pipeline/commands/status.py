@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     job = Job.configured()
     state = CachedState()
     plan = planner.plan_zones(state, job, warehouses(), ask=False)
-    for name in _names(args):
+    for name in monthly_names(args.dataset or settings.RangeSettings().datasets):
         first, last = job.publisher_object.months_offered(name)
         start = args.start or first
         stop = args.stop or min(add_months(last or today, 1), add_months(today, 1))
@@ -49,10 +49,6 @@ def run(args: argparse.Namespace) -> int:
         ).entries
     show(plan, args.json)
     return 0
-
-
-def _names(args: argparse.Namespace) -> list[str]:
-    return monthly_names(args.dataset or settings.RangeSettings().datasets)
 
 
 def show(plan: Plan, as_json: bool) -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _short(labels: list[str]) -> dict[str, str]:
     """Labels by a short name: the kind of warehouse where there is one of the kind."""
-    kinds = [label.partition(":")[0].partition("@")[0] for label in labels]
+    kinds = [job.warehouse_kind(label) for label in labels]
     return {kind if kinds.count(kind) == 1 else label: label for kind, label in zip(kinds, labels, strict=True)}
 
 

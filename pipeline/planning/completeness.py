@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import datasets
 from ..errors import PipelineError
-from ..job import Job
+from ..job import Job, warehouse_kind
 from ..partition import Partition
 from ..publishers.version import Version
 
@@ -65,7 +65,7 @@ class Completeness:
         if manifest is None or reason is not None:
             return reason
         row = self.state.ledger(warehouse).get(self.partition)
-        where = warehouse.partition(":")[0].partition("@")[0]
+        where = warehouse_kind(warehouse)
         if row is None:
             return f"not in {where}"
         if row.status != "loaded":

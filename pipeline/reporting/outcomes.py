@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import MissingAtPublisher
+from ..job import warehouse_kind
 from ..partition import Partition
 from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
@@ -404,7 +405,7 @@ class Reader:
         if month.status == PARTLY and is_over:
             there = trail.done.keys() | trail.found.keys()
             lacking = [label for label in trail.warehouses if ("Load", label) not in there]
-            where = ", ".join(dict.fromkeys(label.partition(":")[0].partition("@")[0] for label in lacking))
+            where = ", ".join(dict.fromkeys(map(warehouse_kind, lacking)))
             month.state += f", not in {where}" if where else ""
 
     def _result(self, outcome: RunOutcome, is_alive: bool) -> str:
