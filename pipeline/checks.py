@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from .errors import PipelineError
 
@@ -27,17 +25,3 @@ class Check:
         """What an error says that begins with the ``subject`` and ends with its remedy, or else has this one."""
         detail, _, said = str(error).removeprefix(f"{subject}: ").partition("; ")
         return cls(subject, False, detail, said or remedy)
-
-
-def cannot_be_made(folder: Path) -> OSError | None:
-    """Why a folder that does not exist cannot be made; None if it can. Nothing is left of the trial."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return error
-    finally:
-        for each in missing:
-            with suppress(OSError):
-                each.rmdir()
-    return None

@@ -94,6 +94,20 @@ def make_folder(folder: Path, mode: int) -> None:
             folder.chmod(mode)
 
 
+def cannot_be_made(folder: Path) -> OSError | None:
+    """Why a folder that does not exist cannot be made; None if it can. Nothing is left of the trial."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error
+    finally:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+    return None
+
+
 def private_folder(name: str) -> Path:
     """A folder of this user, and of nobody else, among the temporary files of this machine; made if it is not there.
 

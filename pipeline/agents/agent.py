@@ -18,7 +18,7 @@ import threading
 from functools import partial
 from types import FrameType
 
-from .. import job, names
+from .. import job
 from ..errors import ConflictError, LakeError, PipelineError, TransientError, UsageError
 from ..reporting import journal, journal_reader, outcomes
 from ..reporting.console import say
@@ -38,6 +38,7 @@ from .records import (
     AgentRecord,
     Submission,
     now,
+    this_agent,
 )
 
 LOGGER = logging.getLogger("pipeline")
@@ -95,7 +96,7 @@ class Agent:
     """One agent: one run at a time, with ``workers`` tasks at once."""
 
     def __init__(self, queue: str, workers: int, scheduler_url: str | None, poll: float, drain: bool) -> None:
-        self.name = names.this_agent()
+        self.name = this_agent()
         self._queue = Queue(queue, sets_aside=True)
         self._options = ["--workers", str(workers)]
         self._options += ["--scheduler-url", scheduler_url] if scheduler_url else ["--local-scheduler"]

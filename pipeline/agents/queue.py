@@ -29,8 +29,8 @@ from dataclasses import dataclass
 
 from .. import job
 from ..errors import ConflictError, LakeError, UsageError
-from ..names import check_queue, file_of_agent, is_queue, is_run_id
 from ..reporting import journal
+from ..reporting.journal import is_run_id
 from ..storage import Store, StoredObject, StoreOptions, open_store
 from .records import (
     CANCELLED,
@@ -41,6 +41,9 @@ from .records import (
     WAITING,
     AgentRecord,
     Submission,
+    check_queue,
+    file_of_agent,
+    is_queue,
     now,
     seconds_since,
 )

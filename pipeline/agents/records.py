@@ -10,11 +10,14 @@ import dataclasses
 import datetime as dt
 import getpass
 import json
+import os
+import re
 import socket
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from ..names import is_agent, is_queue, is_run_id
+from ..errors import UsageError
+from ..reporting.journal import is_run_id
 from ..strict_json import json_object
 
 #: Seconds between two signs of life of an agent, and after how many without one its run is taken over.
@@ -35,6 +38,30 @@ T = TypeVar("T")
 def user() -> str:
     """Who this is, for others to read."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def is_queue(text: str) -> bool:
+    """Whether a text can name a queue, which is a folder in every kind of store."""
+    return re.fullmatch(r"\w[\w.-]{0,99}", text) is not None and len(text.encode(errors="replace")) <= 200
+
+
+def check_queue(text: str) -> str:
+    """The name of a queue as it was given. Raises UsageError for what cannot be a folder in every store."""
+    if not is_queue(text):
+        shown = "an address" if "://" in text else repr(text if len(text) <= 40 else f"{text[:40]}...")
+        raise UsageError(f"{shown} cannot be the name of a queue; use letters, digits, dots and dashes")
+    return text
+
+
+def this_agent() -> str:
+    """The name of an agent that is this process, such as ``moon:4711``."""
+    host = re.sub(r"[^\w.-]", "-", socket.gethostname(), flags=re.ASCII)[:100]
+    return f"{host or 'host'}:{os.getpid()}"
+
+
+def file_of_agent(name: str) -> str:
+    """``host-pid`` of an agent called ``host:pid``."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-") or "agent"
 
 
 def now() -> str:
@@ -130,7 +157,9 @@ class AgentRecord:
     def from_json(cls, data: bytes) -> AgentRecord:
         """Raises ValueError for what is no such record."""
         found = _from_json(cls, data)
-        if not is_agent(found.name) or (found.run and not is_run_id(found.run)):
+        if not re.fullmatch(r"[\w.-]{1,100}:[0-9]{1,10}", found.name, re.ASCII) or (
+            found.run and not is_run_id(found.run)
+        ):
             raise ValueError("its name, or that of its run, cannot be right")
         if not (_is_time(found.since) and _is_time(found.heard_at)):
             raise ValueError("it has no times")

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .. import datasets, value_types
+from ..agents.records import check_queue
 from ..datasets import monthly_names
 from ..errors import UsageError
-from ..names import check_queue
 from ..partition import typed_month
 
 T = TypeVar("T")

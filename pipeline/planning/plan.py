@@ -56,7 +56,7 @@ def counts(states: Iterable[str]) -> str:
     return ", ".join(f"{count(numbers[state])} {state}" for state in order if numbers[state])
 
 
-def titles(entries: Sequence[Entry], most: int = 5) -> str:
-    """``green 2020-03, green 2020-04 and 7 more``."""
-    named = [str(entry.partition) for entry in entries[:most]]
-    return ", ".join(named) + (f" and {len(entries) - most:,} more" if len(entries) > most else "")
+def titles(entries: Sequence[Entry]) -> str:
+    """``green 2020-03, green 2020-04 and 7 more``, with five of them at most."""
+    more = f" and {len(entries) - 5:,} more" if len(entries) > 5 else ""
+    return ", ".join(str(entry.partition) for entry in entries[:5]) + more

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .. import job, names
+from .. import job
 from ..errors import UsageError
 from ..files import PLANTED, lost_link, make_folder, modes, open_plain, private_folder
 from ..partition import Partition
@@ -56,6 +56,11 @@ KEEP = 90
 _begun: tuple[int, ...] | None = None
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a text can be the id of a run: it names files, queue objects and rows of the ledger."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", text) is not None
+
+
 def run_id() -> str:
     """Id of the run this process belongs to, such as ``20210401T050000-3fa2c1``; made when first asked for.
 
@@ -70,7 +75,7 @@ def run_id() -> str:
 def check_run_id() -> None:
     """Refuse an id in the environment that cannot name files in every store."""
     given = os.environ.get(RUN_ID)
-    if given and not names.is_run_id(given):
+    if given and not is_run_id(given):
         shown = given if len(given) <= 40 else f"{given[:40]}..."
         raise UsageError(
             f"environment variable {RUN_ID}: {shown!r} cannot be the id of a run; use at most 100 letters, digits, "
@@ -237,5 +242,5 @@ def end() -> None:
 
 def files() -> list[Path]:
     """The journals that lie here, each named by the id of its run. Nothing else is looked at, and no link followed."""
-    found = (path for path in folder().glob("*.jsonl") if names.is_run_id(path.stem))
+    found = (path for path in folder().glob("*.jsonl") if is_run_id(path.stem))
     return sorted(path for path in found if path.is_file() and not path.is_symlink())

@@ -420,13 +420,13 @@ class Reader:
         return UNFINISHED if outcome.having(NOT_DONE, PARTLY) else COMPLETE
 
 
-def by_reason(failed: Iterable[MonthOutcome], most: int = 3) -> list[str]:
-    """A line for each reason: those who failed for the same one, such as a dead server, share it."""
+def by_reason(failed: Iterable[MonthOutcome]) -> list[str]:
+    """A line for each reason, with three months at most that failed for it, such as a server that is down."""
     groups: dict[str, list[str]] = {}
     for month in failed:
         groups.setdefault(month.why or month.state, []).append(month.title)
-    others = {why: f" and {len(titles) - most:,} more" if len(titles) > most else "" for why, titles in groups.items()}
-    return [f"{', '.join(titles[:most])}{others[why]}: {why}" for why, titles in groups.items()]
+    others = {why: f" and {len(titles) - 3:,} more" if len(titles) > 3 else "" for why, titles in groups.items()}
+    return [f"{', '.join(titles[:3])}{others[why]}: {why}" for why, titles in groups.items()]
 
 
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:

@@ -23,7 +23,6 @@ from typing import Any
 from .. import code_version, remote
 from ..errors import LakeError, StorageUnavailable
 from ..job import Job
-from ..names import is_run_id
 from ..partition import ZONES
 from ..planning.completeness import Completeness
 from ..planning.scratch import ABOUT, RECORD, ROOT, lock_of, partition_of, prefix_of, store_of
@@ -90,7 +89,7 @@ def _others_run(workspace: str) -> bool:
 def _is_of_ended_run(about: Mapping[str, Any]) -> bool:
     """Whether a run of this host wrote the scratch that has ended since."""
     run = str(about.get("run", ""))
-    is_here = is_run_id(run) and about.get("host") == socket.gethostname()
+    is_here = journal.is_run_id(run) and about.get("host") == socket.gethostname()
     return is_here and not journal_reader.is_held(journal.folder() / f"{run}.jsonl")
 
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
-from ..checks import Check, cannot_be_made
+from ..checks import Check
 from ..errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
-from ..files import PLANTED, lost_link, modes, open_plain, refuse_long
+from ..files import PLANTED, cannot_be_made, lost_link, modes, open_plain, refuse_long
 from ..lock_files import Held, lock_file
 from ..waiting import Wait, gave_up
 from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets

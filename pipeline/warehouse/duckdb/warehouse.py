@@ -19,9 +19,10 @@ from pathlib import Path
 
 import duckdb
 
-from ...checks import Check, cannot_be_made
+from ...checks import Check
 from ...datasets.schema import Dataset
 from ...errors import PipelineError, WarehouseError
+from ...files import cannot_be_made
 from ..base import LedgerRow, Options, ParquetFile, Progress, Warehouse, no_progress
 from ..tables import counts, ensure_month, texts
 from ..urls import duckdb_path

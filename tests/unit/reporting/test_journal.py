@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import names, validation
+from pipeline import validation
 from pipeline.errors import UsageError
 from pipeline.reporting import journal, journal_reader
 
@@ -44,7 +44,7 @@ def test_ids_that_cannot_name_a_file_are_refused_before_any_work(name: str, monk
 
 def test_empty_id_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(journal.RUN_ID, "")
-    assert names.is_run_id(journal.run_id())
+    assert journal.is_run_id(journal.run_id())
 
 
 def test_id_of_an_ended_run_may_be_used_again_and_only_the_last_run_is_told_of() -> None:
