@@ -31,8 +31,8 @@ class Source:
     ``url`` carries no credentials and no query string. ``etag`` is the ETag, or size and time for a local file; with
     ``length`` (bytes) it is the cheap sign that the file may have changed, ``sha256`` of the raw bytes is the proof.
     ``last_modified`` is kept for people only: publishers touch it without any change of data. ``format`` is ``csv``,
-    ``csv.gz`` or ``parquet``. ``last_look`` names the look at the publisher that was the last one before the file was
-    fetched (see ``completeness.observation_name``); None in manifests of earlier versions.
+    ``csv.gz`` or ``parquet``. ``last_look`` is the id of the last observation of the publisher before the file was
+    fetched (see ``completeness.observation_id``); None in manifests of earlier versions.
     """
 
     url: str

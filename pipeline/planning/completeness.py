@@ -42,26 +42,26 @@ class Completeness:
         """The manifest of the month that the lake has now, whatever it was made of; None if it has none."""
         return self.state.manifest(self.job, self.partition)
 
-    def reason(self, warehouses: list[str]) -> str | None:
-        """The first reason why the month is not complete everywhere; None if it is."""
-        found = self.lake_reason()
+    def why_incomplete(self, warehouses: list[str]) -> str | None:
+        """The first reason why the month is not complete in the lake and in all warehouses; None if it is."""
+        reason = self.why_not_in_lake()
         for warehouse in warehouses:
-            found = found or self.warehouse_reason(warehouse)
-        return found
+            reason = reason or self.why_not_loaded(warehouse)
+        return reason
 
-    def lake_reason(self) -> str | None:
+    def why_not_in_lake(self) -> str | None:
         """Why the lake does not have the month as asked for; None if it does."""
         manifest = self.manifest
         if manifest is None:
             return ABSENT
-        otherwise = self._made_otherwise(manifest)
-        if otherwise is not None:
-            return otherwise
+        difference = self._what_differs(manifest)
+        if difference is not None:
+            return difference
         return REPUBLISHED if self.is_republished(manifest) else None
 
-    def warehouse_reason(self, warehouse: str) -> str | None:
+    def why_not_loaded(self, warehouse: str) -> str | None:
         """Why the warehouse does not have the month as the lake has it; None if it does."""
-        manifest, reason = self.manifest, self.lake_reason()
+        manifest, reason = self.manifest, self.why_not_in_lake()
         if manifest is None or reason is not None:
             return reason
         row = self.state.ledger(warehouse).get(self.partition)
@@ -77,32 +77,32 @@ class Completeness:
         return None
 
     def is_made_of(self, sha256: str) -> bool:
-        """Whether the lake's month was made as asked for from a raw file of these bytes, whatever its ETag was then."""
+        """Whether the lake has the month as asked for, made from a raw file with this SHA-256 and any ETag."""
         manifest = self.manifest
-        return manifest is not None and self._made_otherwise(manifest) is None and manifest.source.sha256 == sha256
+        return manifest is not None and self._what_differs(manifest) is None and manifest.source.sha256 == sha256
 
-    def _made_otherwise(self, manifest: Manifest) -> str | None:
-        """What besides the source's version is not as asked for; None if all is."""
+    def _what_differs(self, manifest: Manifest) -> str | None:
+        """What differs from what is asked for, besides the version of the source; None if nothing does."""
         if manifest.publisher != self.job.publisher:
             return f"publisher changed from {manifest.publisher}"
         if manifest.rules != self.job.rules:
             return f"rules changed from {manifest.rules}"
         declared = datasets.get(manifest.dataset)
-        learned = sorted(name for name in manifest.unknown_columns if declared.column_for(name))
-        if learned:
-            return f"column {', '.join(learned)} was unknown and is declared now"
+        newly_declared = sorted(name for name in manifest.unknown_columns if declared.column_for(name))
+        if newly_declared:
+            return f"column {', '.join(newly_declared)} was unknown and is declared now"
         return None
 
     def is_republished(self, manifest: Manifest) -> bool:
         """Whether the publisher was seen to have another file since the one of the manifest was fetched."""
         current = self.version_since(manifest.source.last_look, manifest.source.fetched_at)
-        return current is not None and not self.is_same(manifest, current)
+        return current is not None and not self.has_version(manifest, current)
 
     def version_since(self, last_look: str | None, fetched_at: dt.datetime) -> Version | None:
         """The version last observed at the publisher, if that was after a file was fetched; None for nothing newer.
 
-        ``last_look`` names the observation that was the last one before the file was fetched (see ``last_look``). Where
-        nobody has noted it, the clocks decide: the one that ``fetched_at`` was read from, and that of the observation.
+        ``last_look`` is what ``last_observation`` returned when the file was fetched. Files of earlier versions do not
+        have it. Then ``fetched_at`` is compared with the time of the observation.
 
         A publisher on this machine is asked now, which costs nothing.
         """
@@ -114,7 +114,7 @@ class Completeness:
         observed = self.state.observation(self.job, self.partition)
         if not observed or not observed.get("version"):
             return None
-        if observation_name(observed) == last_look:
+        if observation_id(observed) == last_look:
             return None
         if last_look is None:
             checked_at, now = dt.datetime.fromisoformat(observed["checked_at"]), dt.datetime.now(dt.UTC)
@@ -122,21 +122,21 @@ class Completeness:
                 return None
         return Version.from_dict(observed["version"])
 
-    def is_same(self, manifest: Manifest, current: Version) -> bool:
+    def has_version(self, manifest: Manifest, current: Version) -> bool:
         """Whether the manifest's source is the current version. A local file that was only touched stays the same."""
         source = manifest.source
         recorded = Version(etag=source.etag or None, length=source.length, last_modified=source.last_modified)
         return self.job.publisher_object.is_unchanged(self.partition, recorded, source.sha256, current)
 
-    def last_look(self) -> str:
-        """The name of the last observation of the publisher; empty where the files are at hand and none is kept."""
+    def last_observation(self) -> str:
+        """The id of the last observation of the publisher; empty for a local publisher, which has none."""
         if self.job.publisher_object.is_local:
             return ""
-        return observation_name(self.state.observation(self.job, self.partition))
+        return observation_id(self.state.observation(self.job, self.partition))
 
 
-def observation_name(observed: dict[str, Any] | None) -> str:
-    """A name for one observation of a publisher, whatever the clock said; empty where no version was seen."""
+def observation_id(observed: dict[str, Any] | None) -> str:
+    """The id of one observation of a publisher, a digest of its time and version; empty where no version was seen."""
     if not observed or not observed.get("version"):
         return ""
     seen = f"{observed.get('checked_at')} {Version.from_dict(observed['version']).fingerprint}"
@@ -144,5 +144,5 @@ def observation_name(observed: dict[str, Any] | None) -> str:
 
 
 def is_recent(time: dt.datetime, seconds: float) -> bool:
-    """Whether a time is less than so many seconds ago. One to come was noted by a wrong clock, and tells nothing."""
+    """Whether a time is at most so many seconds ago. One in the future comes from a wrong clock and is not recent."""
     return 0 <= (dt.datetime.now(dt.UTC) - time).total_seconds() <= seconds

@@ -77,13 +77,13 @@ def plan_months(
         if ask:
             ask_again(state, job, partitions)
         asked = {partition: Completeness(state, job, partition) for partition in partitions}
-        reasons = {partition: completeness.reason(warehouses) for partition, completeness in asked.items()}
+        reasons = {partition: completeness.why_incomplete(warehouses) for partition, completeness in asked.items()}
         for partition, reason in reasons.items():
             found = [ledger.get(partition) for ledger in ledgers]
             if reason == ABSENT and any(row and row.status == FORGOTTEN for row in found):
                 reasons[partition] = FORGOTTEN
         incomplete = [partition for partition, reason in reasons.items() if reason is not None]
-        needed = [partition for partition in incomplete if asked[partition].lake_reason() is not None]
+        needed = [partition for partition in incomplete if asked[partition].why_not_in_lake() is not None]
         absent = find_absent(state, job, needed, ask)
         if ask and any(partition not in absent for partition in needed):
             check_workspace(state, job)
@@ -104,12 +104,12 @@ def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) 
     job = job.for_zones()
     completeness = Completeness(state, job, ZONES)
     with remote.planning(state.spent):
-        reason = completeness.reason(warehouses)
+        reason = completeness.why_incomplete(warehouses)
         if reason is None:
             return Plan([Entry(ZONES, COMPLETE)])
         if ask:
             ensure_allowed(completeness, warehouses)
-        if ask and completeness.lake_reason() is not None:
+        if ask and completeness.why_not_in_lake() is not None:
             if not can_be_fetched(state, job, [ZONES]):
                 return Plan([Entry(ZONES, TO_DO, reason)])
             try:
@@ -126,7 +126,7 @@ def check_source(completeness: Completeness) -> None:
     """Raise what a plan would, if the month has to be fetched, and its publisher is not there or has nothing at all."""
     state, job, partition = completeness.state, completeness.job, completeness.partition
     with remote.planning(state.spent):
-        if completeness.lake_reason() is None:
+        if completeness.why_not_in_lake() is None:
             return
         check_workspace(state, job)
         if partition.month is not None:
@@ -172,12 +172,12 @@ def _refreshed(completeness: Completeness, warehouses: list[str], error: Pipelin
         return Entry(partition, TO_DO, NEW)
     if manifest.publisher == job.publisher:
         current = completeness.version_since(manifest.source.last_look, manifest.source.fetched_at)
-        if current is not None and not completeness.is_same(manifest, current):
+        if current is not None and not completeness.has_version(manifest, current):
             return Entry(partition, TO_DO, REPUBLISHED)
         if current is not None and job.publisher_object.is_local and current.etag != manifest.source.etag:
             _remember_touch(job, manifest, current)
-    reason = completeness.reason(warehouses)
-    half_done = reason is not None and completeness.lake_reason() is None
+    reason = completeness.why_incomplete(warehouses)
+    half_done = reason is not None and completeness.why_not_in_lake() is None
     return Entry(partition, TO_DO if half_done else COMPLETE, reason or "")
 
 

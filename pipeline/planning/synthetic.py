@@ -39,13 +39,13 @@ def ensure_allowed(completeness: Completeness, warehouses: list[str]) -> None:
     """Raise UsageError if what is to be done for a month would be refused when it is uploaded or loaded."""
     state, job, manifest = completeness.state, completeness.job, completeness.manifest
     try:
-        if manifest is None or completeness.lake_reason() is not None:
+        if manifest is None or completeness.why_not_in_lake() is not None:
             ensure_upload_allowed(state, job, completeness.partition.dataset)
             is_synthetic = job.publisher_object.is_synthetic
         else:
             is_synthetic = manifest.is_synthetic
         for warehouse in warehouses:
-            if completeness.warehouse_reason(warehouse) is not None:
+            if completeness.why_not_loaded(warehouse) is not None:
                 ensure_load_allowed(state, is_synthetic, warehouse)
     except SyntheticData as error:
         raise UsageError(str(error)) from None

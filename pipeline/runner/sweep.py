@@ -114,7 +114,7 @@ def _is_useless(
         return True
     if partition == ZONES:
         jobs = {job.for_zones() for job in jobs}
-    return any(Completeness(state, each, partition).lake_reason() is None for each in (job, *jobs))
+    return any(Completeness(state, each, partition).why_not_in_lake() is None for each in (job, *jobs))
 
 
 def _about(store: Store, files: list[StoredObject]) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ class Download(Stage):
     def complete(self) -> bool:
         record = self.scratch.record(RAW)
         if record is None:
-            return self.completeness.lake_reason() is None
+            return self.completeness.why_not_in_lake() is None
         fetched = Version.from_dict(record["version"])
         fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
         current = self.completeness.version_since(record["last_look"], fetched_at)
@@ -50,7 +50,7 @@ class Download(Stage):
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         started = dt.datetime.now(dt.UTC)
-        last_look = self.completeness.last_look()
+        last_look = self.completeness.last_observation()
         publisher = self.job.publisher_object
         with self.scratch.resumable(RAW) as target:
             fetched = publisher.fetch(

@@ -93,7 +93,7 @@ class Load(Stage):
         return LedgerTarget(self)
 
     def complete(self) -> bool:
-        return self.completeness.warehouse_reason(self.warehouse) is None
+        return self.completeness.why_not_loaded(self.warehouse) is None
 
     def made_at(self) -> dt.datetime | None:
         row = self.state.ledger(self.warehouse).get(self.partition)

@@ -36,7 +36,7 @@ class Upload(Stage):
         return StoreTarget(self.job.lake_object.store, layout.manifest(self.partition))
 
     def complete(self) -> bool:
-        return self.completeness.lake_reason() is None
+        return self.completeness.why_not_in_lake() is None
 
     def attempt(self, progress: StageProgress) -> dict[str, Any]:
         details = super().attempt(progress)

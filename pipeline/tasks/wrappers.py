@@ -110,7 +110,7 @@ class TaxiZones(FillsWarehouses, JobTask):
         return StoreTarget(self.job.lake_object.store, layout.data(ZONES))
 
     def complete(self) -> bool:
-        return self.completeness.reason(self.warehouses) is None
+        return self.completeness.why_incomplete(self.warehouses) is None
 
     @property
     def completeness(self) -> Completeness:
@@ -132,7 +132,7 @@ class MonthlyTrips(FillsWarehouses, MonthTask):
         return StoreTarget(self.job.lake_object.store, layout.data(self.partition))
 
     def complete(self) -> bool:
-        return self.completeness.reason(self.warehouses) is None
+        return self.completeness.why_incomplete(self.warehouses) is None
 
     def run(self) -> None:
         """All is loaded: what was needed on the way there can go."""

@@ -103,7 +103,7 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
 
 
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Completeness, "lake_reason", lambda self: None)
+    monkeypatch.setattr(Completeness, "why_not_in_lake", lambda self: None)
     one = job(tmp_path, workspace="gs://nobody-asks")
     planner.check_source(Completeness(State(), one, Partition("green", JANUARY)))
 

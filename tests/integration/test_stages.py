@@ -535,7 +535,7 @@ class Zones:
         assert observe(State(), self.job, [ZONES]) == {}
 
     def reason(self) -> str | None:
-        return Completeness(State(), self.job, ZONES).lake_reason()
+        return Completeness(State(), self.job, ZONES).why_not_in_lake()
 
 
 @pytest.fixture
@@ -571,12 +571,12 @@ def test_a_look_before_the_load_is_none_after_it(zones: Zones, clock: dt.timedel
     assert zones.reason() is None
 
 
-def test_a_look_is_named_by_its_time_and_by_what_it_saw() -> None:
+def test_the_id_of_an_observation_depends_on_its_time_and_version() -> None:
     observed = {"checked_at": "2021-01-01T00:00:00+00:00", "version": {"etag": '"a"'}}
     later = {**observed, "checked_at": "2021-01-01T00:00:01+00:00"}
     other = {**observed, "version": {"etag": '"b"'}}
-    assert len({completeness.observation_name(each) for each in (observed, later, other)}) == 3
-    assert completeness.observation_name(observed) and not completeness.observation_name({**observed, "version": None})
+    assert len({completeness.observation_id(each) for each in (observed, later, other)}) == 3
+    assert completeness.observation_id(observed) and not completeness.observation_id({**observed, "version": None})
 
 
 def test_a_manifest_that_knows_no_look_goes_by_the_clocks_as_far_as_they_can_be_right(zones: Zones) -> None:
