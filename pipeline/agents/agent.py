@@ -1,8 +1,7 @@
 """An agent: takes submitted runs from a queue and executes them, one at a time.
 
-An agent runs what was submitted with the real ``luigi``, in a process of its own and under the submitter's run id. It
-refuses a run that would do something else on its host than on the submitter's, and sets aside what ``request`` does
-not allow.
+Each run is a ``luigi`` process with the run id of the submission. An agent refuses a run whose effective settings are
+different on its host, and sets aside a command that ``request`` does not allow.
 """
 
 from __future__ import annotations
@@ -36,56 +35,51 @@ from .records import (
     RUNNING,
     WAITING,
     AgentRecord,
-    Submission,
     now,
     this_agent,
 )
 
 LOGGER = logging.getLogger("pipeline")
 
-#: Times that a run may end its agent or be ended by a signal; a host with too little memory would do so for ever.
+#: Times that a run is started whose agent dies or whose process a signal ends, as on a host with too little memory.
 ATTEMPTS = 3
 
 
 def _outcome(run: str) -> RunOutcome | None:
-    """What became of a run; None if it had no journal yet, or if that cannot be read."""
+    """The outcome in the run's journal; None if there is none, or if it cannot be read."""
     with contextlib.suppress(OSError):
         return outcomes.summarize(journal_reader.read(journal.folder() / f"{run}.jsonl"), is_alive=False)
     return None
 
 
-def _shown(submission: Submission) -> str:
-    return shlex.join(journal.without_addresses(submission.command))
-
-
-class _SignsOfLife:
-    """Tells the queue every ``RENEW`` seconds that this agent serves it, and at what it works."""
+class _Heartbeat:
+    """Registers the agent with its queue every ``RENEW`` seconds, with the run that it executes."""
 
     def __init__(self, queue: str, agent: str) -> None:
         self._queue = Queue(queue)
         self._record = AgentRecord(agent, since=now(), heard_at=now())
         self._news = threading.Event()
         self._over = False
-        self._thread = threading.Thread(target=self._tell, name="signs of life", daemon=True)
+        self._thread = threading.Thread(target=self._tell, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> _SignsOfLife:
+    def __enter__(self) -> _Heartbeat:
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over = True
         self._news.set()
-        self._thread.join(RENEW)  # a store that does not answer is waited for no longer
+        self._thread.join(RENEW)  # no longer for a store that does not answer
 
     def work_on(self, run: str) -> None:
-        """``run`` is at work; empty for none."""
+        """Register the run that the agent executes; empty for none."""
         self._record = dataclasses.replace(self._record, run=run)
         self._news.set()
 
     def _tell(self) -> None:
         while not self._over:
             self._news.clear()
-            with contextlib.suppress(PipelineError):  # whoever claims runs meets the same error, and says so
+            with contextlib.suppress(PipelineError):  # claiming a run meets the same error, and logs it
                 self._queue.register(dataclasses.replace(self._record, heard_at=now()))
             self._news.wait(RENEW)
         with contextlib.suppress(PipelineError):
@@ -109,7 +103,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         LOGGER.info("agent %s takes from queue %s of %s", self.name, self._queue.name, job.workspace_url())
-        with _SignsOfLife(self._queue.name, self.name) as signs:
+        with _Heartbeat(self._queue.name, self.name) as heartbeat:
             while not self._stopping.is_set():
                 try:
                     entry, are_some = self._claim()
@@ -117,9 +111,9 @@ class Agent:
                     LOGGER.warning("%s", error)
                     entry, are_some = None, True
                 if entry is not None:
-                    signs.work_on(entry.submission.id)
+                    heartbeat.work_on(entry.submission.id)
                     self._run(entry)
-                    signs.work_on("")
+                    heartbeat.work_on("")
                 elif self._drain and not are_some:
                     break
                 else:
@@ -128,7 +122,7 @@ class Agent:
         return 0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        """Finish the running tasks and hand back the rest; told so twice, end at once."""
+        """At the first signal finish the running tasks and hand back the rest; at the second end at once."""
         self._stop_luigi(signal.SIGKILL if self._stopping.is_set() else signal.SIGUSR1)
         self._stopping.set()
 
@@ -137,7 +131,7 @@ class Agent:
             self._luigi.send(number)
 
     def _claim(self) -> tuple[Entry | None, bool]:
-        """The oldest run that is free and means the same here, made ours; and whether others may become free."""
+        """Claim the oldest free run with the same settings here; also return whether others may become free."""
         if self._queue.is_paused:
             return None, False
         are_some = False
@@ -155,16 +149,16 @@ class Agent:
                     return claimed, True
             except ConflictError:  # another agent was faster
                 continue
-            except LakeError as error:  # something stands in the place of its file
+            except LakeError as error:  # its path is a folder, or similar
                 if (text := str(error)) not in self._said:
                     self._said.add(text)
                     LOGGER.warning("run %s: %s", entry.submission.id, text)
         return None, are_some
 
     def _claim_one(self, entry: Entry, why: str = "") -> Entry | None:
-        """A free run, made ours; None if it is over, or not for this host, and ``why``."""
+        """Claim a free run. None if it is over, or if this host refuses it, and ``why``."""
         submission = entry.submission
-        if submission.state not in OPEN:  # whoever ended it was killed before it was moved
+        if submission.state not in OPEN:  # the process that ended it was killed before it moved the file
             self._queue.end(entry)
             return None
         if submission.cancelled_by:
@@ -191,7 +185,8 @@ class Agent:
 
     def _run(self, entry: Entry) -> None:
         submission = entry.submission
-        LOGGER.info("run %s of %s: luigi %s", submission.id, submission.submitter, _shown(submission))
+        shown = shlex.join(journal.without_addresses(submission.command))
+        LOGGER.info("run %s of %s: luigi %s", submission.id, submission.submitter, shown)
         try:
             code, entry = self._run_luigi(entry)
         except OSError as error:
@@ -216,7 +211,7 @@ class Agent:
         LOGGER.info("run %s: exit code %d", submission.id, code)
 
     def _settle(self, entry: Entry, state: str, **changes: object) -> None:
-        """Tell the queue what became of our run."""
+        """Write the outcome of our run to the queue."""
         put = self._queue.replace if state in OPEN else self._queue.end
         if state not in OPEN and (outcome := _outcome(entry.submission.id)):
             changes |= {"result": outcome.result, "summary": outcome.in_one_line}
@@ -232,7 +227,7 @@ class Agent:
             LOGGER.warning("run %s: %s", entry.submission.id, error)
 
     def _still_ours(self, entry: Entry) -> Entry | None:
-        """Our run as somebody who wants it to be cancelled has written it; None if it is not ours any more."""
+        """Our run after somebody has written a request to cancel it; None if it is no longer ours."""
         found = self._queue.find(entry.submission.id)
         is_ours = found and (found.submission.state, found.submission.agent) == (RUNNING, self.name)
         return found if is_ours else None
@@ -240,7 +235,7 @@ class Agent:
     def _run_luigi(self, entry: Entry) -> tuple[int | None, Entry]:
         """Run the command and renew the lease meanwhile. Returns its exit code, None if the run is no longer ours."""
         submission = entry.submission
-        words = request.read(submission.command).words  # as they were understood when it was claimed
+        words = request.read(submission.command).words
         environment = {name: value for name, value in os.environ.items() if name != journal.BEGUN}
         environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, process.PARENT: str(os.getpid())}
         self._luigi = child.Luigi([*words, *self._options], environment, partial(say, keep="\t"))
@@ -248,7 +243,7 @@ class Agent:
             try:
                 renewed = self._renew(entry)
             except (TransientError, LakeError) as error:
-                LOGGER.warning("%s", error)  # who takes the run over finds its months locked, and then done
+                LOGGER.warning("%s", error)  # an agent that takes it over finds its months locked, and then done
                 continue
             if renewed is None:
                 self._luigi.kill()
@@ -257,7 +252,7 @@ class Agent:
         return code, entry
 
     def _renew(self, entry: Entry) -> Entry | None:
-        """Give a sign of life of our run, and stop it if somebody has cancelled it. None if it is not ours any more."""
+        """Renew the lease of our run, and stop it if it was cancelled. None if it is no longer ours."""
         try:
             return self._queue.replace(entry)
         except ConflictError:

@@ -27,9 +27,9 @@ def effective_settings(asked: Request) -> dict[str, str]:
 
 
 def difference(submission: Submission) -> str:
-    """In what this host differs from the submitter's; empty if in nothing that matters.
+    """The effective settings that differ between this host and the submitter's; empty if none does.
 
-    Raises UsageError for a command that no agent runs.
+    Raises UsageError for a command that no agent may execute.
     """
     here = {"code": code()}
     if submission.meaning.get("code") == here["code"]:  # other code may know other flags

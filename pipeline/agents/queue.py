@@ -4,15 +4,15 @@
     queues/<queue>/ended/<run id>.json         done, failed or cancelled
     queues/<queue>/agents/<host>-<pid>.json    an agent that serves the queue
     queues/<queue>/paused                      while no agent may claim a run
-    queues/<queue>/set-aside/<name>            what lay among them and is none of these
+    queues/<queue>/set-aside/<name>            invalid files that an agent has moved
 
-An object is replaced only by who has seen its present version, so that of several agents exactly one claims a run. A
-running one is written anew every ``RENEW`` seconds. An agent that has seen it unchanged for ``LEASE`` seconds by its
-own clock takes it over: clocks of hosts need not agree.
+An object is replaced only with its current version as a precondition, so exactly one of several agents claims a run.
+The object of a running one is rewritten every ``RENEW`` seconds. An agent that has seen it unchanged for ``LEASE``
+seconds by its own clock takes it over, so the clocks of hosts need not agree.
 
-Whoever can write to the workspace can write these files, so each is data from strangers: it is read up to ``LIMIT``
-bytes, through no link, and every field must have its type. An agent moves what is odd out of the way; it harms no other
-run. What is written to a folder can be read by its owner only, or by the group that shares the workspace.
+Everybody who can write to the workspace can write these files, so they are untrusted: at most ``LIMIT`` bytes are read,
+no link is followed, and every field must have its type. An agent moves invalid files away; they do not affect other
+runs. Only the owner, or the group that shares the workspace, can read the files of a local workspace.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ LOGGER = logging.getLogger("pipeline")
 
 ROOT = "queues"
 
-#: Days for which runs that have ended are listed.
+#: Days for which ended runs are kept.
 KEEP = 90
 
-#: Submissions that are read at once.
+#: Submissions that are read concurrently.
 CONCURRENT = 16
 
 SUBMISSION, AGENT = "submission", "record of an agent"
 
-#: Seconds after which the record of an agent that gave no sign of life is removed.
+#: Seconds without a heartbeat after which the record of an agent is removed.
 AGENT_KEEP = 24 * 3600.0
 
 
@@ -73,10 +73,10 @@ class Entry:
 
 
 class Queue:
-    """One queue. Every method is one or few requests to the store, whose errors it raises."""
+    """One queue. Every method makes one or a few requests to the store, and raises its errors."""
 
     def __init__(self, name: str, store: Store | None = None, sets_aside: bool = False) -> None:
-        """``sets_aside``: move what is odd out of the way, as an agent does. Others only name it."""
+        """``sets_aside``: move invalid files away, as an agent does, instead of only logging them."""
         self.name = check_queue(name)
         self._store = store or _workspace()
         self._sets_aside = sets_aside
@@ -92,54 +92,54 @@ class Queue:
             ) from None
 
     def open(self) -> list[Entry]:
-        """Runs that wait or are under way, oldest first."""
+        """Waiting and running runs, oldest first."""
         return self._entries("open")
 
     def ended(self) -> list[Entry]:
         return self._entries("ended")
 
     def find(self, name: str) -> Entry | None:
-        """The run of that id as it is now, if it has not ended."""
+        """The current entry of a run; None if it has ended."""
         stored = self._store.stat(self._path("open", name)) if is_run_id(name) else None
         return self._entry(stored) if stored else None
 
     def replace(self, entry: Entry, **changes: object) -> Entry:
-        """Write a changed submission. Raises ``ConflictError`` if somebody else has changed it meanwhile."""
+        """Write a changed submission. Raises ``ConflictError`` if another process has changed it meanwhile."""
         submission = entry.submission.changed(renewed_at=now(), **changes)
         stored = self._store.write(self._path("open", submission.id), submission.to_json(), if_version=entry.version)
         return Entry(submission, stored.version)
 
     def end(self, entry: Entry, **changes: object) -> Submission:
-        """Move a run that is over to those that have ended. Raises ``ConflictError`` if it is somebody else's now."""
+        """Move a run to the ended ones. Raises ``ConflictError`` if another process has changed it meanwhile."""
         last = self.replace(entry, ended_at=entry.submission.ended_at or now(), **changes).submission
         path = self._path("ended", last.id)
         try:
             self._store.write(path, last.to_json())
-        except LakeError:  # a folder stands there, maybe: then it is moved, and any other reason comes again
+        except LakeError:  # if a folder has that name, it is moved; any other error is raised again
             self._store.move(path, self._free_place(path))
             self._store.write(path, last.to_json())
         self._store.delete(self._path("open", last.id))
         return last
 
     def set_aside(self, entry: Entry, why: str) -> None:
-        """Take a run out of the queue that no agent may do."""
+        """Move a run with a command that no agent may execute out of the queue."""
         path = self._path("open", entry.submission.id)
         self._odd_one(StoredObject(path, 0, entry.version), SUBMISSION, why)
 
     def aside(self) -> tuple[int, str]:
-        """How many files were set aside, and where they are."""
+        """The number of files that were set aside, and their folder."""
         folder = self._folder("set-aside")
         return len(self._store.files(folder)), self._store.uri(folder)
 
     def cancel(self, name: str, by: str) -> Submission | None:
-        """Take a run back: at once if it waits or its agent is silent, else its agent is told to stop it.
+        """Cancel a run: at once if it waits or its agent is silent, else by a request to its agent.
 
-        Returns the submission as it is then; None if it has ended meanwhile.
+        Returns the submission after that; None if the run has ended meanwhile.
         """
         while entry := self.find(name):
             submission = entry.submission
             try:
-                if submission.state not in OPEN:  # whoever ended it was killed before it was moved
+                if submission.state not in OPEN:  # the process that ended it was killed before it moved the file
                     self.end(entry)
                     return None
                 if submission.state == RUNNING and seconds_since(submission.renewed_at) < LEASE:
@@ -150,18 +150,18 @@ class Queue:
         return None
 
     def is_free(self, entry: Entry) -> bool:
-        """Whether the run may be claimed: it waits, or its agent has given no sign of life for too long."""
-        path, version = entry.submission.id, entry.version
-        before, since = self._seen.get(path, ("", 0.0))
+        """Whether the run may be claimed: it waits, or its agent has not renewed its lease for too long."""
+        name, version = entry.submission.id, entry.version
+        before, since = self._seen.get(name, ("", 0.0))
         if before != version:
             since = time.monotonic()
-            self._seen[path] = version, since
+            self._seen[name] = version, since
         return entry.submission.state == WAITING or time.monotonic() - since > LEASE
 
     # -- agents ------------------------------------------------------------------------------------
 
     def agents(self) -> list[AgentRecord]:
-        """Agents that serve this queue, those that were killed among them."""
+        """Agents that serve this queue, including those that were killed."""
         found = []
         for name, stored in self._store.files(self._folder("agents")).items():
             try:
@@ -180,13 +180,13 @@ class Queue:
         return found
 
     def register(self, agent: AgentRecord) -> None:
-        """Say that an agent serves this queue, and at what it works."""
+        """Record that an agent serves this queue, and which run it executes."""
         self._store.write(
             self._path("agents", file_of_agent(agent.name)), json.dumps(dataclasses.asdict(agent)).encode()
         )
 
     def leave(self, name: str) -> None:
-        """Say that an agent serves this queue no more."""
+        """Remove the record of an agent."""
         self._store.delete(self._path("agents", file_of_agent(name)))
 
     # -- the queue as a whole ----------------------------------------------------------------------
@@ -202,10 +202,10 @@ class Queue:
         self._store.delete(self._pause)
 
     def prune(self) -> None:
-        """Forget runs that ended long ago, and agents that were killed."""
+        """Remove runs that ended long ago, and records of killed agents."""
         oldest = (dt.datetime.now(dt.UTC) - dt.timedelta(days=KEEP)).strftime("%Y%m%dT%H%M%S")
         for name, stored in self._store.files(self._folder("ended")).items():
-            if is_run_id(name) and re.match(r"\d{8}T\d{6}-", name):  # ids that we made begin with their time
+            if is_run_id(name) and re.match(r"\d{8}T\d{6}-", name):  # generated ids begin with their time
                 is_old = name < oldest
             else:
                 entry = self._entry(stored)
@@ -228,12 +228,12 @@ class Queue:
 
     def _entries(self, place: str) -> list[Entry]:
         found = self._store.files(self._folder(place)).values()
-        with ThreadPoolExecutor(CONCURRENT) as pool:  # a bucket takes its time for each
+        with ThreadPoolExecutor(CONCURRENT) as pool:  # a bucket is slow for each
             entries = list(pool.map(self._entry, found))
         return [entry for entry in entries if entry]
 
     def _entry(self, stored: StoredObject) -> Entry | None:
-        """The submission in a file; None for a file that was removed meanwhile, or is no submission."""
+        """The submission in a file; None for a file that was removed meanwhile or is invalid."""
         name = stored.path.rpartition("/")[2].removesuffix(".json")
         try:
             if not stored.path.endswith(".json") or not is_run_id(name):
@@ -252,13 +252,13 @@ class Queue:
         return Entry(submission, stored.version)
 
     def _unreadable(self, stored: StoredObject, error: LakeError) -> None:
-        """Say once that this user may not read a file. It stays: another user's agent may."""
+        """Log once that this user may not read a file. It is not moved: another user's agent may read it."""
         if (stored.path, stored.version) not in self._odd:
             self._odd.add((stored.path, stored.version))
             LOGGER.warning("%s; users who share a workspace make it a folder of their group with chmod g+ws", error)
 
     def _odd_one(self, stored: StoredObject, what: str, why: str) -> None:
-        """Name an odd file, once: agents look every few seconds. An agent moves it away, unread and whatever it is."""
+        """Log an invalid file, once: agents poll every few seconds. An agent moves it away."""
         if (stored.path, stored.version) in self._odd:
             return
         self._odd.add((stored.path, stored.version))
@@ -275,9 +275,9 @@ class Queue:
         LOGGER.warning("%s is no %s; remove it: %s", where, what, why)
 
     def _free_place(self, path: str) -> str:
-        """Where a file may be put that is set aside: under its own name, as far as that can be one.
+        """The path for a file that is set aside: its own name if that is valid and free, or else one with a suffix.
 
-        Several files are read at once, and what is left of two names may be the same.
+        Files are read concurrently, and two names may become the same when invalid characters are replaced.
         """
         own = path.rpartition("/")[2]
         name = re.sub(r"[^\w.-]", "_", own, flags=re.ASCII)[:150].lstrip(".-") or "odd"
@@ -293,8 +293,8 @@ def _workspace() -> Store:
 def queue_names() -> list[str]:
     """All queues of the workspace: those with a run, an agent or a pause."""
     store = _workspace()
-    return [name for name in store.folders(ROOT) if is_queue(name) and _is_in_use(store, f"{ROOT}/{name}")]
 
+    def is_in_use(folder: str) -> bool:
+        return bool(set(store.folders(folder)) - {"set-aside"}) or "paused" in store.files(folder)
 
-def _is_in_use(store: Store, folder: str) -> bool:
-    return bool(set(store.folders(folder)) - {"set-aside"}) or "paused" in store.files(folder)
+    return [name for name in store.folders(ROOT) if is_queue(name) and is_in_use(f"{ROOT}/{name}")]

@@ -1,7 +1,7 @@
-"""The records in a queue: a submitted run, and an agent with its last sign of life; read from JSON with every check.
+"""The records in a queue: a submitted run, and an agent with its last heartbeat; read from JSON and validated.
 
-Whoever can write to the workspace can write them, so each is data from strangers: at most ``LIMIT`` bytes, and every
-field must have its type and a sensible value.
+Everybody who can write to the workspace can write them, so they are untrusted: every field must have its type and a
+plausible value.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..errors import UsageError
 from ..reporting.journal import is_run_id
 from ..strict_json import json_object
 
-#: Seconds between two signs of life of an agent, and after how many without one its run is taken over.
+#: Seconds between two heartbeats of an agent, and seconds without one after which its run is taken over.
 RENEW, LEASE = 5.0, 20.0
 
-#: Bytes of the largest record that is read, characters of the longest text in it, and the most texts of a field.
+#: Limits: bytes of a record, characters of a text in it, texts of a field.
 LIMIT, LENGTH, MANY = 1 << 20, 10_000, 500
 
-#: Years of a time that makes sense on every host's clock.
+#: Years of a plausible time.
 YEARS = range(1971, 9000)
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def user() -> str:
-    """Who this is, for others to read."""
+    """This user and host, for other people."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
@@ -69,7 +69,7 @@ def now() -> str:
 
 
 def seconds_since(moment: str) -> float:
-    """Seconds that have passed since a time as ``now`` writes it; infinite for none. Raises ValueError for others."""
+    """Seconds since a time in the format of ``now``; infinite for an empty text. Raises ValueError for any other."""
     if not moment:
         return float("inf")
     try:
@@ -82,10 +82,9 @@ def seconds_since(moment: str) -> float:
 class Submission:
     """One run that somebody asked for. Times are ISO 8601, in UTC.
 
-    ``command`` are the words after ``luigi --module pipeline``; ``meaning`` is what they and the submitter's settings
-    come to (``effective_settings``). ``agent`` has claimed it; ``refusals`` say by host why agents there do not.
-    ``cancelled_by`` tells the agent to stop it. ``result`` and ``summary`` are what its journal, which lies on the
-    agent's host, says in the end.
+    ``command``: the words after ``luigi --module pipeline``. ``meaning``: the ``effective_settings`` of command and
+    submitter. ``agent``: has claimed it. ``refusals``: why agents refuse it, by host. ``cancelled_by``: tells the agent
+    to stop it. ``result`` and ``summary``: the outcome in its journal, which is on the agent's host.
     """
 
     id: str
@@ -116,7 +115,7 @@ class Submission:
 
     @classmethod
     def from_json(cls, data: bytes) -> Submission:
-        """Raises ValueError for what is no submission."""
+        """Raises ValueError for an invalid submission."""
         found = _from_json(cls, data)
         for name, is_right in (
             ("id", is_run_id(found.id)),
@@ -137,7 +136,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """An agent that serves a queue, as it said last. Times are ISO 8601, in UTC, by the clock of its host."""
+    """An agent that serves a queue, at its last heartbeat. Times are ISO 8601, in UTC, by the clock of its host."""
 
     name: str
     since: str
@@ -146,7 +145,7 @@ class AgentRecord:
 
     @property
     def silent(self) -> float:
-        """Seconds since its last sign of life, as far as the clocks of the hosts agree."""
+        """Seconds since its last heartbeat, as far as the clocks of the hosts agree."""
         return max(0.0, seconds_since(self.heard_at))
 
     @property
@@ -155,7 +154,7 @@ class AgentRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> AgentRecord:
-        """Raises ValueError for what is no such record."""
+        """Raises ValueError for an invalid record."""
         found = _from_json(cls, data)
         if not re.fullmatch(r"[\w.-]{1,100}:[0-9]{1,10}", found.name, re.ASCII) or (
             found.run and not is_run_id(found.run)
@@ -167,7 +166,7 @@ class AgentRecord:
 
 
 def _from_json(cls: type[T], data: bytes) -> T:
-    """A dataclass from a JSON object, whose values must have the types that are declared; others are passed over."""
+    """A dataclass from a JSON object. Values must have the declared types; unknown names are ignored."""
     given, values = json_object(data), {}
     for name, kind in get_type_hints(cls).items():
         if name in given:
@@ -181,7 +180,7 @@ def _from_json(cls: type[T], data: bytes) -> T:
 
 
 def _has_type(value: Any, kind: Any) -> bool:
-    """Whether a value of a JSON object is of a declared type, and of a size that makes sense."""
+    """Whether a JSON value has the declared type and a plausible size."""
     if isinstance(value, bool):
         return False
     if (origin := get_origin(kind)) in (list, dict):

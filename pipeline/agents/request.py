@@ -1,9 +1,8 @@
-"""Validation of submitted commands: tasks of ours, with the parameters that say which months, and nothing else.
+"""Validation of submitted commands: only tasks of the pipeline, with the parameters that select their months.
 
-Whoever can write to the workspace can write a queue file, so its words are data from strangers. They are checked here,
-by ``submit`` and by the agent, before Luigi's parser sees them and before anything is imported for them. The command
-that runs is made anew from what was understood. Everything else is the agent's own: where it reads from and writes to,
-its scheduler, its logging, whom it notifies.
+Everybody who can write to the workspace can write a queue file, so a command is untrusted. ``submit`` and the agent
+validate it before Luigi's parser or any import sees it. The command that runs is rebuilt from the validated values.
+Everything else is the agent's own: publisher address, lake, warehouses, scheduler, logging, notifications.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ..strict_json import json_object
 #: Most words of a command, and most characters of one.
 WORDS, LENGTH = 50, 2000
 
-#: Values that an error may show: months and numbers. Any other text may be a secret that got into the wrong place.
+#: Values that an error may show: months and numbers. Any other text may be a misplaced secret.
 _SHOWN = re.compile(r"[0-9-]{1,10}")
 
 Check = Callable[[str], str]
@@ -32,7 +31,7 @@ Check = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Request:
-    """A task and its flags, as they were understood: each value in its only spelling."""
+    """A task and its flags, each value normalized."""
 
     task: str
     values: Mapping[str, str]
@@ -44,7 +43,7 @@ class Request:
 
 
 def read(words: Sequence[str]) -> Request:
-    """What the words ask for. Raises UsageError, in one line that shows no secret, for all that is not allowed."""
+    """Validate the words of a command. Raises UsageError, in one line without secrets, if they are not allowed."""
     if not words:
         raise UsageError("no task is named; such as RangeMonthly --start 2021-01")
     if len(words) > WORDS:
@@ -77,7 +76,7 @@ def read(words: Sequence[str]) -> Request:
 
 
 def label_of_publisher(request: Request) -> str:
-    """The publisher that the request means, with the settings of this host."""
+    """The publisher of the request, with the settings of this host."""
     from ..publishers import open_publisher
 
     own = settings.PublisherSettings()
@@ -85,7 +84,7 @@ def label_of_publisher(request: Request) -> str:
 
 
 def rules_of(request: Request) -> str:
-    """The cleaning rules that the request means, normalised."""
+    """The cleaning rules of the request, normalized."""
     return request.values.get("clean-rules") or job.rules_text()
 
 
@@ -127,10 +126,6 @@ def _datasets(value: str) -> str:
     return ",".join(monthly_names(value))
 
 
-def _one_or_several(value: str) -> str:
-    return _datasets(value) if "," in value else _dataset(value)
-
-
 def _task_of_range(value: str) -> str:
     if value not in _RANGED and (near := difflib.get_close_matches(value, _RANGED, 1)):
         raise UsageError(f"there is no task {value}; did you mean {near[0]}?")
@@ -169,9 +164,12 @@ def _shown(value: str) -> str:
     return repr(value) if _SHOWN.fullmatch(value) else "the value"
 
 
-#: What a range may be of, and what may be said about that.
+#: Tasks that a range may be of, and parameters of these.
 _RANGED = ("MonthlyTrips", "AllTrips")
-_OF_PARAMS: dict[str, Check] = {"dataset": _one_or_several, "datasets": _datasets}
+_OF_PARAMS: dict[str, Check] = {
+    "dataset": lambda value: _datasets(value) if "," in value else _dataset(value),
+    "datasets": _datasets,
+}
 
 _ANY: dict[str, Check] = {"clean-rules": _rules, "publisher-name": _publisher}
 _ONE_MONTH: dict[str, Check] = {**_ANY, "dataset": _dataset, "month": _month}
@@ -211,7 +209,7 @@ def _no_task(word: str) -> str:
 
 
 def _no_flag(task: str, word: str, number: int) -> str:
-    """Names the word only if it is a flag that we know: any other may be, or have, a secret."""
+    """The error for an unknown flag. It shows the flag only if it is a known one: any other text may be a secret."""
     flag = word.partition("=")[0]
     if flag in _agents_own():
         return (
@@ -225,7 +223,7 @@ def _no_flag(task: str, word: str, number: int) -> str:
 
 
 def _agents_own() -> set[str]:
-    """Flags of luigi's command that people may try: those of settings, and those of Luigi itself."""
+    """Known flags that a queue does not take: those of settings, and those of Luigi itself."""
     from luigi.task_register import Register
 
     found = {"--module", "--help", "--help-all", *(renamed.flag(*old) for old in renamed.NAMES)}

@@ -1,7 +1,7 @@
-"""All runs: those that left a journal here and those that were submitted, each as one record.
+"""All known runs, one record each: those with a journal on this host, and those that were submitted to a queue.
 
-A run by hand, by cron or by ``luigi.build`` has a journal in ``journal.folder()``; a submitted one has an object in its
-queue too. Both are one run with one id. Where the workspace is a bucket, the journals of other hosts are not seen.
+A submitted run has an object in its queue, and a journal with the same id on its agent's host. If the workspace is a
+bucket, the journals of other hosts are not visible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .records import CANCELLED, DONE, OPEN, RUNNING, WAITING, Submission, second
 
 LOGGER = logging.getLogger("pipeline")
 
-#: States beside the results of ``outcomes``: a run whose processes are gone, and one that does not tell.
+#: States beside the results of ``outcomes``: the processes of a run were killed, or nothing is known.
 KILLED, UNKNOWN = "killed", "unknown"
 
 #: States of runs that have not failed.
@@ -30,7 +30,7 @@ NOT_FAILED = (WAITING, RUNNING, CANCELLED, UNKNOWN, outcomes.STOPPED, outcomes.C
 
 @dataclass
 class Run:
-    """One run: its journal, if that is here, and its submission, if it was submitted."""
+    """One run: its journal, if that is on this host, and its submission, if it was submitted."""
 
     id: str
     journal: Path | None = None
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def order(self) -> tuple[bool, float]:
-        """The time of its start; what waits comes last."""
+        """Sort key: the time of its start; waiting runs come last."""
         is_waiting = self.submission is not None and self.submission.state == WAITING
         if self.start is not None and not is_waiting:
             return False, self.start
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The result in one word, or that it waits, runs, or was killed."""
+        """The result in one word, or waiting, running, killed, unknown."""
         one, outcome = self.submission, self.outcome
         if one and one.state in (*OPEN, CANCELLED):
             return one.state
@@ -123,14 +123,14 @@ class Run:
         return self.submission.summary if self.submission else ""
 
     def read(self) -> None:
-        """Find out what became of it."""
+        """Read the outcome from the journal."""
         if self.journal is None:
             return
         self.is_alive = journal_reader.is_held(self.journal)
         try:
             self.heard = self.journal.stat().st_mtime
             self.outcome = outcomes.summarize(self._events(self.journal), self.is_alive)
-        except Exception as error:  # of another version, or written by somebody else
+        except Exception as error:  # written by another version or by another program
             LOGGER.warning("%s cannot be read: %s: %s", self.journal, type(error).__name__, error)
 
     def _events(self, path: Path) -> Iterator[Mapping[str, Any]]:
@@ -150,7 +150,7 @@ def known_runs(queue: str | None = None) -> dict[str, Run]:
         except LakeError as error:
             LOGGER.warning("queue %s: %s", name, error)
             continue
-        for entry in entries:  # what was just moved is in both
+        for entry in entries:  # a run that was just moved is in both
             found[entry.submission.id] = Run(entry.submission.id, submission=entry.submission)
     for path in journal.files():
         if queue and path.stem not in found:
@@ -178,5 +178,5 @@ def named(text: str) -> Run:
 
 
 def seconds_of(moment: str) -> float | None:
-    """Seconds since 1970 of a time as queues have it."""
+    """Seconds since 1970 of a time in the format of the queues."""
     return time.time() - seconds_since(moment) if moment else None
