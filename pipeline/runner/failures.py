@@ -1,7 +1,7 @@
 """Failed tasks of one run: why they failed, which the scheduler may offer again, and which are disabled.
 
-The scheduler never sees the class of an error: it would repeat whatever failed. The run therefore disables by itself
-what would fail again. Unlike a task that the scheduler disables, such a task runs at once when a later run asks for it.
+The scheduler does not see the class of an error and repeats every failed task. Therefore the run disables the tasks
+that would fail again. Unlike a task that the scheduler disables, such a task runs at once in a later run.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .run_tasks import RunTasks
 
 LOGGER = logging.getLogger("pipeline")
 
-#: Seconds that a run waits for the scheduler to offer a failed task again. Ours does so after a few; one that was
-#: started with other settings may want to wait for a quarter of an hour, and that for ever.
+#: Longest wait in seconds for the scheduler to offer a failed task again. Ours does so after a few seconds; one with
+#: other settings may take a quarter of an hour, each time.
 OFFERED_WITHIN = 60
 
 
 class Failures:
-    """The failures of one run, and what is told to the scheduler about them."""
+    """The failures of one run, and what the scheduler does about them."""
 
     def __init__(self, tasks: RunTasks) -> None:
         self._tasks = tasks
         self._counts: Counter[str] = Counter()
-        self._explanations: dict[str, str] = {}  # of the last failures
-        self._failed_at: dict[str, float] = {}  # of those that wait to be offered again
-        self._failed_elsewhere: dict[str, float] = {}  # the same, of other runs; since when they were seen
+        self._explanations: dict[str, str] = {}  # of the last failure of each task
+        self._failed_at: dict[str, float] = {}  # tasks that wait to be offered again
+        self._failed_elsewhere: dict[str, float] = {}  # the same for tasks of other runs, by when they were first seen
         self._enabled: set[str] = set()  # in this run, after the scheduler had disabled them by itself
         self.given_up: set[str] = set()
 
     def note(self, task_id: str, explanation: str) -> None:
-        """A task of this run has failed: have it offered again, or disable it if that would not help."""
+        """A task of this run has failed: let the scheduler offer it again, or disable it if it would fail again."""
         self._counts[task_id] += 1
         self._failed_at[task_id] = time.monotonic()
         explanation = self._explanations[task_id] = text_of(explanation)
         error, message = self._error_of(task_id)
-        if message and not error:  # of its own errors the task's process has told
+        if message and not error:  # the process of the task logs errors of our own classes
             LOGGER.error("%s: %s", self._tasks.name(task_id), message)
         is_for_good = explanation.endswith(NOT_AGAIN)
         is_enough = self._counts[task_id] >= luigi.scheduler.scheduler().retry_count
@@ -59,7 +59,7 @@ class Failures:
         self._failed_at.pop(task_id, None)
 
     def is_done(self, task_id: str) -> None:
-        """Somebody has done it after all, or looked after it."""
+        """The task was done after all, or somebody marked it as done."""
         self.given_up.discard(task_id)
 
     def give_up_late(self) -> None:
@@ -70,18 +70,18 @@ class Failures:
                 self._disable(task_id, {FAILED})
 
     def give_up_waiting(self) -> None:
-        """The run ends: nobody waits for those that failed."""
+        """Give up all failed tasks at the end of the run."""
         for task_id in list(self._failed_at):
             self._note_given_up(task_id)
 
     def give_up_elsewhere(self, task_id: str) -> None:
-        """A task that another run has disabled."""
+        """Give up a task that another run has disabled."""
         told = text_of(self._tasks.scheduler.fetch_error(task_id=task_id)["error"] or "")
         self._explanations[task_id] = told or "the hosts that did it died"
         self._note_given_up(task_id)
 
     def hurry(self, known: Mapping[str, dict[str, Any]], now: float) -> None:
-        """Have the scheduler offer what failed elsewhere no later than what failed here: its host may have died."""
+        """Let the scheduler offer tasks that failed in other runs as early as our own: their host may have died."""
         failed = {task_id for task_id, task in known.items() if task["status"] == FAILED} - set(self._failed_at)
         self._failed_elsewhere = {task_id: self._failed_elsewhere.get(task_id, now) for task_id in failed}
         for task_id, since in self._failed_elsewhere.items():
@@ -89,7 +89,7 @@ class Failures:
                 self._tasks.scheduler.forgive_failures(task_id=task_id)
 
     def enable_again(self) -> None:
-        """Have the scheduler offer tasks again that it disabled by itself before: hosts died while they did them."""
+        """Let the scheduler offer tasks again that it disabled in earlier runs, because hosts died with them."""
         scheduler = self._tasks.scheduler
         for task_id, task in scheduler.task_list(status=DISABLED, upstream_status="").items():
             if task_id in self._tasks.scheduled and task.get("re_enable_able"):
@@ -97,10 +97,10 @@ class Failures:
                 scheduler.forgive_failures(task_id=task_id)
 
     def enable(self, task_id: str) -> bool:
-        """Have the scheduler offer a task again that it has disabled by itself; once in a run.
+        """Let the scheduler offer a task again that it has disabled; once per run.
 
-        It counts the failures of all runs within an hour, those of runs before too. What failed too often in this run
-        is given up, and so is what it disables once more, as when it kills each host that does it.
+        It counts the failures of all runs within an hour, including earlier runs. A task that it disables once more is
+        given up, as it may kill each host that runs it.
         """
         if task_id in self._enabled or not self._tasks.scheduler.re_enable_task(task_id=task_id):
             return False
@@ -112,9 +112,9 @@ class Failures:
         return error_of(self._explanations.get(task_id, ""), self._tasks.name(task_id))
 
     def _disable(self, task_id: str, states: Container[str]) -> None:
-        """Disable a task, if the scheduler has it in one of the states, until the next run asks for it.
+        """Disable a task, if the scheduler has it in one of the states, until a later run asks for it.
 
-        Done again by the run for one that the scheduler has disabled by itself: that would not run the next time.
+        A task that the scheduler has disabled itself is disabled again, or it would not run in a later run.
         """
         scheduler = self._tasks.scheduler
         for status, tasks in scheduler.task_search(task_str=task_id).items():
@@ -129,7 +129,7 @@ class Failures:
                 )
 
     def _note_given_up(self, task_id: str) -> None:
-        """Tell the journal that a task is not tried again in this run, and why it failed last."""
+        """Record in the journal that a task is not tried again in this run, and its last error."""
         self._failed_at.pop(task_id, None)
         self.given_up.add(task_id)
         task = self._tasks.scheduled.get(task_id)  # None if it is another run's that cannot be loaded here

@@ -1,4 +1,4 @@
-"""What a run waits for while the scheduler has no task for it: found out, reported, and ended after hours."""
+"""What a run waits for while the scheduler has no task for it: reported, corrected, and limited to hours."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .run_tasks import RunTasks
 
 LOGGER = logging.getLogger("pipeline")
 
-#: Seconds between two looks, while nothing can be done, at what the scheduler knows of this run.
+#: Seconds between two checks of the run's tasks in the scheduler while there is nothing to do.
 LOOK_EVERY = 5.0
 
-#: Seconds of waiting for a task of another run after which it is asked whether that run is there, and the task done.
+#: Seconds of waiting for a task of another run after which it is checked whether that run is alive, or the task done.
 GONE_AFTER = 20.0
 
-#: Seconds for which a run waits for the same: a paused luigid, a resource that is 0 there, one task of another run.
+#: Longest wait in seconds for the same cause: a paused luigid, a resource that is 0 there, a task of another run.
 WAITS_AT_MOST = 12 * 3600.0
 
 
 class Idle:
-    """Looks after one run while it waits, and corrects the scheduler where that waits in vain."""
+    """Watches one run while it waits, and corrects the scheduler where the wait is in vain."""
 
     def __init__(
         self, tasks: RunTasks, lost: LostTasks, failures: Failures, interval: float, stop: Callable[[], None]
@@ -47,7 +47,7 @@ class Idle:
         self._cause_told, self._same_since = "", 0.0
 
     def look(self, response: Any) -> None:
-        """The scheduler had no task for us and said ``response``: find out whether that is right, and say why."""
+        """The scheduler has answered ``response`` without a task: check whether that is right, and report why."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
@@ -64,7 +64,7 @@ class Idle:
         if is_corrected:
             return
         self._failures.hurry(known, now)
-        if waited + self._interval >= SAID_AFTER:  # asleep it cannot say it
+        if waited + self._interval >= SAID_AFTER:  # the next check is one interval later
             self._tell(*self._cause(response, known), now)
 
     def is_over(self) -> None:
@@ -89,7 +89,7 @@ class Idle:
             journal.record("waiting", text=text)
 
     def _cause(self, response: Any, known: Mapping[str, dict[str, Any]]) -> tuple[str, str]:
-        """What this run waits for: its kind, and in words."""
+        """What this run waits for: the kind of cause, and a text."""
         name = self._tasks.name
         if self._tasks.scheduler.is_paused()["paused"]:
             return "paused", "waits because luigid is paused; the switch on its page lets it run again"

@@ -1,7 +1,7 @@
-"""Tasks about which the scheduler is wrong: those it has forgotten, and those it believes done or at work elsewhere.
+"""Tasks whose status in the scheduler is wrong: forgotten, marked as done, or running in a process that is gone.
 
-The scheduler knows of tasks only what it was told. It forgets them when luigid loses its state, and believes them done
-when somebody marks them as done on its page. What a run finds itself counts: it announces again what it needs.
+The scheduler forgets tasks when luigid loses its state, and anybody can mark a task as done on its page. A run trusts
+what it finds itself, and announces again what it needs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .run_tasks import RunTasks, is_external
 
 LOGGER = logging.getLogger("pipeline")
 
-#: How often one task is announced again in one run. It ends a run of foreign tasks that the scheduler loses each time.
+#: Limit for announcing one task again in one run, for a scheduler that loses it each time.
 ANNOUNCEMENTS = 20
 
 

@@ -1,4 +1,4 @@
-"""Worker processes: the context around a task, signals, and the end of a process with its parent."""
+"""Worker processes: the context around a task, signals, and how a process ends with its parent."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ..reporting import journal, logs, streams
 from ..storage import open_store
 from . import rpc
 
-#: In the environment of a process that must not outlive its parent: the parent's process id.
+#: Environment variable with the process id of the parent, for a process that must not outlive it.
 PARENT = "PIPELINE_PARENT_PID"
 
-#: Signals that tell a run to finish its running tasks and take no more: of systemd and others, and of a terminal that
-#: goes away.
+#: Signals at which a run finishes its running tasks and takes no more: from systemd and others, and from a terminal
+#: that is closed.
 STOPS = (signal.SIGTERM, signal.SIGHUP)
 
 #: Seconds between two checks of whether the parent is there.
 WATCH_EVERY = 0.5
 
-#: Seconds that a report of progress may take.
+#: Time-out in seconds of a progress report to luigid.
 REPORT_TIMEOUT = 5.0
 
 
@@ -70,12 +70,12 @@ class TaskContext:
             if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
                 settings.take_over(variables)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
-            # A stage is finished though the whole process group is told to stop, as systemd does, or its terminal goes
-            # away. Not ignored: a program that a task starts would ignore it too.
+            # A stage is finished when the whole process group gets the signal, as from systemd or a closed terminal.
+            # SIG_IGN would be inherited by a program that a task starts.
             for number in STOPS:
                 signal.signal(number, lambda number, frame: None)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOPS})  # what programs would inherit
-            if journal.BEGUN in os.environ:  # and not somebody else's tasks alone
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOPS})  # the mask would be inherited too
+            if journal.BEGUN in os.environ:  # one of our tasks takes part in the run
                 logs.configure(to_file=True)
         reporter = self._task_process.status_reporter  # no stage waits for minutes because luigid is away
         reporter._scheduler = rpc.asked_once(reporter._scheduler, REPORT_TIMEOUT)
@@ -111,8 +111,8 @@ class TaskContext:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Start worker processes that never hear Ctrl-C or ``STOPS``, not even before ``TaskContext``: these stop the main
-    process, and that stops them. A Ctrl-C that comes meanwhile is heard at the end.
+    """Start worker processes with Ctrl-C and ``STOPS`` blocked until ``TaskContext`` handles them: the signals stop the
+    main process, and that stops its workers. A Ctrl-C within this context takes effect at its end.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     multiprocessing.resource_tracker.ensure_running()  # at its own start it would let interrupts through again
@@ -160,13 +160,13 @@ def _exit_after(wait: Callable[[], None]) -> None:
 
 
 def hear_every_interrupt() -> None:
-    """Let Ctrl-C stop this process even if it comes while a finalizer runs, where Python reports and drops it."""
+    """Let Ctrl-C stop this process even while a finalizer runs, where Python prints and drops the exception."""
     report, main = sys.unraisablehook, threading.main_thread().ident
     assert main is not None, "it has begun"
 
     def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            # By then the finalizer is through. A signal, because nothing else wakes up a main thread that waits.
+            # After the finalizer. Only a signal wakes up a waiting main thread.
             threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
         else:
             report(unraisable)

@@ -1,7 +1,7 @@
-"""Results of tasks that run in processes of their own: one pipe for each process, without a shared lock.
+"""Results of tasks in worker processes: one pipe per process instead of Luigi's queue.
 
-Luigi's own queue has a lock that all these processes share. One that is killed while it holds the lock would keep all
-others, and the run, waiting for ever.
+Luigi's queue has a lock that all processes share. If a process is killed while it holds the lock, the run waits
+forever.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Result = tuple[Any, ...]
 
 _LENGTH = struct.Struct("!Q")
 
-#: Bytes that are read at once.
+#: Bytes per read.
 _BLOCK = 1 << 16
 
 
 class Sender:
-    """The end of a pipe that a task's process has in place of Luigi's queue."""
+    """The writing end of a pipe, which the process of a task has in place of Luigi's queue."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -36,7 +36,7 @@ class Sender:
         except Exception as error:  # of somebody's task
             data = pickle.dumps((result[0], "FAILED", f"its result cannot be sent: {error}", [], []))
         data = _LENGTH.pack(len(data)) + data
-        with suppress(BrokenPipeError):  # nobody waits for it any more
+        with suppress(BrokenPipeError):  # the run has ended
             while data:
                 data = data[os.write(self._connection.fileno(), data) :]
 
@@ -45,7 +45,7 @@ class Sender:
 
 
 class _Receiver:
-    """The other end. Reads what is there and never waits for the rest of a result: its sender may be dead."""
+    """The reading end. It never waits for the rest of a result: the sender may be dead."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -74,14 +74,14 @@ class Results:
         self._ready: deque[Result] = deque()
 
     def sender(self, task_id: str) -> Sender:
-        """For the process that is about to run the task; one that ran it before has nothing to say any more."""
+        """The writing end for a new process of the task. The result of an earlier process is dropped."""
         self._forget(task_id)
         reader, writer = Pipe(duplex=False)
         self._receivers[task_id] = _Receiver(reader)
         return Sender(writer)
 
     def put(self, result: Result) -> None:
-        """Of a task in this process, or what is seen from here; not if the task's process has told it itself."""
+        """Add a result found in this process, unless the process of the task has sent its own."""
         self._collect()
         if result[0] not in {ready[0] for ready in self._ready}:
             self._ready.append(result)

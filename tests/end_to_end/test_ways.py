@@ -302,7 +302,7 @@ def test_a_task_process_context_of_somebody_else_goes_into_ours(project: Project
         "    def __enter__(self):\n"
         "        threads = {thread.name for thread in threading.enumerate()}\n"
         "        with open('seen', 'a') as seen:\n"
-        "            seen.write(f'{self.task.task_family} {\"die with parent\" in threads}\\n')\n"
+        "            seen.write(f'{self.task.task_family} {\"exit with parent\" in threads}\\n')\n"
         "    def __exit__(self, *error): pass\n"
     )
     (project.folder / "luigi.cfg").write_text("[worker]\ntask_process_context = theirs.Context\n")
