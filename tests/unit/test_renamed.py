@@ -11,6 +11,8 @@ from luigi.configuration import LuigiConfigParser
 from pipeline import AllTrips, luigi_config, renamed, settings, validation
 from pipeline.errors import UsageError
 
+from ..conftest import CHECKOUT
+
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -80,3 +82,19 @@ def test_wrong_value_is_told_with_the_name_that_was_given(caplog: pytest.LogCapt
 def test_setting_that_nobody_renamed_is_no_concern(caplog: pytest.LogCaptureFixture) -> None:
     read("[DEFAULT]\nattempts = 9\n[publisher]\nname = dtc\n")
     assert not caplog.records
+
+
+def test_luigi_cfg_of_version_0_1_means_what_it_meant(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody keeps the whole file. It has every setting with its default, as the file of today has."""
+    found = []
+    for path in ("luigi.cfg", "tests/data/version_0_1/luigi.cfg"):
+        LuigiConfigParser._instance = LuigiConfigParser()
+        read((CHECKOUT / path).read_text())
+        config = LuigiConfigParser.instance()
+        found.append({section: dict(config.items(section, raw=True)) for section in config.sections()})
+    assert found[1].pop("RangeMonthly").pop("datasets") == "" and found[0].pop("RangeMonthly")
+    assert found[0] == found[1]
+    (warning,) = [record.message for record in caplog.records]
+    renamed_there = {old for old in renamed.NAMES if old[0] == "publisher"} | {("worker", "task_process_context")}
+    assert warning.count(" is called ") == len(renamed_there)
+    assert all(f"[{section}] {name}" in warning for section, name in renamed_there)
