@@ -54,6 +54,24 @@ def test_history_forgets_what_is_old(scheduler: luigid.Scheduler, monkeypatch: p
     assert len(history.find_all_runs()) == 2
 
 
+def test_state_names_no_class_of_ours(scheduler: luigid.Scheduler, tmp_path: Path) -> None:
+    """So that a luigid of any version reads it, wherever our modules are."""
+    modules = set()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> object:
+            modules.add(module.partition(".")[0])
+            return super().find_class(module, name)
+
+    do(scheduler, "a")
+    scheduler.add_task(task_id="b", worker="w", family="Load", module="pipeline.tasks.load", resources={"memory": 1})
+    scheduler.add_worker("w", [("workers", 2)])
+    scheduler.dump()
+    with (tmp_path / "state.pickle").open("rb") as file:
+        assert Unpickler(file).load()[0].keys() == {"a", "b"}
+    assert "luigi" in modules and "pipeline" not in modules
+
+
 def test_state_is_written_whole_and_time_away_counts_against_no_worker(
     scheduler: luigid.Scheduler, tmp_path: Path
 ) -> None:
