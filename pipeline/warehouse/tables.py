@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..datasets import DATASETS
 from ..datasets.schema import FILE_MONTH, Column, Dataset
 from ..errors import WarehouseError
 from .base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow
@@ -24,6 +25,11 @@ class Dialect:
     def definition(self, column: Column) -> str:
         """``"name" TYPE``, as in CREATE TABLE and ADD COLUMN."""
         return f"{self.quote(column.name)} {self.types[column.type]}"
+
+
+def declared(dataset: Dataset | None) -> list[Dataset]:
+    """All datasets that are declared, and one that may not be, as in tests."""
+    return list({each.table: each for each in (*DATASETS.values(), *([dataset] if dataset else ()))}.values())
 
 
 def ensure_month(dataset: Dataset, row: LedgerRow) -> None:

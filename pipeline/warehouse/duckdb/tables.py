@@ -11,7 +11,7 @@ import duckdb
 from ...datasets import DATASETS
 from ...datasets.schema import Column, Dataset
 from ..base import LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow
-from ..tables import Dialect, insert_ledger, literal, missing_columns, next_row, quote
+from ..tables import Dialect, declared, insert_ledger, literal, missing_columns, next_row, quote
 from ..views import COMMENTS, comment, not_made, views
 
 LOGGER = logging.getLogger("pipeline")
@@ -21,11 +21,11 @@ TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp
 DIALECT = Dialect(quote=quote, table=quote, types=TYPES)
 
 
-def set_up(connection: duckdb.DuckDBPyConnection, label: str, *more: Dataset) -> None:
-    """Make what is missing: the tables of all declarations and of ``more``, new columns, comments, views."""
+def set_up(connection: duckdb.DuckDBPyConnection, label: str, dataset: Dataset | None = None) -> None:
+    """Make what is missing: the tables of all declarations and of ``dataset``, new columns, comments, views."""
     _set_up_table(connection, LEDGER_TABLE, "Loads of the pipeline, append-only", LEDGER_COLUMNS)
-    for dataset in {d.table: d for d in (*DATASETS.values(), *more)}.values():
-        _set_up_table(connection, dataset.table, dataset.title, dataset.table_columns)
+    for each in declared(dataset):
+        _set_up_table(connection, each.table, each.title, each.table_columns)
     found = connection.execute("SELECT lower(view_name), comment FROM duckdb_views() WHERE NOT internal").fetchall()
     comments = dict(found)
     for name, query in views(DIALECT, DATASETS.values()).items():

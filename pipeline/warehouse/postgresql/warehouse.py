@@ -47,7 +47,7 @@ from ...remote import capped, for_server
 from ...time_limits import answer_of
 from ...waiting import SAID_AFTER, Wait, gave_up, remaining
 from ..base import LEDGER_TABLE, Check, LedgerRow, ParquetFile, Progress, Warehouse, named, no_progress
-from ..tables import counts, ensure_month, literal, next_row, quote, texts
+from ..tables import counts, declared, ensure_month, literal, next_row, quote, texts
 from ..views import COMMENTS, comment, not_made, views
 from .copy import copy, open_parquet
 from .errors import MONTH_CHECK, USE_UTF8, translate, translate_refusal
@@ -324,21 +324,20 @@ class PostgreSQL(Warehouse):
         A change waits for open readers of its table and makes new ones wait, so it is tried again and again for a
         short time.
         """
-        declared = list({**DATASETS, **({dataset.name: dataset} if dataset else {})}.values())
-        if not changes(session, declared):
-            return self._prepare_views(session, declared)
-        with Wait(self.options.lock_timeout, self.label) as wait:
-            self._change_tables(session, declared, wait)
-        self._prepare_views(session, declared)
+        wanted = declared(dataset)
+        if changes(session, wanted):
+            with Wait(self.options.lock_timeout, self.label) as wait:
+                self._change_tables(session, wanted, wait)
+        self._prepare_views(session, wanted)
 
-    def _change_tables(self, session: Session, declared: Sequence[Dataset], wait: Wait) -> None:
-        while changes(session, declared):
+    def _change_tables(self, session: Session, wanted: Sequence[Dataset], wait: Wait) -> None:
+        while changes(session, wanted):
             try:
                 with session.transaction(ALTER_TIMEOUT):
                     # Of two workers that find a table missing, the second waits here and then finds it.
                     session.run("SELECT pg_advisory_xact_lock(%s)", session.lock_key(ALL_TABLES))
                     session.create_schema()
-                    for statement in changes(session, declared):
+                    for statement in changes(session, wanted):
                         session.run(statement)
                 break
             except psycopg2.errors.LockNotAvailable as error:
@@ -348,10 +347,10 @@ class PostgreSQL(Warehouse):
                     raise self._busy("a table that needs a change", holders) from error
                 time.sleep(min(ALTER_PAUSE, left))
 
-    def _prepare_views(self, session: Session, declared: Iterable[Dataset]) -> None:
+    def _prepare_views(self, session: Session, wanted: Iterable[Dataset]) -> None:
         """Make or renew the views. Only readers need them: one that cannot be renewed is reported and fails no load."""
         found = session.relations(COMMENTS)
-        for name, select in views(session.dialect, declared).items():
+        for name, select in views(session.dialect, wanted).items():
             text, there = comment(name, select), found.get(name)
             if there and not (there.kind == "v" and (there.comment or "").startswith(COMMENTS[name])):
                 LOGGER.warning("%s", not_made(self.label, name))

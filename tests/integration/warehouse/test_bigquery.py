@@ -140,7 +140,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def client(warehouse: BigQuery, lake: Lake) -> bigquery.Client:
     warehouse.load(*lake.month())
-    return warehouse._connect()
+    return warehouse.session.client
 
 
 @pytest.fixture
@@ -571,25 +571,25 @@ def test_overtaken_between_job_and_ledger(warehouse: BigQuery, lake: Lake, bigqu
     """Another worker loads C after our job with B and before our ledger row: B is loaded once more on top."""
     other = connect()
     warehouse.load(*lake.month("X", month=FEBRUARY))
-    newest = warehouse._append_ledger
+    newest = warehouse.ledger_table.append
 
     def overtaken(*arguments: Any) -> LedgerRow | None:
-        warehouse._append_ledger = newest  # type: ignore[method-assign]
+        warehouse.ledger_table.append = newest  # type: ignore[method-assign]
         other.load(*lake.month("C"))
         return newest(*arguments)
 
-    warehouse._append_ledger = overtaken  # type: ignore[method-assign]
+    warehouse.ledger_table.append = overtaken  # type: ignore[method-assign]
     warehouse.load(*lake.month("B"))
     assert effective(bigquery_server) == ["C", "B"] and content(bigquery_server) == (3, "B")
 
 
 def test_a_forked_child_makes_a_client_of_its_own(warehouse: BigQuery, lake: Lake) -> None:
     warehouse.load(*lake.month())
-    client = warehouse._connect()
-    assert warehouse._connect() is client
-    process, _ = warehouse._client or (0, client)
-    warehouse._client = process + 1, client
-    assert warehouse._connect() is not client
+    client = warehouse.session.client
+    assert warehouse.session.client is client
+    process, _ = warehouse.session._client or (0, client)
+    warehouse.session._client = process + 1, client
+    assert warehouse.session.client is not client
 
 
 # -- what must not be marked as loaded -----------------------------------------------------------
@@ -631,7 +631,7 @@ def test_a_table_that_was_emptied_is_filled_again(
     if how == "drop":
         bigquery_server.delete_table("my-project", "trips", "green_trips")
     else:
-        warehouse._query(how, None)
+        warehouse.session.query(how)
     warehouse.load(*lake.month())
     assert content(bigquery_server) == (3, "A")
 
@@ -639,8 +639,8 @@ def test_a_table_that_was_emptied_is_filled_again(
 def test_a_ledger_that_was_emptied(warehouse: BigQuery, lake: Lake, bigquery_server: BigQueryServer) -> None:
     """The ids of the first load are taken, and what their jobs wrote is gone."""
     warehouse.load(*lake.month())
-    warehouse._query("DELETE FROM `my-project.trips.etl_loads` WHERE TRUE", None)
-    warehouse._query("DELETE FROM `my-project.trips.green_trips` WHERE TRUE", None)
+    warehouse.session.query("DELETE FROM `my-project.trips.etl_loads` WHERE TRUE")
+    warehouse.session.query("DELETE FROM `my-project.trips.green_trips` WHERE TRUE")
     warehouse.load(*lake.month())
     assert content(bigquery_server) == (3, "A") and effective(bigquery_server) == ["A"]
 

@@ -86,7 +86,7 @@ def test_server_matches_columns_by_name(client: bigquery.Client, lake: Lake, big
 
 def test_server_finds_jobs_only_in_their_place(lake: Lake, bigquery_server: BigQueryServer) -> None:
     connect("bigquery://my-project/trips?location=europe-west1").load(*lake.month())
-    client = connect()._connect()
+    client = connect().session.client
     ((_, _, job_id), *_) = bigquery_server.jobs
     assert client.get_job(job_id, location="europe-west1").state == "DONE"
     with pytest.raises(exceptions.NotFound):
