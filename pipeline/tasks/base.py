@@ -172,38 +172,6 @@ class Stage(MonthTask):
     #: What keeps it from finding out whether there is something to do, it tells by itself.
     tells_trouble = True
 
-    def work(self, progress: StageProgress) -> dict[str, Any]:
-        """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
-        raise NotImplementedError
-
-    @property
-    def stage_record(self) -> StageRecord:
-        """How it is reported."""
-        warehouse, partition = getattr(self, "warehouse", None), self.partition
-        return StageRecord(self.task_id, self.task_family, self.title, partition, warehouse, partial(tell, self))
-
-    def made_at(self) -> dt.datetime | None:
-        """When the output was made that is there already, UTC; None where nobody has noted it."""
-        return None
-
-    def attempt(self, progress: StageProgress) -> dict[str, Any]:
-        """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
-        return retrying(partial(self.once, progress), retry_policy())
-
-    def once(self, progress: StageProgress) -> dict[str, Any]:
-        """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
-        try:
-            with self.blaming():  # first: a server that answers nobody would only be waited for again
-                return self.work(progress)
-        except (StorageUnavailable, DamagedScratch):
-            with self.blaming(), self.fresh_state():
-                if self.complete():
-                    return {"outcome": DONE_BY_ANOTHER}
-            raise
-
-    def lock(self) -> Any:
-        return self.scratch.lock()
-
     def run(self) -> None:
         """Do the work unless it is done already, and try again while the error is one that may pass."""
         progress = StageProgress(self.stage_record)
@@ -240,3 +208,35 @@ class Stage(MonthTask):
             if isinstance(error, WarehouseBusy):
                 error.is_for_good = progress.times_failed(error) > GLANCES
             raise
+
+    def attempt(self, progress: StageProgress) -> dict[str, Any]:
+        """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
+        return retrying(partial(self.once, progress), retry_policy())
+
+    def once(self, progress: StageProgress) -> dict[str, Any]:
+        """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
+        try:
+            with self.blaming():  # first: a server that answers nobody would only be waited for again
+                return self.work(progress)
+        except (StorageUnavailable, DamagedScratch):
+            with self.blaming(), self.fresh_state():
+                if self.complete():
+                    return {"outcome": DONE_BY_ANOTHER}
+            raise
+
+    def work(self, progress: StageProgress) -> dict[str, Any]:
+        """Make the output. Returns what the run's journal should know of it (rows, bytes ...)."""
+        raise NotImplementedError
+
+    def lock(self) -> Any:
+        return self.scratch.lock()
+
+    def made_at(self) -> dt.datetime | None:
+        """When the output was made that is there already, UTC; None where nobody has noted it."""
+        return None
+
+    @property
+    def stage_record(self) -> StageRecord:
+        """How it is reported."""
+        warehouse, partition = getattr(self, "warehouse", None), self.partition
+        return StageRecord(self.task_id, self.task_family, self.title, partition, warehouse, partial(tell, self))

@@ -26,41 +26,6 @@ if TYPE_CHECKING:
     from ..warehouse import LedgerRow
 
 
-def ledger_row(manifest: Manifest, run_id: str) -> LedgerRow:
-    """What a warehouse's ledger says of a month that was loaded from the lake's file of this manifest."""
-    from ..warehouse import LedgerRow
-
-    return LedgerRow(
-        dataset=manifest.dataset,
-        file_month=manifest.month,
-        status="loaded",
-        row_count=manifest.rows_written,
-        rejected_count=manifest.rejected_count,
-        publisher=manifest.publisher,
-        sha256=manifest.source.sha256,
-        source_url=manifest.source.url,
-        source_etag=manifest.source.etag,
-        rules=manifest.rules,
-        schema_version=manifest.schema_version,
-        parquet_sha256=manifest.parquet.sha256,
-        is_synthetic=int(manifest.is_synthetic),
-        run_id=run_id,
-    )
-
-
-class LedgerTarget(luigi.Target):
-    """The month in a warehouse, there when the ledger says so."""
-
-    def __init__(self, task: Load) -> None:
-        self._task = task
-
-    def exists(self) -> bool:
-        return self._task.complete()
-
-    def __str__(self) -> str:
-        return f"{self._task.warehouse} {self._task.dataset} {self._task.month}"
-
-
 class Load(Stage):
     """The month in one warehouse."""
 
@@ -136,3 +101,38 @@ class Load(Stage):
     def _taken_away(self) -> TakenAway:
         store = self.job.lake_object.store
         return TakenAway(f"{store.url} does not have the month any more", may_return=not store.has_locks)
+
+
+class LedgerTarget(luigi.Target):
+    """The month in a warehouse, there when the ledger says so."""
+
+    def __init__(self, task: Load) -> None:
+        self._task = task
+
+    def exists(self) -> bool:
+        return self._task.complete()
+
+    def __str__(self) -> str:
+        return f"{self._task.warehouse} {self._task.dataset} {self._task.month}"
+
+
+def ledger_row(manifest: Manifest, run_id: str) -> LedgerRow:
+    """What a warehouse's ledger says of a month that was loaded from the lake's file of this manifest."""
+    from ..warehouse import LedgerRow
+
+    return LedgerRow(
+        dataset=manifest.dataset,
+        file_month=manifest.month,
+        status="loaded",
+        row_count=manifest.rows_written,
+        rejected_count=manifest.rejected_count,
+        publisher=manifest.publisher,
+        sha256=manifest.source.sha256,
+        source_url=manifest.source.url,
+        source_etag=manifest.source.etag,
+        rules=manifest.rules,
+        schema_version=manifest.schema_version,
+        parquet_sha256=manifest.parquet.sha256,
+        is_synthetic=int(manifest.is_synthetic),
+        run_id=run_id,
+    )
