@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
-from ..checks import Check as Check
+from ..checks import Check
 from ..datasets.schema import Column, Dataset
 from ..errors import WarehouseError
 from ..partition import Partition

@@ -26,8 +26,8 @@ from pipeline import datasets, waiting
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import PipelineError, WarehouseBusy, WarehouseError, WarehouseUnavailable
 from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse
+from pipeline.warehouse.postgresql import connection as postgresql_connection
 from pipeline.warehouse.postgresql import copy as postgresql_copy
-from pipeline.warehouse.postgresql import warehouse as postgresql
 from tests.contract.loads import GREEN, ZONES, LocalFile, file_of, ledger_row
 from tests.contract.warehouses import database_with_tables
 from tests.patience import PATIENCE, wait_for
@@ -425,7 +425,7 @@ def test_whom_a_statement_waits_for_is_said_and_it_goes_on_afterwards(
 ) -> None:
     place.load("A")
     monkeypatch.setattr(waiting, "SAID_AFTER", 0.1)
-    monkeypatch.setattr(postgresql, "SAID_AFTER", 0.1)
+    monkeypatch.setattr(postgresql_connection, "SAID_AFTER", 0.1)
     heard = Heard()
     with waiting.told_to(heard), ThreadPoolExecutor(1) as pool:
         with locked_table(place, table) as pid:

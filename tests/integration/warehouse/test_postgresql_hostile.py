@@ -19,7 +19,9 @@ import pytest
 from pipeline import remote
 from pipeline.errors import WarehouseBusy, WarehouseError, WarehouseUnavailable
 from pipeline.warehouse import Warehouse
+from pipeline.warehouse.postgresql import connection as postgresql_connection
 from pipeline.warehouse.postgresql import copy as postgresql_copy
+from pipeline.warehouse.postgresql import load as postgresql_load
 from pipeline.warehouse.postgresql import session as postgresql_session
 from pipeline.warehouse.postgresql import warehouse as postgresql
 from tests.contract.loads import GREEN, ZONES, LocalFile, ledger_row
@@ -87,9 +89,9 @@ def test_rows_that_do_not_arrive_are_missed_whatever_keeps_them_away(
 ) -> None:
     place.load("A")
     before = state(place)
-    honest = postgresql.copy
+    honest = postgresql_load.copy
     with monkeypatch.context() as patch:
-        patch.setattr(postgresql, "copy", lambda *args: honest(*args) - 1)
+        patch.setattr(postgresql_load, "copy", lambda *args: honest(*args) - 1)
         for month in (JANUARY, FEBRUARY):
             with pytest.raises(WarehouseError, match="499 rows of 500 arrived; load the month again"):
                 place.load("B", month)
@@ -492,7 +494,7 @@ def test_whoever_waits_is_answered_sooner(place: Place) -> None:
     place.load("A")
     warehouse = place.warehouse(lock_timeout=60, statement_timeout=300)
     assert isinstance(warehouse, postgresql.PostgreSQL)
-    with remote.interactive(), warehouse._session() as session:
+    with remote.interactive(), warehouse.server.session() as session:
         assert session.run("SHOW lock_timeout") == [("15s",)]
         assert session.run("SHOW statement_timeout") == [("17s",)]
         with session.transaction(rows=10_000):  # to count a table takes as long as it takes, if the server is there
@@ -504,7 +506,7 @@ def test_whoever_waits_is_answered_sooner(place: Place) -> None:
         session.begin_alone(10_000)
         assert session.run("SHOW statement_timeout") == [("302s",)] and patience(session) == 304
         assert session.run("SHOW lock_timeout") == [("15s",)]
-    with remote.planning(), warehouse._session() as session:
+    with remote.planning(), warehouse.server.session() as session:
         assert session.run("SHOW statement_timeout") == [("62s",)]
 
 
@@ -521,7 +523,7 @@ class Impatience:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began = threading.Event()
-        monkeypatch.setattr(postgresql, "SAID_AFTER", 0.05)
+        monkeypatch.setattr(postgresql_connection, "SAID_AFTER", 0.05)
         # 0.1 until it begins: the watch looks again soon, and gives nothing up.
         monkeypatch.setattr(postgresql_session.Statement, "left", lambda statement: -1 if self.began.is_set() else 0.1)
 
@@ -572,7 +574,7 @@ def test_a_server_process_that_stops_before_the_commit(place: Place, monkeypatch
     impatience = Impatience(monkeypatch)
     warehouse = place.warehouse()
     assert isinstance(warehouse, postgresql.PostgreSQL)
-    with warehouse._session() as session:
+    with warehouse.server.session() as session:
         with pytest.raises(WarehouseUnavailable, match="no answer within"), session.transaction():
             session.run("CREATE TABLE public.half (a int)")
             with contextlib.ExitStack() as stack:
@@ -606,16 +608,16 @@ def test_who_asks_in_vain_for_the_blockers_gives_up_the_statement(
 ) -> None:
     """A server from which nothing is heard on new connections either has stopped as a whole."""
     place.load("A")
-    monkeypatch.setattr(postgresql, "SAID_AFTER", 0.05)
+    monkeypatch.setattr(postgresql_connection, "SAID_AFTER", 0.05)
     warehouse = place.warehouse(statement_timeout=PATIENCE)
     assert isinstance(warehouse, postgresql.PostgreSQL)
-    with warehouse._session() as session:
+    with warehouse.server.session() as session:
 
         def timeout(url: object) -> None:
             raise psycopg2.OperationalError("timeout expired")
 
-        monkeypatch.setattr(postgresql, "SILENCE", 0.1)
-        monkeypatch.setattr(warehouse, "_open", timeout)
+        monkeypatch.setattr(postgresql_connection, "SILENCE", 0.1)
+        monkeypatch.setattr(warehouse.server, "_open", timeout)
         with pytest.raises(WarehouseUnavailable, match="no answer within"):
             session.run(f"SELECT pg_sleep({PATIENCE})")
     wait_for(
