@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import renamed
 from pipeline.__main__ import parser
 from pipeline.commands import cron
 from pipeline.errors import UsageError
@@ -55,6 +56,25 @@ def test_range_begins_with_the_oldest_missing_month(
         *("RangeMonthly", "--of", "AllTrips", "--of-params", '{"dataset": "green,fhv"}'),
         *("--start", start, "--stop", "2026-11"),
     ]
+
+
+@pytest.mark.parametrize("flag", ["--dataset", "--datasets"])
+def test_crontab_of_version_0_1_works_with_one_line_of_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flag: str
+) -> None:
+    class Run:
+        def __init__(self, args: argparse.Namespace, names: list[str], locks: Any) -> None:
+            self.names = names
+
+        def run(self) -> int:
+            return len(self.names)
+
+    monkeypatch.setattr(cron, "_Run", Run)
+    monkeypatch.setattr(renamed, "_found", {})
+    monkeypatch.setattr(renamed, "_told", set())
+    assert cron.run(arguments("--log", "-", "--last", "6", flag, "all")) == 4
+    lines = ["--datasets is called --dataset now"] if flag == "--datasets" else []
+    assert [record.message for record in caplog.records] == lines
 
 
 @pytest.mark.parametrize("today", [dt.date(2026, 1, 1), dt.date(2025, 12, 31), dt.date(2024, 2, 29)])
