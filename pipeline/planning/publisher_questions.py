@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("pipeline")
 
-#: A folder of a workspace that nobody makes: to list it costs nothing and tells whether the workspace is there.
-EMPTY = "none"
-
 #: Requests under way at once when loaded months are asked about again.
 CONCURRENT = 8
 
@@ -81,7 +78,7 @@ def check_workspace(state: State, job: Job) -> None:
         from ..storage import open_store
 
         with time_limits.for_answer(job.workspace):
-            open_store(job.workspace).list(f"scratch/{EMPTY}")
+            open_store(job.workspace).list("scratch/none")  # which nobody makes, so that to list it costs nothing
         state.workspaces.add(job.workspace)
 
 

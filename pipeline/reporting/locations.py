@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from urllib.parse import unquote
 
 from .. import datasets, settings
@@ -72,11 +72,7 @@ def _without_password(url: str) -> str:
     user, at, host = rest.rpartition("@")
     user = user.partition(":")[0]
     address, mark, query = host.partition("?")
-    kept = "&".join(f"{name}={value}" for name, value in _kept(query).items())
-    return f"postgresql://{user}{at}{address}{mark if kept else ''}{kept}"
-
-
-def _kept(query: str) -> Mapping[str, str]:
-    """Of a URL's parameters those that lead to the server and its schema."""
     pairs = (pair.partition("=") for pair in query.split("&"))
-    return {name: value for name, _, value in pairs if unquote(name) in ("host", "port", "options", "sslmode")}
+    leading = ("host", "port", "options", "sslmode")  # to the server and its schema
+    kept = "&".join(f"{name}={value}" for name, _, value in pairs if unquote(name) in leading)
+    return f"postgresql://{user}{at}{address}{mark if kept else ''}{kept}"

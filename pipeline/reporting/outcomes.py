@@ -166,10 +166,6 @@ class RunOutcome:
         """Number of months, without the zone table."""
         return sum(1 for month in self.having(COMPLETE) if month.month)
 
-    @property
-    def seconds(self) -> float | None:
-        return None if self.start is None or self.end is None else self.end - self.start
-
     def total(self, name: str) -> int:
         """Sum over all months of ``rows_read``, ``rows``, ``loaded`` or ``rejected``."""
         if name == "rejected":

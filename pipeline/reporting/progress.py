@@ -66,8 +66,11 @@ class StageProgress(waiting.Listener):
             "warehouse": stage.warehouse,
         }
 
+    def _record(self, state: str, **details: Any) -> None:
+        journal.record("stage", state=state, **details, **self._about)
+
     def started(self) -> None:
-        journal.record("stage", state="started", **self._about)
+        self._record("started")
 
     def __call__(self, done: int, total: int, unit: str = "rows", note: str = "") -> None:
         """``done`` of ``total`` units; a total of 0 means unknown. Cheap: most calls do nothing."""
@@ -75,7 +78,7 @@ class StageProgress(waiting.Listener):
         if now < self._next:
             return
         self._next = now + INTERVAL
-        journal.record("stage", state="running", done=done, total=total, unit=unit, note=note, **self._about)
+        self._record("running", done=done, total=total, unit=unit, note=note)
         if now < self._begun + INTERVAL:
             return
         self._link_to_log()
@@ -92,7 +95,7 @@ class StageProgress(waiting.Listener):
 
         Said at once. Locks are waited for with ``waiting.Wait``, which calls this after the first seconds.
         """
-        journal.record("stage", state="waiting", note=text, **self._about)
+        self._record("waiting", note=text)
         if text:
             self.has_waited = True
             LOGGER.warning("%s %s", self.title, text)
@@ -127,10 +130,10 @@ class StageProgress(waiting.Listener):
     def found(self, made_at: dt.datetime | None) -> None:
         """The output was there already when the stage's turn came, made at that time, UTC, if anybody has noted it."""
         since = made_at.replace(tzinfo=made_at.tzinfo or dt.UTC).timestamp() if made_at else None
-        journal.record("stage", state="found", since=since, **self._about)
+        self._record("found", since=since)
 
     def done(self, details: dict[str, Any], seconds: float) -> None:
-        journal.record("stage", state="done", seconds=seconds, **details, **self._about)
+        self._record("done", seconds=seconds, **details)
         shown = ", ".join(
             f"{value:,} {name.replace('_', ' ')}" for name, value in details.items() if isinstance(value, int)
         )
@@ -142,13 +145,11 @@ class StageProgress(waiting.Listener):
 
     def postponed(self, error: BaseException) -> None:
         """An earlier stage has to be done again before this one."""
-        journal.record("stage", state="waiting", note=str(error), **self._about)
+        self._record("waiting", note=str(error))
 
     def failed(self, error: BaseException, seconds: float) -> None:
         self._link_to_log()
-        journal.record(
-            "stage", state="failed", seconds=seconds, error=type(error).__name__, message=str(error), **self._about
-        )
+        self._record("failed", seconds=seconds, error=type(error).__name__, message=str(error))
 
 
 class RunProgress(waiting.Listener):

@@ -20,6 +20,7 @@ from ..errors import PipelineError, TakenAway, text_after
 from ..planning.state import State
 from ..planning.task_state import is_complete
 from ..reporting.explanations import NOT_AGAIN, title_of
+from ..tasks.base import Stage
 from .run_tasks import is_external
 
 LOGGER = logging.getLogger("pipeline")
@@ -55,7 +56,7 @@ class _CheckedProcess(luigi.worker.TaskProcess):
 
     def _run_get_new_deps(self) -> Any:
         """Run the task. What it needs may be taken away after it was asked for, while the task waits for a lock."""
-        if self._trouble is not None and not getattr(self.task, "tells_trouble", False):
+        if self._trouble is not None and not isinstance(self.task, Stage):  # a stage meets it again, and reports it
             raise self._trouble
         try:
             return super()._run_get_new_deps()

@@ -169,9 +169,6 @@ class MonthTask(JobTask):
 class Stage(MonthTask):
     """One arrow of the data's way. A subclass says what it has made (``complete``) and makes it (``work``)."""
 
-    #: What keeps it from finding out whether there is something to do, it tells by itself.
-    tells_trouble = True
-
     def run(self) -> None:
         """Do the work unless it is done already, and try again while the error is one that may pass."""
         progress = StageProgress(self.stage_record)

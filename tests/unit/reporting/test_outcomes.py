@@ -128,7 +128,7 @@ def test_a_run_tells_when_it_was_and_what_it_came_to() -> None:
     failed = stage("Clean", "failed", month="2020-02", message="green 2020-02: too many")
     planned = plan(("zones", None, "complete", ""), ("green", "2019-12", "complete", ""))
     outcome = outcomes.summarize([BEGUN, planned, *loaded, failed, judged(30, "failed"), ENDED])
-    assert (outcome.run, outcome.start, outcome.end, outcome.seconds) == ("r1", 100.0, 160.0, 60.0)
+    assert (outcome.run, outcome.start, outcome.end) == ("r1", 100.0, 160.0)
     assert (outcome.result, outcome.exit_code, outcome.complete_before) == ("failed", 30, 1)
     assert [month.title for month in outcome.touched] == ["green 2020-01", "green 2020-02"]
     assert [outcome.total(name) for name in ("rows_read", "loaded", "rejected")] == [10, 9, 1]
