@@ -17,15 +17,15 @@ from .reporting import console, logs, streams
 from .runner.command_line import without_values
 from .runner.exit_codes import MISTAKES, STOPPED, USAGE, code_of, exit_with
 
-#: Verbs that somebody waits for: a server that does not answer is given up within seconds.
+#: Verbs that a person waits for: their requests to servers time out within seconds.
 WAITED_FOR = {"status", "plan", "verify", "doctor", "forget", "runs", "queue"}
 
 
-#: Verbs whose only work is to print: if their output is lost, they have failed.
+#: Verbs that only print: they fail if their output is lost.
 ONLY_PRINT = {"status", "plan", "verify", "doctor", "runs", "queue"}
 
 #: The end of the help of each verb.
-SETTINGS = "Any setting of luigi.cfg can be given too, as --section-name VALUE, such as --lake-url file:lake."
+SETTINGS = "Every setting of luigi.cfg is also a flag, --section-name VALUE, such as --lake-url file:lake."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         verify,
     )
 
-    top = _Parser(prog="python -m pipeline", description="Look at the pipeline's months and take care of them.")
+    top = _Parser(prog="python -m pipeline", description="Inspect and maintain the months of the pipeline.")
     verbs = top.add_subparsers(dest="verb", metavar="verb", parser_class=_Parser)
 
     for verb in (status, plan, refresh, verify, doctor, forget, ui, agent, submit, runs, queue, cron, sample):
@@ -72,8 +72,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, 1 where the answer is no, 2 for a mistake, 130 after Ctrl-C, and 35 if a
-    publisher, lake or warehouse that it needs cannot be reached or used."""
+    """Run one verb and return its exit code.
+
+    0: success; 1: the verb found a problem; 2: a mistake in flags or settings; 35: a publisher, lake or warehouse that
+    it needs is unreachable or cannot be used; 130: Ctrl-C. A verb that runs Luigi returns the code of the run.
+    """
     import os
 
     streams.protect()
@@ -107,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _with_output(args: argparse.Namespace, code: int) -> int:
-    """The exit code of a verb whose output may have got lost. What was done counts as done."""
+    """The exit code of a verb whose output may be lost. Its work still counts as done."""
     error = streams.error_of_stdout()
     if error is None:
         return code

@@ -31,7 +31,7 @@ from .value_types import number, whole
 
 LOGGER = logging.getLogger("pipeline")
 
-#: How alike two names are if one is taken for the other misspelt, from 0 to 1.
+#: Similarity, from 0 to 1, above which a name counts as a misspelling of another.
 ALIKE = 0.8
 
 #: Luigi's own sections that matter to us.
@@ -48,9 +48,9 @@ _is_valid = False
 
 
 def ensure_valid() -> None:
-    """``validate``, once per process, for tasks that a program builds itself.
+    """Call ``validate`` once per process, for tasks that a program builds itself.
 
-    Worker processes have the settings that their parent has validated.
+    Worker processes use the settings that their parent has validated.
     """
     if not _is_valid and multiprocessing.parent_process() is None:
         settings.apply_environment()
@@ -64,10 +64,10 @@ def validate() -> None:
     try:
         folder = os.getcwd()
     except OSError:
-        raise UsageError("the current folder is gone; call from another one") from None
+        raise UsageError("the current folder does not exist any more; run the command in another folder") from None
     if not _is_utf8(folder):
-        raise UsageError("the name of the current folder is not UTF-8; rename it, or call from another folder")
-    renamed.take_from_configuration(get_config())  # a program may have read one more file
+        raise UsageError("the name of the current folder is not UTF-8; rename it, or run the command in another folder")
+    renamed.take_from_configuration(get_config())  # a program may have read another file
     _check_names()
     families = [section.get_task_family() for section in (*SECTIONS, *LUIGIS)]
     for family in ("DEFAULT", *families, "RangeMonthly", "resources", "task_history"):
@@ -99,7 +99,7 @@ def validate() -> None:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether a text of the command line, the environment or the file system can be written down."""
+    """Whether a text of the command line, the environment or the file system can be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -116,7 +116,7 @@ def _named(section: str, name: str) -> str:
 
 
 def what_is_wrong(parameter: luigi.Parameter[Any], text: str, error: Exception) -> str:
-    """Why a parameter cannot read a text. Luigi's own parameters say it in Python's words."""
+    """Why a parameter cannot read a text. The errors of Luigi's own parameters are replaced by plain words."""
     if isinstance(error, PipelineError):
         return str(error)
     for kind, what in (
@@ -130,7 +130,7 @@ def what_is_wrong(parameter: luigi.Parameter[Any], text: str, error: Exception) 
 
 
 def check_texts(section: str) -> None:
-    """Refuse texts that luigi.cfg does not mean so. They are never shown: one may hold a password."""
+    """Refuse texts that Luigi reads otherwise than they look. They are never shown: one may contain a password."""
     config = get_config()
     for name in _options(section):
         try:
@@ -144,8 +144,8 @@ def check_texts(section: str) -> None:
             raise UsageError(f"{_named(section, name)}: a percent sign in luigi.cfg is written %%") from None
         if comment := re.search(r"\s[;#]", text):
             raise UsageError(
-                f"{_named(section, name)}: a blank and {comment[0][-1]} begin no comment behind a value; "
-                "give the comment a line of its own"
+                f"{_named(section, name)}: a blank and {comment[0][-1]} do not begin a comment after a value; "
+                "write the comment on a line of its own"
             )
         for line in text.splitlines()[1:]:
             if re.match(r"[\w-]+\s*[=:](?!//)", line):
@@ -168,7 +168,7 @@ def _options(section: str) -> list[str]:
 
 
 def _check_luigis() -> None:
-    """Read Luigi's own settings: one that it cannot read would end a run, or luigid, with a traceback."""
+    """Read Luigi's own settings: an unreadable one would end a run, or luigid, with a traceback."""
     for section in LUIGIS:
         for name, parameter in section.get_params():
             family = section.get_task_family()
@@ -177,7 +177,7 @@ def _check_luigis() -> None:
             except Exception as error:
                 why = what_is_wrong(parameter, get_config().get(family, name, ""), error)
                 raise UsageError(f"luigi.cfg: [{family}] {name}: {why}") from None
-    for name, read in (  # which Luigi reads by a way of its own, when it connects to luigid
+    for name, read in (  # Luigi reads these by another way, when it connects to luigid
         ("rpc_retry_attempts", whole(1)),
         ("rpc_retry_wait", whole(0, DAY)),
         ("rpc_connect_timeout", number(0.1, DAY)),
@@ -191,7 +191,7 @@ def _check_luigis() -> None:
             raise UsageError(f"luigi.cfg: [retcode] {name} is not a number from 0 to 255")
     worker, core = luigi.worker.worker(), luigi.interface.core()
     if worker.task_limit is not None:
-        # Luigi cuts the tree off below its root: the tasks that are left need those, and wait for them for ever.
+        # Luigi cuts off the tree of tasks below its root: the tasks that are left would wait forever for those cut off.
         raise UsageError("--worker-task-limit (or [worker] task_limit): no task would ever run; give a shorter range")
     if core.assistant:
         raise UsageError(
@@ -201,7 +201,7 @@ def _check_luigis() -> None:
     if core.lock_size < 1 and not core.no_lock:
         raise UsageError(f"--lock-size {core.lock_size} (or [core] lock_size): nothing would run; give at least 1")
     scheduler = luigi.scheduler.scheduler()
-    for family, name, value, least in (  # a wait without end, or none at all
+    for family, name, value, least in (  # otherwise a wait without limit, or none at all
         ("worker", "wait_interval", worker.wait_interval, 0.001),
         ("worker", "wait_jitter", worker.wait_jitter, 0),
         ("worker", "ping_interval", worker.ping_interval, 0.001),
@@ -223,7 +223,7 @@ def _check_luigis() -> None:
 
 
 def _check_resources() -> None:
-    """Refuse an amount that is no number, or that lets none of our tasks of a kind run."""
+    """Refuse an amount that is not a number, or with which no task of a kind could run."""
     config = get_config()
     kinds = map(job.warehouse_kind, job.warehouses())
     used = {"memory", f"download_{settings.PublisherSettings().name}", *(f"load_{kind}" for kind in kinds)}
@@ -233,12 +233,12 @@ def _check_resources() -> None:
             raise UsageError(f"luigi.cfg: [resources] {name}: {text!r} is not a whole number")
         if int(text) < 1 and name in used:
             raise UsageError(
-                f"luigi.cfg: [resources] {name} = {int(text)}: the run would wait for ever; give at least 1"
+                f"luigi.cfg: [resources] {name} = {int(text)}: the run would wait forever; give at least 1"
             )
 
 
 def _check_names() -> None:
-    """Refuse what looks like one of our settings and is none: it would be passed over in silence."""
+    """Refuse names that look like settings of ours but are none: they would be ignored without a message."""
     path = os.environ.get("LUIGI_CONFIG_PATH")
     if path and not os.path.isfile(path):
         raise UsageError(f"environment variable LUIGI_CONFIG_PATH: there is no file {path}")
@@ -252,7 +252,7 @@ def _check_names() -> None:
             raise UsageError(f"luigi.cfg: [{section}] is no section; did you mean [{by_lower[near[0]]}]?")
     for luigis in LUIGIS:
         family, choices = luigis.get_task_family(), {name for name, _ in luigis.get_params()}
-        for name in _options(family):  # Luigi reads more than it declares, so only what looks misspelt is refused
+        for name in _options(family):  # Luigi reads undeclared names too, so only likely misspellings are refused
             near = difflib.get_close_matches(name.replace("-", "_"), choices, 1, ALIKE)
             if near and name.replace("-", "_") not in {*choices, *luigi_config.DEFAULTS.get(family, {})}:
                 raise UsageError(f"luigi.cfg: [{family}] has no setting {name}; did you mean {near[0]}?")
@@ -280,6 +280,6 @@ def _check_names() -> None:
 
 
 def validate_by_old_name() -> None:
-    """``pipeline.settings.validate``, as this was called before."""
+    """The old name, ``pipeline.settings.validate``."""
     LOGGER.warning("pipeline.settings.validate is called pipeline.validation.validate now")
     validate()

@@ -7,7 +7,7 @@ import argparse
 from ..agents.agent import Agent
 from . import arguments
 
-HELP = "take submitted runs from a queue and do them, until told to stop"
+HELP = "take submitted runs from a queue and execute them, until told to stop"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", **arguments.WORKERS, help="tasks at once; default 1")
     parser.add_argument("--scheduler-url", **arguments.LUIGID)
     parser.add_argument(
-        "--poll", type=arguments.number(0.1, 3600), default=5.0, metavar="SECONDS", help="between two looks; default 5"
+        "--poll",
+        type=arguments.number(0.1, 3600),
+        default=5.0,
+        metavar="SECONDS",
+        help="between two checks of the queue; default 5",
     )
-    parser.add_argument("--drain", action="store_true", help="end when there is nothing left for this host")
+    parser.add_argument("--drain", action="store_true", help="end when no run is left for this host")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """The kinds of arguments that verbs take, each with the check of its values.
 
-A kind is what argparse calls a ``type``. The check itself raises UsageError and stands where the value is used also
-without argparse: with the settings, the tasks, the queues.
+A kind is what argparse calls a ``type``. The check itself raises UsageError and is defined where the value is also used
+without argparse: in the modules of settings, tasks and queues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def kind(check: Callable[[str], T]) -> Callable[[str], T]:
-    """``check`` as argparse wants it: it names the flag in front of an error of its own class only."""
+    """``check`` for argparse, which names the flag only in errors of its own class."""
 
     def parse(text: str) -> T:
         try:
@@ -50,7 +50,7 @@ def _each_of(*names: str) -> Callable[[str], str]:
 
 def _text(text: str) -> str:
     if not text.strip():
-        raise UsageError(f"{text!r} is empty; give a value, or leave the flag away")
+        raise UsageError(f"{text!r} is empty; give a value, or omit the flag")
     return text
 
 
@@ -81,7 +81,7 @@ json_object = kind(_json_object)
 queue_name = kind(check_queue)
 host_name = kind(_host_name)
 
-#: Of flags that several verbs have.
+#: Flags that several verbs have.
 MONTH: dict[str, Any] = {"type": kind(typed_month), "metavar": "YYYY-MM"}
 WORKERS: dict[str, Any] = {"type": whole(least=1, most=value_types.MOST_WORKERS), "default": 1, "metavar": "N"}
 LUIGID: dict[str, Any] = {

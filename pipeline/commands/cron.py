@@ -1,8 +1,8 @@
 """``python -m pipeline cron``: run a luigi command unattended.
 
 Runs are serialised. Starting the same task twice exits with code 10 and names the running process. The log is rotated.
-Afterwards the root task itself is asked whether all is done: Luigi's exit code is about this process only, and two
-hosts that share the work both say that tasks were left.
+At the end the root task is asked whether it is complete: Luigi's exit code is about this process only, and each of two
+hosts that share the work would report unfinished tasks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ..runner.exit_codes import ALREADY_RUNNING, NOT_RUN, PLANNING_FAILED, USAGE
 from ..runner.own_command import again
 from . import arguments
 
-HELP = "run luigi unattended: one at a time, with a log, judged by its root task"
+HELP = "run luigi unattended: runs are serialised, the log is rotated"
 
 #: The result of a luigi that ended before its run began, by its exit code.
 _RESULTS = {0: COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outcomes.PLANNING_FAILED}
@@ -47,7 +47,7 @@ _RESULTS = {0: COMPLETE, USAGE: outcomes.REFUSED, PLANNING_FAILED: outcomes.PLAN
 #: Bytes of the log file, and how many older ones are kept.
 LOG_SIZE, LOGS_KEPT = 5_000_000, 9
 
-#: Seconds between two looks at a lock.
+#: Seconds between two tries to get a lock.
 INTERVAL = 1.0
 
 
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--last",
         type=arguments.whole(1, 1200),  # a century, as for ages
         metavar="N",
-        help="all months from the oldest missing one of the last N",
+        help="all months from the oldest missing month of the last N",
     )
     parser.add_argument(
         "--dataset",
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command unless the same is running. Returns 0 if the root task is complete, and else says so."""
+    """Run the command unless the same task is running. Returns 0 if the root task is complete, else the run's code."""
     if bool(args.task) == bool(args.last):
         raise UsageError("cron takes either --last N or a task, such as: cron --last 6, cron Refresh")
     given = args.dataset or args.datasets
@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
 def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     """The luigi command for all months of the datasets from the oldest missing one of the ``last`` before this one.
 
-    What is missing is decided without asking the publisher. Where nothing is, the range is all of them: the run then
-    finds what was republished, as far as ``[publisher] max_age`` has it asked.
+    The publisher is not asked which months are missing. If none is missing, the range has all of them: the run then
+    finds republished months, as far as ``[publisher] max_age`` allows it to ask.
     """
     stop = today.replace(day=1)
     start = add_months(stop, -last)
@@ -122,7 +122,7 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
 
 
 class _Run:
-    """One run of luigi: its process, its log, and the judgement."""
+    """One run of luigi: its process, its log and its outcome."""
 
     def __init__(self, args: argparse.Namespace, names: list[str], locks: tuple[int, ...]) -> None:
         self._args = args
@@ -154,12 +154,12 @@ class _Run:
         return outcome.exit_code or NOT_RUN
 
     def _run(self) -> None:
-        """Run luigi, which judges itself. What it cannot know is added to the journal as a later verdict."""
+        """Run luigi, which records its own verdict. What it cannot know is added to the journal as a later verdict."""
         code, failure = PLANNING_FAILED, ""
         try:
             arguments = self._args.task or luigi_arguments(self._args.last, self._names, dt.date.today())
             code = self._luigi(arguments)
-            # Another host may have done it since. Who could not plan would wait a second time for the same server.
+            # Another host may have done it since. After a failed plan this would wait for the same server again.
             if code not in (0, USAGE, PLANNING_FAILED) and _is_complete(arguments):
                 code = 0
         except PipelineError as error:
@@ -175,7 +175,7 @@ class _Run:
             result = _RESULTS.get(code, outcomes.FAILED)
             _judge(code, result, "" if code == 0 else failure or self._last_words)
         elif outcome.result == outcomes.UNFINISHED and not outcome.failure:
-            why = f"not complete when asked again (luigi says {code}); is another host still at work?"
+            why = f"not complete when checked again (luigi exited with {code}); another host may still be working on it"
             _judge(code, outcome.result, why)
 
     def _luigi(self, arguments: list[str]) -> int:
@@ -187,12 +187,12 @@ class _Run:
         words = ["--workers", str(self._args.workers), *scheduler, *arguments]
         shown = shlex.join(journal.without_addresses(["luigi", "--module", "pipeline", *words]))
         self._log.info("%s run %s: %s", _now(), journal.run_id(), shown)
-        # The child holds the locks too: it keeps others out if it outlives this process.
+        # The child holds the locks too, in case it outlives this process.
         luigi = child.Luigi(words, os.environ, partial(self._log.info, "%s"), (*self._locks, *journal.held()))
         with luigi.ended_with_us():
             code = luigi.wait()
         self._last_words = luigi.last_words
-        assert code is not None, "waited for without a limit"
+        assert code is not None, "the wait has no limit"
         return code
 
 
@@ -209,15 +209,15 @@ def _is_complete(arguments: list[str]) -> bool:
 
 
 class _Busy(Exception):
-    """Somebody else holds the lock; the text says who."""
+    """Another process holds the lock; the text names it."""
 
 
 @contextmanager
 def _serialised(task: str, longest: float) -> Iterator[tuple[int, ...]]:
     """Runs are serialised: hold the lock of this task and the one of all. Raises _Busy if the same task runs already.
 
-    A run of another task is waited for, ``longest`` seconds at most: the first of a month must not be skipped because
-    the nightly refresh takes longer than usual. Yields the descriptors of the locks.
+    A run of another task is waited for, at most ``longest`` seconds: the monthly run must not be skipped because the
+    nightly refresh takes longer than usual. Yields the descriptors of the locks.
     """
     with ExitStack() as stack:
         held = []

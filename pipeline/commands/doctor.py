@@ -1,4 +1,4 @@
-"""``python -m pipeline doctor``: try all that is configured as the pipeline uses it; name the remedy of what fails."""
+"""``python -m pipeline doctor``: check everything that is configured, as the pipeline uses it, and name remedies."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from ..reporting.tables import Column
 if TYPE_CHECKING:
     from ..storage import Store
 
-HELP = "try everything that is configured, and name the remedy of what fails"
+HELP = "check everything that is configured, and name the remedy for each problem"
 
 Probe = Callable[[], Iterable[Check]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--create", action="store_true", help="make a missing bucket, dataset, database or schema")
+    parser.add_argument("--create", action="store_true", help="create a missing bucket, dataset, database or schema")
     parser.add_argument("--notify", action="store_true", help="send a test message to the addresses of [notify]")
-    parser.set_defaults(validate=False)  # what is wrong with the settings is its first finding
+    parser.set_defaults(validate=False)  # a mistake in the settings is its first finding
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each thing tried. Returns 0, or 1 if something fails; warnings do not count."""
+    """Print a line for each check. Returns 0, or 1 if a check fails; warnings do not count."""
     failed = False
     for what, probe in probes(args.create, args.notify):
         for check in _tried(what, probe):
             failed = failed or not (check.ok or check.is_warning)
             _show(what, check)
         if failed and what == "settings":
-            return 1  # what else is configured is not known
+            return 1  # the other sections are not known
     return 1 if failed else 0
 
 
 def probes(create: bool, send: bool) -> Iterator[tuple[str, Probe]]:
-    """What there is to try, each by the name of its section of luigi.cfg."""
+    """All probes, each with the name of its section of luigi.cfg."""
     yield "settings", _settings
     logs.configure()
     yield "publisher", _publisher
@@ -59,15 +59,15 @@ def probes(create: bool, send: bool) -> Iterator[tuple[str, Probe]]:
 
 
 def _tried(what: str, probe: Probe) -> Iterator[Check]:
-    """The checks of a probe. Whatever it raises is one more of them: a doctor that dies helps nobody."""
+    """The checks of a probe. An exception becomes one more failed check, so that the other probes still run."""
     try:
         yield from probe()
     except PipelineError as error:
         yield Check.failed("", error)
     except ImportError as error:
         yield Check("", False, f"{error.name} is not installed", "pip install -r requirements.txt")
-    except Exception as error:  # its text is not shown: nobody knows what is in it
-        yield Check("", False, f"{type(error).__name__} while trying [{what}]", "see that the setting is right")
+    except Exception as error:  # its text is not shown: it may contain a secret
+        yield Check("", False, f"{type(error).__name__} while trying [{what}]", "check the setting")
 
 
 def _show(what: str, check: Check) -> None:
@@ -101,7 +101,7 @@ def _open_store(url: str) -> Store:
 
 
 class _Lake:
-    """The lake: what is wrong with it is said where it is tried, and not again by every warehouse."""
+    """The lake: a problem is reported by its own check, and not again by every warehouse."""
 
     works = False
 
@@ -124,8 +124,8 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     from ..warehouse.base import is_near, nearby
 
     warehouse = job.open_warehouse(label)
-    if create and warehouse.has_place:  # as the first load would: where it can load from the lake
-        create = lake.works  # a place that is not the lake's could not be changed any more
+    if create and warehouse.has_place:  # like the first load: in a location that can load from the lake
+        create = lake.works  # the location of a dataset cannot be changed later
         place = nearby(lake.location(), warehouse.options.location)
         warehouse.options = replace(warehouse.options, location=place)
     works = True

@@ -25,15 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset", type=arguments.any_datasets, required=True, help="one or several, comma-separated; also zones"
     )
     parser.add_argument("--month", **arguments.MONTH, help="the month; zones has none")
-    parser.add_argument("--start", **arguments.MONTH, help="instead of --month: the first; default: the first there is")
-    parser.add_argument("--stop", **arguments.MONTH, help="the month after the last; default: all there are")
     parser.add_argument(
-        "--warehouse", type=arguments.text, metavar="LABEL", help="only there, such as duckdb; the lake keeps the month"
+        "--start", **arguments.MONTH, help="first month of a range, instead of --month; default: the first known month"
+    )
+    parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: all known months")
+    parser.add_argument(
+        "--warehouse",
+        type=arguments.text,
+        metavar="LABEL",
+        help="forget in this warehouse only, such as duckdb; the lake keeps the month",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Forget a month, or all months of a range that lake, warehouses or scratch know."""
+    """Forget a month, or all months of a range that are in the lake, a warehouse or the scratch."""
     check_span(args.start, args.stop, dt.date.today())
     names = args.dataset.split(",")
     _check(names, args)
@@ -61,7 +66,7 @@ def _check(names: list[str], args: argparse.Namespace) -> None:
         raise UsageError("give either --month, or --start and --stop")
     for name in names:
         if not datasets.get(name).is_monthly and (args.month or is_range):
-            raise UsageError(f"{name} has no months: leave --month, --start and --stop away")
+            raise UsageError(f"{name} has no months: omit --month, --start and --stop")
         if datasets.get(name).is_monthly and not (args.month or is_range):
             raise UsageError(f"{name}: name a --month, or --start and --stop for all months in between")
 
@@ -84,7 +89,7 @@ class _Forgetting:
         self._warehouses = [(warehouse, warehouse.ledger()) for warehouse in opened]
 
     def known(self, name: str) -> list[Partition]:
-        """The months of a dataset that there is anything of, in order."""
+        """The months of a dataset that lake, warehouses or scratch have something of, in order."""
         found = {month for _, ledger in self._warehouses for (dataset, month) in ledger if dataset == name}
         if not self._only_warehouse:
             found |= months_of(self._job, name)
@@ -94,7 +99,7 @@ class _Forgetting:
         return [Partition(name, month) for month in sorted(filter(None, found))]
 
     def forget(self, partition: Partition) -> bool:
-        """Whether there was something to forget. StorageUnavailable names who is at work on the month."""
+        """Whether there was something to forget. Raises StorageUnavailable if a run is working on the month."""
         was_there = False
         with ExitStack() as stack:
             if not self._only_warehouse:

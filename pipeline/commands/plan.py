@@ -11,7 +11,7 @@ from ..tasks.wrappers import AllTrips, MonthlyTrips
 from . import arguments
 from .status import show
 
-HELP = "what RangeMonthly would run and the reason for each month; runs nothing"
+HELP = "show what RangeMonthly would run, and the reason for each month; runs nothing"
 
 #: Tasks of which a range can be planned, by name.
 PLANNED: dict[str, type[JobTask]] = {"MonthlyTrips": MonthlyTrips, "AllTrips": AllTrips}
@@ -25,12 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         type=arguments.monthly_datasets,
-        help="of MonthlyTrips, default yellow; or several, comma-separated, of AllTrips, default those of [range]",
+        help="one for MonthlyTrips, default yellow; several, comma-separated, for AllTrips, default [range] datasets",
     )
     parser.add_argument("--datasets", type=arguments.some_datasets, help=argparse.SUPPRESS)  # as RangeMonthly has it
     parser.add_argument("--start", **arguments.MONTH, help="first month; default: [RangeMonthly] start")
     parser.add_argument(
-        "--stop", **arguments.MONTH, help="month after the last; default: the newest, or [RangeMonthly] stop"
+        "--stop",
+        **arguments.MONTH,
+        help="month after the last; default: after the newest with --start, else [RangeMonthly] stop",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
 

@@ -10,19 +10,22 @@ from ..agents.records import RUNNING, WAITING, AgentRecord
 from ..reporting.console import answer, answer_json, say
 from . import arguments
 
-HELP = "queues with their runs and agents; or pause one, or resume it"
+HELP = "list the queues with their runs and agents; pause a queue, or resume it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=("list", "pause", "resume"), help="default: list")
     parser.add_argument(
-        "name", nargs="?", type=arguments.queue_name, help="of the queue; default: all, and default to pause or resume"
+        "name",
+        nargs="?",
+        type=arguments.queue_name,
+        help="name of the queue; default: all, or the queue default to pause or resume",
     )
     parser.add_argument("--json", action="store_true", help="list as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the queues; or pause one, so that no agent claims a run from it, or resume it. Running ones go on."""
+    """List the queues; or pause one, so that no agent claims a run from it, or resume it. Running runs continue."""
     if args.action == "list":
         return _list_queues(args.name, args.json)
     name = args.name or "default"

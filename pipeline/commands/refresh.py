@@ -1,6 +1,6 @@
-"""``python -m pipeline refresh``: ask the publisher now what it republished or added, and load just that.
+"""``python -m pipeline refresh``: ask the publisher now, and load only the months that it republished or added.
 
-It is the task ``Refresh``, run by itself with Luigi's own scheduler, and a table of all months that were asked about.
+It runs the task ``Refresh`` with Luigi's local scheduler, and prints a table of all months that were asked about.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..tasks.refresh import Refresh
 from ..tasks.upload import SAME_BYTES
 from . import arguments
 
-HELP = "ask the publisher now what it republished or added, and load just that"
+HELP = "ask the publisher now, and load only the months that it republished or added"
 
-#: What the table calls the states of a plan. The reasons of months to do are what was found.
+#: What the table calls the states of a plan. For months to do it shows the reason.
 _FOUND = {COMPLETE: "unchanged", NOT_YET: "not yet", MISSING: "not there", UNASKED: "could not be asked"}
 
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _words(entry: Entry, outcome: str) -> tuple[str, str]:
-    """What was found about a month, and what there is to say about it."""
+    """What was found about a month, and a detail."""
     if entry.state != TO_DO:
         return ("left alone" if entry.state == COMPLETE and entry.reason else _FOUND[entry.state]), entry.reason
     if outcome == SAME_BYTES:
@@ -70,7 +70,7 @@ def _words(entry: Entry, outcome: str) -> tuple[str, str]:
 
 
 def _once(detail: str, address: str, said: set[str]) -> str:
-    """The text of an error; ``as above`` if only the month and its address are new."""
+    """The text of an error; ``as above`` if only the month and its address differ from an earlier one."""
     what = detail.partition(address)[2]
     if what in said:
         return "as above"
@@ -79,7 +79,7 @@ def _once(detail: str, address: str, said: set[str]) -> str:
 
 
 def _run(task: Refresh, workers: int) -> int:
-    """Let Luigi do what the plan says. The same parameters make the same task object, with the plan that it has."""
+    """Let Luigi execute the plan. The same parameters give the same task object, which already has the plan."""
     try:
         run_with_retcodes(
             [

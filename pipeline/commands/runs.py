@@ -25,7 +25,7 @@ from ..reporting.console import answer, answer_json, say
 from ..reporting.tables import Column
 from . import arguments
 
-HELP = "every run: start, duration, how it was started, result; or cancel one"
+HELP = "list every run: start, duration, how it was started, result; or cancel one"
 
 #: Failed months of one run whose reasons are listed, and hosts that refuse it; characters of a line for people.
 REASONS, LONGEST = 5, 2000
@@ -35,9 +35,9 @@ COLUMNS = [Column(width=22), Column(width=20), Column(width=7, is_number=True), 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=("cancel",), help="stop the run, or take it back if it waits")
-    parser.add_argument("id", nargs="?", help="id of the run to cancel, or how it begins")
-    parser.add_argument("--queue", **arguments.QUEUE, help="only runs submitted to this one; default: all runs")
+    parser.add_argument("action", nargs="?", choices=("cancel",), help="stop a run, or remove it from its queue")
+    parser.add_argument("id", nargs="?", help="id of the run to cancel, or an unambiguous beginning of it")
+    parser.add_argument("--queue", **arguments.QUEUE, help="only runs submitted to this queue; default: all runs")
     parser.add_argument("--last", type=arguments.whole(1), default=20, metavar="N", help="the newest N; default 20")
     parser.add_argument("--failed", action="store_true", help="only runs that did not end well")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -118,14 +118,14 @@ def _plain(run: Run) -> dict[str, Any]:
 
 
 def _row(run: Run) -> list[str]:
-    """The row of the table, which fits into 80 columns."""
+    """The row of the table; it fits into 80 columns."""
     start = _local(run.start) if run.state != WAITING else "not yet"
     took = "" if run.seconds is None else str(dt.timedelta(seconds=int(run.seconds)))
     return [run.id, start, took, run.state, run.how]
 
 
 def _lines(run: Run) -> Iterator[str]:
-    """What there is to say below the row."""
+    """The lines below the row."""
     if run.summary:
         yield run.summary
     if run.command:
@@ -162,7 +162,7 @@ def _about_submission(one: Submission, shown_below: str) -> Iterator[str]:
 
 
 def _shown(line: str) -> str:
-    """A line as it is printed; somebody may have written a million characters into a queue file."""
+    """A line as it is printed. A queue file may contain a line of a million characters."""
     return plain(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
 
 
@@ -184,7 +184,7 @@ def _utc(seconds: float | None) -> str | None:
 
 
 def _cancel(text: str) -> int:
-    """Cancel the run of that id, or of the only one that begins so. Returns 1 if there is nothing to stop here."""
+    """Cancel the run with that id, or the only one whose id begins so. Returns 1 if there is nothing to stop here."""
     run = named(text)
     ended = f"run {run.id} has ended"
     if run.submission and run.submission.state in OPEN:
@@ -226,7 +226,7 @@ def _not_cancelled(why: str) -> int:
 
 
 def _has_open(pid: int, file: Path) -> bool:
-    """Whether a process has the file open. Its number alone may be that of another process by now."""
+    """Whether a process has the file open. Its process id alone may have been reused."""
     if Path("/proc/self/fd").is_dir():
         try:
             for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -235,7 +235,7 @@ def _has_open(pid: int, file: Path) -> bool:
                         return True
             return False
         except PermissionError:
-            return True  # another user's: the signal will tell
+            return True  # another user's process: sending the signal will fail
         except OSError:
             return False
     try:

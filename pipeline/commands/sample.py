@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Publish the months asked for and print where they are; raises UsageError for a flag that cannot be right."""
+    """Write the requested months and print their paths. Raises UsageError for a wrong flag."""
     start, stop = _month(args.start, "--start"), _month(args.stop, "--stop")
     if start >= stop:
         raise UsageError(f"--stop {args.stop}: must be later than --start {args.start}; it is the month after the last")

@@ -1,4 +1,4 @@
-"""``python -m pipeline status``: every month of the datasets, its state and why; asks no publisher."""
+"""``python -m pipeline status``: list every month of the datasets with its state and reason; asks no publisher."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..reporting.tables import Column
 from ..tasks.parameters import check_span
 from . import arguments
 
-HELP = "every month, its state and why; asks no publisher"
+HELP = "list every month with its state and the reason; asks no publisher"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         type=arguments.monthly_datasets,
-        help="one or several, comma-separated, besides zones; default: those of [range] datasets",
+        help="one or several, comma-separated, besides zones; default: [range] datasets",
     )
     parser.add_argument("--start", **arguments.MONTH, help="first month; default: the dataset's first")
     parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: next month")
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every month of the datasets with its state and why, from what is known without asking a publisher."""
+    """Print every month of the datasets with its state and reason. No publisher is asked."""
     today = dt.date.today()
     check_span(args.start, args.stop, today)
     job = Job.configured()

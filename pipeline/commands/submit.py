@@ -1,4 +1,4 @@
-"""``python -m pipeline submit``: hand a luigi command over to a queue, for an agent to run."""
+"""``python -m pipeline submit``: put a luigi command into a queue, for an agent to execute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..reporting import journal
 from ..reporting.console import answer, say
 from . import arguments
 
-HELP = "hand a luigi command over to a queue and return at once"
+HELP = "put a luigi command into a queue and return at once"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand a luigi command over to a queue. What is wrong with it is said now, not by the agent."""
+    """Put a luigi command into a queue. A mistake in it is reported now, not by the agent."""
     if not args.task:
         raise UsageError("submit takes a task as luigi does, such as: submit RangeMonthly --start 2021-01")
     asked = request.read(args.task)
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     answer(f"{journal.run_id()} waits in queue {args.queue}")
-    with contextlib.suppress(PipelineError):  # the run is handed over, whatever is found out about agents
+    with contextlib.suppress(PipelineError):  # the run is in the queue, even if the agents cannot be listed
         _warn_unless_served(args.queue)
     return 0
 

@@ -1,4 +1,4 @@
-"""``python -m pipeline verify``: whether published figures, lake, ledger and tables agree about every month."""
+"""``python -m pipeline verify``: compare published counts, lake, ledger and tables of every month."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..reporting.tables import Column
 from ..tasks.parameters import check_span
 from . import arguments
 
-HELP = "whether published figures, lake, ledger and tables agree about every month"
+HELP = "compare published counts, lake, ledger and tables of every month"
 
 AGREES = "agrees"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", type=arguments.any_datasets, help="one or several, comma-separated; default: all")
-    parser.add_argument("--start", **arguments.MONTH, help="first month; default: the first there is")
-    parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: all there are")
+    parser.add_argument("--start", **arguments.MONTH, help="first month; default: the first known month")
+    parser.add_argument("--stop", **arguments.MONTH, help="month after the last; default: all known months")
     parser.add_argument("--deep", action="store_true", help="read all bytes in the lake, not only the footers")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every month that lake or ledger knows. Returns 0 if all agree, 1 if not."""
+    """Print every month that is in the lake or a ledger. Returns 0 if all agree, 1 if not."""
     check_span(args.start, args.stop, dt.date.today())
     labels = _short(job.warehouses())
 
