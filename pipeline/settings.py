@@ -151,17 +151,8 @@ class ProcessSettings(Section):
     log_format = Checked(choice("text", "json"), "text", description="format of the log: text or json")
 
 
-SECTIONS: tuple[type[Section], ...] = (
-    PublisherSettings,
-    RetrySettings,
-    WorkspaceSettings,
-    LakeSettings,
-    WarehouseSettings,
-    CleanSettings,
-    RangeSettings,
-    NotifySettings,
-    ProcessSettings,
-)
+#: All sections, in this order.
+SECTIONS: tuple[type[Section], ...] = tuple(Section.__subclasses__())
 
 
 def names(with_old: bool = False) -> Iterator[tuple[str, str, luigi.Parameter]]:

@@ -114,7 +114,7 @@ def luigi_arguments(last: int, names: list[str], today: dt.date) -> list[str]:
     plan = planner.plan_range(
         CachedState(), Job.configured(), names, months_between(start, stop), warehouses(), ask=False
     )
-    missing = [entry.partition.month for entry in plan.entries if entry.partition.month and entry.state != COMPLETE]
+    missing = [entry.partition.month for entry in plan if entry.partition.month and entry.state != COMPLETE]
     return [
         *("RangeMonthly", "--of", "AllTrips", "--of-params", json.dumps({"dataset": wanted})),
         *("--start", format_month(min(missing, default=start)), "--stop", format_month(stop)),

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     said: set[str] = set()
     rows = []
-    for entry in task.plan.entries:
+    for entry in task.plan:
         partition = entry.partition
         found, detail = _words(entry, states.get(partition, ""))
         if entry.state == UNASKED:

@@ -44,9 +44,8 @@ def run(args: argparse.Namespace) -> int:
         start = args.start or first
         stop = args.stop or min(add_months(last or today, 1), add_months(today, 1))
         months = [month for month in months_between(start, stop) if first <= month <= (last or month)]
-        plan.entries += planner.plan_months(
-            state, job, [Partition(name, month) for month in months], warehouses(), ask=False
-        ).entries
+        partitions = [Partition(name, month) for month in months]
+        plan += planner.plan_months(state, job, partitions, warehouses(), ask=False)
     show(plan, args.json)
     return 0
 
@@ -54,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
 def show(plan: Plan, as_json: bool) -> None:
     """Print the months of a plan with their states, as lines or as JSON."""
     if as_json:
-        answer_json([_plain(entry) for entry in plan.entries])
+        answer_json([_plain(entry) for entry in plan])
         return
     columns = [Column(width=6), Column(width=7), Column(width=20), Column(is_folded=True)]
-    tables.show(columns, [[text or "" for text in _plain(entry).values()] for entry in plan.entries])
-    answer(counts(entry.state for entry in plan.entries if entry.partition.month) or "no months")
+    tables.show(columns, [[text or "" for text in _plain(entry).values()] for entry in plan])
+    answer(counts(entry.state for entry in plan if entry.partition.month) or "no months")
 
 
 def _plain(entry: Entry) -> dict[str, str | None]:

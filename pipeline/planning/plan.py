@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..partition import Partition
 
@@ -34,14 +34,11 @@ class Entry:
     reason: str = ""
 
 
-@dataclass
-class Plan:
+class Plan(list[Entry]):
     """All asked months of one job, each with its state."""
 
-    entries: list[Entry] = field(default_factory=list)
-
     def months(self, state: str) -> list[Entry]:
-        return [entry for entry in self.entries if entry.state == state]
+        return [entry for entry in self if entry.state == state]
 
 
 def count(number: int) -> str:

@@ -36,7 +36,7 @@ def plan_range(
     """Plan the zone table, and of each dataset those months that were ever offered; ``ask`` as in ``plan_months``."""
     plan = plan_zones(state, job, warehouses, ask)
     for name in names:
-        plan.entries += plan_months(state, job, offered(job, name, months), warehouses, ask).entries
+        plan += plan_months(state, job, offered(job, name, months), warehouses, ask)
     return plan
 
 

@@ -119,32 +119,25 @@ class Clean(Stage):
 
     def _warn(self, report: Any, source_name: str) -> None:
         """One line for each thing about the file that somebody should know although the month is done."""
-        for name, count in report.unknown_columns.items():
-            LOGGER.warning(
-                "%s: column %r of %s is not declared and is left out, with %s values",
-                self.title,
-                name,
-                source_name,
-                f"{count:,}",
-            )
+        texts = [
+            f"column {name!r} of {source_name} is not declared and is left out, with {count:,} values"
+            for name, count in report.unknown_columns.items()
+        ]
         repairs = dict(sorted(report.repaired.items()))
         if report.repeated_headers:
             repairs["repeated_headers"] = report.repeated_headers
         if repairs:
             repaired = ", ".join(f"{kind} {count:,}" for kind, count in repairs.items())
-            LOGGER.warning("%s: repaired in %s: %s; the manifest has the counts", self.title, source_name, repaired)
+            texts.append(f"repaired in {source_name}: {repaired}; the manifest has the counts")
         outside = report.other_months.total()
         if outside > report.pickups_in_month:
             found, count = report.other_months.most_common(1)[0]
-            LOGGER.warning(
-                "%s: %s of %s trips in %s are of other months, most of %s (%s); is it another month's file?",
-                self.title,
-                f"{outside:,}",
-                f"{outside + report.pickups_in_month:,}",
-                source_name,
-                found,
-                f"{count:,}",
+            texts.append(
+                f"{outside:,} of {outside + report.pickups_in_month:,} trips in {source_name} are of other months, "
+                f"most of {found} ({count:,}); is it another month's file?"
             )
+        for text in texts:
+            LOGGER.warning("%s: %s", self.title, text)
 
     def _check(self, report: Any, source_name: str) -> None:
         """Raise UnreadableFile or TooManyUnreadable for a file that looks damaged as a whole."""

@@ -49,13 +49,13 @@ class Refresh(FillsWarehouses, JobTask):
         with self.shared_state() as state:
             zones = self.job.for_zones()
             if state.manifest(zones, ZONES):
-                plan.entries += planner.plan_refresh(state, zones, [ZONES], self.warehouses).entries
+                plan += planner.plan_refresh(state, zones, [ZONES], self.warehouses)
             months = months_between(self.since, dt.date.today() + dt.timedelta(days=1))
             for name in monthly_names(self.dataset):
                 offered = planner.offered(self.job, name, months)
-                plan.entries += planner.plan_refresh(state, self.job, offered, self.warehouses).entries
+                plan += planner.plan_refresh(state, self.job, offered, self.warehouses)
         self._tell(plan)
-        asked = [entry for entry in plan.entries if entry.partition.month]
+        asked = [entry for entry in plan if entry.partition.month]
         if asked and all(entry.state == UNASKED for entry in asked):
             raise Unreachable(f"not a single month could be asked about; nothing was changed: {asked[0].reason}")
         return plan
