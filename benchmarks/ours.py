@@ -58,7 +58,7 @@ def upload(folder: str, source: str) -> Work:
 
     import pipeline
     from pipeline import datasets
-    from pipeline.cleaning import Report
+    from pipeline.cleaning.chunks import Report
     from pipeline.planning.scratch import PARQUET, RAW, REJECTS, ROWS
 
     task = pipeline.Upload(dataset="yellow", month=dt.date(2021, 1, 1))

@@ -16,8 +16,11 @@ from typing import Any
 from unittest import mock
 
 from pipeline import datasets
-from pipeline.cleaning import Report, Rules, clean, csv_reader
+from pipeline.cleaning import csv_reader
+from pipeline.cleaning.chunks import Report
+from pipeline.cleaning.cleaner import clean
 from pipeline.cleaning.csv_reader import CsvReader
+from pipeline.cleaning.rules import Rules
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import DamagedFile
 

@@ -21,7 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import datasets
-from pipeline.cleaning import Report, Rules, clean, parquet_file, parquet_reader
+from pipeline.cleaning import parquet_file, parquet_reader
+from pipeline.cleaning.chunks import Report
+from pipeline.cleaning.cleaner import clean
+from pipeline.cleaning.rules import Rules
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import DamagedFile, PipelineError
 from tests.unit.cleaning.hostile import most_resident, resident_now

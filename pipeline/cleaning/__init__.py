@@ -10,35 +10,3 @@ Pure functions on binary streams and Arrow batches, which know nothing of Luigi,
 
 Every row read leaves as a row written or as a reject; ``clean`` checks the sum before it ends.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-from .rules import RULES, Rule, Rules
-
-if TYPE_CHECKING:
-    from .chunks import REJECTS_SCHEMA, Report
-    from .cleaner import FORMATS, Cleaned, clean
-    from .parquet_file import read_footer
-
-__all__ = [
-    "FORMATS",
-    "REJECTS_SCHEMA",
-    "RULES",
-    "Cleaned",
-    "Report",
-    "Rule",
-    "Rules",
-    "clean",
-    "read_footer",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """What needs Arrow is loaded when it is used: a task's parameters name rules, and should cost nothing."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import chunks, cleaner, parquet_file
-
-    return getattr(next(module for module in (chunks, cleaner, parquet_file) if hasattr(module, name)), name)

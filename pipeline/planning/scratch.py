@@ -290,7 +290,7 @@ def _is_ours(name: str, record: dict[str, Any]) -> bool:
 
 
 def _is_report(report: dict[str, Any]) -> bool:
-    from ..cleaning import Report
+    from ..cleaning.chunks import Report
 
     def is_counts(value: object) -> bool:
         return isinstance(value, int) or (isinstance(value, dict) and all(map(is_counts, value.values())))

@@ -114,7 +114,7 @@ class GcsStore(Store):
         if self._location is None:
             with self._explained("", "storage.buckets.get"):
                 try:
-                    bucket = self._client.get_bucket(self.bucket_name, timeout=_waited(TIMEOUT), retry=self._retry)
+                    bucket = self._client.get_bucket(self.bucket_name, **self._asking)
                 except Forbidden:
                     LOGGER.info("the place of gs://%s is unknown: storage.buckets.get is not granted", self.bucket_name)
                     return None
@@ -133,17 +133,14 @@ class GcsStore(Store):
                 prefix=f"{name}/" if name else None,
                 fields="items(name,size,generation,metadata,updated),nextPageToken",
                 page_size=PAGE,
-                timeout=_waited(TIMEOUT),
-                retry=self._retry,
+                **self._asking,
             )
             # Names that end in a slash are the empty "folders" that the web console makes.
             stored = [self._object(blob) for blob in blobs if not blob.name.endswith("/")]
         return {one.path: one for one in stored}
 
     def read(self, path: str) -> bytes:
-        buffer = io.BytesIO()
-        self._download(path, buffer)
-        return buffer.getvalue()
+        return self.read_small(path)
 
     def files(self, folder: str) -> dict[str, StoredObject]:
         inner = ((stored.path.removeprefix(f"{folder}/"), stored) for stored in self.list(folder).values())
@@ -153,7 +150,7 @@ class GcsStore(Store):
         inner = (path.removeprefix(f"{prefix}/").split("/") for path in self.list(prefix))
         return tuple(sorted({parts[0] for parts in inner if len(parts) > 1}))
 
-    def read_small(self, path: str, limit: int) -> bytes:
+    def read_small(self, path: str, limit: int | None = None) -> bytes:
         buffer = io.BytesIO()
         self._download(path, buffer, limit)
         return buffer.getvalue()
@@ -161,10 +158,9 @@ class GcsStore(Store):
     def move(self, path: str, to: str) -> None:
         with self._explained(to, "storage.objects.create"):
             source = self._bucket.blob(self._name(path))  # of any name
-            options = {"timeout": _waited(UPLOAD_TIMEOUT), "retry": self._retry_of_bytes}
             try:
-                self._bucket.copy_blob(source, self._bucket, self._name(checked(to)), **options)
-                source.delete(timeout=_waited(TIMEOUT), retry=self._retry)
+                self._bucket.copy_blob(source, self._bucket, self._name(checked(to)), **self._sending)
+                source.delete(**self._asking)
             except NotFound as error:
                 if is_bucket_missing(error):
                     raise
@@ -203,8 +199,7 @@ class GcsStore(Store):
                 self._bucket,
                 self._name(checked(to)),
                 if_source_generation_match=source.generation,
-                timeout=_waited(UPLOAD_TIMEOUT),
-                retry=self._retry_of_bytes,
+                **self._sending,
             )
         if copied.crc32c != source.crc32c:
             raise StorageUnavailable(f"{self.uri(to)} is not the copy of {self.uri(path)} that it should be; run again")
@@ -240,7 +235,7 @@ class GcsStore(Store):
     def delete(self, path: str) -> None:
         with self._explained(path, "storage.objects.delete"):
             try:
-                self._bucket.blob(self._name(checked(path))).delete(timeout=_waited(TIMEOUT), retry=self._retry)
+                self._bucket.blob(self._name(checked(path))).delete(**self._asking)
             except NotFound as error:
                 if is_bucket_missing(error):
                     raise
@@ -286,9 +281,7 @@ class GcsStore(Store):
             bucket = self._client.bucket(self.bucket_name)
             bucket.iam_configuration.uniform_bucket_level_access_enabled = True
             try:
-                self._client.create_bucket(
-                    bucket, location=self.options.location, timeout=_waited(TIMEOUT), retry=self._retry
-                )
+                self._client.create_bucket(bucket, location=self.options.location, **self._asking)
             except Conflict:
                 return  # it exists; whether we may use it is seen next
         yield Check(f"gs://{self.bucket_name}", True, f"created in {self.options.location}")
@@ -316,6 +309,15 @@ class GcsStore(Store):
         """For requests that bring or send as many bytes as an object has: nobody knows how long that takes."""
         return patient(for_server(self.options.patience))
 
+    @property
+    def _asking(self) -> dict[str, Any]:
+        """Time-outs and retries of a request that brings or sends little."""
+        return {"timeout": _waited(TIMEOUT), "retry": self._retry}
+
+    @property
+    def _sending(self) -> dict[str, Any]:
+        return {"timeout": _waited(UPLOAD_TIMEOUT), "retry": self._retry_of_bytes}
+
     def _name(self, path: str) -> str:
         return "/".join(part for part in (self.prefix, path) if part)
 
@@ -328,7 +330,7 @@ class GcsStore(Store):
         with self._explained(path, "storage.objects.get"):
             blob = self._bucket.blob(self._name(checked(path)))
             try:
-                blob.reload(timeout=_waited(TIMEOUT), retry=self._retry)
+                blob.reload(**self._asking)
             except NotFound as error:
                 if is_bucket_missing(error):
                     raise

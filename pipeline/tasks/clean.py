@@ -62,26 +62,29 @@ class Clean(Stage):
     def _clean(self, raw: dict[str, Any], progress: StageProgress) -> dict[str, Any]:
         import pyarrow.parquet as pq
 
-        from .. import cleaning
+        from ..cleaning.chunks import REJECTS_SCHEMA, Report
+        from ..cleaning.cleaner import clean
+        from ..cleaning.parquet_file import read_footer
+        from ..cleaning.rules import Rules
 
         dataset = datasets.get(self.dataset)
-        report = cleaning.Report()
+        report = Report()
         source_name = raw["url"].rsplit("/", 1)[-1]
         with ExitStack() as stack:
             source = stack.enter_context(self.scratch.local(RAW))
             rows_path = stack.enter_context(self.scratch.staging(ROWS))
             rejects_path = stack.enter_context(self.scratch.staging(REJECTS))
             stream = stack.enter_context(source.open("rb"))
-            cleaned = cleaning.clean(
+            cleaned = clean(
                 stream,
                 raw["format"],
                 dataset,
                 self.month,
-                cleaning.Rules.parse(self.rules),
+                Rules.parse(self.rules),
                 source_name=source_name,
                 report=report,
             )
-            rejects_file = partial(pq.ParquetWriter, schema=cleaning.REJECTS_SCHEMA, compression="zstd")
+            rejects_file = partial(pq.ParquetWriter, schema=REJECTS_SCHEMA, compression="zstd")
             rows_read, rows_rejected = 0, Counter[str]()  # so far; the report is being filled ahead
             rows_in_all = 0  # where the file tells
             with (
@@ -92,7 +95,7 @@ class Clean(Stage):
                 for batch in batches:
                     if raw["format"] == "parquet" and not rows_read:  # by now it is known to be readable
                         with source.open("rb") as file:
-                            rows_in_all = cleaning.read_footer(file, source_name).num_rows
+                            rows_in_all = read_footer(file, source_name).num_rows
                     write_rows(batch.rows)
                     rows_read += batch.rows_read
                     if batch.rejects.num_rows:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cleaning import Rules, clean
+from pipeline.cleaning.cleaner import clean
+from pipeline.cleaning.rules import Rules
 from pipeline.datasets.schema import Dataset
 
 from .loads import GREEN, ZONES, ledger_row

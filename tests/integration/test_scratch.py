@@ -29,8 +29,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from luigi.task_register import Register
 
-from pipeline import cleaning, code_version, datasets
+from pipeline import code_version, datasets
 from pipeline import settings as our_settings
+from pipeline.cleaning import cleaner
 from pipeline.commands import forget
 from pipeline.errors import LakeError, StorageUnavailable, TooManyUnreadable
 from pipeline.job import Job
@@ -231,7 +232,7 @@ def undisturbed(folder: Path, wanted: Situation) -> tuple[str, str, str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """The folder of all worlds of a test. The code that cleans is the one that the environment names."""
-    honest = cleaning.clean
+    honest = cleaner.clean
 
     def clean(*args: Any, **kwargs: Any) -> Iterator[Any]:
         dearer = float(100 * CODES.index(os.environ[code_version.CODE]))
@@ -244,7 +245,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         patch.setenv(code_version.CODE, CODES[0])
         patch.setenv("PIPELINE_RETRY_ATTEMPTS", "1")
         patch.setenv("PIPELINE_WORKSPACE_URL", f"file:{tmp_path}/journals")
-        patch.setattr(cleaning, "clean", clean, raising=False)
+        patch.setattr(cleaner, "clean", clean)
         our_settings.apply_environment()
         RESULTS.clear()
         yield tmp_path

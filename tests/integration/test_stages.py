@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import Report
+from pipeline.cleaning.chunks import Report
 from pipeline.errors import DamagedScratch, LakeError, StorageUnavailable, TakenAway, UnreadableFile, WarehouseBusy
 from pipeline.lake import layout
 from pipeline.lake.lake import digest_of

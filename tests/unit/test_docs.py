@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import luigi_config, settings
 from pipeline.__main__ import parser
-from pipeline.cleaning import RULES
+from pipeline.cleaning.rules import RULES
 from pipeline.tasks.range_monthly import RangeMonthly
 from pipeline.warehouse import document
 

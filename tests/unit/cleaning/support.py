@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import datasets
-from pipeline.cleaning import REJECTS_SCHEMA, Report, Rules, clean
+from pipeline.cleaning.chunks import REJECTS_SCHEMA, Report
+from pipeline.cleaning.cleaner import clean
+from pipeline.cleaning.rules import Rules
 
 
 @dataclass

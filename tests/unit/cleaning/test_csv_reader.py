@@ -11,8 +11,10 @@ from unittest import mock
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import Rules, clean, csv_reader, values
+from pipeline.cleaning import csv_reader, values
+from pipeline.cleaning.cleaner import clean
 from pipeline.cleaning.csv_reader import split
+from pipeline.cleaning.rules import Rules
 from pipeline.errors import UnreadableFile, UsageError, WrongFormat
 
 from .support import run

@@ -11,7 +11,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import Report, Rules, clean, parquet_file, parquet_reader
+from pipeline.cleaning import parquet_file, parquet_reader
+from pipeline.cleaning.chunks import Report
+from pipeline.cleaning.cleaner import clean
+from pipeline.cleaning.rules import Rules
 from pipeline.errors import UnreadableFile
 
 from .hostile import CSV, PARQUET, bounded, green, parquet, repeated

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES
 
 from pipeline import datasets
-from pipeline.cleaning import Report, Rules, clean, csv_reader
+from pipeline.cleaning import csv_reader
+from pipeline.cleaning.chunks import Report
+from pipeline.cleaning.cleaner import clean
 from pipeline.cleaning.csv_reader import CsvReader
+from pipeline.cleaning.rules import Rules
 from pipeline.errors import UnreadableFile
 
 from .support import Result, parquet, run

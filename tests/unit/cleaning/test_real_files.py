@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import FORMATS
+from pipeline.cleaning.cleaner import FORMATS
 from pipeline.errors import UnreadableFile
 
 from ...real_data import ROWS, csv_files, csv_lines, damaged, month_in, path_of, zones_of

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import RULES, Rules
+from pipeline.cleaning.rules import RULES, Rules
 from pipeline.errors import UsageError
 
 from .support import parquet, run

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import datasets
-from pipeline.cleaning import Report, Rules, clean
+from pipeline.cleaning.chunks import Report
+from pipeline.cleaning.cleaner import clean
+from pipeline.cleaning.rules import Rules
 from pipeline.commands import sample
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
 from pipeline.partition import ZONES, Partition
