@@ -1,4 +1,4 @@
-"""A store in a Google Cloud Storage bucket.
+"""A lake or workspace in a Google Cloud Storage bucket (``gs://``): uploads, downloads, listings.
 
 * An upload carries its CRC32C, so the service refuses bytes that were damaged on the way, and a generation
   precondition, so that a repeated request never overwrites what someone else wrote meanwhile. When the reply to an

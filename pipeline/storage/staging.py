@@ -1,4 +1,4 @@
-"""A folder of temporary files that tells those of living processes from those of killed ones.
+"""Temporary files of a store: those of living processes are told from those of killed ones.
 
 Every entry is a folder of its own with a lock file. The lock is held for as long as the entry is in use, and the kernel
 lets go of it when the process ends, however it ends; so an entry whose lock can be taken belongs to nobody.

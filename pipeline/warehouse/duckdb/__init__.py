@@ -1,1 +1,1 @@
-"""DuckDB: one file on this machine."""
+"""DuckDB: one file on this machine; each load is one transaction."""
