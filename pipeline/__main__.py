@@ -35,21 +35,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their arguments, and every setting as a flag that ``luigi`` also takes."""
-    from .commands import (
-        agent,
-        cron,
-        doctor,
-        forget,
-        plan,
-        queue,
-        refresh,
-        runs,
-        sample,
-        status,
-        submit,
-        ui,
-        verify,
-    )
+    from .commands import agent, cron, doctor, forget, plan, queue, refresh, runs, sample, status, submit, ui, verify
 
     top = _Parser(prog="python -m pipeline", description="Inspect and maintain the months of the pipeline.")
     verbs = top.add_subparsers(dest="verb", metavar="verb", parser_class=_Parser)

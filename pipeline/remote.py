@@ -18,19 +18,18 @@ from urllib.parse import urlsplit
 
 from .errors import UsageError
 
-#: Seconds after which somebody who waits for an answer is told that a server gives none.
+#: Time-out in seconds for a server while a person waits for the answer.
 INTERACTIVE_TIMEOUT = 15.0
 
-#: Seconds for a server without which a run that is being planned can do nothing, or a stage that all the others need
-#: too: within a minute a person knows.
+#: Time-out in seconds for a server while a run is planned, so that a person knows within a minute.
 PLANNING_TIMEOUT = 30.0
 
-#: Seconds of a ``Retry-After`` that are told of: a year says as much as any more digits would.
+#: Longest ``Retry-After`` in seconds; any longer one is cut to it.
 LONGEST_ASKED = 365 * 86_400.0
 
 
 class Spent:
-    """Seconds for which a server was waited for in vain, by one or by several at once."""
+    """Seconds of waiting in vain for a server, by one or several threads."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -38,7 +37,7 @@ class Spent:
         self._changing = threading.Lock()
 
     def add(self, begun: float, ended: float) -> None:
-        """Add a wait, by the monotonic clock. What several spent at the same time counts once."""
+        """Add a wait, by the monotonic clock. Waits at the same time count once."""
         with self._changing:
             self.seconds += max(0.0, ended - max(begun, self._until))
             self._until = max(self._until, ended)
@@ -46,10 +45,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class _Caps:
-    """The longest waits that are allowed now, in seconds, and the waits that count for them.
-
-    They hold for the whole process: what is asked is often asked by several threads at once.
-    """
+    """The longest allowed waits in seconds, and the waits that count for them; for all threads of the process."""
 
     all: float = float("inf")
     servers: float = float("inf")
@@ -102,7 +98,7 @@ def for_server(seconds: float) -> float:
     return min(capped(seconds), _caps.servers)
 
 
-def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
+def seconds_asked_for(headers: Mapping[str, str]) -> float | None:
     """Seconds of a ``Retry-After`` header, which is a number or a date; None without a readable one."""
     from email.utils import parsedate_to_datetime
 
@@ -112,7 +108,7 @@ def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None
     try:
         until = parsedate_to_datetime(value)
         until = until if until.tzinfo else until.replace(tzinfo=dt.UTC)
-        return min(max(0.0, (until - (now or dt.datetime.now(dt.UTC))).total_seconds()), LONGEST_ASKED)
+        return min(max(0.0, (until - dt.datetime.now(dt.UTC)).total_seconds()), LONGEST_ASKED)
     except (ValueError, OverflowError, TypeError):
         return None
 

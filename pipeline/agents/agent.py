@@ -26,18 +26,7 @@ from ..runner import child, process
 from . import request
 from .effective_settings import difference
 from .queue import Entry, Queue
-from .records import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    OPEN,
-    RENEW,
-    RUNNING,
-    WAITING,
-    AgentRecord,
-    now,
-    this_agent,
-)
+from .records import CANCELLED, DONE, FAILED, OPEN, RENEW, RUNNING, WAITING, AgentRecord, now, this_agent
 
 LOGGER = logging.getLogger("pipeline")
 

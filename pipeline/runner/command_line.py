@@ -18,15 +18,13 @@ from luigi.retcodes import retcode
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from .. import luigi_config, remote, renamed, settings, validation
+from .. import luigi_config, renamed, settings, validation
 from ..errors import PipelineError, UsageError
-from ..planning.task_state import give_state
 from ..reporting import console, journal, logs, streams
 from ..tasks.base import JobTask
 from ..value_types import MOST_WORKERS, luigid_url
-from . import patches, preflight, process, rpc, run
+from . import patches, process, rpc, run
 from .exit_codes import MISTAKES, STOPPED, exit_with
-from .worker import Worker
 
 
 def install() -> None:
@@ -41,7 +39,7 @@ def install() -> None:
     patches.around_first_task(_build_root_task)
     patches.around_runs(run.run_all)
     patches.connect_with(rpc.connect)
-    patches.make_workers_with(_create_worker)
+    patches.make_workers_with(run.create_worker)
 
 
 def _run_command(luigi_run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -229,27 +227,3 @@ def _is_exit_code(read: Callable[..., int], *arguments: str) -> bool:
         return 0 <= read(*arguments) <= 255
     except ValueError:
         return False
-
-
-def _create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Worker:
-    """Make our worker, after the root task was asked whether it is complete.
-
-    Luigi itself would show an error in the answer as a traceback. If the task is not complete, see that nothing of what
-    it would do is refused in the end, and that the publisher can be asked.
-    """
-    state = run.planning_state()
-    for root in run.roots_of_command():
-        with remote.planning():
-            give_state(root, state)
-            if root.complete():
-                continue
-            preflight.check(root)
-            if isinstance(root, JobTask):
-                root.check_source()
-    return Worker(
-        scheduler=scheduler,
-        worker_processes=worker_processes,
-        assistant=assistant,
-        state=state,
-        scheduled=run.scheduled,
-    )

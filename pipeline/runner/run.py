@@ -20,9 +20,10 @@ from luigi.execution_summary import LuigiStatusCode
 from luigi.retcodes import retcode
 from luigi.rpc import RPCError
 
-from .. import code_version, settings
+from .. import code_version, remote, settings
 from ..errors import UsageError
 from ..planning.state import CachedState
+from ..planning.task_state import give_state
 from ..reporting import bars, console, end_of_run, journal, journal_reader, logs, notify, outcomes, streams
 from ..tasks.base import JobTask
 from ..tasks.range_monthly import RangeMonthly
@@ -59,17 +60,29 @@ def is_command() -> bool:
     return _command is not None
 
 
-def planning_state() -> CachedState:
-    """What the run that is being planned has found so far."""
-    return _current.state if _current is not None and _current.state.is_open else CachedState()
+def create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Worker:
+    """Make our worker. In Luigi's command, first check the root tasks that are not complete: nothing that they would do
+    may be refused in the end, and the publisher must answer. Luigi itself would show such an error as a traceback."""
+    state = _current.state if _current is not None and _current.state.is_open else CachedState()
+    roots = _current.roots if _current is not None and is_command() else []
+    for root in filter(_is_ours, roots):
+        with remote.planning():
+            give_state(root, state)
+            if root.complete():
+                continue
+            preflight.check(root)
+            if isinstance(root, JobTask):
+                root.check_source()
+    return Worker(
+        scheduler=scheduler,
+        worker_processes=worker_processes,
+        assistant=assistant,
+        state=state,
+        scheduled=_scheduled,
+    )
 
 
-def roots_of_command() -> list[luigi.Task]:
-    """The root tasks of the run that is Luigi's command, if they are ours."""
-    return [root for root in _current.roots if _is_ours(root)] if is_command() and _current is not None else []
-
-
-def scheduled(worker: Worker) -> None:
+def _scheduled(worker: Worker) -> None:
     """Called by our worker before it runs the first task."""
     if _current is not None:
         _current.scheduled(worker)
