@@ -15,7 +15,7 @@ from luigi.task_status import DONE as TASK_DONE
 from .. import remote
 from ..errors import MissingAtPublisher
 from ..partition import Partition
-from ..planning.plan import COMPLETE, TO_DO
+from ..planning.plan import COMPLETE, TO_DO, Plan
 from ..planning.state import CachedState
 from ..planning.task_state import is_complete
 from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
@@ -31,7 +31,8 @@ def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]
     tasks: dict[Partition, dict[str, Any]] = {}
     statuses: dict[Partition, set[str]] = {}
     for task, status, _ in history:
-        for entry in getattr(getattr(task, "__dict__", {}).get("plan"), "entries", ()):
+        plan = getattr(task, "__dict__", {}).get("plan")
+        for entry in plan if isinstance(plan, Plan) else ():
             entries[entry.partition] = entry.state, entry.reason
         if task.task_family in GOALS and hasattr(task, "partition"):
             tasks.setdefault(task.partition, {})[task.task_family] = task
