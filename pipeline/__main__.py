@@ -14,8 +14,8 @@ from . import remote, renamed, settings, validation
 from .errors import UsageError
 from .plain import mistake_line
 from .reporting import console, logs, streams
-from .runner.command_line import without_values
 from .runner.exit_codes import MISTAKES, STOPPED, USAGE, code_of, exit_with
+from .runner.flags import without_values
 
 #: Verbs that a person waits for: their requests to servers time out within seconds.
 WAITED_FOR = {"status", "plan", "verify", "doctor", "forget", "runs", "queue"}

@@ -78,14 +78,14 @@ def create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Wor
         worker_processes=worker_processes,
         assistant=assistant,
         state=state,
-        scheduled=_scheduled,
+        on_scheduled=note_scheduled,
     )
 
 
-def _scheduled(worker: Worker) -> None:
+def note_scheduled(worker: Worker) -> None:
     """Called by our worker before it runs the first task."""
     if _current is not None:
-        _current.scheduled(worker)
+        _current.note_scheduled(worker)
         preflight.check_scheduled(worker.state, worker.tasks.pending())
 
 
@@ -121,7 +121,7 @@ class Run:
         self._outer = _current
         self._command = _command if self._outer is None else None
         self.state = CachedState()  # answers for all tasks while the run is planned
-        self._scheduled: RunTasks | None = None
+        self._tasks: RunTasks | None = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
         self._bars = bars.Bars()
         self._stack = ExitStack()
@@ -154,11 +154,11 @@ class Run:
         if is_luigi:
             self._bars.start()
 
-    def scheduled(self, worker: luigi.worker.Worker) -> None:
+    def note_scheduled(self, worker: luigi.worker.Worker) -> None:
         """Note in the journal what is to be done, once Luigi has scheduled it and before it runs the first task."""
-        if self._scheduled is not None:
+        if self._tasks is not None:
             return
-        self._scheduled = tasks = RunTasks.of(worker)
+        self._tasks = tasks = RunTasks.of(worker)
         self.begin_if_ours(tasks.scheduled.values())
         if self.is_begun:
             for event in verdict.plan_events(tasks.history):
@@ -166,7 +166,7 @@ class Run:
 
     def judge(self, result: Any) -> None:
         """Decide what the run came to, and let Luigi say the same."""
-        self.scheduled(result.worker)  # if the program has a worker of its own
+        self.note_scheduled(result.worker)  # if the program has a worker of its own
         if self.is_begun:
             judged = verdict.judge(result.worker, self.roots, journal_reader.events()[0])
             journal.record("judged", **judged)
@@ -193,12 +193,12 @@ class Run:
                     notify.notify_of_run(outcome)
                 journal.end()
                 if error is None:
-                    has_worked = self._scheduled is not None and bool(self._scheduled.pending())
+                    has_worked = self._tasks is not None and bool(self._tasks.pending())
                     sweep({task.job for task in self._ours()}, has_worked)
 
     def _ours(self) -> list[JobTask]:
         """The tasks of the run that are ours, root tasks first; a range is represented by its first month."""
-        tasks = [*self.roots, *(self._scheduled.scheduled.values() if self._scheduled else ())]
+        tasks = [*self.roots, *(self._tasks.scheduled.values() if self._tasks else ())]
         ours = [getattr(task, "_first", task) for task in tasks if _is_ours(task)]
         return [task for task in ours if isinstance(task, JobTask)]
 

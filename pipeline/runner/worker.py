@@ -66,12 +66,15 @@ class Worker(luigi.worker.Worker):
         self,
         *args: Any,
         state: CachedState | None = None,
-        scheduled: Callable[[Worker], None] | None = None,
+        on_scheduled: Callable[[Worker], None] | None = None,
         **kwargs: Any,
     ) -> None:
-        """``state``: what was found already when the run was begun. ``scheduled``: called before the first task."""
+        """``state``: what was found already when the run was begun.
+
+        ``on_scheduled``: called once, when all tasks are scheduled and none has run.
+        """
         super().__init__(*args, **kwargs)
-        self._scheduled = scheduled
+        self._on_scheduled = on_scheduled
         self.state = state or CachedState()
         if self.worker_processes < 1:
             raise errors.UsageError(f"workers={self.worker_processes}: nothing would run; give at least 1")
@@ -257,8 +260,8 @@ class Worker(luigi.worker.Worker):
 
     def run(self) -> bool:
         """Work until nothing is left; then look what others have done of it, and go on if the scheduler lost some."""
-        if self._scheduled is not None:
-            self._scheduled(self)
+        if self._on_scheduled is not None:
+            self._on_scheduled(self)
         self.state.close()  # from here on others change what was found
         self._has_begun = True
         self._failures.enable_again()
