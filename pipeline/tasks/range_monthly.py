@@ -19,18 +19,16 @@ from luigi.task_register import Register
 from .. import renamed, settings, validation
 from ..datasets import monthly_names
 from ..errors import UsageError
-from ..partition import Partition, add_months, format_month, months_between
+from ..partition import Partition, months_between
 from ..planning import planner
 from ..planning.plan import MISSING, Plan
 from ..planning.task_state import UsesState
 from ..reporting.explanations import explain
 from ..value_types import whole
 from . import parameters
-from .base import JobTask, MonthTask
+from .base import MonthTask
+from .range_arguments import resolve
 from .wrappers import AllTrips, FillsWarehouses, MonthlyTrips, ensure_none_missing, tasks_of
-
-#: Months start to count here; nothing of TLC's is older.
-_EPOCH = dt.date(2009, 1, 1)
 
 
 class _Datasets(luigi.Parameter):
@@ -75,7 +73,7 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
-        """Write into ``of_params`` all that the output depends on, so that it is part of this task's identity."""
+        """Luigi's values of the parameters, resolved: see ``range_arguments``."""
         validation.ensure_valid()
         values = dict(super().get_param_values(params, args, kwargs))
         if not isinstance(values["of_params"], Mapping):
@@ -88,34 +86,7 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
             name: settings.Place.CALL if name in called_with else settings.place_of(cls.get_task_family(), name)
             for name in values
         }
-        of, given = _of_datasets(values, places)
-        values["of"] = of
-        known = dict(of.get_params())
-        if values["param_name"] not in known:
-            raise UsageError(
-                f"--of {of.task_family}: {of.task_family} has no months; "
-                f"run it by itself: luigi --module pipeline {of.task_family}"
-            )
-        for name in given:
-            if name not in known or name == values["param_name"]:
-                choices = ", ".join(sorted(set(known) - {values["param_name"]}))
-                raise UsageError(f"--of-params: {of.task_family} has no parameter {name!r} to give; it has {choices}")
-        first = None
-        if issubclass(of, JobTask):
-            for name, value in given.items():
-                if not isinstance(value, str):
-                    raise UsageError(f'--of-params: "{name}" is a text, such as "green"; {value!r} is none')
-            first = of(**given, month=values["start"] or _EPOCH)
-            text = first.to_str_params(only_significant=True)
-            given = {name: text[name] for name in text if name != values["param_name"]}
-        values["of_params"] = luigi.freezing.FrozenOrderedDict(sorted(given.items()))
-        if places["start"] > places["stop"] or values["stop"] is None:
-            values["stop"] = _after_newest(first, values["start"] or _EPOCH)
-        elif places["stop"] > places["start"] and values["start"] and values["start"] >= values["stop"]:
-            raise UsageError(
-                f"--stop {format_month(values['stop'])} is not later than {format_month(values['start'])}, "
-                "the start of [RangeMonthly]; give --start too"
-            )
+        values = resolve(values, places)
         return [(name, values[name]) for name, _ in params]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -181,59 +152,6 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
 
     def on_failure(self, exception: BaseException) -> str:
         return explain(self.title, exception)
-
-
-def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> tuple[Any, dict[str, Any]]:
-    """Task and of-params of a range for which ``dataset`` may be given; it is "" afterwards, like ``datasets``.
-
-    One dataset is of MonthlyTrips unless another task is named in the same place, several are of AllTrips. ``datasets``
-    is the old name of several, and of AllTrips also if it is one. What comes from a stronger place (a flag before the
-    environment before luigi.cfg) wins; what contradicts something from the same place is refused.
-    """
-    of = values["of"]
-    given = renamed.take_from_arguments(of.task_family, dict(values["of_params"]))
-    names = [name for name in ("dataset", "datasets") if values[name]]
-    if len(names) == 2 and places["dataset"] == places["datasets"]:
-        raise UsageError("--dataset and --datasets: give one of them")
-    name = max(names, key=lambda name: places[name], default="")
-    text, values["dataset"], values["datasets"] = values.get(name, ""), "", ""
-    if not name:
-        return of, given
-    text = ",".join(monthly_names(text))
-    place, is_several = places[name], name == "datasets" or "," in text
-    task: type[JobTask] = AllTrips if is_several else MonthlyTrips
-    parameter = "dataset"
-    if name == "datasets":
-        if name in dict(of.get_params()):  # somebody's own task
-            parameter = name
-        else:
-            renamed.note(
-                f"{name} of RangeMonthly", "dataset now" if "," in text else "dataset, with --of AllTrips, now"
-            )
-    fits = parameter in dict(of.get_params()) and not (is_several and issubclass(of, MonthTask))
-    if not fits and place == places["of"]:
-        why = "takes one dataset" if name == "dataset" in dict(of.get_params()) else f"has no {name}"
-        raise UsageError(f"--{name} goes with --of {task.task_family}; {of.task_family} {why}")
-    if not fits or (issubclass(of, AllTrips) and not is_several and place != places["of"]):
-        if place < places["of"]:
-            return of, given
-        of = task
-        given = {known: value for known, value in given.items() if known in dict(of.get_params())}
-    if given.get(parameter, text) != text:
-        if place == places["of_params"]:
-            raise UsageError(f"--{name} {text} and --of-params with {parameter} {given[parameter]}: give one of them")
-        if place < places["of_params"]:
-            return of, given
-    return of, {**given, parameter: text}
-
-
-def _after_newest(first: Any, start: dt.date) -> dt.date:
-    """The month after the newest that can be there: after this month, or after the last that the publisher has."""
-    stop = add_months(dt.date.today(), 1)
-    if isinstance(first, MonthTask):
-        last = first.job.publisher_object.months_offered(first.dataset)[1]
-        stop = min(stop, add_months(last, 1)) if last else stop
-    return max(stop, add_months(start, 1))
 
 
 assert Register.get_task_cls("RangeMonthly") is RangeMonthly, "ours replaces Luigi's"
