@@ -18,6 +18,7 @@ from ..cleaning.rules import Rules
 from ..datasets import monthly_names
 from ..errors import UsageError
 from ..partition import format_month, typed_month
+from ..publishers.catalog import CATALOGS
 from ..strict_json import json_object
 
 #: Most words of a command, and most characters of one.
@@ -157,7 +158,7 @@ def _rules(value: str) -> str:
 
 
 def _publisher(value: str) -> str:
-    return _choice(value, ("tlc", "dtc", "sample"), "a publisher")
+    return _choice(value, tuple(CATALOGS), "a publisher")
 
 
 def _shown(value: str) -> str:

@@ -12,11 +12,11 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
     """The store that ``url`` names: ``file:…`` or ``gs://bucket/prefix``. Asks nothing of it yet."""
     scheme, colon, _ = url.partition(":")
     if colon and scheme == "file":
-        from ..storage.local import LocalStore
+        from .local import LocalStore
 
         return LocalStore(url, options)
     if colon and scheme == "gs":
-        from ..storage.gcs import GcsStore
+        from .gcs import GcsStore
 
         return GcsStore(url, options)
     raise UsageError(f"{without_secrets(url)!r} cannot be a lake or workspace; write file:folder or gs://bucket/prefix")
