@@ -95,7 +95,7 @@ def check_core() -> None:
     """Refuse a number of workers with which Luigi waits for ever."""
     core = luigi.interface.core()
     if not 1 <= core.workers <= MOST_WORKERS:
-        raise UsageError(f"--workers {core.workers} (or [core] workers) is not between 1 and {MOST_WORKERS:,}")
+        raise UsageError(f"--workers {core.workers} (or [core] workers): give at least 1, at most {MOST_WORKERS:,}")
     if core.scheduler_url:
         try:
             luigid_url(core.scheduler_url)
