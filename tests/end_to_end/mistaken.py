@@ -166,7 +166,7 @@ def _stub() -> None:
 
     from pipeline.agents import agent
     from pipeline.publishers.sample import generator
-    from pipeline.runner import command_line
+    from pipeline.runner import run
 
     def end(code: int) -> Any:
         def stub(*args: Any, **kwargs: Any) -> NoReturn:
@@ -176,7 +176,7 @@ def _stub() -> None:
         return stub
 
     time.__dict__["sleep"] = end(WAITS)
-    command_line.__dict__["Worker"] = end(ACCEPTED)
+    run.__dict__["Worker"] = end(ACCEPTED)
     agent.Agent.serve = end(ACCEPTED)  # type: ignore[method-assign]
     luigi.server.run = end(ACCEPTED)
     generator.make_file = end(ACCEPTED)
