@@ -1,4 +1,4 @@
-"""The outcome of one probe, as `python -m pipeline doctor` prints it; lakes and warehouses both answer with these."""
+"""The outcome of one check of ``python -m pipeline doctor``: what was checked, whether it worked, and the remedy."""
 
 from __future__ import annotations
 

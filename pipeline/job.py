@@ -1,4 +1,4 @@
-"""What a run is about: the labels of publisher, rules, lake, workspace and warehouses, and what the labels open.
+"""The job of a run: its publisher, rules, lake, workspace and warehouses, by label, and how they are opened.
 
 A label is a name without secrets, and part of the identity of the tasks. The functions without arguments give the
 labels of the configured backends. What a label opens has the credentials of this machine's settings.

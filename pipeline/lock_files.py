@@ -1,4 +1,4 @@
-"""Lock files that name their holder: who waits for one can say for whom."""
+"""Locks on files between processes: who waits, for whom, and what is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Luigi's configuration: read with one line for each mistake, and completed with what the pipeline needs.
+"""Luigi's configuration: read with one line for each mistake, and our defaults for Luigi's own settings.
 
 Luigi reads luigi.cfg from the current folder. Without it, or with another project's, a failed run would exit with 0,
 and a stage would not see the output of the stage before it. The package therefore contains the Luigi settings that the

@@ -1,4 +1,4 @@
-"""Text from outside made harmless, before it reaches a terminal, a log, a notification or luigid.
+"""Text from outside without control characters and secrets, before a terminal, a log or luigid gets it.
 
 A column, a file name, a server's answer or a queue's file may hold anything: sequences that command a terminal,
 characters that reverse the order of a line, line ends behind which a text looks like a line of ours.

@@ -1,4 +1,4 @@
-"""The one retry policy: which errors are tried again, how often, and how long is waited before and in all."""
+"""The one retry policy: which errors are tried again, how often, and after which pause. One try: see ``remote``."""
 
 from __future__ import annotations
 

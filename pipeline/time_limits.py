@@ -1,4 +1,4 @@
-"""Calls of servers that must answer within a time limit; a long wait for the answer is reported."""
+"""Ends calls that exceed a time limit, and reports slow answers. ``remote`` has the seconds, ``retry`` the next try."""
 
 from __future__ import annotations
 

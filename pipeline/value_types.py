@@ -1,4 +1,4 @@
-"""Texts read as values: one of a few words, a number within bounds, an amount of memory.
+"""Values of settings: one of a few words, a number within bounds, an amount of memory; each read from a text.
 
 Settings, tasks and verbs read their values by these functions. What cannot be right raises UsageError with one line.
 """

@@ -1,4 +1,4 @@
-"""Reports of waits: one line after a few seconds, and one limit for all waits of a stage for the same thing.
+"""Waits for what others hold, such as locks: reported, and limited per stage. Slow servers: see ``time_limits``.
 
 Stores and warehouses meet the locks and know no tasks. They wait with ``Wait``; what runs the work declares with
 ``told_to`` who is told.
@@ -27,7 +27,7 @@ GLANCE = 1.0
 class Listener:
     """Is told of waits. This one serves commands that are no run: it writes one line."""
 
-    #: Stands before the text. What it ends with is not said twice.
+    #: Written before the text. The text says "it" for a name that the title already ends with.
     title = ""
 
     def waiting(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""All known runs, one record each: those with a journal on this host, and those that were submitted to a queue.
+"""All known runs, submitted or not, one record each: from the journals on this host and from the queues.
 
 A submitted run has an object in its queue, and a journal with the same id on its agent's host. If the workspace is a
 bucket, the journals of other hosts are not visible.

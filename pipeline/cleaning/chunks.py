@@ -1,4 +1,4 @@
-"""What passes between the readers and ``clean``: chunks of rows, rejects, and the report on the whole file."""
+"""Chunks of rows and rejects, which the readers give to ``clean``, and the report on the whole file."""
 
 from __future__ import annotations
 
@@ -82,8 +82,9 @@ class Report:
 
     ``rows_read`` are the data lines; ``blank_lines`` and ``repeated_headers`` are counted apart. ``surplus_values``
     are rows with empty values beyond the last name. ``unknown_columns`` maps each column that is kept out to its number
-    of non-null values in readable rows: by its header one that the dataset does not know, as ``fare_amount (2nd)`` one
-    whose name has been there already, as ``this (beside that)`` what one of two spellings says unlike the other.
+    of non-null values in readable rows: a column that the dataset does not know by its header, one whose name is there
+    twice as ``fare_amount (2nd)``. If a column has two spellings, ``this (beside that)`` are the values of ``this``
+    that differ from those of ``that``.
     ``unknown_codes`` maps each column to the codes outside its table and how often they occur (the rows are kept).
     ``repaired`` counts what was read as a person would read it, by kind. ``unreadable`` counts the rejects of the
     reader, without those of the rules; ``first_unreadable`` is the first of them, with the beginning of its

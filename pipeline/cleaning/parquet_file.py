@@ -1,4 +1,4 @@
-"""Opening Parquet files of strangers, and what reading them takes, before Arrow believes them.
+"""Checks of a Parquet file before Arrow opens it, and how much memory reading it needs.
 
 A few bytes of a Parquet file can stand for gigabytes: a page that unpacks to them, a dictionary that repeats one long
 value, a footer with a million columns. Arrow allocates what a file says. So the footer is bounded before it is parsed,

@@ -1,4 +1,4 @@
-"""``python -m pipeline refresh``: ask the publisher now, and load only the months that it republished or added.
+"""``python -m pipeline refresh``: run the task ``Refresh``, which decides the months, and print a table of them.
 
 It runs the task ``Refresh`` with Luigi's local scheduler, and prints a table of all months that were asked about.
 """

@@ -1,4 +1,4 @@
-"""The published row counts that come with the package; ``facts/README.md`` says where they are from."""
+"""The published row counts, from tlc_parquet_rowcounts.csv and csv_mirror_row_checks.csv in ``facts/``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lake: published months with their manifests in a store, and what was last seen at the publishers."""
+"""The lake: publishes and lists months with their manifests, and stores what was last seen at the publishers."""
 
 from __future__ import annotations
 

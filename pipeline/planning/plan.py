@@ -1,4 +1,4 @@
-"""A plan: what is to be done for each month, and why; its words are those of status, tables, messages and journals."""
+"""A plan, as a data structure: what is to be done for each month, and why. ``planner`` makes it."""
 
 from __future__ import annotations
 

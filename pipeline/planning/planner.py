@@ -1,4 +1,4 @@
-"""Which months have to be worked on, and why: decided before anything runs, for a whole range at once.
+"""Makes the plan of a whole range before anything runs: which months have to be worked on, and why.
 
 One listing of the lake, one ledger query per warehouse, and as few questions to the publisher as possible.
 ``RangeMonthly`` runs what the plan says; ``python -m pipeline plan`` shows it, and ``status`` shows what is known
@@ -123,7 +123,7 @@ def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) 
 
 
 def check_source(completeness: Completeness) -> None:
-    """Raise what a plan would, if the month has to be fetched, and its publisher is not there or has nothing at all."""
+    """Raise the error of a plan if the month has to be fetched and its publisher does not answer or has nothing."""
     state, job, partition = completeness.state, completeness.job, completeness.partition
     with remote.planning(state.spent):
         if completeness.why_not_in_lake() is None:
@@ -138,7 +138,7 @@ def check_source(completeness: Completeness) -> None:
 def plan_refresh(state: State, job: Job, partitions: Sequence[Partition], warehouses: list[str]) -> Plan:
     """Ask the publisher now about months of a dataset, however fresh its last answers are, and plan what changed.
 
-    To do are months that have another ETag or length than the loaded ones, months that have become available, and
+    Months to do are those that have another ETag or length than the loaded ones, months that have become available, and
     months that an earlier run left half done. Those that differ from what is asked for in other ways, such as rules,
     are left as they are: that is for a range. A month that cannot be asked about is ``UNASKED`` and left too. Raises
     ``Unreachable`` if the publisher does not answer.

@@ -1,7 +1,7 @@
-"""Questions to the publisher while a run is planned: which versions it has now, which months it does not have.
+"""Questions to the publisher while a run is planned, and for how long an earlier answer is believed.
 
-As few as possible: what it answers is kept with the lake, and believed for some time. See ``[publisher] max_age`` and
-``absent_max_age``.
+The questions are which versions it has now, and which months it does not have. They are as few as possible: answers are
+kept with the lake and believed for ``[publisher] max_age`` and ``absent_max_age``.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def check_publisher(state: State, job: Job) -> None:
 
 
 def check_workspace(state: State, job: Job) -> None:
-    """Raise what a workspace says that is not there or does not answer. One on this machine is made when needed."""
+    """Raise the error of a workspace that is missing or does not answer. A local one is made when needed."""
     if not job.workspace.startswith("file:") and job.workspace not in state.workspaces:
         from ..storage import open_store
 

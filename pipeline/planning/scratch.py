@@ -146,7 +146,7 @@ class Scratch:
 
     @contextmanager
     def checking(self, name: str) -> Iterator[None]:
-        """While a file of ours is read: what Arrow or the disk say against it becomes ``DamagedScratch``."""
+        """While a file of ours is read, errors of Arrow and of the disk are raised as ``DamagedScratch``."""
         import pyarrow as pa
 
         try:
@@ -248,7 +248,7 @@ class Scratch:
             self.discard()
 
     def discard(self) -> None:
-        """Remove everything of this month, by who holds its lock."""
+        """Remove everything of this month. The caller holds its lock."""
         self.store.delete_tree(self.prefix)
 
 

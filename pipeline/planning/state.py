@@ -45,7 +45,7 @@ class State:
         self.close()
 
     def close(self) -> None:
-        """Let no task answer from this state any more: what was found is history."""
+        """End the use of this state: no task answers from it any more."""
         self.is_open = False
 
     def manifest(self, job: Job, partition: Partition) -> Manifest | None:

@@ -1,4 +1,4 @@
-"""The publishers by name (tlc, dtc, sample): own address, folders, file names, format and months of each."""
+"""The publishers by name (tlc, dtc, sample): address, file names, format, and first month of each dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTTP request with a limit for all of it: an answer in time, or the connection is cut.
+"""One HTTP request within one time limit for all of it, redirects included; ``web_request`` names its errors.
 
 The time-outs of ``requests`` count for each read from a connection and for each address of a name. A server that sends
 a byte now and then outlasts them, and so do redirects. Here one limit counts for the whole request: looking up the

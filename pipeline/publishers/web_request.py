@@ -1,4 +1,4 @@
-"""One request to a publisher, with the time-outs of the policy; a failure is one line without credentials."""
+"""One request to a publisher, sent by ``http_request``; each failure becomes an error of ours without credentials."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class StageRecord:
 
 
 class StageProgress(waiting.Listener):
-    """Called by a stage with what it has done; reports it twice a second at most."""
+    """Progress of one stage: the stage calls it with what is done, and it reports that at most twice a second."""
 
     def __init__(self, stage: StageRecord) -> None:
         self._stage = stage

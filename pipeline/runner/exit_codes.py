@@ -1,4 +1,4 @@
-"""Exit codes of luigi's command and of the verbs, and the errors that are told in one line."""
+"""The exit codes by name, and that of an error which stops a command; ``verdict`` decides the code of a run."""
 
 from __future__ import annotations
 

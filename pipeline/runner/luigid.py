@@ -1,4 +1,4 @@
-"""luigid, the scheduler as a server, with durable state, history and metrics; started by the verb ``ui``.
+"""luigid, the scheduler as a server: durable state, history, the page /metrics. The verb ``ui`` starts it.
 
 Differences from Luigi's own ``luigid``:
 

@@ -1,4 +1,4 @@
-"""Preflight checks: what a run would refuse in the end is refused before its first task, with exit code 2.
+"""Preflight checks: writable workspace, lake and warehouses, no forbidden synthetic months, a publisher that answers.
 
 The stages check the same when their turn comes, because another run may have changed lake and warehouse meanwhile.
 """

@@ -1,4 +1,4 @@
-"""Worker processes: the context around a task, signals, and how a process ends with its parent."""
+"""What surrounds a task in its worker process: state, log, signals, and the end together with the main process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run from its first task to its last line, whoever starts it: luigi's command, ``luigi.build`` or a verb.
+"""A whole run, in the main process: begins it, notes its plan, judges it, and reports at its end; whoever starts it.
 
 A run begins when one of our tasks takes part, and not before: somebody else's tasks that have nothing to do with ours
 stay as Luigi has them. At its end it is judged once, and the verdict in the journal is what table, message and exit

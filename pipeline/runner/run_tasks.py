@@ -1,4 +1,4 @@
-"""The tasks of one run: as Luigi's worker has scheduled and noted them, and as the scheduler knows them."""
+"""The list of a run's tasks with their statuses, as Luigi's worker and the scheduler know them."""
 
 from __future__ import annotations
 

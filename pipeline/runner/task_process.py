@@ -1,4 +1,4 @@
-"""One run of a task by our worker: its needs are checked before, and what is missing is done again.
+"""One execution of one task, as a subclass of Luigi's: checks its dependencies, and has missing ones done again.
 
 Leans on private parts of ``luigi.worker.TaskProcess`` (3.8.1): ``run`` checks the dependencies while
 ``check_unfulfilled_deps`` is true, then calls ``_run_get_new_deps``, and puts one result on ``result_queue``: task id,
@@ -69,7 +69,7 @@ class _CheckedProcess(luigi.worker.TaskProcess):
             return self._again(missing)
 
     def _again(self, missing: list[luigi.Task]) -> list[Any]:
-        """Dependencies that have to be done again, as Luigi wants to be told of those found out while a task runs."""
+        """Dependencies that have to be done again, in the form in which a running task gives Luigi new dependencies."""
         names = ", ".join(map(title_of, missing))
         LOGGER.warning(
             "%s: needs %s, which is not there though it counts as done; done again", title_of(self.task), names

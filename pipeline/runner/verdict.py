@@ -1,4 +1,4 @@
-"""The verdict on a run that Luigi's worker has ended, and the plan of what it has scheduled: events for the journal.
+"""The verdict on a run that Luigi's worker has ended: its exit code and result. Also its plan, as journal events.
 
 The verdict knows what the journal of the stages cannot: somebody else's tasks, and what another host did meanwhile.
 """

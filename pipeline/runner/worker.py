@@ -1,4 +1,4 @@
-"""The worker of a run, a subclass of Luigi's: schedules tasks, runs them in processes, and ends gently.
+"""The worker of a run, in the main process, a subclass of Luigi's: schedules tasks, starts them, stops gently.
 
 What else a run does while it works stands beside: ``failures`` (what is tried again), ``lost_tasks`` (where the
 scheduler is wrong), ``idle`` (what is waited for), ``task_process`` (one run of a task).
@@ -215,7 +215,7 @@ class Worker(luigi.worker.Worker):
         return process
 
     def _handle_rpc_message(self, message: Any) -> None:
-        """As Luigi has it; a message that makes no sense does not end the thread that says that this run lives."""
+        """As Luigi has it, but an invalid message does not end the thread that sends signs of life to the scheduler."""
         try:
             super()._handle_rpc_message(message)
         except Exception as error:
@@ -251,7 +251,7 @@ class Worker(luigi.worker.Worker):
                 process.result_queue.close()  # the process has its own
 
     def _purge_children(self) -> None:
-        """As Luigi has it; and a process that has ended well, and has not said what became of its task, is dead too."""
+        """As Luigi has it. A process that has exited with 0 and sent no result of its task counts as dead too."""
         super()._purge_children()
         for task_id, process in self._running_tasks.items():
             if process.use_multiprocessing and process.exitcode == 0:

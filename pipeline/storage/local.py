@@ -1,4 +1,4 @@
-"""A lake or workspace in a local folder (``file:``): atomic files, locks, symbolic links.
+"""A lake or workspace in a local folder (``file:``): atomic files, and what happens at symbolic links.
 
 A file is written under a temporary name in the hidden folder ``.store``, flushed to the disk and renamed. The hidden
 folder lies in the store itself, because a rename is atomic only within one filesystem. Permissions follow the umask, as

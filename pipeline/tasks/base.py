@@ -88,13 +88,13 @@ class JobTask(UsesState, luigi.Task):
 
     @property
     def servers(self) -> list[Server]:
-        """Those that know whether the task is done. Without them neither it nor its like can be."""
+        """The servers that are asked whether the task is done. Without them no task of this job can be done."""
         stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not url.startswith("file:"))
         return [servers.of_store(url) for url in stores]
 
     @property
     def sources(self) -> list[Server]:
-        """Those without which it cannot be done, though they need not be asked whether it is."""
+        """The servers that the work also needs, but that are not asked whether the task is done."""
         return []
 
     def blame(self, error: PipelineError) -> None:
@@ -167,7 +167,7 @@ class MonthTask(JobTask):
 
 
 class Stage(MonthTask):
-    """One arrow of the data's way. A subclass says what it has made (``complete``) and makes it (``work``)."""
+    """One step of the data flow. A subclass says whether its output is there (``complete``) and makes it (``work``)."""
 
     def run(self) -> None:
         """Do the work unless it is done already, and try again while the error is one that may pass."""

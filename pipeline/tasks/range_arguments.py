@@ -1,4 +1,4 @@
-"""What the arguments of RangeMonthly mean together: the task and its parameters, and the month after the last.
+"""The arguments of RangeMonthly (task, start, stop), checked and turned into months.
 
 ``dataset``, ``of``, ``of_params``, ``start`` and ``stop`` may each come from a flag, the environment or luigi.cfg.
 """

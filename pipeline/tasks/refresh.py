@@ -1,4 +1,4 @@
-"""Refresh: asks the publisher about every month now, and reloads what it republished or added. For cron."""
+"""Refresh: asks the publisher about every month now, decides which ones to reload, and reloads them. For cron."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class MonthlyTrips(FillsWarehouses, MonthTask):
         return self.completeness.why_incomplete(self.warehouses) is None
 
     def run(self) -> None:
-        """All is loaded: what was needed on the way there can go."""
+        """Everything is loaded: remove the scratch of the month, and note in the journal that it is loaded."""
         with self.blaming():
             self.scratch.prune()
             journal.record_all_loaded(self.task_id, self.partition, self.warehouses)

@@ -1,1 +1,1 @@
-"""Synthetic months: files of any dataset, era and size that look like TLC's and hold nobody's trips."""
+"""The package of the sample publisher: ``publisher`` offers its months, ``generator`` makes their files."""

@@ -1,1 +1,1 @@
-"""BigQuery on google-cloud-bigquery: a month is one free load job into its partition, then a row in the ledger."""
+"""The package of the BigQuery backend; the class is in ``warehouse``."""

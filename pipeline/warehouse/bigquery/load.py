@@ -1,4 +1,4 @@
-"""From a Parquet file of the lake into a partition of BigQuery, by one free load job, then a row in the ledger."""
+"""Load a Parquet file into a partition of BigQuery: one free load job, whose id is chosen here, then a ledger row."""
 
 from __future__ import annotations
 

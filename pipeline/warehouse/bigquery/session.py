@@ -1,4 +1,4 @@
-"""The client of BigQuery: its calls and their retries, queries, and jobs that run once for all who ask for them."""
+"""The client of BigQuery: calls with retries, queries, and ``run_once``: a named job runs once for all callers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""DuckDB: one file on this machine; each load is one transaction."""
+"""The package of the DuckDB backend; the class is in ``warehouse``."""

@@ -1,4 +1,4 @@
-"""From a Parquet file of the lake into a table of DuckDB, in the place of the partition."""
+"""Load a Parquet file of the lake into DuckDB: replaces the partition, in one transaction with its ledger row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables, views and ledger rows of a DuckDB file: what brings them to the declarations."""
+"""Tables and views of a DuckDB file, made as declared; reads ledger rows and appends one."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""PostgreSQL 12 or later: one partition per month, each load one transaction."""
+"""The package of the PostgreSQL backend; the class is in ``warehouse``."""

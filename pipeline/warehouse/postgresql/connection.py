@@ -1,4 +1,4 @@
-"""Connecting to PostgreSQL: sessions on a server, whom their statements wait for, and when a server counts as gone."""
+"""The server of a PostgreSQL URL: opens sessions, creates the database, and decides when the server counts as gone."""
 
 from __future__ import annotations
 

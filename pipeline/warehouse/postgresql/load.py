@@ -1,4 +1,4 @@
-"""From a Parquet file of the lake into a partition of PostgreSQL, in the place of the rows that are there."""
+"""Load a Parquet file into PostgreSQL: replaces the partition, in one transaction with its ledger row."""
 
 from __future__ import annotations
 

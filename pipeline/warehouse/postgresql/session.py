@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL: its transactions, and what the pipeline asks of catalog and ledger."""
+"""One open session of PostgreSQL: its statements and transactions, and its reads of catalog and ledger."""
 
 from __future__ import annotations
 
