@@ -1,8 +1,8 @@
-"""Work that goes on in other threads while its results are used: Arrow, numpy and isal let go of Python's lock.
+"""Run a generator or a function in background threads, a bounded number of items ahead of their use.
 
-Results come in the order of the items, and an error comes where it would have come without threads. A caller that may
-stop early, and be it by an error of its own, closes the generator (``contextlib.closing``): nobody is at work any more
-when that returns.
+This saves time because Arrow, numpy and isal release Python's lock. Results come in the order of the items, and an
+error comes where it would have come without threads. A caller that may stop early, also by an error of its own, closes
+the generator (``contextlib.closing``). No thread works any more when that returns.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Scratch:
             raise self.damaged(name, f"cannot be read ({' '.join(str(error).split())[:100]})") from error
 
     def keep(self, file: Path, name: str, record: dict[str, Any]) -> None:
-        """Put the file in place, then the record that vouches for it."""
+        """Put the file in place, then its record."""
         size = file.stat().st_size
         about = {"job": self.job, "run": self._run_id(), "host": socket.gethostname()}
         metadata = {ABOUT: json.dumps(about)}  # so that one listing of a bucket tells it of all

@@ -52,7 +52,7 @@ class Killed:
 
 
 def killed() -> Iterator[Killed]:
-    """Recent runs that began, did not end, and are nobody's any more.
+    """Recent runs that began and did not end, and that no process holds.
 
     A run is held while the caller looks at it, so that no two report it. Where the file system has no locks nothing
     is found.

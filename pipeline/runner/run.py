@@ -165,7 +165,7 @@ class Run:
                 journal.record("plan", **event)
 
     def judge(self, result: Any) -> None:
-        """Decide what the run came to, and let Luigi say the same."""
+        """Decide the outcome of the run, and give Luigi the exit code of it."""
         self.note_scheduled(result.worker)  # if the program has a worker of its own
         if self.is_begun:
             judged = verdict.judge(result.worker, self.roots, journal_reader.events()[0])

@@ -36,7 +36,7 @@ ASK_AGAIN, GLANCE = 60.0, 5.0
 
 @dataclass(frozen=True)
 class Server:
-    """A publisher, lake, workspace or warehouse, by its label. ``troubles`` may be its fault: then ``question`` tells.
+    """A publisher, lake, workspace or warehouse, by its label. After an error of ``troubles`` it is asked ``question``.
 
     ``question`` raises a TransientError, MissingBucket or Unreachable where the server has no answer.
     """
@@ -46,7 +46,7 @@ class Server:
     question: Callable[[], object]
 
     def check(self) -> None:
-        """Raise Unreachable if the run has found so; after a minute one stage asks again."""
+        """Raise Unreachable if the journal says so; if that is older than ``ASK_AGAIN``, ask the server again."""
         last = _last(self.label)
         if last is None or last["event"] == REACHABLE:
             return
@@ -57,14 +57,14 @@ class Server:
             self.ask()
 
     def blame(self, error: PipelineError) -> None:
-        """Raise Unreachable if the error of a stage is what all others would meet too."""
+        """Ask the server if it may have caused the error of a stage. Raises Unreachable if it does not answer."""
         is_of_another_run = isinstance(error, ConflictError | TakenAway)
         is_worth_asking = getattr(error, "at_once", True)
         if isinstance(error, self.troubles) and is_worth_asking and not is_of_another_run:
             self.ask()
 
     def ask(self) -> None:
-        """Raise Unreachable if the server has no answer within the time of a plan, and tell the rest of the run."""
+        """Raise Unreachable, and note it in the journal, if the server does not answer in the time of a plan."""
         try:
             with remote.planning():
                 self.question()
@@ -77,7 +77,7 @@ class Server:
         self.has_answered()
 
     def has_answered(self) -> None:
-        """Tell the rest of the run, if it believes otherwise."""
+        """Note in the journal that the server answers, if it says otherwise there."""
         last = _last(self.label)
         if last is not None and last["event"] == UNREACHABLE:
             journal.record(REACHABLE, label=self.label)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StoreTarget(luigi.Target):
-    """Exists when the store has the path. Whether it is still the one asked for is the task's to say."""
+    """Exists when the store has the path. The task decides whether it is still the one asked for."""
 
     def __init__(self, store: Store, path: str) -> None:
         self.store = store

@@ -27,7 +27,7 @@ SAME_BYTES = "same bytes as before"
 
 
 class Upload(Stage):
-    """The month in the lake: rejects, Parquet and manifest, in this order, so that the manifest never lies."""
+    """The month in the lake: rejects, Parquet and manifest, in this order: a manifest names files that are there."""
 
     def requires(self) -> WriteParquet:
         return self.sibling(WriteParquet)
