@@ -98,8 +98,8 @@ def for_server(seconds: float) -> float:
     return min(capped(seconds), _caps.servers)
 
 
-def seconds_asked_for(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a ``Retry-After`` header, which is a number or a date; None without a readable one."""
+def seconds_asked_for(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
+    """Seconds from ``now`` in a ``Retry-After`` header, a number or a date; None without a readable one."""
     from email.utils import parsedate_to_datetime
 
     value = headers.get("Retry-After", "").strip()
@@ -108,7 +108,7 @@ def seconds_asked_for(headers: Mapping[str, str]) -> float | None:
     try:
         until = parsedate_to_datetime(value)
         until = until if until.tzinfo else until.replace(tzinfo=dt.UTC)
-        return min(max(0.0, (until - dt.datetime.now(dt.UTC)).total_seconds()), LONGEST_ASKED)
+        return min(max(0.0, (until - (now or dt.datetime.now(dt.UTC))).total_seconds()), LONGEST_ASKED)
     except (ValueError, OverflowError, TypeError):
         return None
 

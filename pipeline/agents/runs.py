@@ -6,6 +6,7 @@ bucket, the journals of other hosts are not visible.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -179,4 +180,4 @@ def named(text: str) -> Run:
 
 def seconds_of(moment: str) -> float | None:
     """Seconds since 1970 of a time in the format of the queues."""
-    return time.time() - seconds_since(moment) if moment else None
+    return dt.datetime.fromisoformat(moment).astimezone(dt.UTC).timestamp() if moment else None

@@ -73,6 +73,7 @@ class Run:
     def kill_group(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
+        wait_for(lambda: not self._alive(), told=lambda: f"killed, but alive: {self._alive()}")  # they hold files open
 
     def kill_main(self) -> None:
         """Kill the main process alone, and see all its children end."""
