@@ -45,6 +45,7 @@ from .records import (
     file_of_agent,
     is_queue,
     now,
+    seconds_of,
     seconds_since,
 )
 
@@ -92,8 +93,11 @@ class Queue:
             ) from None
 
     def open(self) -> list[Entry]:
-        """Waiting and running runs, oldest first."""
-        return self._entries("open")
+        """Waiting and running runs, in the order in which they were submitted."""
+        return sorted(
+            self._entries("open"),
+            key=lambda entry: (seconds_of(entry.submission.submitted_at) or 0.0, entry.submission.id),
+        )
 
     def ended(self) -> list[Entry]:
         return self._entries("ended")

@@ -64,8 +64,13 @@ def file_of_agent(name: str) -> str:
     return re.sub(r"[^\w-]+", "-", name).strip("-") or "agent"
 
 
-def now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+def now(precision: str = "seconds") -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec=precision)
+
+
+def seconds_of(moment: str) -> float | None:
+    """Seconds since 1970 of a time in the format of the queues."""
+    return dt.datetime.fromisoformat(moment).astimezone(dt.UTC).timestamp() if moment else None
 
 
 def seconds_since(moment: str) -> float:

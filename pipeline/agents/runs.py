@@ -6,7 +6,6 @@ bucket, the journals of other hosts are not visible.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from ..errors import LakeError, UsageError
 from ..reporting import journal, journal_reader, outcomes
 from ..reporting.outcomes import RunOutcome
 from .queue import Queue, queue_names
-from .records import CANCELLED, DONE, OPEN, RUNNING, WAITING, Submission, seconds_since
+from .records import CANCELLED, DONE, OPEN, RUNNING, WAITING, Submission, seconds_of
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -49,7 +48,7 @@ class Run:
         if self.start is not None and not is_waiting:
             return False, self.start
         assert self.submission is not None or self.journal is not None
-        return is_waiting, time.time() - (seconds_since(self.submission.submitted_at) if self.submission else 0)
+        return is_waiting, (seconds_of(self.submission.submitted_at) if self.submission else None) or time.time()
 
     @property
     def start(self) -> float | None:
@@ -176,8 +175,3 @@ def named(text: str) -> Run:
     if len(near) > 1:
         raise UsageError(f"{text} may be any of {', '.join(sorted(near)[:5])}; write more of the id")
     return known[near[0]]
-
-
-def seconds_of(moment: str) -> float | None:
-    """Seconds since 1970 of a time in the format of the queues."""
-    return dt.datetime.fromisoformat(moment).astimezone(dt.UTC).timestamp() if moment else None

@@ -16,8 +16,8 @@ from typing import Any
 
 from .. import job
 from ..agents.queue import Queue, queue_names
-from ..agents.records import OPEN, RUNNING, WAITING, Submission, user
-from ..agents.runs import KILLED, NOT_FAILED, Run, known_runs, named, seconds_of
+from ..agents.records import OPEN, RUNNING, WAITING, Submission, seconds_of, user
+from ..agents.runs import KILLED, NOT_FAILED, Run, known_runs, named
 from ..errors import UsageError
 from ..plain import one_line, plain
 from ..reporting import journal, journal_reader, outcomes, tables
@@ -109,7 +109,7 @@ def _plain(run: Run) -> dict[str, Any]:
         "journal": str(run.journal or ""),
         "queue": one.queue if one else "",
         "submitter": one.submitter if one else "",
-        "submitted_at": one.submitted_at if one else None,
+        "submitted_at": _utc(seconds_of(one.submitted_at)) if one else None,
         "agent": one.agent if one else "",
         "attempts": one.attempts if one else 1,
         "message": one.message if one else "",

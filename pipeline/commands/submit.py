@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
             command=asked.words,
             meaning=effective_settings(asked),
             submitter=user(),
-            submitted_at=now(),
+            submitted_at=now("microseconds"),  # the order in the queue, also within one second
         )
     )
     answer(f"{journal.run_id()} waits in queue {args.queue}")

@@ -50,6 +50,18 @@ def test_one_of_two_claims_wins(url: str) -> None:
     assert now.submission.agent == "first" and not second.is_free(now)
 
 
+def test_runs_of_one_second_keep_the_order_in_which_they_were_submitted(url: str) -> None:
+    first, second, older = (f"20260101T000000-{letter * 6}" for letter in "bac")
+    times = {
+        first: "00:00:00.000001+00:00",
+        second: "00:00:00.000002+00:00",
+        older: "00:00:00+00:00",
+    }  # no fraction: 0.1
+    for name, time in times.items():
+        opened(url).submit(submission(name).changed(submitted_at=f"2026-01-01T{time}"))
+    assert [entry.submission.id for entry in opened(url).open()] == [older, first, second]
+
+
 def test_id_is_submitted_once(url: str) -> None:
     opened(url).submit(submission())
     with pytest.raises(UsageError, match=f"run {submission().id} is in queue q already"):
