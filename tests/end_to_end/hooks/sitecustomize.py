@@ -116,8 +116,16 @@ def make_impatient(module: Any) -> None:
         )
 
 
+def make_retries_impatient(module: Any) -> None:
+    """The same for a call that had begun when the gate was opened."""
+    left, patience = module.Policy.left, GATE["patience"]
+    if patience is not None:
+        module.Policy.left = lambda policy: 0.0 if (FOLDER / "open").exists() and policy.spent.seconds else left(policy)
+
+
 sys.meta_path[:0] = [
     Finder("pipeline.remote", make_impatient),
+    Finder("pipeline.retry", make_retries_impatient),
     Finder("pipeline.reporting.progress", watch_stages),
     Finder("pipeline.tasks.base", watch_ends),
     Finder("luigi.worker", watch_worker),
