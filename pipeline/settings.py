@@ -24,7 +24,7 @@ from luigi.task_register import Register
 
 from . import renamed
 from .datasets import DATASETS, MONTHLY
-from .value_types import choice, choices, location, memory, number, whole
+from .setting_values import choice, choices, location, memory, number, whole
 
 T = TypeVar("T")
 

@@ -26,8 +26,8 @@ from luigi.task_register import Register, TaskClassNotFoundException
 from . import job, luigi_config, renamed, settings
 from .errors import PipelineError, UsageError
 from .reporting import journal, notify
+from .setting_values import number, whole
 from .settings import DAY, ENVIRONMENT_PREFIX, SECTIONS, names, variable
-from .value_types import number, whole
 
 LOGGER = logging.getLogger("pipeline")
 

@@ -16,7 +16,7 @@ from isal import igzip_threaded, isal_zlib
 
 from ..datasets.schema import Dataset
 from ..errors import UnreadableFile, UsageError
-from ..file_types import refuse_other_magic
+from ..format_detection import check_magic
 from ..prefetch import ahead
 from .chunks import DUPLICATE_KEY, REJECTS_SCHEMA, Chunk, Reject, Report, reject_batch
 from .csv_reader import read_csv
@@ -81,7 +81,7 @@ def _chunks(
 
 
 def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Generator[Chunk, None, None]:
-    refuse_other_magic(stream, _GZIP_MAGIC, "gzip", source_name)
+    check_magic(stream, _GZIP_MAGIC, "gzip", source_name)
     try:
         with igzip_threaded.open(stream, "rb") as unpacked:
             yield from read_csv(unpacked, dataset, source_name, report, container="gzip")

@@ -32,7 +32,7 @@ import pyarrow.csv as pacsv
 
 from ..datasets.schema import Column, Dataset
 from ..errors import UnreadableFile
-from ..file_types import identify, mismatch
+from ..format_detection import identify, mismatch
 from ..prefetch import ahead, in_parallel
 from . import chunks, values
 from .chunks import Chunk, Reject, Report

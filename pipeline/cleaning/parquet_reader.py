@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ..datasets.schema import Column, Dataset
 from ..errors import UnreadableFile
-from ..file_types import refuse_other_magic
+from ..format_detection import check_magic
 from . import values
 from .chunks import Chunk, Reject, Report
 from .header import MAX_NAME, Header, beginning
@@ -33,7 +33,7 @@ MAX_TEXT = 4_000
 
 def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
     """The rows of a seekable stream; ``UnreadableFile`` for a damaged file or the columns of something else."""
-    refuse_other_magic(stream, MAGIC, "Parquet", source_name)
+    check_magic(stream, MAGIC, "Parquet", source_name)
     try:
         yield from _read(stream, dataset, source_name, report)
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .. import datasets, value_types
+from .. import datasets, setting_values
 from ..agents.records import check_queue
 from ..datasets import monthly_names
 from ..errors import UsageError
@@ -44,7 +44,7 @@ def _some_datasets(text: str) -> str:
 
 
 def _each_of(*names: str) -> Callable[[str], str]:
-    one = value_types.choice(*names)
+    one = setting_values.choice(*names)
     return kind(lambda text: ",".join(dict.fromkeys(one(name.strip()) for name in text.split(","))))
 
 
@@ -65,11 +65,11 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
-    return kind(value_types.number(least, most))
+    return kind(setting_values.number(least, most))
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    return kind(value_types.whole(least, most))
+    return kind(setting_values.whole(least, most))
 
 
 text = kind(_text)
@@ -83,9 +83,9 @@ host_name = kind(_host_name)
 
 #: Flags that several verbs have.
 MONTH: dict[str, Any] = {"type": kind(typed_month), "metavar": "YYYY-MM"}
-WORKERS: dict[str, Any] = {"type": whole(least=1, most=value_types.MOST_WORKERS), "default": 1, "metavar": "N"}
+WORKERS: dict[str, Any] = {"type": whole(least=1, most=setting_values.MOST_WORKERS), "default": 1, "metavar": "N"}
 LUIGID: dict[str, Any] = {
-    "type": kind(value_types.luigid_url),
+    "type": kind(setting_values.luigid_url),
     "metavar": "URL",
     "help": "luigid, such as http://luigid:8082; default: none",
 }

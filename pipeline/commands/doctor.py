@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import job, luigi_config, settings, validation
-from ..checks import Check
+from ..doctor_check import Check
 from ..errors import PipelineError
 from ..plain import mistake_line
 from ..planning.state import CachedState, State
@@ -144,7 +144,7 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
 def _luigid() -> Iterator[Check]:
     from luigi.interface import core
 
-    from ..publishers import http_request
+    from .. import http_client
 
     chosen = core()
     if chosen.local_scheduler:
@@ -153,8 +153,8 @@ def _luigid() -> Iterator[Check]:
     url = chosen.scheduler_url or f"http://{chosen.scheduler_host}:{chosen.scheduler_port}"
     shown = url.rpartition("@")[2].removeprefix("http://").rstrip("/")
     try:
-        with http_request.send("HEAD", url, {}, INTERACTIVE_TIMEOUT):
+        with http_client.send("HEAD", url, {}, INTERACTIVE_TIMEOUT):
             yield Check(shown, True, "answers")
-    except http_request.NO_ANSWER:
+    except http_client.NO_ANSWER:
         remedy = "start one with `python -m pipeline ui`, or run with --local-scheduler"
         yield Check(shown, False, "no luigid answers", remedy, is_warning=not luigi_config.names_luigid())

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from .. import datasets, settings
 from ..errors import DamagedLakeFile, UsageError
 from ..partition import Partition, typed_month
-from ..remedies import EVERYWHERE, redo
+from ..redo_command import EVERYWHERE, redo_command
 from ..storage import open_store
 from .lake import Lake
 
@@ -29,7 +29,7 @@ def read(dataset: str, month: str | None = None) -> pd.DataFrame:
     lake = Lake(open_store(settings.LakeSettings().url))
     manifest = lake.manifest(partition)
     if manifest is None:
-        load = redo(partition)
+        load = redo_command(partition)
         raise FileNotFoundError(f"{partition} is not in the lake {lake.url}; load it with: {load}")
     with lake.file(manifest).local() as path:
         try:
@@ -41,5 +41,5 @@ def read(dataset: str, month: str | None = None) -> pd.DataFrame:
             raise DamagedLakeFile(
                 f"{partition}: {manifest.parquet.path} in the lake {lake.url} cannot be read: {cause}; see what else "
                 "is damaged with: python -m pipeline verify --deep; do the month again with: "
-                + redo(partition, {EVERYWHERE})
+                + redo_command(partition, {EVERYWHERE})
             ) from None

@@ -21,7 +21,7 @@ from ..lake import Lake
 from ..lake.layout import DATA, MANIFESTS, month_of
 from ..lake.manifest import Digest, Manifest
 from ..partition import Partition
-from ..remedies import EVERYWHERE, NOTHING, redo
+from ..redo_command import EVERYWHERE, NOTHING, redo_command
 from ..storage import open_store
 from ..warehouse.base import LedgerRow
 
@@ -49,7 +49,7 @@ class Comparison:
     _to_forget: set[str] = field(default_factory=set)
 
     def disagrees(self, problem: str, forget: str) -> None:
-        """Note a problem, and what has to be forgotten (see ``remedies``) to solve it."""
+        """Note a problem, and what has to be forgotten (see ``redo_command``) to solve it."""
         self.problems.append(problem)
         self._to_forget.add(forget)
 
@@ -61,7 +61,7 @@ class Comparison:
     @property
     def remedy(self) -> str:
         """What to do about the problems, as one command line; empty without any."""
-        return redo(self.partition, self._to_forget) if self.problems else ""
+        return redo_command(self.partition, self._to_forget) if self.problems else ""
 
 
 def compare(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .. import datasets
-from ..checks import Check
+from ..doctor_check import Check
 from ..errors import MissingAtPublisher, NeverOffered, NoAnswer, UsageError
 from ..partition import ZONES, Partition, add_months, format_month
 from ..retry import Policy, retrying

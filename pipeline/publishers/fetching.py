@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import LakeError, PipelineError, TruncatedFile, WrongFormat
 from ..partition import Partition
-from .file_checks import HEAD, Damage, check_end, check_head
+from .download_checks import HEAD, Damage, check_end, check_head
 from .version import Version
 
 #: Called with the bytes that have arrived and, if known, the bytes in all.

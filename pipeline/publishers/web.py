@@ -32,7 +32,7 @@ from .version import Version
 from .web_download import WebDownload
 
 if TYPE_CHECKING:
-    from .http_request import Answer
+    from ..http_client import Answer
 
 #: How many months past the newest wanted one are tried, to tell a gap from a month that is not published yet.
 MONTHS_AHEAD = APPEARS_WITHIN

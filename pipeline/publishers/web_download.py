@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import NoAnswer, PipelineError, PublisherUnavailable, TruncatedFile
 from ..retry import Policy
+from .download_checks import check_zones
 from .fetching import CHUNK, Fetched, IncomingFile
-from .file_checks import check_zones
 from .version import Version
 
 if TYPE_CHECKING:
-    from .http_request import Answer
+    from ..http_client import Answer
 
 #: A broken transfer that brought at least so many bytes goes on at once and does not count as a failed try.
 ADVANCE = 8 << 20
@@ -91,13 +91,13 @@ class WebDownload:
     def _read(self, answer: Answer) -> bytes:
         import urllib3
 
-        from . import http_request
+        from .. import http_client
 
         try:
             return answer.read(CHUNK, self._policy.min_rate)
-        except http_request.Silent:
+        except http_client.Silent:
             raise NoAnswer(f"{self._file.title}: silent for {self._policy.timeout:g} s; try again later") from None
-        except http_request.TooSlow as error:
+        except http_client.TooSlow as error:
             raise PublisherUnavailable(
                 f"{self._file.title}: it comes at {error.rate:.0f} bytes per second, less than the "
                 f"{self._policy.min_rate:g} of [publisher] min_rate; try again later, or set that lower"

@@ -1,4 +1,4 @@
-"""One request to a publisher, sent by ``http_request``; each failure becomes an error of ours without credentials."""
+"""One request to a publisher on the web: each failure of the HTTP client becomes an error without credentials."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import requests
 import urllib3
 
+from .. import http_client
 from ..errors import NoAnswer, RefusedByPublisher, UsageError
+from ..http_client import Answer
 from ..retry import Policy
-from . import http_request
-from .http_request import Answer
 
 #: Seconds for an answer, above which it counts against the patience although it came.
 SLOW = 2.0
@@ -38,12 +38,12 @@ def request_of_publisher(
     begun = time.monotonic()
     has_failed = True
     try:
-        answer = http_request.send(method, url, sent, limit, whom)
+        answer = http_client.send(method, url, sent, limit, whom)
         has_failed = False
         return answer
     except (TimeoutError, requests.Timeout):
         raise NoAnswer(f"{address}: no answer within {limit:g} s; try again later") from None
-    except http_request.WrongRedirect as error:
+    except http_client.WrongRedirect as error:
         raise RefusedByPublisher(f"{address} {error}; check [publisher] url") from None
     except (
         requests.exceptions.InvalidURL,

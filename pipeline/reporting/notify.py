@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from .. import settings
-from ..checks import Check
+from ..doctor_check import Check
 from ..errors import UsageError
 from . import journal_reader
 from .messages import NOTHING_NEW, Message, message_of_killed, message_of_run

@@ -20,7 +20,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 from .. import renamed, settings, validation
 from ..errors import PipelineError, UsageError
 from ..reporting import journal
-from ..value_types import MOST_WORKERS, luigid_url
+from ..setting_values import MOST_WORKERS, luigid_url
 from .exit_codes import exit_with
 
 

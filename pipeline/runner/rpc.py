@@ -25,8 +25,8 @@ from tenacity import RetryCallState, Retrying, stop_after_attempt, stop_after_de
 from ..errors import UsageError
 from ..plain import shown_by_luigid
 from ..reporting.progress import RunProgress
+from ..setting_values import luigid_url
 from ..time_limits import answer_of
-from ..value_types import luigid_url
 from ..waiting import SAID_AFTER
 
 #: Concurrent requests to luigid while tasks are announced.
@@ -169,15 +169,15 @@ class PipelinedScheduler:
 
 def connect(url: str) -> Luigid:
     """Check once that luigid answers, before the first task. Luigi alone retries for minutes without a message."""
-    from ..publishers import http_request  # which no local run needs
+    from .. import http_client  # which no local run needs
 
     luigid_url(url)
     shown = url.rpartition("@")[2].rstrip("/")
     start = "start one with `python -m pipeline ui`"
     try:
-        with http_request.send("HEAD", url, {}, limit=10) as answer:
+        with http_client.send("HEAD", url, {}, limit=10) as answer:
             code = answer.status_code
-    except http_request.NO_ANSWER:
+    except http_client.NO_ANSWER:
         raise UsageError(f"no luigid answers at {shown}; {start}, or run with --local-scheduler") from None
     if code in (401, 403):
         raise UsageError(f"luigid at {shown} refuses user and password; give them as http://user:password@host:8082")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from ..checks import Check
+from ..doctor_check import Check
 from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
 
 #: Called with (bytes done, bytes in all) from time to time; cheap.

@@ -28,7 +28,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.exceptions import DataCorruption
 
-from ..checks import Check
+from ..doctor_check import Check
 from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
 from ..files import private_folder
 from ..remote import emulator, for_server

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
-from ..checks import Check
+from ..doctor_check import Check
 from ..errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
 from ..files import PLANTED, cannot_be_made, lost_link, modes, open_plain, refuse_long
 from ..lock_files import Held, lock_file

@@ -24,7 +24,7 @@ from ..planning import planner
 from ..planning.plan import MISSING, Plan
 from ..planning.task_state import UsesState
 from ..reporting.explanations import explain
-from ..value_types import whole
+from ..setting_values import whole
 from . import parameters
 from .base import MonthTask
 from .range_arguments import resolve

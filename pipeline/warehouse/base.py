@@ -26,8 +26,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
-from ..checks import Check
 from ..datasets.schema import Column, Dataset
+from ..doctor_check import Check
 from ..errors import WarehouseError
 from ..partition import Partition
 from .urls import label_of

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import waiting
+from pipeline import http_client, waiting
 from pipeline.errors import (
     LakeError,
     MissingAtPublisher,
@@ -36,7 +36,7 @@ from pipeline.errors import (
     WrongFormat,
 )
 from pipeline.partition import Partition
-from pipeline.publishers import fetching, folder, http_request, open_publisher, web_download
+from pipeline.publishers import fetching, folder, open_publisher, web_download
 from pipeline.publishers.fetching import Fetched
 from pipeline.retry import Policy, retrying
 from tests.patience import PATIENCE, Clock, wait_for
@@ -315,8 +315,8 @@ def racing(monkeypatch: pytest.MonkeyPatch) -> None:
             self.now += PATIENCE / 3
             return self.now
 
-    monkeypatch.setattr(http_request, "time", Racing())
-    monkeypatch.setattr(http_request, "WATCH_INTERVAL", PATIENCE)  # so that nothing but the reads looks at the clock
+    monkeypatch.setattr(http_client, "time", Racing())
+    monkeypatch.setattr(http_client, "WATCH_INTERVAL", PATIENCE)  # so that nothing but the reads looks at the clock
 
 
 def test_a_drip_is_broken_off_and_goes_on_from_there(site: Path, inbox: Path, racing: None) -> None:
@@ -338,7 +338,7 @@ def test_a_body_that_does_not_come_on_is_said_once_and_so_is_its_end(
     site: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, said, heard = (site / CSV[1:]).read_bytes(), list[str](), list[str]()
-    monkeypatch.setattr(http_request, "WATCH_INTERVAL", 0.01)
+    monkeypatch.setattr(http_client, "WATCH_INTERVAL", 0.01)
     monkeypatch.setattr(waiting, "SAID_AFTER", 0.05)
     monkeypatch.setattr(waiting, "say", lambda text: not said.append(text))
 

@@ -17,8 +17,8 @@ import luigi.server
 import pytest
 import requests
 
+from pipeline import http_client
 from pipeline.errors import UsageError
-from pipeline.publishers import http_request
 from pipeline.runner import rpc
 
 from ..patience import PATIENCE
@@ -198,11 +198,9 @@ def test_state_that_is_a_link_is_not_read(tmp_path: Path) -> None:
 
 
 def test_name_that_luigid_does_not_know_is_said_to_the_run(luigid: Luigid, monkeypatch: pytest.MonkeyPatch) -> None:
-    send = http_request.send
+    send = http_client.send
     other = {"Host": "other:8082"}
-    monkeypatch.setattr(
-        http_request, "send", lambda method, url, headers, limit: send(method, luigid.url, other, limit)
-    )
+    monkeypatch.setattr(http_client, "send", lambda method, url, headers, limit: send(method, luigid.url, other, limit))
     with pytest.raises(UsageError) as error:
         rpc.connect("http://user:secret@other:8082")
     assert str(error.value) == "luigid at other:8082 does not know that name; start it with --allowed-host other"

@@ -11,7 +11,7 @@ from luigi.configuration import LuigiConfigParser, get_config
 
 from pipeline import job, settings, validation
 from pipeline.errors import UsageError
-from pipeline.value_types import whole
+from pipeline.setting_values import whole
 
 
 def numbers() -> Iterator[settings.Checked[float]]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
-from ...checks import Check
+from ...doctor_check import Check
 from ...errors import UsageError
 from ...partition import Partition, add_months, parse_month
 from ...retry import Policy

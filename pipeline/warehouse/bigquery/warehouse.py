@@ -28,8 +28,8 @@ from dataclasses import replace
 from google.api_core import exceptions
 
 from ... import remote, time_limits
-from ...checks import Check
 from ...datasets.schema import FILE_MONTH, Dataset
+from ...doctor_check import Check
 from ...errors import PipelineError, WarehouseBusy
 from ...partition import Partition
 from ..base import LedgerRow, Options, ParquetFile, Progress, Warehouse, no_progress

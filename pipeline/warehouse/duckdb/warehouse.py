@@ -19,8 +19,8 @@ from pathlib import Path
 
 import duckdb
 
-from ...checks import Check
 from ...datasets.schema import Dataset
+from ...doctor_check import Check
 from ...errors import PipelineError, WarehouseError
 from ...files import cannot_be_made
 from ..base import LedgerRow, Options, ParquetFile, Progress, Warehouse, no_progress

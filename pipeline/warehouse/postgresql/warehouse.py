@@ -31,9 +31,9 @@ from dataclasses import replace
 import psycopg2
 import psycopg2.errors
 
-from ...checks import Check
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Dataset
+from ...doctor_check import Check
 from ...errors import PipelineError
 from ...partition import Partition
 from ...waiting import Wait

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import value_types
+from pipeline import setting_values
 from pipeline.__main__ import parser
 from pipeline.errors import UsageError
 from pipeline.reporting import journal
@@ -125,4 +125,4 @@ def test_values_that_do_not_fit_are_refused(
 
 def test_text_that_argparse_never_sees_is_checked_by_the_same_words() -> None:
     with pytest.raises(UsageError, match="is not the address of a luigid"):
-        value_types.luigid_url("luigid:8082")
+        setting_values.luigid_url("luigid:8082")

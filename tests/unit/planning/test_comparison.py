@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.partition import Partition
 from pipeline.planning.comparison import Comparison
-from pipeline.remedies import EVERYWHERE, NOTHING
+from pipeline.redo_command import EVERYWHERE, NOTHING
 
 MARCH = dt.date(2020, 3, 1)
 RUN = "luigi --module pipeline MonthlyTrips --dataset green --month 2020-03"

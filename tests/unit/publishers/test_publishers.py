@@ -16,7 +16,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import remote
+from pipeline import http_client, remote
 from pipeline.datasets import row_counts
 from pipeline.errors import (
     MissingAtPublisher,
@@ -28,7 +28,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.partition import Partition
-from pipeline.publishers import Version, from_label, http_request, open_publisher, web_request
+from pipeline.publishers import Version, from_label, open_publisher, web_request
 from pipeline.publishers.availability import Availability
 from pipeline.publishers.folder import FolderPublisher
 from pipeline.publishers.web import WebPublisher
@@ -316,10 +316,10 @@ def test_where_a_redirect_leads(url: str, to: str, there: str, login: tuple[str,
     response = requests.Response()
     response.status_code, response.headers["Location"] = 302, to
     if "://" not in there:
-        with pytest.raises(http_request.WrongRedirect, match=there):
-            http_request._redirected(http_request._Session(), url, response)
+        with pytest.raises(http_client.WrongRedirect, match=there):
+            http_client._redirected(http_client._Session(), url, response)
     else:
-        assert http_request._redirected(http_request._Session(), url, response) == (there, login)
+        assert http_client._redirected(http_client._Session(), url, response) == (there, login)
 
 
 # -- requests --------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_what_counts_against_the_patience(monkeypatch: pytest.MonkeyPatch) -> No
             raise TimeoutError
         return object()
 
-    monkeypatch.setattr(http_request, "send", answer)
+    monkeypatch.setattr(http_client, "send", answer)
     publisher = web_publisher("tlc", "http://host/x")
     for left in (70, 60):
         publisher.request("HEAD", ZONE_TABLE, policy)

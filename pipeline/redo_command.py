@@ -1,4 +1,4 @@
-"""Command lines that messages tell people to type, such as the one that does a month again."""
+"""The command line that messages give people to do a month again: ``forget`` where necessary, then luigi."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .partition import Partition
 NOTHING, EVERYWHERE = "", "*"
 
 
-def redo(partition: Partition, to_forget: Collection[str] = ()) -> str:
+def redo_command(partition: Partition, to_forget: Collection[str] = ()) -> str:
     """The command line that forgets a month where it has to be forgotten, and then does it again."""
     if partition.month is None:
         flags, task = f"--dataset {partition.dataset}", "TaxiZones"

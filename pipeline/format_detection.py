@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: to name the cause where another format was expected."""
+"""Detects the format of a file (gzip, Parquet, HTML, ...) by its first bytes, so that errors can name it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def mismatch(head: bytes, title: str, container: str = "") -> str:
     return f"{found} inside {container}, not {title}" if container else f"{found}, not {title}"
 
 
-def refuse_other_magic(stream: BinaryIO, magic: bytes, title: str, source_name: str) -> None:
+def check_magic(stream: BinaryIO, magic: bytes, title: str, source_name: str) -> None:
     """Raise ``WrongFormat``, naming what the file is instead, unless it begins with ``magic``."""
     head = stream.read(512)
     stream.seek(0)

@@ -1,4 +1,4 @@
-"""Checks of a file on its way: is it Parquet, gzip or CSV, is its end there, does it have all zones?"""
+"""Checks of a file while it is downloaded: its format, a Parquet footer at its end, all zones in the zone table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ..datasets.zones import KNOWN_IDS
-from ..file_types import mismatch
+from ..format_detection import mismatch
 
 #: Bytes at the beginning of a file that are looked at, and quoted from, to tell its format.
 HEAD = 512

@@ -1,6 +1,6 @@
-"""Values of settings: one of a few words, a number within bounds, an amount of memory; each read from a text.
+"""Parses and checks one value of a setting, parameter or flag: choices, numbers within bounds, memory, luigid's URL.
 
-Settings, tasks and verbs read their values by these functions. What cannot be right raises UsageError with one line.
+Settings, tasks and verbs use these functions. A wrong value raises UsageError with one line.
 """
 
 from __future__ import annotations

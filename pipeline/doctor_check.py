@@ -1,4 +1,4 @@
-"""The outcome of one check of ``python -m pipeline doctor``: what was checked, whether it worked, and the remedy."""
+"""The result of one check of ``python -m pipeline doctor``: subject, success or failure, and remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTTP request within one time limit for all of it, redirects included; ``web_request`` names its errors.
+"""HTTP client: one request within one time limit for all of it, redirects included. For publishers and luigid.
 
 The time-outs of ``requests`` count for each read from a connection and for each address of a name. A server that sends
 a byte now and then outlasts them, and so do redirects. Here one limit counts for the whole request: looking up the
@@ -20,7 +20,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from .. import time_limits, waiting
+from . import time_limits, waiting
 
 #: Redirects that one request follows.
 MOST_REDIRECTS = 10
