@@ -172,7 +172,7 @@ def _manifest(job: Any, partition: Partition, file: Path, run: str) -> Any:
     return Manifest(
         dataset=dataset,
         month=month,
-        publisher=job.publisher,
+        publisher=job.publisher_label,
         source=Source(
             url=publisher.address(partition),
             sha256=hashlib.sha256(f"{dataset} {month}".encode()).hexdigest(),

@@ -29,10 +29,10 @@ NO_RULES = "none"
 class Job:
     """What the output of a task depends on besides dataset and month, by labels."""
 
-    publisher: str
+    publisher_label: str
     rules: str
-    lake: str
-    workspace: str
+    lake_url: str
+    workspace_url: str
 
     @classmethod
     def configured(cls) -> Job:
@@ -45,14 +45,14 @@ class Job:
 
     @cached_property
     def publisher_object(self) -> Publisher:
-        return open_publisher(self.publisher)
+        return open_publisher(self.publisher_label)
 
     @cached_property
     def lake_object(self) -> Lake:
         from .lake import Lake
         from .storage import open_store
 
-        return Lake(open_store(self.lake))
+        return Lake(open_store(self.lake_url))
 
 
 # -- the labels of the configured backends ---------------------------------------------------------

@@ -83,7 +83,7 @@ class Completeness:
 
     def _what_differs(self, manifest: Manifest) -> str | None:
         """What differs from what is asked for, besides the version of the source; None if nothing does."""
-        if manifest.publisher != self.job.publisher:
+        if manifest.publisher != self.job.publisher_label:
             return f"publisher changed from {manifest.publisher}"
         if manifest.rules != self.job.rules:
             return f"rules changed from {manifest.rules}"

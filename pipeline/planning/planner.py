@@ -58,7 +58,7 @@ def check_any_offered(job: Job, names: Sequence[str], months: Sequence[dt.date])
     if not any(offered(job, name, months) for name in names):
         span = format_month(months[0]) + (f" to {format_month(months[-1])}" if len(months) > 1 else "")
         raise NeverOffered(
-            f"{span}: none of {', '.join(names)} was ever offered by {job.publisher}; ask for other months"
+            f"{span}: none of {', '.join(names)} was ever offered by {job.publisher_label}; ask for other months"
         )
 
 
@@ -145,7 +145,9 @@ def plan_refresh(state: State, job: Job, partitions: Sequence[Partition], wareho
     """
     with remote.planning(state.spent):
         manifests = {partition: state.manifest(job, partition) for partition in partitions}
-        loaded = [partition for partition, found in manifests.items() if found and found.publisher == job.publisher]
+        loaded = [
+            partition for partition, found in manifests.items() if found and found.publisher == job.publisher_label
+        ]
         failed = observe(state, job, loaded)
         new = [partition for partition, found in manifests.items() if found is None and partition.month is not None]
         absent = find_absent(state, job, new, ask=True, believe=False)
@@ -170,7 +172,7 @@ def _refreshed(completeness: Completeness, warehouses: list[str], error: Pipelin
         return Entry(partition, UNASKED, str(error))
     if manifest is None:
         return Entry(partition, TO_DO, NEW)
-    if manifest.publisher == job.publisher:
+    if manifest.publisher == job.publisher_label:
         current = completeness.version_since(manifest.source.last_look, manifest.source.fetched_at)
         if current is not None and not completeness.has_version(manifest, current):
             return Entry(partition, TO_DO, REPUBLISHED)

@@ -41,13 +41,13 @@ def ask_again(state: State, job: Job, partitions: Iterable[Partition]) -> None:
     due = []
     for partition in partitions:
         manifest = state.manifest(job, partition)
-        if manifest is None or manifest.publisher != job.publisher:
+        if manifest is None or manifest.publisher != job.publisher_label:
             continue
         observed = state.observation(job, partition)
         seen = [manifest.source.fetched_at, *([dt.datetime.fromisoformat(observed["checked_at"])] if observed else [])]
         if not any(is_recent(each, max_age) for each in seen):
             due.append(partition)
-    is_news = job.publisher not in state.publishers
+    is_news = job.publisher_label not in state.publishers
     try:
         failed = observe(state, job, due)
     except PipelineError as error:
@@ -62,24 +62,24 @@ def ask_again(state: State, job: Job, partitions: Iterable[Partition]) -> None:
 def check_publisher(state: State, job: Job) -> None:
     """Raise ``Unreachable`` or ``RefusedByPublisher`` if nothing can be asked of the publisher; it is tried once."""
     found = state.publishers
-    if job.publisher not in found:
-        found[job.publisher] = None
+    if job.publisher_label not in found:
+        found[job.publisher_label] = None
         try:
             job.publisher_object.check_reachable(retry_policy())
         except PipelineError as error:
-            found[job.publisher] = error
-    if (trouble := found[job.publisher]) is not None:
+            found[job.publisher_label] = error
+    if (trouble := found[job.publisher_label]) is not None:
         raise trouble
 
 
 def check_workspace(state: State, job: Job) -> None:
     """Raise the error of a workspace that is missing or does not answer. A local one is made when needed."""
-    if not job.workspace.startswith("file:") and job.workspace not in state.workspaces:
+    if not job.workspace_url.startswith("file:") and job.workspace_url not in state.workspaces:
         from ..storage import open_store
 
-        with time_limits.for_answer(job.workspace):
-            open_store(job.workspace).list("scratch/none")  # which nobody makes, so that to list it costs nothing
-        state.workspaces.add(job.workspace)
+        with time_limits.for_answer(job.workspace_url):
+            open_store(job.workspace_url).list("scratch/none")  # which nobody makes, so that to list it costs nothing
+        state.workspaces.add(job.workspace_url)
 
 
 def can_be_fetched(state: State, job: Job, partitions: Sequence[Partition]) -> bool:
@@ -154,7 +154,7 @@ def _ask_for(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Pa
     loaded = [
         partition.first_day
         for partition, manifest in state.manifests(job, dataset).items()
-        if manifest.publisher == job.publisher
+        if manifest.publisher == job.publisher_label
     ]
     availability = publisher.check_availability(
         dataset,
@@ -188,5 +188,5 @@ def _known_absence(state: State, job: Job, partition: Partition, max_age: float)
 
 def _keep(state: State, job: Job, updates: Mapping[Partition, dict[str, Any]]) -> None:
     """Keep with the lake, and in the state, what was seen."""
-    job.lake_object.observe(job.publisher, updates)
+    job.lake_object.observe(job.publisher_label, updates)
     state.observations(job).update(updates)

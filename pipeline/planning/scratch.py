@@ -71,7 +71,7 @@ _NO_MONTHS = "all"
 
 def months_of(job: Job, dataset: str) -> set[dt.date]:
     """The months of a dataset of which there is scratch, of whatever publisher, rules and lake."""
-    names = {path.split("/")[2] for path in store_of(job.workspace).list(f"{ROOT}/{dataset}")}
+    names = {path.split("/")[2] for path in store_of(job.workspace_url).list(f"{ROOT}/{dataset}")}
     return {parse_month(name) for name in names if re.fullmatch(_MONTH, name)}
 
 
@@ -95,8 +95,8 @@ class Scratch:
 
     def __init__(self, job: Job, partition: Partition, run_id: Callable[[], str] = str) -> None:
         """``run_id`` gives the id of the run that keeps files here; who only reads needs none."""
-        self.job = {"publisher": job.publisher, "rules": job.rules, "lake": job.lake}
-        self.store = store_of(job.workspace)
+        self.job = {"publisher": job.publisher_label, "rules": job.rules, "lake": job.lake_url}
+        self.store = store_of(job.workspace_url)
         self.folder = f"{ROOT}/{partition.dataset}/{partition.month_text or _NO_MONTHS}"
         key = hashlib.sha256("\n".join(self.job.values()).encode()).hexdigest()[:12]
         self.prefix = f"{self.folder}/{key}-{code_version.digest()}"

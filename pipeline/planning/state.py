@@ -50,14 +50,14 @@ class State:
 
     def manifest(self, job: Job, partition: Partition) -> Manifest | None:
         """The manifest of a month that the lake has whole, else None."""
-        key = job.lake, partition
+        key = job.lake_url, partition
         if key not in self._manifests:
             self._manifests[key] = self._read_manifest(job, partition)
         return self._manifests[key]
 
     def manifests(self, job: Job, dataset: str) -> dict[Partition, Manifest]:
         """The manifests of all months of a dataset that the lake has whole."""
-        key = job.lake, dataset
+        key = job.lake_url, dataset
         if key not in self._months:
             self._months[key] = job.lake_object.manifests(dataset, self._listing(job))
         return self._months[key]
@@ -68,9 +68,9 @@ class State:
 
     def observations(self, job: Job) -> Observations:
         """What was last seen of all months at the publisher."""
-        key = job.lake, job.publisher
+        key = job.lake_url, job.publisher_label
         if key not in self._observations:
-            self._observations[key] = job.lake_object.observations(job.publisher, self._listing(job))
+            self._observations[key] = job.lake_object.observations(job.publisher_label, self._listing(job))
         return self._observations[key]
 
     def ledger(self, warehouse: str) -> dict[Partition, LedgerRow]:
@@ -95,10 +95,10 @@ class CachedState(State):
         self._listings: dict[str, Listing] = {}
 
     def _listing(self, job: Job) -> Listing:
-        if job.lake not in self._listings:
-            with time_limits.for_answer(job.lake):
-                self._listings[job.lake] = job.lake_object.listing()
-        return self._listings[job.lake]
+        if job.lake_url not in self._listings:
+            with time_limits.for_answer(job.lake_url):
+                self._listings[job.lake_url] = job.lake_object.listing()
+        return self._listings[job.lake_url]
 
     def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
         return self.manifests(job, partition.dataset).get(partition)

@@ -44,14 +44,16 @@ def sweep(jobs: set[Job], has_worked: bool) -> None:
     A server is asked only after a run that had something to do, and waited for half a minute. One listing of each place
     is made, and one more of a lake where something was left behind.
     """
-    jobs = {job for job in jobs if has_worked or all(url.startswith("file:") for url in (job.workspace, job.lake))}
+    jobs = {
+        job for job in jobs if has_worked or all(url.startswith("file:") for url in (job.workspace_url, job.lake_url))
+    }
     try:
         with remote.planning():
-            for url in sorted({url for job in jobs for url in (job.workspace, job.lake)}):
+            for url in sorted({url for job in jobs for url in (job.workspace_url, job.lake_url)}):
                 open_store(url).sweep()
             state = CachedState()  # not what was true when the run was planned
-            for workspace in sorted({job.workspace for job in jobs}):
-                sweep_scratch(state, workspace, {job for job in jobs if job.workspace == workspace})
+            for workspace in sorted({job.workspace_url for job in jobs}):
+                sweep_scratch(state, workspace, {job for job in jobs if job.workspace_url == workspace})
     except Exception as error:  # whatever it is, the run has done its work
         LOGGER.warning("what earlier runs left behind is not removed now: %s", error)
 
@@ -102,7 +104,7 @@ def _is_useless(
         publisher, rules, lake = (str(about["job"][name]) for name in ("publisher", "rules", "lake"))
     except (LookupError, TypeError):
         return True  # without a record nobody trusts it
-    jobs = {job for job in jobs if job.lake == lake}
+    jobs = {job for job in jobs if job.lake_url == lake}
     if not jobs:
         return False  # the runs of that lake know
     job = Job(publisher, rules, lake, workspace)

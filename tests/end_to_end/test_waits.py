@@ -122,7 +122,7 @@ def test_another_run_of_the_same_month_is_named_and_waited_for(project: Project)
     url = project.environment["PIPELINE_PUBLISHER_URL"]
     place = f"file:{project.folder}"
     job = Job(f"sample={url}", "none", f"{place}/lake", f"{place}/workspace")
-    command = project.luigi_command("Clean", *MONTH, "--publisher", job.publisher, "--rules", "none")
+    command = project.luigi_command("Clean", *MONTH, "--publisher", job.publisher_label, "--rules", "none")
     with Scratch(job, Partition("green", dt.date(2020, 2, 1))).lock():
         run = project.start(command)
         said = read_until(run, " waits for ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,13 @@ def address(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def job(folder: Path, **changes: str) -> Job:
-    return Job(
-        **{"publisher": "sample", "rules": "none", "lake": f"file:{folder}/lake", "workspace": f"file:{folder}/ws"}
-        | changes
-    )
+    return replace(Job("sample", "none", f"file:{folder}/lake", f"file:{folder}/ws"), **changes)
 
 
 @pytest.mark.parametrize("what", ["lake", "workspace"])
 def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
-    one = job(tmp_path, **{what: "gs://some-bucket/x"})
+    one = job(tmp_path, **{f"{what}_url": "gs://some-bucket/x"})
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
         planner.plan_months(CachedState(), one, [Partition("green", JANUARY)], [])
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
@@ -79,7 +77,7 @@ def test_months_that_get_no_answer_are_not_waited_for_one_by_one(
     monkeypatch.setattr(WebPublisher, "check_reachable", lambda publisher, policy: None)
     monkeypatch.setattr(publisher_questions, "CONCURRENT", 1)
     partitions = [Partition("green", month) for month in months_between(JANUARY, dt.date(2024, 1, 1))]
-    failed = publisher_questions.observe(CachedState(), job(tmp_path, publisher="dtc"), partitions)
+    failed = publisher_questions.observe(CachedState(), job(tmp_path, publisher_label="dtc"), partitions)
     assert asked == list(failed) == partitions
 
 
@@ -91,7 +89,7 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
     months = months_between(JANUARY, dt.date(2024, 1, 1))
     datasets = [[Partition(name, month) for month in months] for name in ("green", "yellow", "fhv")]
     with RawServer(lambda request, connection: server.pause(PATIENCE)) as server:
-        one = job(tmp_path, publisher=f"dtc={server.url}")
+        one = job(tmp_path, publisher_label=f"dtc={server.url}")
         state = CachedState()
         for partitions in datasets:
             with remote.planning(state.spent):
@@ -104,7 +102,7 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
 
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Completeness, "why_not_in_lake", lambda self: None)
-    one = job(tmp_path, workspace="gs://nobody-asks")
+    one = job(tmp_path, workspace_url="gs://nobody-asks")
     planner.check_source(Completeness(State(), one, Partition("green", JANUARY)))
 
 

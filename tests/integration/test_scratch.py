@@ -324,7 +324,7 @@ def test_a_file_that_was_cleaned_under_a_wider_limit_is_refused_by_a_narrower_on
 def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
     """The raw file of a month that is not in the lake yet."""
     job = Job("tlc", "none", f"file:{folder}/lake", f"file:{folder}/workspace")
-    monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace)
+    monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace_url)
     our_settings.apply_environment()
     scratch = Scratch(job, Partition("green", MONTH), journal.run_id)
     keep(scratch)
@@ -358,7 +358,9 @@ def age(scratch: Scratch, seconds: float) -> None:
 
 
 def swept(scratch: Scratch) -> bool:
-    gone = sweep.sweep_scratch(CachedState(), scratch.store.url, {Job(**scratch.job, workspace=scratch.store.url)})
+    gone = sweep.sweep_scratch(
+        CachedState(), scratch.store.url, {Job("tlc", "none", scratch.job["lake"], scratch.store.url)}
+    )
     left = {path.rpartition("/")[0] for path in scratch.store.list("scratch")}
     assert left.isdisjoint(gone) and set(gone) <= {scratch.prefix}
     return bool(gone)
@@ -394,7 +396,7 @@ def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_end
     gcs_bucket: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job("tlc", "none", f"file:{folder}/lake", f"gs://{gcs_bucket}/workspace")
-    monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace)
+    monkeypatch.setenv("PIPELINE_WORKSPACE_URL", job.workspace_url)
     monkeypatch.setattr(journal, "folder", lambda: folder)
     our_settings.apply_environment()
     scratch = Scratch(job, Partition("green", MONTH), journal.run_id)
@@ -416,7 +418,7 @@ def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_end
 
 
 def test_scratch_of_another_lake_is_for_the_runs_of_that_lake(scratch: Scratch, folder: Path) -> None:
-    other = Job(**{**scratch.job, "lake": f"file:{folder}/other"}, workspace=scratch.store.url)
+    other = Job("tlc", "none", f"file:{folder}/other", scratch.store.url)
     assert sweep.sweep_scratch(CachedState(), scratch.store.url, {other}) == []
 
 
@@ -431,7 +433,7 @@ def test_scratch_without_a_record_is_nobodys(scratch: Scratch) -> None:
 def test_folder_that_somebody_else_has_made_keeps_no_scratch_from_going(scratch: Scratch, planted: str) -> None:
     record = scratch.store.read_small(scratch.path(f"{RAW}.json"), 10_000)
     scratch.store.write(f"scratch/{planted}/{scratch.prefix.rpartition('/')[2]}/{RAW}.json", record)
-    job = Job(**scratch.job, workspace=scratch.store.url)
+    job = Job("tlc", "none", scratch.job["lake"], scratch.store.url)
     assert months_of(job, "green") <= {MONTH, dt.date(2020, 1, 1)}
     scratch.store.delete(scratch.path(f"{RAW}.json"))
     assert scratch.prefix in sweep.sweep_scratch(CachedState(), scratch.store.url, {job})
@@ -449,7 +451,7 @@ def test_a_link_in_place_of_scratch_goes_and_what_it_leads_to_stays(scratch: Scr
 def test_a_stage_of_other_code_finds_nothing(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
     assert scratch.record(RAW)
     monkeypatch.setenv(code_version.CODE, CODES[1])
-    job = Job(**scratch.job, workspace=scratch.store.url)
+    job = Job("tlc", "none", scratch.job["lake"], scratch.store.url)
     later = Scratch(job, Partition("green", MONTH), journal.run_id)
     assert later.record(RAW) is None
     with scratch.lock(), pytest.raises(StorageUnavailable), later.store.lock(lock_of(later.prefix), timeout=0):

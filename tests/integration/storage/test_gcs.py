@@ -456,7 +456,7 @@ def test_all_datasets_are_told_by_three_listings_and_what_was_seen(
     for name in names:
         lake.observe("tlc", {Partition(name, APRIL): {"absent": "not yet published"}})
     gcs_server.clear()
-    job = Job(publisher="tlc", rules="none", lake=store.url, workspace=store.url)
+    job = Job("tlc", "none", store.url, store.url)
     state = CachedState()
     for name in names:
         assert len(state.manifests(job, name)) == 3
