@@ -23,9 +23,9 @@ def stages(folder: str, dataset: str, month: str, timed: list[str], before: list
     """The ``timed`` stages of a month, after those that come ``before`` (names of the stages, in their order)."""
     import pipeline
     from pipeline.job import open_warehouse, warehouse_labels
-    from pipeline.runner import process
+    from pipeline.runner.task_context import modules_of_workers
 
-    for module in process.modules_of_workers():  # as the processes of a run have it, and as the peers have theirs
+    for module in modules_of_workers():  # as the processes of a run have it, and as the peers have theirs
         import_module(module)
 
     def task(name: str) -> Any:

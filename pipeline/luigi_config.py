@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "rpc_retry_wait": "5",
     },
     "worker": {
-        "task_process_context": "pipeline.runner.process.TaskContext",
+        "task_process_context": "pipeline.runner.task_context.TaskContext",
         "check_complete_on_run": "false",
         "cache_task_completion": "false",
         "keep_alive": "true",

@@ -29,7 +29,8 @@ NAMES = {
 
 #: Section, name and value as it was, and the value now.
 VALUES = {
-    ("worker", "task_process_context", "pipeline.operations.process.TaskContext"): "pipeline.runner.process.TaskContext"
+    ("worker", "task_process_context", f"pipeline.{old}.TaskContext"): "pipeline.runner.task_context.TaskContext"
+    for old in ("operations.process", "runner.process")
 }
 
 _found: dict[str, str] = {}

@@ -22,7 +22,7 @@ from ..errors import ConflictError, LakeError, PipelineError, TransientError, Us
 from ..reporting import journal, journal_reader, outcomes
 from ..reporting.console import say
 from ..reporting.outcomes import RunOutcome
-from ..runner import child, process
+from ..runner import child, signals
 from . import request
 from .effective_settings import difference
 from .queue import Entry, Queue
@@ -226,7 +226,7 @@ class Agent:
         submission = entry.submission
         words = request.read(submission.command).words
         environment = {name: value for name, value in os.environ.items() if name != journal.BEGUN}
-        environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, process.PARENT: str(os.getpid())}
+        environment |= {journal.RUN_ID: submission.id, journal.AGENT: self.name, signals.PARENT: str(os.getpid())}
         self._luigi = child.Luigi([*words, *self._options], environment, partial(say, keep="\t"))
         while (code := self._luigi.wait(RENEW)) is None:
             try:

@@ -18,8 +18,9 @@ from luigi.rpc import RPCError
 from .. import luigi_config, renamed, settings, validation
 from ..reporting import console, journal, logs, streams
 from ..tasks.base import JobTask
-from . import flags, patches, process, rpc, run
+from . import flags, patches, rpc, run, signals
 from .exit_codes import MISTAKES, STOPPED, exit_with
+from .task_context import modules_of_workers
 
 
 def install() -> None:
@@ -42,7 +43,7 @@ def install() -> None:
 def _run_command(luigi_run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Let Luigi's command end with the code of the run's outcome, and say mistakes in one line."""
     streams.protect()
-    process.hear_every_interrupt()
+    signals.interrupt_finalizers_too()
     try:
         with run.as_command():
             result = luigi_run(*args, **kwargs)
@@ -72,11 +73,11 @@ def _build_root_task(get_task_obj: Callable[[CmdlineParser], Any], parser: Cmdli
     method = settings.ProcessSettings().start_method
     multiprocessing.set_start_method(method, force=True)
     if method == "forkserver":
-        multiprocessing.set_forkserver_preload(process.modules_of_workers())
+        multiprocessing.set_forkserver_preload(modules_of_workers())
     flags.check_required(parser.known_args)
     task = get_task_obj(parser)
     if isinstance(task, JobTask):
         task.check_offered()
-    if run.is_command() and process.PARENT in os.environ:
-        process.exit_with_agent(int(os.environ.pop(process.PARENT)))
+    if run.is_command() and signals.PARENT in os.environ:
+        signals.exit_with_agent(int(os.environ.pop(signals.PARENT)))
     return task

@@ -19,7 +19,7 @@ from luigi.task_status import DISABLED, FAILED, PENDING
 from ..partition import format_month
 from ..reporting import journal
 from ..reporting.explanations import NOT_AGAIN, error_of, text_of
-from .run_tasks import RunTasks
+from .task_list import TaskList
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -31,7 +31,7 @@ OFFERED_WITHIN = 60
 class Failures:
     """The failures of one run, and what the scheduler does about them."""
 
-    def __init__(self, tasks: RunTasks) -> None:
+    def __init__(self, tasks: TaskList) -> None:
         self._tasks = tasks
         self._counts: Counter[str] = Counter()
         self._explanations: dict[str, str] = {}  # of the last failure of each task

@@ -15,7 +15,7 @@ from ..reporting.progress import RunProgress
 from ..waiting import SAID_AFTER
 from .failures import Failures
 from .lost_tasks import LostTasks
-from .run_tasks import RunTasks
+from .task_list import TaskList
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -33,7 +33,7 @@ class Idle:
     """Watches one run while it waits, and corrects the scheduler where the wait is in vain."""
 
     def __init__(
-        self, tasks: RunTasks, lost: LostTasks, failures: Failures, interval: float, stop: Callable[[], None]
+        self, tasks: TaskList, lost: LostTasks, failures: Failures, interval: float, stop: Callable[[], None]
     ) -> None:
         """``interval`` has the seconds between two questions for work; ``stop`` ends the run."""
         self._tasks = tasks

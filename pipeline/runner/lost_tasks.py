@@ -22,7 +22,7 @@ from ..planning.state import CachedState
 from ..planning.task_state import is_complete
 from ..reporting import journal
 from .failures import Failures
-from .run_tasks import RunTasks, is_external
+from .task_list import TaskList, is_external
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -33,7 +33,7 @@ ANNOUNCEMENTS = 20
 class LostTasks:
     """Corrects the scheduler's view of one run's tasks, by ``announce``, which tells it of tasks and their needs."""
 
-    def __init__(self, tasks: RunTasks, failures: Failures, announce: Callable[[Iterable[luigi.Task]], None]) -> None:
+    def __init__(self, tasks: TaskList, failures: Failures, announce: Callable[[Iterable[luigi.Task]], None]) -> None:
         self._tasks = tasks
         self._failures = failures
         self._announce = announce

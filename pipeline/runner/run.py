@@ -30,8 +30,8 @@ from ..tasks.range_monthly import RangeMonthly
 from . import patches, preflight, verdict
 from .exit_codes import MISTAKES, STOPPED, USAGE, code_of
 from .own_command import again, own_command
-from .run_tasks import RunTasks
 from .sweep import sweep
+from .task_list import TaskList
 from .worker import Worker
 
 #: What is said when luigid went away.
@@ -102,7 +102,7 @@ def run_all(schedule_and_run: Callable[..., Any], tasks: Iterable[Any], *args: A
         result = schedule_and_run(run.roots, *args, **kwargs)
         run.judge(result)
     succeeded = result.status == LuigiStatusCode.SUCCESS
-    if is_command() and not run.is_begun and succeeded and not RunTasks.of(result.worker).has_run:
+    if is_command() and not run.is_begun and succeeded and not TaskList.of(result.worker).has_run:
         console.say("Nothing to do.")  # Luigi's own words are not shown; somebody's tasks that ran speak themselves
     return result
 
@@ -121,7 +121,7 @@ class Run:
         self._outer = _current
         self._command = _command if self._outer is None else None
         self.state = CachedState()  # answers for all tasks while the run is planned
-        self._tasks: RunTasks | None = None
+        self._tasks: TaskList | None = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
         self._bars = bars.Bars()
         self._stack = ExitStack()
@@ -158,7 +158,7 @@ class Run:
         """Note in the journal what is to be done, once Luigi has scheduled it and before it runs the first task."""
         if self._tasks is not None:
             return
-        self._tasks = tasks = RunTasks.of(worker)
+        self._tasks = tasks = TaskList.of(worker)
         self.begin_if_ours(tasks.scheduled.values())
         if self.is_begun:
             for event in verdict.plan_events(tasks.history):

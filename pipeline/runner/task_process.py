@@ -15,18 +15,19 @@ import luigi
 import luigi.worker
 from luigi.task_status import FAILED, PENDING
 
-from .. import remote
+from .. import remote, settings
 from ..errors import PipelineError, TakenAway, text_after
 from ..planning.state import State
 from ..planning.task_state import is_complete
 from ..reporting.explanations import NOT_AGAIN, title_of
 from ..tasks.base import Stage
-from .run_tasks import is_external
+from .task_context import TaskContext
+from .task_list import is_external
 
 LOGGER = logging.getLogger("pipeline")
 
 #: What surrounds every task of our worker, whatever luigi.cfg says.
-CONTEXT = "pipeline.runner.process.TaskContext"
+CONTEXT = f"{TaskContext.__module__}.{TaskContext.__qualname__}"
 
 #: Starts of a task in one run after which a dependency that is missing again counts as a failure.
 STARTS = 5
@@ -35,7 +36,8 @@ STARTS = 5
 class _CheckedProcess(luigi.worker.TaskProcess):
     """One run of a task. A dependency that is not there is done again; Luigi would fail the task with a traceback."""
 
-    may_ask = False
+    #: Whether a dependency that is missing again is done again; otherwise it counts as a failure.
+    may_repeat_dependencies: bool
     check_complete: Any
     _trouble: PipelineError | None = None
 
@@ -44,7 +46,7 @@ class _CheckedProcess(luigi.worker.TaskProcess):
         if not missing:
             super().run()
             return
-        if not self.may_ask:
+        if not self.may_repeat_dependencies:
             title, names = title_of(self.task), ", ".join(map(title_of, missing))
             text = (
                 f"{title}: what it needs was done and is gone again, {STARTS} times: {names}; "
@@ -62,7 +64,7 @@ class _CheckedProcess(luigi.worker.TaskProcess):
             return super()._run_get_new_deps()
         except TakenAway as error:
             with State() as now:  # it was there when it was asked for
-                missing = self._missing(lambda task: is_complete(task, now)) if self.may_ask else []
+                missing = self._missing(lambda task: is_complete(task, now)) if self.may_repeat_dependencies else []
             if not missing:
                 LOGGER.error("%s: %s", title_of(self.task), text_after(title_of(self.task), error))
                 raise
@@ -98,9 +100,13 @@ class _CheckedProcess(luigi.worker.TaskProcess):
 
 
 class TaskProcess(luigi.worker.ContextManagedTaskProcess, _CheckedProcess):
-    """``_CheckedProcess`` within ``CONTEXT``."""
+    """``_CheckedProcess`` within ``CONTEXT``, and within that the context of luigi.cfg, if that names another one."""
 
-    inner_context: str | None = None
+    def __init__(self, context: str | None, *args: Any, may_repeat_dependencies: bool, **kwargs: Any) -> None:
+        super().__init__(CONTEXT, *args, **kwargs)
+        self.inner_context = None if context == CONTEXT else context
+        self.settings = settings.in_environment()  # as they are now: a fork server has those of its start
+        self.may_repeat_dependencies = may_repeat_dependencies
 
     def terminate(self) -> None:
         """End it at once, as ``[worker] timeout`` wants it; SIGTERM it does not hear."""

@@ -19,7 +19,7 @@ from ..planning.plan import COMPLETE, TO_DO, Plan
 from ..planning.state import CachedState
 from ..planning.task_state import is_complete
 from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
-from .run_tasks import RunTasks, summary_of, was_stopped
+from .task_list import TaskList, summary_of, was_stopped
 
 
 def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def judge(worker: Any, roots: list[luigi.Task], events: Iterable[Mapping[str, An
     left = [root for root in roots if root not in summary["completed"] | summary["already_done"]]
     if not left or _are_complete(left):
         if left:
-            RunTasks.of(worker).note_all_done()
+            TaskList.of(worker).note_all_done()
         return {"code": 0, "result": COMPLETE, "failure": ""}
     events = list(events)
     gaps = {event.get("task") for event in events if event.get("error") == MissingAtPublisher.__name__}

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -34,7 +35,7 @@ import luigi.worker
 from luigi.rpc import RemoteScheduler, RPCError
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, SUSPENDED
 
-from .. import errors, remote, settings
+from .. import errors, remote
 from ..errors import PipelineError
 from ..planning.state import CachedState
 from ..planning.task_state import give_state
@@ -42,11 +43,11 @@ from ..reporting.explanations import error_of, title_of
 from .failures import Failures
 from .idle import Idle
 from .lost_tasks import LostTasks
-from .process import STOPS, without_interrupts
 from .results import Results
 from .rpc import PipelinedScheduler
-from .run_tasks import RunTasks
-from .task_process import CONTEXT, STARTS, TaskProcess
+from .signals import STOPS, without_interrupts
+from .task_list import TaskList
+from .task_process import STARTS, TaskProcess
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -85,7 +86,7 @@ class Worker(luigi.worker.Worker):
         self._pid = os.getpid()
         self._has_begun = False
         self._starts: Counter[str] = Counter()
-        self.tasks = RunTasks.of(self)
+        self.tasks = TaskList.of(self)
         self._failures = Failures(self.tasks)
         self._lost = LostTasks(self.tasks, self._failures, self._announce)
         self._idle = Idle(self.tasks, self._lost, self._failures, self._config.wait_interval, self._start_phasing_out)
@@ -202,16 +203,24 @@ class Worker(luigi.worker.Worker):
 
     # -- running and failing -----------------------------------------------------------------------
 
-    def _create_task_process(self, task: luigi.Task) -> Any:
-        process = super()._create_task_process(task)
-        process.__class__ = TaskProcess  # Luigi has no hook for its class
-        if process.context != CONTEXT:  # somebody else's goes into ours
-            process.context, process.inner_context = CONTEXT, process.context
-        process.settings = settings.in_environment()  # as they are now: a fork server has those of its start
+    def _create_task_process(self, task: luigi.Task) -> TaskProcess:
+        """As Luigi has it, but of our class, with a pipe of its own for the result."""
+        self._starts[task.task_id] += 1
+        messages: Any = multiprocessing.Queue() if task.accepts_messages else None
+        process = TaskProcess(
+            self._config.task_process_context,
+            task,
+            self._id,
+            self._task_result_queue,
+            luigi.worker.TaskStatusReporter(self._scheduler, task.task_id, self._id, messages),
+            use_multiprocessing=self.worker_processes > 1 or self._config.force_multiprocessing,
+            worker_timeout=self._config.timeout,
+            check_unfulfilled_deps=self._config.check_unfulfilled_deps,
+            check_complete_on_run=self._config.check_complete_on_run,
+            may_repeat_dependencies=self._starts[task.task_id] <= STARTS,
+        )
         if process.use_multiprocessing:
             process.result_queue = self._task_result_queue.sender(task.task_id)
-        self._starts[task.task_id] += 1
-        process.may_ask = self._starts[task.task_id] <= STARTS
         return process
 
     def _handle_rpc_message(self, message: Any) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections.abc import Iterator
 
+import luigi.worker
 import pytest
 from luigi.configuration import LuigiConfigParser
 
 from pipeline import AllTrips, luigi_config, renamed, settings, validation
 from pipeline.errors import UsageError
+from pipeline.runner.task_context import TaskContext
 
 from ..conftest import CHECKOUT
 
@@ -82,6 +85,16 @@ def test_wrong_value_is_told_with_the_name_that_was_given(caplog: pytest.LogCapt
 def test_setting_that_nobody_renamed_is_no_concern(caplog: pytest.LogCaptureFixture) -> None:
     read("[DEFAULT]\nattempts = 9\n[publisher]\nname = dtc\n")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("old", ["pipeline.operations.process.TaskContext", "pipeline.runner.process.TaskContext"])
+def test_old_names_of_the_task_context(old: str, caplog: pytest.LogCaptureFixture) -> None:
+    read(f"[worker]\ntask_process_context = {old}\n")
+    now = luigi.worker.worker().task_process_context
+    assert pkgutil.resolve_name(now) is TaskContext
+    assert [record.message for record in caplog.records] == [
+        f"[worker] task_process_context: {old} is called {now} now"
+    ]
 
 
 def test_luigi_cfg_of_version_0_1_means_what_it_meant(caplog: pytest.LogCaptureFixture) -> None:

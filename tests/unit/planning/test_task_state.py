@@ -15,7 +15,7 @@ from luigi.worker import TaskProcess
 import pipeline
 from pipeline.planning.state import CachedState, State
 from pipeline.planning.task_state import UsesState, give_state, is_complete
-from pipeline.runner.process import TaskContext
+from pipeline.runner.task_context import TaskContext
 
 MONTHS = [dt.date(2020, month, 1) for month in (1, 2, 3)]
 

@@ -26,6 +26,7 @@ from luigi.contrib.prometheus_metric import PrometheusMetricsCollector
 from luigi.setup_logging import InterfaceLogging
 
 from pipeline.runner import luigid, patches, rpc, worker
+from pipeline.runner.task_process import CONTEXT
 
 
 class Reached(BaseException):
@@ -218,6 +219,24 @@ def test_attributes_of_luigis_worker() -> None:
 def test_methods_of_luigis_task_process(method: str) -> None:
     assert str(inspect.signature(getattr(luigi.worker.TaskProcess, method))) == "(self)"
     assert luigi.worker.ContextManagedTaskProcess.__mro__[1] is luigi.worker.TaskProcess
+
+
+@pytest.mark.parametrize("context", [None, "theirs.Context", CONTEXT])
+def test_process_of_a_task_is_made_with_all_that_luigi_gives_it(context: str | None) -> None:
+    """Our worker does not call Luigi's method, which has no hook for the class of the process."""
+    with worker.Worker(worker_processes=1) as ours:
+        settings = ours._config
+        settings.task_process_context, settings.timeout, settings.force_multiprocessing = context, 5, True
+        settings.check_unfulfilled_deps, settings.check_complete_on_run = False, True
+        found = vars(ours._create_task_process(Nothing()))
+        expected = vars(luigi.worker.Worker._create_task_process(ours, Nothing()))
+    assert found.keys() - expected.keys() == {"inner_context", "settings", "may_repeat_dependencies"}
+    assert (found["context"], found["inner_context"]) == (CONTEXT, None if context == CONTEXT else context)
+    assert vars(found.pop("status_reporter")) == vars(expected.pop("status_reporter"))
+    of_each = {"_identity", "_name", "context", "result_queue", "timeout_time", "check_complete"}
+    assert {name: found[name] for name in expected.keys() - of_each} == {
+        name: expected[name] for name in expected.keys() - of_each
+    }
 
 
 def test_attributes_of_luigis_remote_scheduler() -> None:

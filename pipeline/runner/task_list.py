@@ -18,7 +18,7 @@ Note = tuple[luigi.Task, str, bool | None]
 
 
 @dataclass(frozen=True)
-class RunTasks:
+class TaskList:
     """A live view of a worker's tasks.
 
     ``scheduled`` has the tasks by id, ``history`` every status that the scheduler was told, ``answers`` what it said
@@ -34,7 +34,7 @@ class RunTasks:
     roots: dict[str, luigi.Task] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, worker: luigi.worker.Worker) -> RunTasks:
+    def of(cls, worker: luigi.worker.Worker) -> TaskList:
         return cls(
             worker._scheduler,
             worker._id,

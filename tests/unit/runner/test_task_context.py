@@ -16,14 +16,15 @@ import pytest
 import pipeline
 from pipeline.planning.state import CachedState
 from pipeline.planning.task_state import give_state
-from pipeline.runner.process import TaskContext, without_interrupts
+from pipeline.runner.signals import without_interrupts
+from pipeline.runner.task_context import TaskContext
 from tests.patience import PATIENCE, has_ended, wait_for
 
 MONTH = dt.date(2020, 1, 1)
 
 MAIN = """
 import multiprocessing, os, pathlib, signal, time
-from pipeline.runner.process import exit_with_main_process
+from pipeline.runner.signals import exit_with_main_process
 
 def work(late):
     pathlib.Path("new").write_text(str(os.getpid()))
@@ -58,7 +59,7 @@ def test_child_ends_with_its_parent(tmp_path: Path, method: str, late: bool) -> 
 
 BORN = """
 import multiprocessing, os, signal
-from pipeline.runner.process import without_interrupts
+from pipeline.runner.signals import without_interrupts
 
 def interrupt_itself(heard):
     os.kill(os.getpid(), signal.SIGINT)
@@ -108,7 +109,7 @@ def test_ctrl_c_that_another_thread_takes_is_also_heard_at_the_end() -> None:
 
 INTERRUPTED = """
 import os, signal, time
-from pipeline.runner.process import hear_every_interrupt
+from pipeline.runner.signals import interrupt_finalizers_too
 
 class Finalized:
     def __del__(self):
@@ -116,7 +117,7 @@ class Finalized:
         for _ in range(100):
             pass
 
-hear_every_interrupt()
+interrupt_finalizers_too()
 Finalized()
 try:
     time.sleep(100)
@@ -155,7 +156,7 @@ def test_only_tasks_over_many_months_look_once_for_all(tmp_path: Path, task: str
 
 NAMES = """
 import importlib
-from pipeline.runner.process import modules_of_workers
+from pipeline.runner.task_context import modules_of_workers
 
 for name in modules_of_workers():
     importlib.import_module(name)
