@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from . import remote, renamed, settings, validation
 from .errors import UsageError
-from .plain import mistake_line
 from .reporting import console, logs, streams
 from .runner.exit_codes import MISTAKES, STOPPED, USAGE, code_of, exit_with
 from .runner.flags import without_values
+from .sanitize import error_line
 
 #: Verbs that a person waits for: their requests to servers time out within seconds.
 WAITED_FOR = {"status", "plan", "verify", "doctor", "forget", "runs", "queue"}
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = args.work(args)
         return _with_output(args, code)
     except MISTAKES as error:
-        console.say(f"error: {mistake_line(error)}", error=True)
+        console.say(f"error: {error_line(error)}", error=True)
         return code_of(error)
     except KeyboardInterrupt:
         console.say("stopped", error=True)

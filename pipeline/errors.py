@@ -12,7 +12,7 @@ The text of each is one line that names the setting, file or row and says what t
 
 from __future__ import annotations
 
-from .plain import one_line
+from .sanitize import one_line
 
 
 class PipelineError(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .files import open_plain
+from .safe_files import open_regular
 from .strict_json import json_object
 from .waiting import Wait
 
@@ -51,7 +51,7 @@ def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
 def sign(path: Path) -> None:
     """Write into the lock file who holds it. Where the file system has no locks, filelock keeps its own text there."""
     # Not through a link that was put there since it was locked.
-    with suppress(OSError, ValueError), os.fdopen(open_plain(path, os.O_RDWR), "r+b") as file:
+    with suppress(OSError, ValueError), os.fdopen(open_regular(path, os.O_RDWR), "r+b") as file:
         text = file.read(_SIGNED)
         if not text or "pid" in json_object(text):
             mine = {"pid": os.getpid(), "host": socket.gethostname(), "run": os.environ.get("PIPELINE_RUN_ID")}
@@ -63,7 +63,7 @@ def sign(path: Path) -> None:
 def holder(path: Path) -> str:
     """Who holds a lock file that was signed."""
     try:
-        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             found = json_object(file.read(_SIGNED))
         where = "" if found["host"] == socket.gethostname() else f" on {found['host']}"
         run = f", run {found['run']}" if found["run"] else ""

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from . import renamed
 from .errors import UsageError
-from .plain import mistake_line
+from .sanitize import error_line
 
 #: Luigi's own settings, unless luigi.cfg overrides them; luigi.cfg explains each.
 DEFAULTS: dict[str, dict[str, str]] = {
@@ -128,7 +128,7 @@ def _refuse(error: Exception) -> NoReturn:
     if text is None:
         raise error
     if sys.argv[:1] == ["-m"]:  # `python -m pipeline` imports the package before any code is there to catch an error
-        print(f"error: {mistake_line(text)}", file=sys.stderr)
+        print(f"error: {error_line(text)}", file=sys.stderr)
         sys.exit(2)
     raise UsageError(text) from None
 

@@ -27,7 +27,6 @@ from pathlib import Path
 from .. import renamed, settings
 from ..datasets import monthly_names
 from ..errors import PipelineError, UsageError
-from ..files import PLANTED
 from ..job import Job, warehouses
 from ..partition import add_months, format_month, months_between
 from ..planning import planner
@@ -37,6 +36,7 @@ from ..reporting import console, journal, journal_reader, logs, notify, outcomes
 from ..runner import child
 from ..runner.exit_codes import ALREADY_RUNNING, NOT_RUN, PLANNING_FAILED, USAGE
 from ..runner.own_command import again
+from ..safe_files import NOT_REGULAR
 from . import arguments
 
 HELP = "run luigi unattended: runs are serialised, the log is rotated"
@@ -272,7 +272,7 @@ def _open_log(path: str) -> logging.Logger:
             else _Rotated(path, maxBytes=LOG_SIZE, backupCount=LOGS_KEPT, encoding="utf-8")
         )
     except OSError as error:
-        if error.errno in PLANTED and Path(path).parent == journal.folder():
+        if error.errno in NOT_REGULAR and Path(path).parent == journal.folder():
             raise journal.not_writable(error) from None
         raise UsageError(f"--log {path}: {error.strerror}; name a file that can be written, or -") from None
     handler.setFormatter(logging.Formatter("%(message)s"))

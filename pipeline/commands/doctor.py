@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from .. import job, luigi_config, settings, validation
 from ..doctor_check import Check
 from ..errors import PipelineError
-from ..plain import mistake_line
 from ..planning.state import CachedState, State
 from ..planning.synthetic import ensure_load_allowed, ensure_upload_allowed
 from ..remote import INTERACTIVE_TIMEOUT
 from ..reporting import logs, notify, tables
 from ..reporting.tables import Column
+from ..sanitize import error_line
 
 if TYPE_CHECKING:
     from ..storage import Store
@@ -75,7 +75,7 @@ def _show(what: str, check: Check) -> None:
     text = ": ".join(part for part in (check.subject, check.detail) if part)
     remedy = f"; {check.remedy}" if check.remedy and not check.ok else ""
     columns = [Column(width=4), Column(width=9), Column(is_folded=True)]
-    tables.show(columns, [[word, what, mistake_line(text + remedy)]])
+    tables.show(columns, [[word, what, error_line(text + remedy)]])
 
 
 def _settings() -> Iterator[Check]:

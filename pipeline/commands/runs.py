@@ -19,10 +19,10 @@ from ..agents.queue import Queue, queue_names
 from ..agents.records import OPEN, RUNNING, WAITING, Submission, seconds_of, user
 from ..agents.runs import KILLED, NOT_FAILED, Run, known_runs, named
 from ..errors import UsageError
-from ..plain import one_line, plain
 from ..reporting import journal, journal_reader, outcomes, tables
 from ..reporting.console import answer, answer_json, say
 from ..reporting.tables import Column
+from ..sanitize import one_line, printable
 from . import arguments
 
 HELP = "list every run: start, duration, how it was started, result; or cancel one"
@@ -163,7 +163,7 @@ def _about_submission(one: Submission, shown_below: str) -> Iterator[str]:
 
 def _shown(line: str) -> str:
     """A line as it is printed. A queue file may contain a line of a million characters."""
-    return plain(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
+    return printable(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
 
 
 def _local(seconds: float | None) -> str:

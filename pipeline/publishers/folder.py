@@ -14,9 +14,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from .. import datasets
 from ..errors import MissingAtPublisher, RefusedByPublisher, TruncatedFile, UsageError, WrongFormat
-from ..files import refuse_long
 from ..partition import ZONES, Partition, parse_month
 from ..retry import Policy
+from ..safe_files import check_path_length
 from .availability import Availability
 from .base import LEAVE_OUT, Publisher
 from .catalog import README, Catalog
@@ -42,7 +42,7 @@ class FolderPublisher(Publisher):
         if not rest or "\0" in unquote(rest):
             raise UsageError(f"[publisher] url: {url!r} names no folder; write file:/absolute or file:relative")
         folder = os.path.abspath(unquote(rest))
-        refuse_long(folder, "[publisher] url: file:")
+        check_path_length(folder, "[publisher] url: file:")
         return cls(catalog, "file:" + quote(folder))
 
     @cached_property

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..plain import one_line, plain
 from ..planning.plan import TO_DO
+from ..sanitize import one_line, printable
 from . import journal_reader, logs, outcomes
 from .console import clock
 from .outcomes import AT_WORK, DONE, FAILED
@@ -174,7 +174,7 @@ class Bars:
                 events, position = journal_reader.events(position)
                 for event in events:
                     if event["event"] == "log" and event.get("text"):
-                        console.print(plain(event["text"], keep="\n\t"), soft_wrap=True)
+                        console.print(printable(event["text"], keep="\n\t"), soft_wrap=True)
                     else:
                         bars.read(event)
                 live.update(drawn(), refresh=True)

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from ..plain import plain
+from ..sanitize import printable
 from . import streams
 
 
@@ -19,7 +19,7 @@ def say(text: str = "", error: bool = False, keep: str = "") -> None:
 
     A line that cannot be written is dropped; that is no reason for a run to fail.
     """
-    line = text if isinstance(text, Drawn) else plain(text, keep)
+    line = text if isinstance(text, Drawn) else printable(text, keep)
     streams.write_line(line, sys.stderr if error else sys.stdout)
 
 

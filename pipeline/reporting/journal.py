@@ -22,9 +22,9 @@ from typing import Any
 
 from .. import job
 from ..errors import UsageError
-from ..files import PLANTED, lost_link, make_folder, modes, open_plain, private_folder
 from ..partition import Partition
-from ..plain import HARMLESS
+from ..safe_files import NOT_REGULAR, broken_link, make_folder, open_regular, permissions, private_folder
+from ..sanitize import URL_WITHOUT_SECRET
 
 RUN_ID = "PIPELINE_RUN_ID"
 
@@ -96,7 +96,7 @@ def folder() -> Path:
 def ensure_folder() -> Path:
     """The folder of the journals, made if it is not there. Raises OSError."""
     found = folder()
-    make_folder(found, modes(found.parent)[1])
+    make_folder(found, permissions(found.parent)[1])
     return found
 
 
@@ -105,7 +105,7 @@ def open_file(path: Path, flags: int) -> int:
 
     Raises OSError for a link or a pipe in its place.
     """
-    return open_plain(path, flags, modes(path.parent.parent)[0])
+    return open_regular(path, flags, permissions(path.parent.parent)[0])
 
 
 def path() -> Path:
@@ -122,7 +122,7 @@ def append(target: Path, event: str, **details: Any) -> None:
     """Append one event to a journal, as far as it can be written."""
     line = json.dumps({"event": event, "at": time.time(), "pid": os.getpid(), **details}, default=str) + "\n"
     try:
-        make_folder(target.parent, modes(target.parent.parent)[1])
+        make_folder(target.parent, permissions(target.parent.parent)[1])
         descriptor = open_file(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(descriptor, line.encode())  # one write of one line: lines of several processes never mix
@@ -152,7 +152,7 @@ def begin(command: Sequence[str], again: str = "") -> bool:
         ensure_folder()
         locks = (_hold(path()),)  # before the event: what has begun and is not held is dead
     except OSError as error:
-        if error.errno in PLANTED or (error.errno in REFUSED and job.workspace_url().startswith("file:")):
+        if error.errno in NOT_REGULAR or (error.errno in REFUSED and job.workspace_url().startswith("file:")):
             raise not_writable(error) from None
     os.environ[BEGUN] = run_id()
     _begun = locks
@@ -203,16 +203,16 @@ def without_addresses(command: Sequence[str]) -> list[str]:
     for word in command:
         flag, is_flag, value = word.partition("=") if word.startswith("--") else ("", "", word)
         named = flag or (found[-1] if found and found[-1].startswith("-") else "")
-        is_secret = _SECRET.search(named) or ("//" in value and not HARMLESS.fullmatch(value))
+        is_secret = _SECRET.search(named) or ("//" in value and not URL_WITHOUT_SECRET.fullmatch(value))
         found.append(f"{flag}{is_flag}{ELLIPSIS}" if is_secret and value and not value.startswith("-") else word)
     return found
 
 
 def not_writable(error: OSError) -> UsageError:
     """The error of a folder of journals that cannot be used, as one line."""
-    if error.errno in PLANTED:
-        return UsageError(f"{error.filename} is {PLANTED[error.errno]}, not a file of a run; remove it")
-    if lost := lost_link(folder()):
+    if error.errno in NOT_REGULAR:
+        return UsageError(f"{error.filename} is {NOT_REGULAR[error.errno]}, not a file of a run; remove it")
+    if lost := broken_link(folder()):
         return UsageError(f"[workspace] url: {lost}")
     return UsageError(
         f"[workspace] url: {folder()} cannot be written to: {error.strerror}; give your user the right to, "

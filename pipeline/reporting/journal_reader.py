@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from ..files import PLANTED, open_plain
+from ..safe_files import NOT_REGULAR, open_regular
 from . import journal
 
 #: Days after which a run that was killed is not reported any more.
@@ -104,7 +104,7 @@ def is_held(file: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        return error.errno not in PLANTED
+        return error.errno not in NOT_REGULAR
 
 
 def begun(file: Path) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def read(file: Path) -> Iterator[dict[str, Any]]:
 
 def _opened(file: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     """Open a journal that is there. Raises OSError for a link or a pipe."""
-    return os.fdopen(open_plain(file, flags), "rb" if flags == os.O_RDONLY else "r+b")
+    return os.fdopen(open_regular(file, flags), "rb" if flags == os.O_RDONLY else "r+b")
 
 
 def _check_size(file: BinaryIO) -> None:

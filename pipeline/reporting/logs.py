@@ -20,8 +20,8 @@ import luigi.configuration
 
 from .. import settings
 from ..errors import PipelineError, text_after
-from ..files import PLANTED, open_plain
-from ..plain import plain
+from ..safe_files import NOT_REGULAR, open_regular
+from ..sanitize import printable
 from . import journal
 
 #: Set in the environment while a terminal shows bars: records that it shall show go through the journal.
@@ -56,10 +56,10 @@ def _text(record: logging.LogRecord) -> str:
     """What a record says, on one line."""
     error = _error_of(record)
     if error is None:
-        return plain("luigid does not answer; trying again" if _is_about_luigid(record) else record.getMessage())
+        return printable("luigid does not answer; trying again" if _is_about_luigid(record) else record.getMessage())
     subject = record.args[-1] if isinstance(record.args, tuple) and record.args else None
     title = getattr(subject, "title", None)
-    return plain(f"{title}: {text_after(title, error)}" if isinstance(title, str) else str(error))
+    return printable(f"{title}: {text_after(title, error)}" if isinstance(title, str) else str(error))
 
 
 class OneLine(logging.Formatter):
@@ -71,10 +71,10 @@ class OneLine(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return plain(super().formatMessage(record))
+        return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        return plain(super().formatException(ei), keep="\n\t")
+        return printable(super().formatException(ei), keep="\n\t")
 
 
 class JsonLine(logging.Formatter):
@@ -89,7 +89,7 @@ class JsonLine(logging.Formatter):
         }
         if record.exc_info and not _is_foreseen(record):
             shown["traceback"] = self.formatException(record.exc_info)
-        return plain(json.dumps(shown, ensure_ascii=False))
+        return printable(json.dumps(shown, ensure_ascii=False))
 
 
 class Terminal(logging.StreamHandler[TextIO]):
@@ -123,7 +123,7 @@ class SaysOnce(logging.FileHandler):
             self._is_said = True
             why = getattr(sys.exception(), "strerror", None) or "an error"
             with suppress(OSError, ValueError):
-                text = plain(f"warning: the log {self.baseFilename} cannot be written: {why}")
+                text = printable(f"warning: the log {self.baseFilename} cannot be written: {why}")
                 print(text, file=sys.stderr, flush=True)
 
 
@@ -148,11 +148,11 @@ class Once(logging.Filter):
 
 def _is_logged(text: str) -> bool:
     try:
-        with os.fdopen(open_plain(path(), os.O_RDONLY), encoding="utf-8", errors="replace") as file:
+        with os.fdopen(open_regular(path(), os.O_RDONLY), encoding="utf-8", errors="replace") as file:
             logged = file.read()
     except OSError:
         return False
-    return f" WARNING {text}\n" in logged or f"{plain(json.dumps(text, ensure_ascii=False))}}}\n" in logged
+    return f" WARNING {text}\n" in logged or f"{printable(json.dumps(text, ensure_ascii=False))}}}\n" in logged
 
 
 def path() -> Path:
@@ -239,7 +239,7 @@ def _files() -> list[logging.Handler]:
         journal.ensure_folder()
         return [SaysOnce(path(), encoding="utf-8")]
     except OSError as error:
-        if error.errno in PLANTED and multiprocessing.parent_process() is None:
+        if error.errno in NOT_REGULAR and multiprocessing.parent_process() is None:
             print(f"warning: no log is written: {journal.not_writable(error)}", file=sys.stderr, flush=True)
         return []
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import settings
-from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
 from ..planning.plan import COMPLETE, MISSING, NOT_YET, UNASKED, count
+from ..sanitize import one_line
 from . import journal, outcomes
 from .outcomes import MonthOutcome, RunOutcome
 

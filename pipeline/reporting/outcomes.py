@@ -17,9 +17,9 @@ from typing import Any
 from ..errors import MissingAtPublisher
 from ..job import warehouse_kind
 from ..partition import Partition
-from ..plain import one_line
 from ..planning.completeness import REPUBLISHED
 from ..planning.plan import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, count
+from ..sanitize import one_line
 
 #: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
 RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"

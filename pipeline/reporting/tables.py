@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..plain import one_line
+from ..sanitize import one_line
 from .console import Drawn, answer
 
 #: Blanks between two columns.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO, NoReturn
 
-from ..plain import plain
+from ..sanitize import printable
 
 #: Seconds for a process to end itself, and for its last lines to arrive.
 GRACE = 10.0
@@ -93,7 +93,7 @@ class Luigi:
     def _copy(self, output: IO[str]) -> None:
         with output:
             for line in output:
-                text = plain(line.rstrip(), keep="\t")
+                text = printable(line.rstrip(), keep="\t")
                 self._tell(text)
                 if text.startswith("error: ") or " ERROR " in text:
                     self.last_words = text.removeprefix("error: ").strip()[:LONGEST]

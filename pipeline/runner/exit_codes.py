@@ -10,8 +10,8 @@ from luigi.retcodes import retcode
 from luigi.task_register import TaskClassException
 
 from ..errors import PipelineError, UsageError
-from ..plain import mistake_line
 from ..reporting import console
+from ..sanitize import error_line
 
 #: A mistake on the command line or in the settings, as argparse has it.
 USAGE = 2
@@ -40,5 +40,5 @@ def code_of(error: BaseException) -> int:
 
 def exit_with(error: BaseException) -> NoReturn:
     """Say what is wrong in one line and end, with the code of ``code_of``."""
-    console.say(f"error: {mistake_line(error)}", error=True)
+    console.say(f"error: {error_line(error)}", error=True)
     sys.exit(code_of(error))

@@ -21,7 +21,7 @@ import luigi.server
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, ErrorHandler, RequestHandler
 
-from ..plain import shown_by_luigid
+from ..sanitize import sanitize_for_luigid
 
 #: Addresses that mean all interfaces of the machine.
 EVERYWHERE = ("", "0.0.0.0", "::")
@@ -132,7 +132,7 @@ def _guarded(handler: type[RequestHandler], hosts: Hosts) -> type[RequestHandler
         def get_argument(self, name: str, *args: Any, **kwargs: Any) -> Any:
             value = super().get_argument(name, *args, **kwargs)
             is_odd = name == "data" and isinstance(value, str) and _ODD.search(value)
-            return json.dumps(shown_by_luigid(json.loads(value))) if is_odd else value
+            return json.dumps(sanitize_for_luigid(json.loads(value))) if is_odd else value
 
     return Guarded
 

@@ -23,8 +23,8 @@ from luigi.rpc import RemoteScheduler, RequestsFetcher
 from tenacity import RetryCallState, Retrying, stop_after_attempt, stop_after_delay, stop_any
 
 from ..errors import UsageError
-from ..plain import shown_by_luigid
 from ..reporting.progress import RunProgress
+from ..sanitize import sanitize_for_luigid
 from ..setting_values import luigid_url
 from ..time_limits import answer_of
 from ..waiting import SAID_AFTER
@@ -107,7 +107,7 @@ class Luigid(RemoteScheduler):
             RunProgress().waiting(f"waits for luigid at {where}, which does not answer, for about {limit:,} s at most")
 
     def _request(self, url: str, data: Any, attempts: int = 3, allow_null: bool = True) -> Any:
-        return super()._request(url, shown_by_luigid(data), attempts, allow_null)
+        return super()._request(url, sanitize_for_luigid(data), attempts, allow_null)
 
     def _fetch(self, url_suffix: str, body: Any) -> str:
         if url_suffix == "/api/ping":

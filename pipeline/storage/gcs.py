@@ -30,9 +30,9 @@ from google.cloud.storage.exceptions import DataCorruption
 
 from ..doctor_check import Check
 from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
-from ..files import private_folder
 from ..remote import emulator, for_server
 from ..retry import RACES, pause
+from ..safe_files import private_folder
 from .base import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
 from .gcs_client import (
     CLIENT_ERRORS,

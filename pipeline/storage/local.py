@@ -28,8 +28,8 @@ from urllib.parse import quote, unquote
 
 from ..doctor_check import Check
 from ..errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
-from ..files import PLANTED, cannot_be_made, lost_link, modes, open_plain, refuse_long
 from ..lock_files import Held, lock_file
+from ..safe_files import NOT_REGULAR, broken_link, check_path_length, open_regular, permissions, why_not_creatable
 from ..waiting import Wait, gave_up
 from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
 from .staging import Staging, refuse_link
@@ -105,7 +105,7 @@ class LocalStore(Store):
     def read(self, path: str) -> bytes:
         with (
             self._explained(path, must_exist=True),
-            os.fdopen(open_plain(self._place(path), os.O_RDONLY, follows=True), "rb") as file,
+            os.fdopen(open_regular(self._place(path), os.O_RDONLY, follows=True), "rb") as file,
         ):
             return file.read()
 
@@ -133,11 +133,11 @@ class LocalStore(Store):
     def read_small(self, path: str, limit: int) -> bytes:
         with self._explained(path, must_exist=True), self._folder_of(path) as (folder, name):
             try:
-                with os.fdopen(open_plain(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+                with os.fdopen(open_regular(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
                     data = file.read(limit + 1)
             except OSError as error:
-                if error.errno in PLANTED:
-                    raise ValueError(f"it is {PLANTED[error.errno]}") from None
+                if error.errno in NOT_REGULAR:
+                    raise ValueError(f"it is {NOT_REGULAR[error.errno]}") from None
                 raise
         if len(data) > limit:
             raise ValueError(f"it has more than {limit:,} bytes")
@@ -159,7 +159,7 @@ class LocalStore(Store):
         with self.staging(path) as temporary:
             with self._explained(path):
                 if self.options.is_private:
-                    os.close(open_plain(temporary, os.O_WRONLY | os.O_CREAT, modes(self.folder)[0]))
+                    os.close(open_regular(temporary, os.O_WRONLY | os.O_CREAT, permissions(self.folder)[0]))
                 temporary.write_bytes(data)
             return self._publish(temporary, path, if_version)
 
@@ -310,7 +310,7 @@ class LocalStore(Store):
 
     def check(self, create: bool = False) -> Iterable[Check]:
         if not os.path.exists(self.folder) and not create:
-            error = cannot_be_made(self.folder)
+            error = why_not_creatable(self.folder)
             if error is None:
                 yield Check(self.url, True, "does not exist yet; it is made with the first file")
             else:
@@ -383,7 +383,7 @@ class LocalStore(Store):
                 return os.open(name, flags, dir_fd=above)
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700 if self.options.is_private else 0o777, dir_fd=above)
-                if self.options.is_private and (mode := modes(self.folder)[1]) != 0o700:
+                if self.options.is_private and (mode := permissions(self.folder)[1]) != 0o700:
                     os.chmod(name, mode, dir_fd=above)
                 if self.options.survives_power_cut:
                     os.fsync(above)
@@ -421,7 +421,7 @@ class LocalStore(Store):
     @contextmanager
     def _publishing(self) -> Iterator[None]:
         """Held for the length of a rename, so waiting needs no bound; the kernel releases it when a process dies."""
-        lock = open_plain(self.folder / HIDDEN / "publishing", os.O_WRONLY | os.O_CREAT, 0o666)
+        lock = open_regular(self.folder / HIDDEN / "publishing", os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -440,7 +440,7 @@ class LocalStore(Store):
 
     def _explain(self, error: OSError, path: str) -> PipelineError:
         where = self.uri(path) if path else self.url
-        if error.errno in (errno.ENOENT, errno.EEXIST, errno.ELOOP) and (lost := lost_link(self.folder / path)):
+        if error.errno in (errno.ENOENT, errno.EEXIST, errno.ELOOP) and (lost := broken_link(self.folder / path)):
             return LakeError(f"{where}: {lost}")
         match error.errno:
             case errno.EACCES | errno.EPERM | errno.EROFS:
@@ -470,7 +470,7 @@ def path_of(url: str) -> Path:
     path = Path(os.path.abspath(unquote(rest)))
     if path == Path("/"):
         raise UsageError(f"{url} is the root of this machine; write file:relative or file:///absolute/folder")
-    refuse_long(path, "file:")
+    check_path_length(path, "file:")
     return path
 
 

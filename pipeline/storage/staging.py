@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import LakeError, StorageUnavailable
-from ..files import open_plain
 from ..lock_files import holder, sign
+from ..safe_files import open_regular
 from ..waiting import Wait
 
 #: The names of entries.
@@ -97,7 +97,7 @@ class Staging:
 
 def _try_lock(entry: Path) -> int | None:
     """The open lock file of an entry, locked; None if another process holds it or the entry went away meanwhile."""
-    lock = open_plain(entry / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    lock = open_regular(entry / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), os.stat(entry / "lock")):

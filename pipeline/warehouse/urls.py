@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
 from ..errors import UsageError
-from ..files import refuse_long
+from ..safe_files import check_path_length
 
 _FORMS = (
     "use duckdb:///relative.duckdb (four slashes before an absolute path), "
@@ -38,7 +38,7 @@ def duckdb_path(url: str) -> str:
     path = unquote(rest[1:])
     if not path or path.endswith("/") or path == ":memory:" or "\0" in path:
         raise _bad("names no DuckDB file")
-    refuse_long(os.path.abspath(path), "[warehouse] url: duckdb:")
+    check_path_length(os.path.abspath(path), "[warehouse] url: duckdb:")
     return os.path.abspath(path)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import duckdb
 
 from ...errors import UsageError, WarehouseBusy, WarehouseError
-from ...files import PLANTED, lost_link
 from ...lock_files import Held, lock_file
 from ...remote import capped
+from ...safe_files import NOT_REGULAR, broken_link
 from ...waiting import Wait, gave_up
 from ..base import Options, named
 from .errors import holder_of, translate
@@ -43,7 +43,7 @@ class DatabaseFile:
         Raises UsageError for what DuckDB would wait for, take over or misread, WarehouseError for what is left of one.
         """
         try:
-            if lost := lost_link(self._named):
+            if lost := broken_link(self._named):
                 raise UsageError(f"[warehouse] url: {lost}")
             mode = os.stat(self.path).st_mode
             what = "" if stat.S_ISREG(mode) else "a folder" if stat.S_ISDIR(mode) else "no regular file"
@@ -114,8 +114,10 @@ class DatabaseFile:
         except Held as error:
             raise self._busy(str(error)) from None
         except OSError as error:
-            if error.errno in PLANTED:
-                why = f"{self.label}: {self.path}.lock is {PLANTED[error.errno]}, not the pipeline's file; remove it"
+            if error.errno in NOT_REGULAR:
+                why = (
+                    f"{self.label}: {self.path}.lock is {NOT_REGULAR[error.errno]}, not the pipeline's file; remove it"
+                )
                 raise WarehouseError(why) from error
             if required:
                 raise WarehouseError(

@@ -22,7 +22,7 @@ import duckdb
 from ...datasets.schema import Dataset
 from ...doctor_check import Check
 from ...errors import PipelineError, WarehouseError
-from ...files import cannot_be_made
+from ...safe_files import why_not_creatable
 from ..base import LedgerRow, Options, ParquetFile, Progress, Warehouse, no_progress
 from ..tables import counts, ensure_month, texts
 from ..urls import duckdb_path
@@ -114,7 +114,7 @@ class DuckDB(Warehouse):
                 with tempfile.TemporaryFile(dir=folder):
                     yield Check(self.label, True, "not there yet; the first load makes it")
             else:
-                if error := cannot_be_made(folder):
+                if error := why_not_creatable(folder):
                     raise error
                 yield Check(self.label, True, "not there yet; the first load makes it and its folder")
                 return

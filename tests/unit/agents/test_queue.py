@@ -431,7 +431,7 @@ def test_what_this_user_may_not_read_stays_for_others(tmp_path: Path, monkeypatc
 
     here = Queue("q", open_store(f"file:{tmp_path}"), sets_aside=True)
     here.submit(submission("a"))
-    monkeypatch.setattr(local, "open_plain", refuse)
+    monkeypatch.setattr(local, "open_regular", refuse)
     assert here.open() == []
     monkeypatch.undo()
     assert len(here.open()) == 1

@@ -17,10 +17,10 @@ from luigi.rpc import RemoteScheduler
 
 from pipeline.errors import UsageError
 from pipeline.partition import Partition
-from pipeline.plain import LONGEST, mistake_line, one_line, plain, shown_by_luigid
 from pipeline.reporting import bars, console, end_of_run, logs, messages, outcomes
 from pipeline.reporting.outcomes import MonthOutcome, RunOutcome
 from pipeline.runner.rpc import Luigid
+from pipeline.sanitize import MAX_LENGTH, error_line, one_line, printable, sanitize_for_luigid
 
 #: The title of a terminal, a cleared screen, a C1 sequence, a reversed line, a line that looks like ours, markup.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\nerror: all is lost\x00\x7f\u2028[red]x[/red] :bomb: <b>"
@@ -32,17 +32,17 @@ def is_clean(text: str) -> bool:
 
 @given(st.text(st.characters()))
 def test_nothing_unseen_is_left_and_all_else_is(text: str) -> None:
-    assert is_clean(plain(text)) and is_clean(one_line(text))
+    assert is_clean(printable(text)) and is_clean(one_line(text))
     if text.isprintable():
-        assert plain(text) == text
+        assert printable(text) == text
     whole = json.dumps(text, ensure_ascii=False)
-    assert json.loads(plain(whole)) == text or any(ord(char) > 0xFFFF for char in text), "JSON stays the same JSON"
+    assert json.loads(printable(whole)) == text or any(ord(char) > 0xFFFF for char in text), "JSON stays the same JSON"
 
 
 def test_what_is_written_in_place_of_it() -> None:
-    assert plain("a\x1b[2Jb\u202ec\ud800") == "a\\u001b[2Jb\\u202ec\\ud800"
-    assert plain("Straße 東京 a\u00a0b  c\\n") == "Straße 東京 a\u00a0b  c\\n"
-    assert plain("a\nb\tc", keep="\n") == "a\nb\\u0009c"
+    assert printable("a\x1b[2Jb\u202ec\ud800") == "a\\u001b[2Jb\\u202ec\\ud800"
+    assert printable("Straße 東京 a\u00a0b  c\\n") == "Straße 東京 a\u00a0b  c\\n"
+    assert printable("a\nb\tc", keep="\n") == "a\nb\\u0009c"
     assert one_line("a  b \r\n\t c\n") == "a  b c"
 
 
@@ -75,12 +75,12 @@ def test_errors_are_one_clean_line() -> None:
     ],
 )
 def test_line_about_a_mistake_shows_no_secret(text: str, shown: str) -> None:
-    assert mistake_line(text) == shown
+    assert error_line(text) == shown
 
 
 def test_line_about_a_mistake_has_the_ends_of_a_long_value() -> None:
-    line = mistake_line(f"--x: {'y' * 10**6} is too long")
-    assert len(line) < LONGEST + 10 and line.startswith("--x: yyy") and line.endswith("yyy is too long")
+    line = error_line(f"--x: {'y' * 10**6} is too long")
+    assert len(line) < MAX_LENGTH + 10 and line.startswith("--x: yyy") and line.endswith("yyy is too long")
 
 
 def test_console(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,7 @@ def test_luigid(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<" not in sent["expl"] and is_clean(sent["expl"].replace("\n", ""))
     scheduler.set_task_status_message("T_1", f"<img src=x onerror=alert(1)>{EVIL}")
     assert "<" not in sent["status_message"] and sent["status_message"].startswith("\u2039img")
-    assert shown_by_luigid({"tracking_url": "https://a/b", "n": [1, None, ("<",)]}) == {
+    assert sanitize_for_luigid({"tracking_url": "https://a/b", "n": [1, None, ("<",)]}) == {
         "tracking_url": "https://a/b",
         "n": [1, None, ["\u2039"]],
     }

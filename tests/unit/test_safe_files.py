@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.files import make_folder, modes, open_plain, private_folder
+from pipeline.safe_files import make_folder, open_regular, permissions, private_folder
 
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
@@ -27,22 +27,22 @@ def test_only_a_plain_file_is_opened_and_none_is_waited_for(tmp_path: Path, kind
     else:
         path.symlink_to("/dev/zero" if kind == "device" else victim)
     with pytest.raises(OSError) as error:
-        os.close(open_plain(path, flags))
+        os.close(open_regular(path, flags))
     assert error.value.filename == str(path)
     assert victim.read_text() == "precious" if kind != "dangling link" else not victim.exists()
 
 
 def test_new_file_is_its_owners(tmp_path: Path) -> None:
-    os.close(open_plain(tmp_path / "a", APPEND))
-    make_folder(tmp_path / "b" / "c", modes(tmp_path)[1])
+    os.close(open_regular(tmp_path / "a", APPEND))
+    make_folder(tmp_path / "b" / "c", permissions(tmp_path)[1])
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "b" / "c").stat().st_mode & 0o777 == 0o700
 
 
 def test_folder_of_a_group_is_shared_by_the_group(tmp_path: Path) -> None:
     tmp_path.chmod(0o2770)
-    of_file, of_folder = modes(tmp_path)
-    os.close(open_plain(tmp_path / "a", APPEND, of_file))
+    of_file, of_folder = permissions(tmp_path)
+    os.close(open_regular(tmp_path / "a", APPEND, of_file))
     make_folder(tmp_path / "b", of_folder)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o660
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o770
@@ -51,7 +51,7 @@ def test_folder_of_a_group_is_shared_by_the_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o770, 0o777, 0o2750, 0o1777])
 def test_folder_is_not_a_groups_unless_it_is_said_in_full(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
-    assert modes(tmp_path) == modes(tmp_path / "not there") == (0o600, 0o700)
+    assert permissions(tmp_path) == permissions(tmp_path / "not there") == (0o600, 0o700)
 
 
 @pytest.fixture

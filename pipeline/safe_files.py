@@ -1,4 +1,4 @@
-"""Files in folders that others may write to: links, pipes and strangers' folders are refused, never followed."""
+"""Safe access to files in folders that others may write to: refuses links, pipes and foreign folders; permissions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from .errors import UsageError
 
 #: What stands in place of a file of ours, by what the system says when it is opened.
-PLANTED = {errno.ELOOP: "a link", errno.ENXIO: "a pipe or a device", errno.EISDIR: "a folder"}
+NOT_REGULAR = {errno.ELOOP: "a link", errno.ENXIO: "a pipe or a device", errno.EISDIR: "a folder"}
 
 #: Permissions of a file that a group shares.
-SHARED = 0o660
+GROUP_SHARED = 0o660
 
 
 #: Bytes of the longest name, and of the longest path to which names are still added.
 LONGEST_NAME, LONGEST_PATH = 255, 3800
 
 
-def refuse_long(path: str | os.PathLike[str], what: str) -> None:
+def check_path_length(path: str | os.PathLike[str], what: str) -> None:
     """Raise UsageError for a path that no file system can have. ``what`` names its setting."""
     try:
         names = [len(os.fsencode(name)) for name in Path(path).parts]
@@ -34,7 +34,7 @@ def refuse_long(path: str | os.PathLike[str], what: str) -> None:
         )
 
 
-def lost_link(path: Path) -> str:
+def broken_link(path: Path) -> str:
     """What to say of a path that leads over a link to something that is not there; "" for any other path."""
     if os.path.exists(path):
         return ""
@@ -45,13 +45,13 @@ def lost_link(path: Path) -> str:
     return ""
 
 
-def open_plain(
+def open_regular(
     path: str | os.PathLike[str], flags: int, mode: int = 0o600, dir_fd: int | None = None, follows: bool = False
 ) -> int:
     """Open a regular file, as ``os.open`` does. Raises OSError for a link (``ELOOP``) unless ``follows``, and for a
     pipe, a device (``ENXIO``) or a folder, without waiting.
 
-    A file that is made here can be read by its owner only, unless ``mode`` says otherwise; see ``modes``.
+    A file that is made here can be read by its owner only, unless ``mode`` says otherwise; see ``permissions``.
     """
     try:
         link = 0 if follows else os.O_NOFOLLOW
@@ -64,12 +64,12 @@ def open_plain(
         os.close(descriptor)
         code = errno.EISDIR if stat.S_ISDIR(kind) else errno.ENXIO
         raise OSError(code, os.strerror(code), str(path))
-    if flags & os.O_CREAT and mode == SHARED and os.fstat(descriptor).st_uid == os.getuid():
+    if flags & os.O_CREAT and mode == GROUP_SHARED and os.fstat(descriptor).st_uid == os.getuid():
         os.fchmod(descriptor, mode)  # whatever the umask
     return descriptor
 
 
-def modes(root: Path) -> tuple[int, int]:
+def permissions(root: Path) -> tuple[int, int]:
     """Permissions of new files and folders below ``root`` that are nobody else's business: its owner's alone.
 
     A root that is writable for its group and has the set-group-ID bit (``chmod g+ws``) is shared by that group.
@@ -78,11 +78,11 @@ def modes(root: Path) -> tuple[int, int]:
         found = root.stat().st_mode
     except OSError:
         found = 0
-    return (SHARED, 0o2770) if found & stat.S_ISGID and found & stat.S_IWGRP else (0o600, 0o700)
+    return (GROUP_SHARED, 0o2770) if found & stat.S_ISGID and found & stat.S_IWGRP else (0o600, 0o700)
 
 
 def make_folder(folder: Path, mode: int) -> None:
-    """``mkdir -p``; the folder itself, if it is made here, has the permissions of ``modes``."""
+    """``mkdir -p``; the folder itself, if it is made here, has the permissions of ``permissions``."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
@@ -94,7 +94,7 @@ def make_folder(folder: Path, mode: int) -> None:
             folder.chmod(mode)
 
 
-def cannot_be_made(folder: Path) -> OSError | None:
+def why_not_creatable(folder: Path) -> OSError | None:
     """Why a folder that does not exist cannot be made; None if it can. Nothing is left of the trial."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
