@@ -32,7 +32,7 @@ def stages(folder: str, dataset: str, month: str, timed: list[str], before: list
         return getattr(pipeline, name)(dataset=dataset, month=parse_month(month))
 
     first = task(timed[0])
-    assert first.job.lake_object
+    assert first.job.lake
     if "Load" in timed:
         assert open_warehouse(warehouse_labels())
     for name in before or []:
@@ -62,7 +62,7 @@ def upload(folder: str, source: str) -> Work:
     from pipeline.planning.scratch import PARQUET, RAW, REJECTS, ROWS
 
     task = pipeline.Upload(dataset="yellow", month=dt.date(2021, 1, 1))
-    assert task.job.lake_object
+    assert task.job.lake
     raw = {"url": "https://example.org/yellow_tripdata_2021-01.csv.gz", "sha256": "ab" * 32, "version": {"etag": '"1"'}}
     about = {"length": 1, "format": "csv.gz", "fetched_at": dt.datetime.now(dt.UTC).isoformat()}
     schema_version = datasets.get("yellow").schema_version
@@ -112,7 +112,7 @@ def everything_done(folder: str) -> Work:
     def add(partition: Partition) -> None:
         file = files[partition.dataset]
         manifest = _manifest(zones if partition == ZONES else job, partition, file, journal.run_id())
-        job.lake_object.publish(file, file, manifest)
+        job.lake.publish(file, file, manifest)
 
     files = {name: _tiny_parquet(Path(folder), datasets.get(name)) for name in (*datasets.MONTHLY, "zones")}
     partitions = [ZONES, *all_months()]
@@ -120,7 +120,7 @@ def everything_done(folder: str) -> Work:
     def work() -> dict[str, Any]:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(add, partitions))
-        rows = [ledger_row(found, found.run_id) for name in files for found in job.lake_object.manifests(name).values()]
+        rows = [ledger_row(found, found.run_id) for name in files for found in job.lake.manifests(name).values()]
         for warehouse in warehouses:
             warehouse.append(rows[0])
             _append_all(warehouse, rows[1:])
@@ -168,7 +168,7 @@ def _manifest(job: Any, partition: Partition, file: Path, run: str) -> Any:
 
     dataset, month = partition
     now = dt.datetime.now(dt.UTC)
-    publisher = job.publisher_object
+    publisher = job.publisher
     return Manifest(
         dataset=dataset,
         month=month,

@@ -27,7 +27,10 @@ NO_RULES = "none"
 
 @dataclass(frozen=True)
 class Job:
-    """What the output of a task depends on besides dataset and month, by labels."""
+    """What the output of a task depends on besides dataset and month.
+
+    Its fields are labels, which compare and print without credentials. ``publisher`` and ``lake`` are what they open.
+    """
 
     publisher_label: str
     rules: str
@@ -44,11 +47,11 @@ class Job:
         return replace(self, rules=NO_RULES)
 
     @cached_property
-    def publisher_object(self) -> Publisher:
+    def publisher(self) -> Publisher:
         return open_publisher(self.publisher_label)
 
     @cached_property
-    def lake_object(self) -> Lake:
+    def lake(self) -> Lake:
         from .lake import Lake
         from .storage import open_store
 

@@ -93,7 +93,7 @@ class _Forgetting:
         found = {month for _, ledger in self._warehouses for (dataset, month) in ledger if dataset == name}
         if not self._only_warehouse:
             found |= months_of(self._job, name)
-            for path in self._job.lake_object.store.list(f"{layout.MANIFESTS}/{name}"):
+            for path in self._job.lake.store.list(f"{layout.MANIFESTS}/{name}"):
                 with suppress(ValueError):  # somebody else's file
                     found.add(layout.month_of(path))
         return [Partition(name, month) for month in sorted(filter(None, found))]
@@ -104,8 +104,8 @@ class _Forgetting:
         with ExitStack() as stack:
             if not self._only_warehouse:
                 was_there |= stack.enter_context(Scratch(self._job, partition).forgetting())
-                was_there |= self._job.lake_object.store.stat(layout.manifest(partition)) is not None
-                self._job.lake_object.forget(partition)
+                was_there |= self._job.lake.store.stat(layout.manifest(partition)) is not None
+                self._job.lake.forget(partition)
             for warehouse, ledger in self._warehouses:
                 row = ledger.get(partition)
                 if row is not None and row.status == "loaded":

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         partition = entry.partition
         found, detail = _words(entry, states.get(partition, ""))
         if entry.state == UNASKED:
-            detail = _once(detail, task.job.publisher_object.address(partition), said)
+            detail = _once(detail, task.job.publisher.address(partition), said)
         counts[found] += partition.month is not None
         rows.append([partition.dataset, partition.month_text or "", found, detail])
     tables.show([Column(width=6), Column(width=7), Column(width=18), Column(is_folded=True)], rows)

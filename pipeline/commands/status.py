@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     state = CachedState()
     plan = planner.plan_zones(state, job, warehouses(), ask=False)
     for name in monthly_names(args.dataset or settings.RangeSettings().datasets):
-        first, last = job.publisher_object.months_offered(name)
+        first, last = job.publisher.months_offered(name)
         start = args.start or first
         stop = args.stop or min(add_months(last or today, 1), add_months(today, 1))
         months = [month for month in months_between(start, stop) if first <= month <= (last or month)]

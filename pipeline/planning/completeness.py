@@ -106,9 +106,9 @@ class Completeness:
 
         A publisher on this machine is asked now, which costs nothing.
         """
-        if self.job.publisher_object.is_local:
+        if self.job.publisher.is_local:
             try:
-                return self.job.publisher_object.version(self.partition)
+                return self.job.publisher.version(self.partition)
             except PipelineError:
                 return None  # a check that fails changes nothing
         observed = self.state.observation(self.job, self.partition)
@@ -126,11 +126,11 @@ class Completeness:
         """Whether the manifest's source is the current version. A local file that was only touched stays the same."""
         source = manifest.source
         recorded = Version(etag=source.etag or None, length=source.length, last_modified=source.last_modified)
-        return self.job.publisher_object.is_unchanged(self.partition, recorded, source.sha256, current)
+        return self.job.publisher.is_unchanged(self.partition, recorded, source.sha256, current)
 
     def last_observation(self) -> str:
         """The id of the last observation of the publisher; empty for a local publisher, which has none."""
-        if self.job.publisher_object.is_local:
+        if self.job.publisher.is_local:
             return ""
         return observation_id(self.state.observation(self.job, self.partition))
 

@@ -45,7 +45,7 @@ def offered(job: Job, dataset: str, months: Iterable[dt.date]) -> list[Partition
 
     def is_offered(partition: Partition) -> bool:
         try:
-            job.publisher_object.check_offered(partition)
+            job.publisher.check_offered(partition)
         except NeverOffered:
             return False
         return True
@@ -113,7 +113,7 @@ def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) 
             if not can_be_fetched(state, job, [ZONES]):
                 return Plan([Entry(ZONES, TO_DO, reason)])
             try:
-                job.publisher_object.version(ZONES, retry_policy())
+                job.publisher.version(ZONES, retry_policy())
             except MissingAtPublisher as error:
                 LOGGER.warning("zones are left out: %s", text_after("zones", error))
                 return Plan([Entry(ZONES, MISSING, reason)])
@@ -132,7 +132,7 @@ def check_source(completeness: Completeness) -> None:
         if partition.month is not None:
             find_absent(state, job, [partition], ask=True, believe=False)
         elif can_be_fetched(state, job, [partition]):
-            job.publisher_object.check_has_files(retry_policy())
+            job.publisher.check_has_files(retry_policy())
 
 
 def plan_refresh(state: State, job: Job, partitions: Sequence[Partition], warehouses: list[str]) -> Plan:
@@ -176,7 +176,7 @@ def _refreshed(completeness: Completeness, warehouses: list[str], error: Pipelin
         current = completeness.version_since(manifest.source.last_look, manifest.source.fetched_at)
         if current is not None and not completeness.has_version(manifest, current):
             return Entry(partition, TO_DO, REPUBLISHED)
-        if current is not None and job.publisher_object.is_local and current.etag != manifest.source.etag:
+        if current is not None and job.publisher.is_local and current.etag != manifest.source.etag:
             _remember_touch(job, manifest, current)
     reason = completeness.why_incomplete(warehouses)
     half_done = reason is not None and completeness.why_not_in_lake() is None
@@ -185,7 +185,7 @@ def _refreshed(completeness: Completeness, warehouses: list[str], error: Pipelin
 
 def _remember_touch(job: Job, manifest: Manifest, seen: Version) -> None:
     """Write down the new time of a local file that was only touched, so that nobody has to read it again to know."""
-    whole = job.lake_object.manifest(manifest.partition)
+    whole = job.lake.manifest(manifest.partition)
     if whole is not None and whole.source == manifest.source:
         source = replace(whole.source, etag=seen.etag or "", last_modified=seen.last_modified)
-        job.lake_object.restate(replace(whole, source=source))
+        job.lake.restate(replace(whole, source=source))

@@ -34,7 +34,7 @@ CONCURRENT = 8
 
 def ask_again(state: State, job: Job, partitions: Iterable[Partition]) -> None:
     """Ask a web publisher about loaded months whose last answer is too old. A question that fails changes nothing."""
-    publisher = job.publisher_object
+    publisher = job.publisher
     if publisher.is_local:
         return  # asked by ``Completeness.version_since``, each time
     max_age = settings.PublisherSettings().max_age * settings.DAY
@@ -65,7 +65,7 @@ def check_publisher(state: State, job: Job) -> None:
     if job.publisher_label not in found:
         found[job.publisher_label] = None
         try:
-            job.publisher_object.check_reachable(retry_policy())
+            job.publisher.check_reachable(retry_policy())
         except PipelineError as error:
             found[job.publisher_label] = error
     if (trouble := found[job.publisher_label]) is not None:
@@ -108,7 +108,7 @@ def observe(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Par
     def one(partition: Partition) -> Version | None:
         nonlocal patience
         try:
-            return job.publisher_object.version(partition, patience)
+            return job.publisher.version(partition, patience)
         except PipelineError as error:
             failed[partition] = error
             if isinstance(error, TransientError):
@@ -123,7 +123,7 @@ def observe(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Par
         for partition, version in answers.items()
         if version is not None
     }
-    if not job.publisher_object.is_local:
+    if not job.publisher.is_local:
         _keep(state, job, updates)
     return failed
 
@@ -136,7 +136,7 @@ def find_absent(
     With ``believe`` a recent "not there" is not asked about again.
     """
     found: dict[Partition, str] = {}
-    if not job.publisher_object.is_local and (believe or not ask):
+    if not job.publisher.is_local and (believe or not ask):
         max_age = settings.PublisherSettings().absent_max_age * 3600 if ask else float("inf")
         known = {partition: _known_absence(state, job, partition, max_age) for partition in partitions}
         found = {partition: absence for partition, absence in known.items() if absence}
@@ -150,7 +150,7 @@ def find_absent(
 
 def _ask_for(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Partition, str]:
     """Those of the months that the publisher does not have, NOT_YET or MISSING, which is kept with the lake."""
-    publisher, dataset = job.publisher_object, partitions[0].dataset
+    publisher, dataset = job.publisher, partitions[0].dataset
     loaded = [
         partition.first_day
         for partition, manifest in state.manifests(job, dataset).items()
@@ -188,5 +188,5 @@ def _known_absence(state: State, job: Job, partition: Partition, max_age: float)
 
 def _keep(state: State, job: Job, updates: Mapping[Partition, dict[str, Any]]) -> None:
     """Keep with the lake, and in the state, what was seen."""
-    job.lake_object.observe(job.publisher_label, updates)
+    job.lake.observe(job.publisher_label, updates)
     state.observations(job).update(updates)

@@ -59,7 +59,7 @@ class State:
         """The manifests of all months of a dataset that the lake has whole."""
         key = job.lake_url, dataset
         if key not in self._months:
-            self._months[key] = job.lake_object.manifests(dataset, self._listing(job))
+            self._months[key] = job.lake.manifests(dataset, self._listing(job))
         return self._months[key]
 
     def observation(self, job: Job, partition: Partition) -> dict[str, Any] | None:
@@ -70,7 +70,7 @@ class State:
         """What was last seen of all months at the publisher."""
         key = job.lake_url, job.publisher_label
         if key not in self._observations:
-            self._observations[key] = job.lake_object.observations(job.publisher_label, self._listing(job))
+            self._observations[key] = job.lake.observations(job.publisher_label, self._listing(job))
         return self._observations[key]
 
     def ledger(self, warehouse: str) -> dict[Partition, LedgerRow]:
@@ -80,7 +80,7 @@ class State:
         return self._ledgers[warehouse]
 
     def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:
-        return job.lake_object.manifest(partition)
+        return job.lake.manifest(partition)
 
     def _listing(self, job: Job) -> Listing | None:
         """A listing of the whole lake, where one is cheaper than a request for each question."""
@@ -97,7 +97,7 @@ class CachedState(State):
     def _listing(self, job: Job) -> Listing:
         if job.lake_url not in self._listings:
             with time_limits.for_answer(job.lake_url):
-                self._listings[job.lake_url] = job.lake_object.listing()
+                self._listings[job.lake_url] = job.lake.listing()
         return self._listings[job.lake_url]
 
     def _read_manifest(self, job: Job, partition: Partition) -> Manifest | None:

@@ -25,7 +25,7 @@ def _ensure_not_mixed(is_synthetic: bool, others: Iterable[bool], where: str) ->
 def ensure_upload_allowed(state: State, job: Job, dataset: str) -> None:
     """Raise SyntheticData if a month of the job's publisher would lie in the lake beside months of another kind."""
     found = [found.is_synthetic for name in (dataset, "zones") for found in state.manifests(job, name).values()]
-    _ensure_not_mixed(job.publisher_object.is_synthetic, found, f"lake {job.lake_url}")
+    _ensure_not_mixed(job.publisher.is_synthetic, found, f"lake {job.lake_url}")
 
 
 def ensure_load_allowed(state: State, is_synthetic: bool, warehouse: str) -> None:
@@ -41,7 +41,7 @@ def ensure_allowed(completeness: Completeness, warehouses: list[str]) -> None:
     try:
         if manifest is None or completeness.why_not_in_lake() is not None:
             ensure_upload_allowed(state, job, completeness.partition.dataset)
-            is_synthetic = job.publisher_object.is_synthetic
+            is_synthetic = job.publisher.is_synthetic
         else:
             is_synthetic = manifest.is_synthetic
         for warehouse in warehouses:

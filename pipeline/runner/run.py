@@ -209,7 +209,7 @@ class Run:
         if task is None:
             return None
         warehouses = [label for label in getattr(task, "warehouse", "").split(",") if label]
-        return end_of_run.Places(task.job.lake_url, warehouses, task.job.publisher_object.is_synthetic)
+        return end_of_run.Places(task.job.lake_url, warehouses, task.job.publisher.is_synthetic)
 
 
 def _verdict_of(error: BaseException) -> dict[str, Any]:

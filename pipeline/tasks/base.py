@@ -150,7 +150,7 @@ class MonthTask(JobTask):
         return Completeness(self.state, self.job, self.partition)
 
     def check_offered(self) -> None:
-        self.job.publisher_object.check_offered(self.partition)
+        self.job.publisher.check_offered(self.partition)
 
     def check_source(self) -> None:
         with self.shared_state():

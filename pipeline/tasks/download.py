@@ -37,7 +37,7 @@ class Download(Stage):
 
     def _last_loaded(self) -> dt.date | None:
         """The newest month in the lake: it must be at the publisher, so it tells "not there" from "not now"."""
-        names = self.job.lake_object.store.list(f"{layout.MANIFESTS}/{self.dataset}")
+        names = self.job.lake.store.list(f"{layout.MANIFESTS}/{self.dataset}")
         months = [month for name in names if (month := layout.month_of(name)) and month != self.month]
         return max(months, default=None)
 
@@ -46,12 +46,12 @@ class Download(Stage):
 
     @property
     def sources(self) -> list[Server]:
-        return [] if self.job.publisher_object.is_local else [servers.of_publisher(self.publisher)]
+        return [] if self.job.publisher.is_local else [servers.of_publisher(self.publisher)]
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         started = dt.datetime.now(dt.UTC)
         last_look = self.completeness.last_observation()
-        publisher = self.job.publisher_object
+        publisher = self.job.publisher
         with self.scratch.resumable(RAW) as target:
             fetched = publisher.fetch(
                 self.partition,

@@ -68,7 +68,7 @@ class Load(Stage):
         return self.scratch.lock(self.warehouse)
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
-        lake = self.job.lake_object
+        lake = self.job.lake
         manifest = lake.settled_manifest(self.partition)
         if manifest is None:  # forgotten, or in a bucket maybe being replaced by another run
             raise self._taken_away()
@@ -99,7 +99,7 @@ class Load(Stage):
         }
 
     def _taken_away(self) -> TakenAway:
-        store = self.job.lake_object.store
+        store = self.job.lake.store
         return TakenAway(f"{store.url} does not have the month any more", may_return=not store.has_locks)
 
 

@@ -107,6 +107,6 @@ def _after_newest(first: Any, start: dt.date) -> dt.date:
     """The month after the newest that can be there: after this month, or after the last that the publisher has."""
     stop = add_months(dt.date.today(), 1)
     if isinstance(first, MonthTask):
-        last = first.job.publisher_object.months_offered(first.dataset)[1]
+        last = first.job.publisher.months_offered(first.dataset)[1]
         stop = min(stop, add_months(last, 1)) if last else stop
     return max(stop, add_months(start, 1))

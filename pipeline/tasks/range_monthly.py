@@ -99,7 +99,7 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
             raise UsageError(f"--now {self.now} is not a time; give seconds since 1970") from None
         parameters.check_span(self.start, self.stop, today)
         if issubclass(self.of, MonthTask):
-            publisher = self._first.job.publisher_object
+            publisher = self._first.job.publisher
             publisher.check_offered(Partition(self._first.dataset, self.start))
             # Later than today is not yet published. Later than the publisher's time will never be.
             publisher.check_offered(Partition(self._first.dataset, min(self.months[-1], today.replace(day=1))))

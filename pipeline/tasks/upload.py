@@ -33,7 +33,7 @@ class Upload(Stage):
         return self.sibling(WriteParquet)
 
     def output(self) -> StoreTarget:
-        return StoreTarget(self.job.lake_object.store, layout.manifest(self.partition))
+        return StoreTarget(self.job.lake.store, layout.manifest(self.partition))
 
     def complete(self) -> bool:
         return self.completeness.why_not_in_lake() is None
@@ -47,7 +47,7 @@ class Upload(Stage):
     def work(self, progress: StageProgress) -> dict[str, Any]:
         scratch = self.scratch
         raw = scratch.need(RAW)
-        lake = self.job.lake_object
+        lake = self.job.lake
         source = Source(
             url=raw["url"],
             sha256=raw["sha256"],
@@ -82,7 +82,7 @@ class Upload(Stage):
                 run_id=journal.run_id(),
                 created_at=dt.datetime.now(dt.UTC),
                 pipeline_version=__version__,
-                is_synthetic=self.job.publisher_object.is_synthetic,
+                is_synthetic=self.job.publisher.is_synthetic,
                 blank_lines=report["blank_lines"],
                 repeated_headers=report["repeated_headers"],
                 surplus_values=report["surplus_values"],

@@ -107,7 +107,7 @@ class TaxiZones(FillsWarehouses, JobTask):
 
     def output(self) -> StoreTarget:
         """The Parquet file in the lake, as that of a month."""
-        return StoreTarget(self.job.lake_object.store, layout.data(ZONES))
+        return StoreTarget(self.job.lake.store, layout.data(ZONES))
 
     def complete(self) -> bool:
         return self.completeness.why_incomplete(self.warehouses) is None
@@ -129,7 +129,7 @@ class MonthlyTrips(FillsWarehouses, MonthTask):
 
     def output(self) -> StoreTarget:
         """The Parquet file in the lake, for tasks that require this one. It is not asked whether the month is done."""
-        return StoreTarget(self.job.lake_object.store, layout.data(self.partition))
+        return StoreTarget(self.job.lake.store, layout.data(self.partition))
 
     def complete(self) -> bool:
         return self.completeness.why_incomplete(self.warehouses) is None
@@ -144,4 +144,4 @@ class MonthlyTrips(FillsWarehouses, MonthTask):
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
             progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))
             progress.tell(self, "progress_percentage", 100)
-            progress.tell(self, "tracking_url", progress.page_of(self.job.lake_object.file(manifest).uri))
+            progress.tell(self, "tracking_url", progress.page_of(self.job.lake.file(manifest).uri))

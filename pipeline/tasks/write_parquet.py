@@ -66,7 +66,7 @@ class WriteParquet(Stage):
                 "rules": self.rules,
                 "schema_version": dataset.schema_version,
                 "rows": str(expected),
-                "synthetic": str(self.job.publisher_object.is_synthetic).lower(),
+                "synthetic": str(self.job.publisher.is_synthetic).lower(),
             }
         )
         parquet_file = partial(

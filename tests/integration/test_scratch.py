@@ -139,7 +139,7 @@ class World:
             assert isinstance(error, Killed) or self.now.fails
         if dies_after is None:
             sweep.sweep({task.job}, has_worked=True)
-        manifest = task.job.lake_object.manifest(Partition("green", MONTH))
+        manifest = task.job.lake.manifest(Partition("green", MONTH))
         if manifest is not None:
             found = manifest.parquet.sha256, manifest.rejects.sha256
             if self.made is None or undisturbed(self.folder.parent, self.made)[:2] != found:
@@ -220,7 +220,7 @@ def undisturbed(folder: Path, wanted: Situation) -> tuple[str, str, str]:
         quiet = World(folder / "quiet")
         quiet.set(**vars(wanted))
         do(quiet.task())
-        manifest = quiet.task().job.lake_object.manifest(Partition("green", MONTH))
+        manifest = quiet.task().job.lake.manifest(Partition("green", MONTH))
         assert manifest is not None
         RESULTS[wanted] = manifest.parquet.sha256, manifest.rejects.sha256, quiet.table()
         shutil.copytree(folder / "kept", published, dirs_exist_ok=True)
@@ -314,7 +314,7 @@ def test_a_file_that_was_cleaned_under_a_wider_limit_is_refused_by_a_narrower_on
     world.set(limit=0)
     with pytest.raises(TooManyUnreadable):
         do(world.task(Upload))
-    assert world.task().job.lake_object.manifest(Partition("green", MONTH)) is None
+    assert world.task().job.lake.manifest(Partition("green", MONTH)) is None
 
 
 # -- what is believed, what is swept, and what is not -----------------------------------------------------------------

@@ -332,7 +332,7 @@ def test_scratch_is_not_waited_for_until_it_is_on_the_disk(
     upload.scratch.keep(tmp_path / ROWS, ROWS, record(ROWS))
     assert upload.scratch.record(ROWS)
     with pytest.raises(AssertionError, match="synced"):
-        upload.job.lake_object.store.write("data/a", b"the lake is")
+        upload.job.lake.store.write("data/a", b"the lake is")
 
 
 # -- progress ---------------------------------------------------------------------------------------
@@ -435,7 +435,7 @@ class ZoneTable:
             upload.sibling(stage, dataset="zones", month=None, publisher=f"tlc=file:{folder}/published")
             for stage in (Download, Clean, WriteParquet, Upload)
         ]
-        self.lake = upload.job.lake_object
+        self.lake = upload.job.lake
         self.load = self.stages[-1].sibling(Load, warehouse=f"duckdb:///{folder}/w.duckdb")
 
     def put_into_lake(self, rows: int) -> int:
@@ -524,7 +524,7 @@ class Zones:
         """Load it by a clock that is so far ahead. ``source``: what else the manifest says of it."""
         for stage in self.stages:
             stage.run()
-        lake = self.job.lake_object
+        lake = self.job.lake
         manifest = lake.manifest(ZONES)
         assert manifest is not None
         wrong = replace(manifest.source, fetched_at=manifest.source.fetched_at + clock, **source)
