@@ -21,7 +21,7 @@ LOGGER = logging.getLogger("pipeline")
 SAID_AFTER = 5.0
 
 #: Seconds for which a run waits again for somebody for whom it has waited up to the limit before.
-GLANCE = 1.0
+SHORT_WAIT = 1.0
 
 
 class Listener:
@@ -74,7 +74,7 @@ def told_to(listener: Listener) -> Iterator[None]:
 def remaining(limit: float, what: str, whom: str = "") -> float:
     """Seconds of ``limit`` that are left for ``whom``, or whoever it is, after what was waited for ``what`` before."""
     left = max(0.0, capped(limit) - (_waits.spent or {}).get(what, 0.0))
-    return min(left, GLANCE) if _waits.listener.has_given_up(what, whom) else left
+    return min(left, SHORT_WAIT) if _waits.listener.has_given_up(what, whom) else left
 
 
 class Wait:

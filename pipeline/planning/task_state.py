@@ -34,14 +34,6 @@ class UsesState:
             return None
         return state if isinstance(state, CachedState) or not self.spans_months else None
 
-    @property
-    def state(self) -> State:
-        """The state to read from now. Without a given one each access makes a new state: see ``shared_state``."""
-        return self.given_state or self._new_state()
-
-    def _new_state(self) -> State:
-        return CachedState() if self.spans_months else State()
-
     def use_state(self, state: State) -> None:
         """Read from this state until it is closed or another one is given."""
         self._given_state = state
@@ -59,7 +51,7 @@ class UsesState:
     def fresh_state(self) -> Iterator[State]:
         """Read all answers within this context from a new state, because others may have changed something."""
         before = self._given_state
-        with self._new_state() as state:
+        with CachedState() if self.spans_months else State() as state:
             self._given_state = state
             try:
                 yield state

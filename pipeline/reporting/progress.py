@@ -52,7 +52,7 @@ class StageProgress(waiting.Listener):
     def __init__(self, stage: StageRecord) -> None:
         self._stage = stage
         self.title = stage.title
-        self._begun = time.monotonic()
+        self._begun = self._has_lock_since = time.monotonic()
         self._next = 0.0
         self._said = self._begun
         self._is_linked = False
@@ -68,6 +68,13 @@ class StageProgress(waiting.Listener):
 
     def _record(self, state: str, **details: Any) -> None:
         journal.record("stage", state=state, **details, **self._about)
+
+    def has_lock(self) -> None:
+        """The stage has its lock: its seconds are counted from now."""
+        self._has_lock_since = time.monotonic()
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._has_lock_since
 
     def started(self) -> None:
         self._record("started")
@@ -132,7 +139,8 @@ class StageProgress(waiting.Listener):
         since = made_at.replace(tzinfo=made_at.tzinfo or dt.UTC).timestamp() if made_at else None
         self._record("found", since=since)
 
-    def done(self, details: dict[str, Any], seconds: float) -> None:
+    def done(self, details: dict[str, Any], seconds: float | None = None) -> None:
+        seconds = self._seconds() if seconds is None else seconds
         self._record("done", seconds=seconds, **details)
         shown = ", ".join(
             f"{value:,} {name.replace('_', ' ')}" for name, value in details.items() if isinstance(value, int)
@@ -147,9 +155,9 @@ class StageProgress(waiting.Listener):
         """An earlier stage has to be done again before this one."""
         self._record("waiting", note=str(error))
 
-    def failed(self, error: BaseException, seconds: float) -> None:
+    def failed(self, error: BaseException) -> None:
         self._link_to_log()
-        self._record("failed", seconds=seconds, error=type(error).__name__, message=str(error))
+        self._record("failed", seconds=self._seconds(), error=type(error).__name__, message=str(error))
 
 
 class RunProgress(waiting.Listener):

@@ -12,7 +12,6 @@ from typing import Any
 from .. import remote
 from ..errors import UsageError, WarehouseError
 from ..job import open_warehouse
-from ..planning.completeness import Completeness
 from ..planning.plan import TO_DO
 from ..planning.publisher_questions import check_publisher
 from ..planning.state import State
@@ -47,7 +46,8 @@ def check(root: Any) -> None:
     for label in warehouses:
         _ensure("warehouse", label)
     if isinstance(task, TaxiZones) or (plan is None and isinstance(task, Upload | Load | MonthlyTrips)):
-        ensure_allowed(task.completeness, warehouses)
+        with task.shared_state() as state:
+            ensure_allowed(task.completeness(state), warehouses)
 
 
 def check_scheduled(state: State, tasks: Iterable[Any]) -> None:
@@ -67,7 +67,7 @@ def check_scheduled(state: State, tasks: Iterable[Any]) -> None:
                 warehouses = [str(task.warehouse)] if isinstance(task, Load) else []
                 for label in warehouses:
                     ensure("warehouse", label)
-                ensure_allowed(Completeness(state, task.job, task.partition), warehouses)
+                ensure_allowed(task.completeness(state), warehouses)
         for download in downloads:
             check_publisher(state, download.job)
 

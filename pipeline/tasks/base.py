@@ -8,7 +8,6 @@ host needs no flag of the parent.
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
@@ -41,6 +40,7 @@ from ..partition import Partition, count_months
 from ..planning import planner
 from ..planning.completeness import Completeness
 from ..planning.scratch import Scratch
+from ..planning.state import State
 from ..planning.task_state import UsesState
 from ..reporting import journal
 from ..reporting.explanations import explain
@@ -50,8 +50,8 @@ from ..retry import retrying
 from . import parameters, servers
 from .servers import Server
 
-#: How often a run looks again for somebody whose lock it has waited for up to the limit.
-GLANCES = 2
+#: How often a run tries a stage again that has waited in vain for others to leave the warehouse.
+RETRIES_WHEN_BUSY = 2
 
 #: Months later than this one have the same priority.
 _LAST_MONTH = dt.date(2099, 12, 1)
@@ -144,17 +144,16 @@ class MonthTask(JobTask):
         """How people call this task in one line: ``Clean green 2020-03``."""
         return f"{self.task_family} {self.partition}"
 
-    @property
-    def completeness(self) -> Completeness:
-        """Whether the month is complete, by what the task's state knows now."""
-        return Completeness(self.state, self.job, self.partition)
+    def completeness(self, state: State) -> Completeness:
+        """Whether the month is complete, as far as the state knows."""
+        return Completeness(state, self.job, self.partition)
 
     def check_offered(self) -> None:
         self.job.publisher.check_offered(self.partition)
 
     def check_source(self) -> None:
-        with self.shared_state():
-            planner.check_source(self.completeness)
+        with self.shared_state() as state:
+            planner.check_source(self.completeness(state))
 
     @property
     def priority(self) -> int:
@@ -170,47 +169,52 @@ class Stage(MonthTask):
     """One step of the data flow. A subclass says whether its output is there (``complete``) and makes it (``work``)."""
 
     def run(self) -> None:
-        """Do the work unless it is done already, and try again while the error is one that may pass."""
+        """Do the work unless it is done already, and report what becomes of it."""
         progress = StageProgress(self.stage_record)
-        started = time.monotonic()
         try:
             with waiting.told_to(progress), self.lock(), self.fresh_state():
-                started = time.monotonic()
-                for server in self.servers:
-                    server.check()
-                with self.blaming():
-                    is_complete = self.complete()  # Luigi asked before another process did it
-                if is_complete:
-                    if progress.has_waited:  # for it, maybe
-                        progress.done({"outcome": DONE_BY_ANOTHER}, 0.0)
-                    else:
-                        progress.found(self.made_at())
-                    return
-                progress.started()
-                try:
-                    for server in self.sources:
-                        server.check()
-                    details = self.attempt(progress)
-                    for server in [*self.servers, *self.sources]:
-                        server.has_answered()
-                except (DamagedFile, DamagedScratch):
-                    self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew
-                    raise
-                progress.done(details, time.monotonic() - started)
+                progress.has_lock()
+                self._work_if_incomplete(progress)
         except TakenAway as error:
             progress.postponed(error)
             raise
         except BaseException as error:
-            progress.failed(error, time.monotonic() - started)
+            progress.failed(error)
             if isinstance(error, WarehouseBusy):
-                error.is_for_good = progress.times_failed(error) > GLANCES
+                error.is_for_good = progress.times_failed(error) > RETRIES_WHEN_BUSY
             raise
 
-    def attempt(self, progress: StageProgress) -> dict[str, Any]:
-        """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
-        return retrying(partial(self.once, progress), retry_policy())
+    def _work_if_incomplete(self, progress: StageProgress) -> None:
+        """Do the work unless another process has done it since Luigi asked."""
+        for server in self.servers:
+            server.check()
+        with self.blaming():
+            is_complete = self.complete()
+        if not is_complete:
+            self._work_and_report(progress)
+        elif progress.has_waited:  # for it, maybe
+            progress.done({"outcome": DONE_BY_ANOTHER}, 0.0)
+        else:
+            progress.found(self.made_at())
 
-    def once(self, progress: StageProgress) -> dict[str, Any]:
+    def _work_and_report(self, progress: StageProgress) -> None:
+        progress.started()
+        try:
+            for server in self.sources:
+                server.check()
+            details = self.work_with_retries(progress)
+            for server in [*self.servers, *self.sources]:
+                server.has_answered()
+        except (DamagedFile, DamagedScratch):
+            self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew
+            raise
+        progress.done(details)
+
+    def work_with_retries(self, progress: StageProgress) -> dict[str, Any]:
+        """``work``, again while its error is one that may pass and no other run has done it meanwhile."""
+        return retrying(partial(self.work_once, progress), retry_policy())
+
+    def work_once(self, progress: StageProgress) -> dict[str, Any]:
         """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
         try:
             with self.blaming():  # first: a server that answers nobody would only be waited for again

@@ -41,11 +41,12 @@ class Clean(Stage):
         return StoreTarget(self.scratch.store, self.scratch.path(ROWS))
 
     def complete(self) -> bool:
-        if not self.requires().complete():
-            return False  # what lies in the scratch was made from a file that the publisher has replaced since
-        raw = self.scratch.record(RAW)
-        if raw is None or self.completeness.is_made_of(raw["sha256"]):
-            return True  # the lake has what there is to clean; maybe with another ETag, but of the same bytes
+        with self.shared_state() as state:
+            if not self.requires().complete():
+                return False  # what lies in the scratch was made from a file that the publisher has replaced since
+            raw = self.scratch.record(RAW)
+            if raw is None or self.completeness(state).is_made_of(raw["sha256"]):
+                return True  # the lake has what there is to clean; maybe with another ETag, but of the same bytes
         rows = self.scratch.record(ROWS)
         return rows is not None and rows["sha256"] == raw["sha256"] and not _too_many_unreadable(rows["report"])
 
@@ -147,7 +148,8 @@ class Clean(Stage):
         if not report.rows_read:  # no month was ever without a trip; to believe it would empty a full partition
             raise UnreadableFile(f"{source_name}: there is no row below the header. Check the file at its publisher")
         # A table without months only grows. One with fewer rows than before is mostly one that was cut off.
-        before = self.completeness.manifest if self.month is None else None
+        with self.shared_state() as state:
+            before = self.completeness(state).manifest if self.month is None else None
         if before is not None and report.rows_written < before.rows_written:
             raise UnreadableFile(
                 f"{source_name}: it has {report.rows_written:,} rows, and the table in the lake has "

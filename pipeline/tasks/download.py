@@ -28,11 +28,12 @@ class Download(Stage):
 
     def complete(self) -> bool:
         record = self.scratch.record(RAW)
-        if record is None:
-            return self.completeness.why_not_in_lake() is None
+        with self.shared_state() as state:
+            if record is None:
+                return self.completeness(state).why_not_in_lake() is None
+            fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
+            current = self.completeness(state).version_since(record["last_look"], fetched_at)
         fetched = Version.from_dict(record["version"])
-        fetched_at = dt.datetime.fromisoformat(record["fetched_at"])
-        current = self.completeness.version_since(record["last_look"], fetched_at)
         return current is None or current.same_as(fetched)
 
     def _last_loaded(self) -> dt.date | None:
@@ -41,8 +42,8 @@ class Download(Stage):
         months = [month for name in names if (month := layout.month_of(name)) and month != self.month]
         return max(months, default=None)
 
-    def attempt(self, progress: StageProgress) -> dict[str, Any]:
-        return self.once(progress)  # the transfer tries again by itself, from where it broke off
+    def work_with_retries(self, progress: StageProgress) -> dict[str, Any]:
+        return self.work_once(progress)  # the transfer tries again by itself, from where it broke off
 
     @property
     def sources(self) -> list[Server]:
@@ -50,7 +51,8 @@ class Download(Stage):
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
         started = dt.datetime.now(dt.UTC)
-        last_look = self.completeness.last_observation()
+        with self.shared_state() as state:
+            last_look = self.completeness(state).last_observation()
         publisher = self.job.publisher
         with self.scratch.resumable(RAW) as target:
             fetched = publisher.fetch(

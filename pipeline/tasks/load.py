@@ -58,10 +58,12 @@ class Load(Stage):
         return LedgerTarget(self)
 
     def complete(self) -> bool:
-        return self.completeness.why_not_loaded(self.warehouse) is None
+        with self.shared_state() as state:
+            return self.completeness(state).why_not_loaded(self.warehouse) is None
 
     def made_at(self) -> dt.datetime | None:
-        row = self.state.ledger(self.warehouse).get(self.partition)
+        with self.shared_state() as state:
+            row = state.ledger(self.warehouse).get(self.partition)
         return row.loaded_at if row else None
 
     def lock(self) -> AbstractContextManager[Any]:
@@ -73,7 +75,8 @@ class Load(Stage):
         if manifest is None:  # forgotten, or in a bucket maybe being replaced by another run
             raise self._taken_away()
         warehouse = open_warehouse(self.warehouse)
-        ensure_load_allowed(self.state, manifest.is_synthetic, self.warehouse)
+        with self.shared_state() as state:
+            ensure_load_allowed(state, manifest.is_synthetic, self.warehouse)
         row = ledger_row(manifest, journal.run_id())
         warehouse.on_job = progress.link
         note = rejects(manifest.rows_rejected)

@@ -31,7 +31,7 @@ from ..retry import retrying
 from ..storage import Store, open_store
 
 #: Seconds after which somebody asks again a server that did not answer, and how long that may take.
-ASK_AGAIN, GLANCE = 60.0, 5.0
+ASK_AGAIN, ASK_LIMIT = 60.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Server:
         # A clock that was set back meanwhile must not keep everybody from asking.
         if abs(time.time() - last.get("at", 0.0)) < ASK_AGAIN and last.get("message"):
             raise Unreachable(last["message"], is_repeated=True)
-        with remote.interactive(GLANCE):
+        with remote.interactive(ASK_LIMIT):
             self.ask()
 
     def blame(self, error: PipelineError) -> None:

@@ -36,10 +36,11 @@ class Upload(Stage):
         return StoreTarget(self.job.lake.store, layout.manifest(self.partition))
 
     def complete(self) -> bool:
-        return self.completeness.why_not_in_lake() is None
+        with self.shared_state() as state:
+            return self.completeness(state).why_not_in_lake() is None
 
-    def attempt(self, progress: StageProgress) -> dict[str, Any]:
-        details = super().attempt(progress)
+    def work_with_retries(self, progress: StageProgress) -> dict[str, Any]:
+        details = super().work_with_retries(progress)
         with suppress(PipelineError):  # the month is in the lake all the same; what stays is swept some day
             self.scratch.discard()
         return details
@@ -59,13 +60,14 @@ class Upload(Stage):
             last_look=raw["last_look"],
         )
         known = lake.manifest(self.partition)
-        if known is not None and self.completeness.is_made_of(source.sha256):
-            lake.restate(replace(known, source=source))
-            return {"outcome": SAME_BYTES}
-        cleaned, written = (scratch.need(name, raw["sha256"]) for name in (ROWS, PARQUET))
-        scratch.need(REJECTS, raw["sha256"])
+        with self.shared_state() as state:
+            if known is not None and self.completeness(state).is_made_of(source.sha256):
+                lake.restate(replace(known, source=source))
+                return {"outcome": SAME_BYTES}
+            cleaned, written = (scratch.need(name, raw["sha256"]) for name in (ROWS, PARQUET))
+            scratch.need(REJECTS, raw["sha256"])
+            ensure_upload_allowed(state, self.job, self.dataset)
         report = cleaned["report"]
-        ensure_upload_allowed(self.state, self.job, self.dataset)
         with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
             manifest = Manifest(
                 dataset=self.dataset,

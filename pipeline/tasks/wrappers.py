@@ -15,6 +15,7 @@ from ..partition import ZONES, format_month
 from ..planning import planner
 from ..planning.completeness import Completeness
 from ..planning.plan import MISSING, TO_DO, Plan, titles
+from ..planning.state import State
 from ..reporting import journal, progress
 from . import parameters
 from .base import JobTask, MonthTask
@@ -110,15 +111,15 @@ class TaxiZones(FillsWarehouses, JobTask):
         return StoreTarget(self.job.lake.store, layout.data(ZONES))
 
     def complete(self) -> bool:
-        return self.completeness.why_incomplete(self.warehouses) is None
+        with self.shared_state() as state:
+            return self.completeness(state).why_incomplete(self.warehouses) is None
 
-    @property
-    def completeness(self) -> Completeness:
-        return Completeness(self.state, self.job.for_zones(), ZONES)
+    def completeness(self, state: State) -> Completeness:
+        return Completeness(state, self.job.for_zones(), ZONES)
 
     def check_source(self) -> None:
-        with self.shared_state():
-            planner.check_source(self.completeness)
+        with self.shared_state() as state:
+            planner.check_source(self.completeness(state))
 
 
 class MonthlyTrips(FillsWarehouses, MonthTask):
@@ -132,14 +133,15 @@ class MonthlyTrips(FillsWarehouses, MonthTask):
         return StoreTarget(self.job.lake.store, layout.data(self.partition))
 
     def complete(self) -> bool:
-        return self.completeness.why_incomplete(self.warehouses) is None
+        with self.shared_state() as state:
+            return self.completeness(state).why_incomplete(self.warehouses) is None
 
     def run(self) -> None:
         """Everything is loaded: remove the scratch of the month, and note in the journal that it is loaded."""
-        with self.blaming():
+        with self.blaming(), self.shared_state() as state:
             self.scratch.prune()
             journal.record_all_loaded(self.task_id, self.partition, self.warehouses)
-            manifest = self.completeness.manifest
+            manifest = self.completeness(state).manifest
         if manifest is not None:
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
             progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))

@@ -39,11 +39,12 @@ class WriteParquet(Stage):
         return StoreTarget(self.scratch.store, self.scratch.path(PARQUET))
 
     def complete(self) -> bool:
-        if not self.requires().complete():
-            return False
-        raw = self.scratch.record(RAW)
-        if raw is None or self.completeness.is_made_of(raw["sha256"]):
-            return True  # as in Clean
+        with self.shared_state() as state:
+            if not self.requires().complete():
+                return False
+            raw = self.scratch.record(RAW)
+            if raw is None or self.completeness(state).is_made_of(raw["sha256"]):
+                return True  # as in Clean
         parquet = self.scratch.record(PARQUET)
         return parquet is not None and parquet["sha256"] == raw["sha256"]
 

@@ -138,13 +138,13 @@ def test_row_groups_of_long_texts_have_fewer_rows(
 def test_scratch_that_is_replaced_by_another_run_is_waited_for(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scratch, "_is_folder", False)  # a bucket, which has no lock
     with pytest.raises(TakenAway, match=f"{PARQUET} was replaced or removed by another run") as caught:
-        upload.attempt(StageProgress(upload.stage_record))
+        upload.work_with_retries(StageProgress(upload.stage_record))
     assert caught.value.at_once, "another run may be about to put it there"
 
 
 def test_scratch_that_is_gone_is_made_again_at_once_where_stages_have_locks(upload: Upload) -> None:
     with pytest.raises(TakenAway, match=f"{PARQUET} was replaced or removed by another run") as caught:
-        upload.attempt(StageProgress(upload.stage_record))
+        upload.work_with_retries(StageProgress(upload.stage_record))
     assert not caught.value.at_once
 
 
@@ -153,7 +153,7 @@ def test_scratch_that_is_not_there_whole_is_damaged_where_stages_have_locks(uplo
     with upload.scratch.local(PARQUET) as file:
         file.write_bytes(b"longer")
     with pytest.raises(DamagedScratch, match=rf"{PARQUET} is not there as it was written; run again"):
-        upload.attempt(StageProgress(upload.stage_record))
+        upload.work_with_retries(StageProgress(upload.stage_record))
 
 
 @pytest.mark.parametrize("name", [ROWS, PARQUET, REJECTS])
@@ -162,16 +162,16 @@ def test_scratch_of_another_version_of_the_source_is_not_uploaded(upload: Upload
         (tmp_path / each).write_bytes(b"x")
         upload.scratch.keep(tmp_path / each, each, record(each, ("cd" if each == name else "ab") * 32))
     with pytest.raises(TakenAway, match=f"{name} was replaced or removed"):
-        upload.attempt(StageProgress(upload.stage_record))
+        upload.work_with_retries(StageProgress(upload.stage_record))
     if name == ROWS:
         with pytest.raises(TakenAway, match=f"{ROWS} was replaced or removed"):
             task = upload.sibling(WriteParquet)
-            task.attempt(StageProgress(task.stage_record))
+            task.work_with_retries(StageProgress(task.stage_record))
 
 
 def test_what_another_run_has_done_meanwhile_is_done(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Upload, "complete", lambda task: True)
-    assert upload.attempt(StageProgress(upload.stage_record)) == {"outcome": "done by another run"}
+    assert upload.work_with_retries(StageProgress(upload.stage_record)) == {"outcome": "done by another run"}
 
 
 def test_a_file_that_vanishes_behind_its_record_may_come_back(upload: Upload) -> None:

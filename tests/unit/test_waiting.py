@@ -65,11 +65,11 @@ def test_all_waits_of_one_piece_of_work_share_the_limit(clock: list[float]) -> N
 
 def test_whom_a_run_has_waited_for_in_vain_it_only_glances_at(clock: list[float]) -> None:
     heard = Heard()
-    for expected in (60, waiting.GLANCE, waiting.GLANCE):
+    for expected in (60, waiting.SHORT_WAIT, waiting.SHORT_WAIT):
         with waiting.told_to(heard), waiting.Wait(60, "it") as wait:
             assert wait.left("one") == expected
             clock[0] += expected
             assert wait.left("one") == 0
-            assert waiting.gave_up("it", "one") is (expected == waiting.GLANCE)
+            assert waiting.gave_up("it", "one") is (expected == waiting.SHORT_WAIT)
     with waiting.told_to(heard), waiting.Wait(60, "it") as wait:
         assert wait.left("another") == 60

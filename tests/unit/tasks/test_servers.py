@@ -84,7 +84,7 @@ def test_after_a_minute_one_stage_asks_again_and_is_quick(line: Line, monkeypatc
     monkeypatch.setattr(servers, "ASK_AGAIN", -1.0)
     with pytest.raises(Unreachable) as still:
         publisher(line).check()
-    assert still.value.is_repeated and line.asked[1:] == [servers.GLANCE]
+    assert still.value.is_repeated and line.asked[1:] == [servers.ASK_LIMIT]
     line.is_dead = False
     publisher(line).check()
     monkeypatch.undo()
