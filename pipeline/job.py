@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from . import remote, settings
 from .errors import UsageError
+from .local_paths import broken_link, path_of
 from .retry import Policy
-from .safe_files import broken_link
 
 if TYPE_CHECKING:
     from .lake import Lake
@@ -81,12 +81,11 @@ def workspace_url() -> str:
 
 
 def _store_url(section: str, url: str) -> str:
-    from .storage import open_store
-    from .storage.local import path_of
+    from .storage import is_local, open_store
 
     try:
         found = open_store(url).url  # a relative path is relative to the current folder, so nothing is cached
-        if found.startswith("file:") and (lost := broken_link(path_of(found))):
+        if is_local(found) and (lost := broken_link(path_of(found))):
             raise UsageError(lost)  # or all that is behind the link would count as not there
     except UsageError as error:
         raise UsageError(f"[{section}] url: {error}") from None

@@ -18,33 +18,6 @@ NOT_REGULAR = {errno.ELOOP: "a link", errno.ENXIO: "a pipe or a device", errno.E
 GROUP_SHARED = 0o660
 
 
-#: Bytes of the longest name, and of the longest path to which names are still added.
-LONGEST_NAME, LONGEST_PATH = 255, 3800
-
-
-def check_path_length(path: str | os.PathLike[str], what: str) -> None:
-    """Raise UsageError for a path that no file system can have. ``what`` names its setting."""
-    try:
-        names = [len(os.fsencode(name)) for name in Path(path).parts]
-    except UnicodeEncodeError:
-        raise UsageError(f"{what} the path holds characters that no file name can have") from None
-    if max(names, default=0) > LONGEST_NAME or sum(names) + len(names) > LONGEST_PATH:
-        raise UsageError(
-            f"{what} the path is too long: a name has {LONGEST_NAME} bytes at most, a path {LONGEST_PATH:,}"
-        )
-
-
-def broken_link(path: Path) -> str:
-    """What to say of a path that leads over a link to something that is not there; "" for any other path."""
-    if os.path.exists(path):
-        return ""
-    for place in (path, *path.parents):
-        if os.path.islink(place) and not os.path.exists(place):
-            there = os.readlink(place)
-            return f"{place} is a link to {there}, which is not there; mount the disk that has it, or remove the link"
-    return ""
-
-
 def open_regular(
     path: str | os.PathLike[str], flags: int, mode: int = 0o600, dir_fd: int | None = None, follows: bool = False
 ) -> int:

@@ -23,6 +23,7 @@ from ..reporting import journal, journal_reader, outcomes, tables
 from ..reporting.console import answer, answer_json, say
 from ..reporting.tables import Column
 from ..sanitize import one_line, printable
+from ..storage import is_local
 from . import arguments
 
 HELP = "list every run: start, duration, how it was started, result; or cancel one"
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 def _remarks(left: int) -> Iterator[str]:
     if left:
         yield "--last N shows more"
-    if not job.workspace_url().startswith("file:"):
+    if not is_local(job.workspace_url()):
         yield f"of this host ({socket.gethostname()}) and submitted ones"
     paused = [name for name in queue_names() if Queue(name).is_paused]
     if paused:

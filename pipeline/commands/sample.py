@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
     for path in paths:
         answer(f"{path}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
-    url = shlex.quote(f"file:{quote(args.to)}")
+    url = shlex.quote("file:" + quote(args.to))
     answer(f"Load them with the flags --publisher-name {args.layout} --publisher-url {url}")
     return 0
 

@@ -74,9 +74,9 @@ def check_publisher(state: State, job: Job) -> None:
 
 def check_workspace(state: State, job: Job) -> None:
     """Raise the error of a workspace that is missing or does not answer. A local one is made when needed."""
-    if not job.workspace_url.startswith("file:") and job.workspace_url not in state.workspaces:
-        from ..storage import open_store
+    from ..storage import is_local, open_store
 
+    if not is_local(job.workspace_url) and job.workspace_url not in state.workspaces:
         with time_limits.for_answer(job.workspace_url):
             open_store(job.workspace_url).list("scratch/none")  # which nobody makes, so that to list it costs nothing
         state.workspaces.add(job.workspace_url)

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote, unquote, urlsplit
 
 from .. import datasets
 from ..errors import MissingAtPublisher, RefusedByPublisher, TruncatedFile, UsageError, WrongFormat
+from ..local_paths import path_of, url_of
 from ..partition import ZONES, Partition, parse_month
 from ..retry import Policy
-from ..safe_files import check_path_length
 from .availability import Availability
 from .base import LEAVE_OUT, Publisher
 from .catalog import README, Catalog
@@ -31,24 +30,15 @@ class FolderPublisher(Publisher):
 
     @classmethod
     def open(cls, catalog: Catalog, url: str) -> FolderPublisher:
-        rest = url.partition(":")[2]
-        if rest.startswith("//"):
-            host, slash, rest = rest[2:].partition("/")
-            rest = slash + rest
-            if host not in ("", "localhost"):
-                raise UsageError(
-                    f"[publisher] url: {url!r} names the host {host!r}; write file:/absolute or file:relative"
-                )
-        if not rest or "\0" in unquote(rest):
-            raise UsageError(f"[publisher] url: {url!r} names no folder; write file:/absolute or file:relative")
-        folder = os.path.abspath(unquote(rest))
-        check_path_length(folder, "[publisher] url: file:")
-        return cls(catalog, "file:" + quote(folder))
+        try:
+            return cls(catalog, url_of(path_of(url)))
+        except UsageError as error:
+            raise UsageError(f"[publisher] url: {error}") from None
 
     @cached_property
     def folder(self) -> Path:
         """The base folder."""
-        return Path(unquote(urlsplit(self.base_url).path))
+        return path_of(self.base_url)
 
     @property
     def is_synthetic(self) -> bool:

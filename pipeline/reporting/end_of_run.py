@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..local_paths import short_path
 from ..partition import Partition
 from ..planning.plan import COMPLETE, MISSING, UNASKED, count, counts
 from . import journal, locations, logs, outcomes, tables
@@ -58,7 +59,7 @@ def summary(outcome: RunOutcome, places: Places | None, is_said: bool = False) -
         yield from _whereabouts(outcome, places)
     seconds = None if outcome.start is None else (outcome.end or time.time()) - outcome.start
     took = f", {clock(seconds)}" if seconds is not None else ""
-    log = f"; log {locations.short(str(logs.path()))}" if logs.path().exists() else ""
+    log = f"; log {short_path(str(logs.path()))}" if logs.path().exists() else ""
     yield f"Run        {outcome.run or journal.run_id()}{took}{log}"
     again = outcome.again or shlex.join(outcome.command)
     if outcome.result != COMPLETE and again:

@@ -22,9 +22,11 @@ from typing import Any
 
 from .. import job
 from ..errors import UsageError
+from ..local_paths import broken_link, path_of
 from ..partition import Partition
-from ..safe_files import NOT_REGULAR, broken_link, make_folder, open_regular, permissions, private_folder
+from ..safe_files import NOT_REGULAR, make_folder, open_regular, permissions, private_folder
 from ..sanitize import URL_WITHOUT_SECRET
+from ..storage import is_local
 
 RUN_ID = "PIPELINE_RUN_ID"
 
@@ -86,9 +88,7 @@ def check_run_id() -> None:
 def folder() -> Path:
     """Where the journals are: beside the scratch files, or in the system's temporary folder if those are in a cloud."""
     url = job.workspace_url()
-    if url.startswith("file:"):
-        from ..storage.local import path_of
-
+    if is_local(url):
         return path_of(url) / "runs"
     return private_folder("nyc-trips-runs")
 
@@ -152,7 +152,7 @@ def begin(command: Sequence[str], again: str = "") -> bool:
         ensure_folder()
         locks = (_hold(path()),)  # before the event: what has begun and is not held is dead
     except OSError as error:
-        if error.errno in NOT_REGULAR or (error.errno in REFUSED and job.workspace_url().startswith("file:")):
+        if error.errno in NOT_REGULAR or (error.errno in REFUSED and is_local(job.workspace_url())):
             raise not_writable(error) from None
     os.environ[BEGUN] = run_id()
     _begun = locks

@@ -10,23 +10,17 @@ from collections.abc import Collection, Sequence
 from urllib.parse import unquote
 
 from .. import datasets, settings
+from ..local_paths import path_of, short_path
+from ..storage import is_local
 from ..warehouse import duckdb_path, label_of, split_urls
 from ..warehouse.views import TRIP_DATASETS, TRIPS_VIEW, ZONES_TABLE
 
 
 def shown(url: str) -> str:
     """A lake or the label of a warehouse: a path for what lies on this machine, and else as it is."""
-    from ..storage.local import path_of
-
-    if url.startswith("file:"):
-        return short(str(path_of(url)))
-    return short(duckdb_path(url)) if url.startswith("duckdb:") else url
-
-
-def short(path: str) -> str:
-    """Relative to the current folder if it lies below that."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+    if is_local(url):
+        return short_path(str(path_of(url)))
+    return short_path(duckdb_path(url)) if url.startswith("duckdb:") else url
 
 
 def queries(labels: Sequence[str], loaded: Collection[str]) -> list[str]:
@@ -42,9 +36,9 @@ def _query(label: str, url: str, loaded: Collection[str]) -> str:
         path = duckdb_path(label)
         if not os.path.exists(path):
             return ""
-        file, text = (json.dumps(text, ensure_ascii=False) for text in (short(path), sql(loaded)))
+        file, text = (json.dumps(text, ensure_ascii=False) for text in (short_path(path), sql(loaded)))
         code = f"import duckdb; print(duckdb.connect({file}, read_only=True).sql({text}))"
-        return f"{shlex.quote(short(sys.executable))} -c {shlex.quote(code)}"
+        return f"{shlex.quote(short_path(sys.executable))} -c {shlex.quote(code)}"
     if label.startswith("bigquery:"):
         project, _, dataset = label.partition("://")[2].partition("/")
         text = sql(loaded, f"`{project}.{dataset}`.")

@@ -224,9 +224,3 @@ def rejects(counts: Mapping[str, int]) -> str:
         return ""
     reasons = ", ".join(sorted(counts, key=lambda reason: -counts[reason]))
     return f", {sum(counts.values()):,} rejected: {reasons}"
-
-
-def page_of(uri: str) -> str:
-    """The address under which a browser shows an object of a store."""
-    bucket = uri.removeprefix("gs://")
-    return uri if bucket == uri else f"https://console.cloud.google.com/storage/browser/_details/{bucket}"

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .. import settings
-from ..reporting import journal, locations
+from ..local_paths import short_path
+from ..reporting import journal
 
 
 def own_command(is_luigi: bool = False) -> list[str]:
@@ -50,7 +51,7 @@ def _luigi(program: str) -> list[str]:
     found = shutil.which("luigi")
     if "/" not in program or (found and os.path.exists(program) and os.path.samefile(found, program)):
         return ["luigi"]
-    short = locations.short(program)
+    short = short_path(program)
     return [short if "/" in short else f"./{short}"]
 
 
@@ -61,4 +62,4 @@ def _python() -> str:
         found = shutil.which(name)
         if found and os.path.samefile(found, sys.executable) and os.path.samefile(os.path.dirname(found) or ".", here):
             return name
-    return locations.short(sys.executable)
+    return short_path(sys.executable)

@@ -23,13 +23,13 @@ from typing import Any
 from .. import code_version, remote
 from ..errors import LakeError, StorageUnavailable
 from ..job import Job
+from ..local_paths import path_of
 from ..partition import ZONES
 from ..planning.completeness import Completeness
 from ..planning.scratch import ABOUT, RECORD, ROOT, lock_of, partition_of, prefix_of, store_of
 from ..planning.state import CachedState, State
 from ..reporting import journal, journal_reader
-from ..storage import Store, StoredObject, open_store
-from ..storage.local import path_of
+from ..storage import Store, StoredObject, is_local, open_store
 from ..strict_json import json_object
 
 LOGGER = logging.getLogger("pipeline")
@@ -44,9 +44,7 @@ def sweep(jobs: set[Job], has_worked: bool) -> None:
     A server is asked only after a run that had something to do, and waited for half a minute. One listing of each place
     is made, and one more of a lake where something was left behind.
     """
-    jobs = {
-        job for job in jobs if has_worked or all(url.startswith("file:") for url in (job.workspace_url, job.lake_url))
-    }
+    jobs = {job for job in jobs if has_worked or all(is_local(url) for url in (job.workspace_url, job.lake_url))}
     try:
         with remote.planning():
             for url in sorted({url for job in jobs for url in (job.workspace_url, job.lake_url)}):

@@ -24,14 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote, unquote
 
 from ..doctor_check import Check
 from ..errors import ConflictError, LakeError, PipelineError, StorageUnavailable, UsageError
+from ..local_paths import FORMS, broken_link, path_of, url_of
 from ..lock_files import Held, lock_file
-from ..safe_files import NOT_REGULAR, broken_link, check_path_length, open_regular, permissions, why_not_creatable
+from ..safe_files import NOT_REGULAR, open_regular, permissions, why_not_creatable
 from ..waiting import Wait, gave_up
-from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, without_secrets
+from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained
 from .staging import Staging, refuse_link
 
 HIDDEN = ".store"
@@ -65,11 +65,13 @@ class LocalStore(Store):
     def __init__(self, url: str, options: StoreOptions | None = None) -> None:
         self.options = options or StoreOptions()
         self.folder = path_of(url)
-        self.url = "file:" + quote(os.fsencode(self.folder))
+        if self.folder == Path("/"):
+            raise UsageError(f"{url} is the root of this machine; {FORMS}")
+        self.url = url_of(self.folder)
         self._staging = Staging(self.folder / HIDDEN / "staging", self.options.lock_timeout)
 
     def uri(self, path: str) -> str:
-        return "file:" + quote(os.fsencode(self.folder / path))  # of any name, also of one that could not be ours
+        return url_of(self.folder / path)  # of any name, also of one that could not be ours
 
     def stat(self, path: str) -> StoredObject | None:
         with self._explained(path), suppress(FileNotFoundError, NotADirectoryError):
@@ -453,25 +455,6 @@ class LocalStore(Store):
                 return LakeError(f"{where} cannot be used: {error.strerror}; remove or rename what is in the way")
             case _:
                 return explained(error, where)
-
-
-def path_of(url: str) -> Path:
-    """The absolute path of a ``file:`` URL (``file:relative``, ``file:/absolute``, ``file:///absolute``), decoded."""
-    rest = url.removeprefix("file:")
-    if rest.startswith("//"):
-        host, slash, tail = rest[2:].partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise UsageError(
-                f"{without_secrets(url)} names a host, not a folder; write file:relative or file:///absolute/folder"
-            )
-        rest = slash + tail
-    if not rest or "\0" in unquote(rest):
-        raise UsageError("file: names no folder; write file:relative or file:///absolute/folder")
-    path = Path(os.path.abspath(unquote(rest)))
-    if path == Path("/"):
-        raise UsageError(f"{url} is the root of this machine; write file:relative or file:///absolute/folder")
-    check_path_length(path, "file:")
-    return path
 
 
 def _object(path: str, status: os.stat_result) -> StoredObject:

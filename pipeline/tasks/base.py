@@ -47,6 +47,7 @@ from ..reporting.explanations import explain
 from ..reporting.outcomes import DONE_BY_ANOTHER
 from ..reporting.progress import StageProgress, StageRecord, tell
 from ..retry import retrying
+from ..storage import is_local
 from . import parameters, servers
 from .servers import Server
 
@@ -89,7 +90,7 @@ class JobTask(UsesState, luigi.Task):
     @property
     def servers(self) -> list[Server]:
         """The servers that are asked whether the task is done. Without them no task of this job can be done."""
-        stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not url.startswith("file:"))
+        stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not is_local(url))
         return [servers.of_store(url) for url in stores]
 
     @property

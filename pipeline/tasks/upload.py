@@ -16,7 +16,8 @@ from ..lake.manifest import Digest, Manifest, Source
 from ..planning.scratch import PARQUET, RAW, REJECTS, ROWS
 from ..planning.synthetic import ensure_upload_allowed
 from ..reporting import journal
-from ..reporting.progress import StageProgress, page_of
+from ..reporting.progress import StageProgress
+from ..storage import page_of
 from .base import Stage
 from .target import StoreTarget
 from .write_parquet import WriteParquet

@@ -17,6 +17,7 @@ from ..planning.completeness import Completeness
 from ..planning.plan import MISSING, TO_DO, Plan, titles
 from ..planning.state import State
 from ..reporting import journal, progress
+from ..storage import page_of
 from . import parameters
 from .base import JobTask, MonthTask
 from .load import Load
@@ -146,4 +147,4 @@ class MonthlyTrips(FillsWarehouses, MonthTask):
             counts = {"rows": manifest.rows_written, "rows_read": manifest.rows_read}
             progress.tell(self, "status_message", progress.summary({**counts, "rows_rejected": manifest.rows_rejected}))
             progress.tell(self, "progress_percentage", 100)
-            progress.tell(self, "tracking_url", progress.page_of(self.job.lake.file(manifest).uri))
+            progress.tell(self, "tracking_url", page_of(self.job.lake.file(manifest).uri))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
 from ..errors import UsageError
-from ..safe_files import check_path_length
+from ..local_paths import check_path_length
 
 _FORMS = (
     "use duckdb:///relative.duckdb (four slashes before an absolute path), "

@@ -12,9 +12,10 @@ from pathlib import Path
 import duckdb
 
 from ...errors import UsageError, WarehouseBusy, WarehouseError
+from ...local_paths import broken_link
 from ...lock_files import Held, lock_file
 from ...remote import capped
-from ...safe_files import NOT_REGULAR, broken_link
+from ...safe_files import NOT_REGULAR
 from ...waiting import Wait, gave_up
 from ..base import Options, named
 from .errors import holder_of, translate
