@@ -122,7 +122,7 @@ def plan_zones(state: State, job: Job, warehouses: list[str], ask: bool = True) 
         return Plan([Entry(ZONES, TO_DO, reason)])
 
 
-def check_source(completeness: Completeness) -> None:
+def check_fetchable(completeness: Completeness) -> None:
     """Raise the error of a plan if the month has to be fetched and its publisher does not answer or has nothing."""
     state, job, partition = completeness.state, completeness.job, completeness.partition
     with remote.planning(state.spent):

@@ -72,7 +72,7 @@ def create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Wor
                 continue
             preflight.check(root)
             if isinstance(root, JobTask):
-                root.check_source()
+                root.check_fetchable()
     return Worker(
         scheduler=scheduler,
         worker_processes=worker_processes,

@@ -89,27 +89,27 @@ class JobTask(UsesState, luigi.Task):
 
     @property
     def servers(self) -> list[Server]:
-        """The servers that are asked whether the task is done. Without them no task of this job can be done."""
+        """The servers that tell whether the task is complete. Without them no task of this job can be done."""
         stores = dict.fromkeys(url for url in (self.workspace, self.lake) if not is_local(url))
         return [servers.of_store(url) for url in stores]
 
     @property
-    def sources(self) -> list[Server]:
-        """The servers that the work also needs, but that are not asked whether the task is done."""
+    def work_servers(self) -> list[Server]:
+        """The servers that only the work needs, such as the publisher of a download."""
         return []
 
-    def blame(self, error: PipelineError) -> None:
+    def diagnose(self, error: PipelineError) -> None:
         """Raise Unreachable if it is the error of a server that answers nobody."""
-        for server in [*self.servers, *self.sources]:
-            server.blame(error)
+        for server in [*self.servers, *self.work_servers]:
+            server.diagnose(error)
 
     @contextmanager
-    def blaming(self) -> Iterator[None]:
-        """``blame`` for what is raised within this context."""
+    def diagnosing(self) -> Iterator[None]:
+        """``diagnose`` for what is raised within this context."""
         try:
             yield
         except (TransientError, MissingBucket) as error:
-            self.blame(error)
+            self.diagnose(error)
             raise
 
     def sibling(self, task: type[AnyTask], **changes: Any) -> AnyTask:
@@ -123,7 +123,7 @@ class JobTask(UsesState, luigi.Task):
     def check_offered(self) -> None:
         """Raise NeverOffered for a month that the publisher cannot have. Asked of the root task only."""
 
-    def check_source(self) -> None:
+    def check_fetchable(self) -> None:
         """Raise Unreachable or RefusedByPublisher if what has to be fetched cannot be. Asked of the root task only."""
 
     def on_failure(self, exception: BaseException) -> str:
@@ -152,9 +152,9 @@ class MonthTask(JobTask):
     def check_offered(self) -> None:
         self.job.publisher.check_offered(self.partition)
 
-    def check_source(self) -> None:
+    def check_fetchable(self) -> None:
         with self.shared_state() as state:
-            planner.check_source(self.completeness(state))
+            planner.check_fetchable(self.completeness(state))
 
     @property
     def priority(self) -> int:
@@ -189,7 +189,7 @@ class Stage(MonthTask):
         """Do the work unless another process has done it since Luigi asked."""
         for server in self.servers:
             server.check()
-        with self.blaming():
+        with self.diagnosing():
             is_complete = self.complete()
         if not is_complete:
             self._work_and_report(progress)
@@ -201,10 +201,10 @@ class Stage(MonthTask):
     def _work_and_report(self, progress: StageProgress) -> None:
         progress.started()
         try:
-            for server in self.sources:
+            for server in self.work_servers:
                 server.check()
             details = self.work_with_retries(progress)
-            for server in [*self.servers, *self.sources]:
+            for server in [*self.servers, *self.work_servers]:
                 server.has_answered()
         except (DamagedFile, DamagedScratch):
             self.scratch.discard()  # what is damaged is not trusted again: the next run fetches it anew
@@ -218,10 +218,10 @@ class Stage(MonthTask):
     def work_once(self, progress: StageProgress) -> dict[str, Any]:
         """``work``. Raises Unreachable if it fails because of a server that answers nobody."""
         try:
-            with self.blaming():  # first: a server that answers nobody would only be waited for again
+            with self.diagnosing():  # first: a server that answers nobody would only be waited for again
                 return self.work(progress)
         except (StorageUnavailable, DamagedScratch):
-            with self.blaming(), self.fresh_state():
+            with self.diagnosing(), self.fresh_state():
                 if self.complete():
                     return {"outcome": DONE_BY_ANOTHER}
             raise

@@ -46,7 +46,7 @@ class Download(Stage):
         return self.work_once(progress)  # the transfer tries again by itself, from where it broke off
 
     @property
-    def sources(self) -> list[Server]:
+    def work_servers(self) -> list[Server]:
         return [] if self.job.publisher.is_local else [servers.of_publisher(self.publisher)]
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Download(Stage):
                 retry_policy(),
                 known_month=self._last_loaded() if publisher.needs_known_month else None,
                 progress=lambda done, total: progress(done, total or 0, "bytes"),
-                on_silence=self.blame,
+                on_silence=self.diagnose,
             )
             record = {
                 "url": fetched.url,

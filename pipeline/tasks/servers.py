@@ -1,4 +1,4 @@
-"""Servers that every month needs: one that does not answer is waited for once in a run, not by each month in turn.
+"""Unreachable servers: the first stage that fails notes it in the journal, and the other stages of the run give up.
 
 A stage that fails asks whether the server answers anybody at all. If it does not, the run's journal says so, and the
 other stages of the run, in whichever process, give up at once. As soon as one of them gets through, they go on.
@@ -30,37 +30,37 @@ from ..reporting import journal, journal_reader
 from ..retry import retrying
 from ..storage import Store, open_store
 
-#: Seconds after which somebody asks again a server that did not answer, and how long that may take.
-ASK_AGAIN, ASK_LIMIT = 60.0, 5.0
+#: Seconds between two questions to a server that did not answer, and the time-out of such a question.
+ASK_INTERVAL, ASK_LIMIT = 60.0, 5.0
 
 
 @dataclass(frozen=True)
 class Server:
-    """A publisher, lake, workspace or warehouse, by its label. After an error of ``troubles`` it is asked ``question``.
+    """A publisher, lake, workspace or warehouse, by its label. After one of its ``errors`` it is asked ``question``.
 
     ``question`` raises a TransientError, MissingBucket or Unreachable where the server has no answer.
     """
 
     label: str
-    troubles: tuple[type[PipelineError], ...]
+    errors: tuple[type[PipelineError], ...]
     question: Callable[[], object]
 
     def check(self) -> None:
-        """Raise Unreachable if the journal says so; if that is older than ``ASK_AGAIN``, ask the server again."""
+        """Raise Unreachable if the journal says so; if that is older than ``ASK_INTERVAL``, ask the server again."""
         last = _last(self.label)
         if last is None or last["event"] == REACHABLE:
             return
         # A clock that was set back meanwhile must not keep everybody from asking.
-        if abs(time.time() - last.get("at", 0.0)) < ASK_AGAIN and last.get("message"):
+        if abs(time.time() - last.get("at", 0.0)) < ASK_INTERVAL and last.get("message"):
             raise Unreachable(last["message"], is_repeated=True)
         with remote.interactive(ASK_LIMIT):
             self.ask()
 
-    def blame(self, error: PipelineError) -> None:
+    def diagnose(self, error: PipelineError) -> None:
         """Ask the server if it may have caused the error of a stage. Raises Unreachable if it does not answer."""
         is_of_another_run = isinstance(error, ConflictError | TakenAway)
         is_worth_asking = getattr(error, "at_once", True)
-        if isinstance(error, self.troubles) and is_worth_asking and not is_of_another_run:
+        if isinstance(error, self.errors) and is_worth_asking and not is_of_another_run:
             self.ask()
 
     def ask(self) -> None:
@@ -84,8 +84,8 @@ class Server:
 
 
 def of_publisher(label: str) -> Server:
-    troubles = (PublisherUnavailable, TruncatedFile)
-    return Server(label, troubles, lambda: job.open_publisher(label).check_reachable(job.retry_policy()))
+    errors = (PublisherUnavailable, TruncatedFile)
+    return Server(label, errors, lambda: job.open_publisher(label).check_reachable(job.retry_policy()))
 
 
 def of_store(url: str) -> Server:

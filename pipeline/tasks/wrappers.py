@@ -118,9 +118,9 @@ class TaxiZones(FillsWarehouses, JobTask):
     def completeness(self, state: State) -> Completeness:
         return Completeness(state, self.job.for_zones(), ZONES)
 
-    def check_source(self) -> None:
+    def check_fetchable(self) -> None:
         with self.shared_state() as state:
-            planner.check_source(self.completeness(state))
+            planner.check_fetchable(self.completeness(state))
 
 
 class MonthlyTrips(FillsWarehouses, MonthTask):
@@ -139,7 +139,7 @@ class MonthlyTrips(FillsWarehouses, MonthTask):
 
     def run(self) -> None:
         """Everything is loaded: remove the scratch of the month, and note in the journal that it is loaded."""
-        with self.blaming(), self.shared_state() as state:
+        with self.diagnosing(), self.shared_state() as state:
             self.scratch.prune()
             journal.record_all_loaded(self.task_id, self.partition, self.warehouses)
             manifest = self.completeness(state).manifest

@@ -51,7 +51,7 @@ def test_bucket(address: str, what: str, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
         planner.plan_months(CachedState(), one, [Partition("green", JANUARY)], [])
     with pytest.raises(StorageUnavailable, match=f"no answer from http://{address}"):
-        planner.check_source(Completeness(CachedState(), one, Partition("green", JANUARY)))
+        planner.check_fetchable(Completeness(CachedState(), one, Partition("green", JANUARY)))
 
 
 @pytest.mark.parametrize("label", ["bigquery://project/dataset", "postgresql://{}/name"])
@@ -103,7 +103,7 @@ def test_a_plan_waits_for_a_publisher_once_and_not_in_each_of_its_questions(
 def test_a_complete_lake_needs_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Completeness, "why_not_in_lake", lambda self: None)
     one = job(tmp_path, workspace_url="gs://nobody-asks")
-    planner.check_source(Completeness(State(), one, Partition("green", JANUARY)))
+    planner.check_fetchable(Completeness(State(), one, Partition("green", JANUARY)))
 
 
 def test_scheduled_downloads_ask_each_publisher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

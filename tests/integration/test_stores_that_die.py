@@ -28,13 +28,13 @@ def test_bucket_that_answers_to_some_only(
     monkeypatch.setattr(remote, "PLANNING_TIMEOUT", 0.2)
     gcs_server.program(operation, Fault(status=503, times=ALWAYS))
     with pytest.raises(Unreachable):
-        bucket.blame(StorageUnavailable("no answer"))
+        bucket.diagnose(StorageUnavailable("no answer"))
     with pytest.raises(Unreachable):
         bucket.check()
     gcs_server.clear()
     monkeypatch.setattr(remote, "PLANNING_TIMEOUT", PATIENCE)
     open_store(f"gs://{gcs_bucket}/lake").delete_tree("doctor")
-    bucket.blame(StorageUnavailable("no answer"))  # it answers, and so it is another object's trouble
+    bucket.diagnose(StorageUnavailable("no answer"))  # it answers, and so it is another object's trouble
     bucket.check()
     assert open_store(f"gs://{gcs_bucket}").list() == {}
 
@@ -45,7 +45,7 @@ def test_bucket_that_may_not_be_written_answers(
     monkeypatch.setattr(journal, "folder", lambda: tmp_path)
     monkeypatch.setenv(journal.RUN_ID, "a-run")
     gcs_server.program("upload", Fault(status=403, times=ALWAYS))
-    servers.of_store(f"gs://{gcs_bucket}/lake").blame(StorageUnavailable("no answer"))
+    servers.of_store(f"gs://{gcs_bucket}/lake").diagnose(StorageUnavailable("no answer"))
 
 
 def test_bucket_that_is_gone_is_said_once(
@@ -58,7 +58,7 @@ def test_bucket_that_is_gone_is_said_once(
         store.stat("manifests")
     bucket = servers.of_store(store.url)
     with pytest.raises(Unreachable, match="does not exist; make it") as first:
-        bucket.blame(error.value)
+        bucket.diagnose(error.value)
     with pytest.raises(Unreachable) as second:
         bucket.check()
     assert str(first.value) == str(second.value)

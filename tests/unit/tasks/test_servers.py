@@ -30,7 +30,7 @@ from pipeline.tasks.servers import Server
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "folder", lambda: tmp_path)
     monkeypatch.setenv(journal.RUN_ID, "a-run")
-    monkeypatch.setattr(servers, "ASK_AGAIN", math.inf)
+    monkeypatch.setattr(servers, "ASK_INTERVAL", math.inf)
 
 
 class Line:
@@ -59,7 +59,7 @@ def test_one_stage_waits_and_the_others_give_up_at_once(line: Line) -> None:
     publisher(line).check()
     assert line.asked == [], "nobody is asked before something fails"
     with pytest.raises(Unreachable, match="no answer") as first:
-        publisher(line).blame(TruncatedFile("cut"))
+        publisher(line).diagnose(TruncatedFile("cut"))
     for _ in range(3):
         with pytest.raises(Unreachable, match="no answer") as other:
             publisher(line).check()
@@ -81,7 +81,7 @@ def test_the_run_goes_on_when_somebody_gets_through(line: Line) -> None:
 def test_after_a_minute_one_stage_asks_again_and_is_quick(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unreachable):
         publisher(line).ask()
-    monkeypatch.setattr(servers, "ASK_AGAIN", -1.0)
+    monkeypatch.setattr(servers, "ASK_INTERVAL", -1.0)
     with pytest.raises(Unreachable) as still:
         publisher(line).check()
     assert still.value.is_repeated and line.asked[1:] == [servers.ASK_LIMIT]
@@ -92,14 +92,14 @@ def test_after_a_minute_one_stage_asks_again_and_is_quick(line: Line, monkeypatc
 
 def test_trouble_with_one_thing_is_not_the_servers(line: Line) -> None:
     line.is_dead = False
-    publisher(line).blame(PublisherUnavailable("503 for one file"))
+    publisher(line).diagnose(PublisherUnavailable("503 for one file"))
     assert len(line.asked) == 1
     publisher(line).check()
 
 
 def test_a_clock_that_was_set_back_keeps_nobody_from_asking(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "ASK_AGAIN", 3600.0)
-    for ask in (lambda: publisher(line).blame(TruncatedFile("cut")), publisher(line).check):
+    monkeypatch.setattr(servers, "ASK_INTERVAL", 3600.0)
+    for ask in (lambda: publisher(line).diagnose(TruncatedFile("cut")), publisher(line).check):
         with pytest.raises(Unreachable):
             ask()
     assert len(line.asked) == 1
@@ -114,7 +114,7 @@ def test_a_clock_that_was_set_back_keeps_nobody_from_asking(line: Line, monkeypa
     "error", [ConflictError("x"), TakenAway("x", True), WarehouseBusy("x"), PublisherUnavailable("x")]
 )
 def test_errors_that_tell_nothing_of_the_server(line: Line, error: TransientError) -> None:
-    Server("x", (StorageUnavailable, WarehouseUnavailable), line).blame(error)
+    Server("x", (StorageUnavailable, WarehouseUnavailable), line).diagnose(error)
     assert line.asked == []
 
 
@@ -127,9 +127,9 @@ def test_buckets_and_warehouses_are_asked_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     monkeypatch.setattr(job, "open_warehouse", lambda label: Dead())
     with pytest.raises(Unreachable, match=r"no answer from http://127.0.0.1:9"):
-        servers.of_store("gs://some-bucket/lake").blame(StorageUnavailable("x"))
+        servers.of_store("gs://some-bucket/lake").diagnose(StorageUnavailable("x"))
     with pytest.raises(Unreachable, match="the server is gone"):
-        servers.of_warehouse("bigquery://project/dataset").blame(WarehouseUnavailable("x"))
+        servers.of_warehouse("bigquery://project/dataset").diagnose(WarehouseUnavailable("x"))
 
 
 def test_what_an_earlier_run_of_the_same_id_found_does_not_count(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
