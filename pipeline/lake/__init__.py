@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .lake import Lake, LakeFile, Listing
+from .lake import Lake, Listing
 from .manifest import Digest, Manifest, Source
 
-__all__ = ["Digest", "Lake", "LakeFile", "Listing", "Manifest", "Source"]
+__all__ = ["Digest", "Lake", "Listing", "Manifest", "Source"]

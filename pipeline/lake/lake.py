@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ..errors import ConflictError, DamagedScratch, LakeError
 from ..partition import Partition
 from ..retry import RACES, pause
-from ..storage.base import Progress, Store, StoredObject
+from ..storage.base import Progress, Store, StoredFile, StoredObject
 from . import layout
 from .manifest import Digest, Manifest
 
@@ -26,29 +25,6 @@ Observations = dict[Partition, dict[str, Any]]
 
 #: How often a lost race over an observations file is run again; each time one of the racers has won.
 _RACES = 30
-
-
-@dataclass(frozen=True)
-class LakeFile:
-    """One file of a store, as a warehouse loads it (the protocol ``pipeline.warehouse.base.ParquetFile``)."""
-
-    store: Store
-    path: str
-
-    @property
-    def uri(self) -> str:
-        return self.store.uri(self.path)
-
-    @property
-    def generation(self) -> str | None:
-        return self.store.generation(self.path)
-
-    @property
-    def location(self) -> str | None:
-        return self.store.location()
-
-    def local(self) -> AbstractContextManager[Path]:
-        return self.store.local(self.path)
 
 
 @dataclass(frozen=True)
@@ -112,9 +88,9 @@ class Lake:
                 complete[found.partition] = found
         return complete
 
-    def file(self, manifest: Manifest) -> LakeFile:
+    def file(self, manifest: Manifest) -> StoredFile:
         """The Parquet file that a manifest names."""
-        return LakeFile(self.store, manifest.parquet.path)
+        return StoredFile(self.store, manifest.parquet.path)
 
     def publish(
         self,
@@ -266,7 +242,7 @@ def _check_digest(local: Path, digest: Digest) -> None:
         )
 
 
-def is_intact(file: LakeFile, digest: Digest) -> bool:
+def is_intact(file: StoredFile, digest: Digest) -> bool:
     """Whether a file of the lake still has the bytes of its manifest; all of them are read."""
     try:
         with file.local() as path:

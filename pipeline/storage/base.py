@@ -204,6 +204,33 @@ class Store(abc.ABC):
         """Try what the pipeline will do here; with ``create`` make what is missing. Never raises."""
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a store, as a warehouse loads it."""
+
+    store: Store
+    path: str
+
+    @property
+    def uri(self) -> str:
+        """``gs://bucket/name`` or ``file:/absolute/path``."""
+        return self.store.uri(self.path)
+
+    @property
+    def generation(self) -> str | None:
+        """Generation of the GCS object now (a new request each time); None for a local file."""
+        return self.store.generation(self.path)
+
+    @property
+    def location(self) -> str | None:
+        """Place of the GCS bucket, such as ``US`` or ``EUROPE-WEST1``; None for a local file."""
+        return self.store.location()
+
+    def local(self) -> AbstractContextManager[Path]:
+        """The file on a local disk; a copy of a GCS object is removed at the end of the context."""
+        return self.store.local(self.path)
+
+
 #: What a disk says that is full.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -212,7 +239,7 @@ def explained(error: OSError, where: str) -> PipelineError:
     """What a disk says that does not take ``where``, as one line with the remedy."""
     says = os.strerror(error.errno) if error.errno else str(error)  # Arrow wraps it in words of its own
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+        case code if code in NO_ROOM:
             return LakeError(f"{where} cannot be written: no room left ({says}); make room on that disk and run again")
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return LakeError(f"{where}: {says}; give your user the right to read and write there")

@@ -156,14 +156,10 @@ class GcsStore(Store):
         return buffer.getvalue()
 
     def move(self, path: str, to: str) -> None:
-        with self._explained(to, "storage.objects.create"):
+        with self._explained(to, "storage.objects.create"), _may_be_absent():
             source = self._bucket.blob(self._name(path))  # of any name
-            try:
-                self._bucket.copy_blob(source, self._bucket, self._name(checked(to)), **self._sending)
-                source.delete(**self._asking)
-            except NotFound as error:
-                if is_bucket_missing(error):
-                    raise
+            self._bucket.copy_blob(source, self._bucket, self._name(checked(to)), **self._sending)
+            source.delete(**self._asking)
 
     def write(
         self, path: str, data: bytes, metadata: Mapping[str, str] | None = None, if_version: str | None = None
@@ -233,12 +229,8 @@ class GcsStore(Store):
             yield file
 
     def delete(self, path: str) -> None:
-        with self._explained(path, "storage.objects.delete"):
-            try:
-                self._bucket.blob(self._name(checked(path))).delete(**self._asking)
-            except NotFound as error:
-                if is_bucket_missing(error):
-                    raise
+        with self._explained(path, "storage.objects.delete"), _may_be_absent():
+            self._bucket.blob(self._name(checked(path))).delete(**self._asking)
 
     def delete_tree(self, prefix: str) -> None:
         for path in self.list(prefix):
@@ -327,15 +319,11 @@ class GcsStore(Store):
         return StoredObject(path, int(blob.size or 0), str(blob.generation), dict(blob.metadata or {}), modified)
 
     def _find(self, path: str) -> storage.Blob | None:
-        with self._explained(path, "storage.objects.get"):
+        with self._explained(path, "storage.objects.get"), _may_be_absent():
             blob = self._bucket.blob(self._name(checked(path)))
-            try:
-                blob.reload(**self._asking)
-            except NotFound as error:
-                if is_bucket_missing(error):
-                    raise
-                return None
-        return blob
+            blob.reload(**self._asking)
+            return blob
+        return None
 
     def _upload(
         self,
@@ -393,23 +381,17 @@ class GcsStore(Store):
             stream.seek(0)
             stream.truncate()
             summed = _Summed(stream)
-            with self._explained(path, "storage.objects.get"):
-                try:
-                    self._fetch(found, summed)
-                except NotFound as error:
-                    if is_bucket_missing(error):
-                        raise
-                    races += 1
-                    if races == _RACES:
-                        raise StorageUnavailable(
-                            f"{self.uri(path)} is replaced all the time by other runs; run again"
-                        ) from None
-                    pause(RACES, races)
-                    continue
-            if _text(summed.crc32c) == found.crc32c:
-                return
-            damaged += 1
-            LOGGER.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
+            with self._explained(path, "storage.objects.get"), _may_be_absent():
+                self._fetch(found, summed)
+                if _text(summed.crc32c) == found.crc32c:
+                    return
+                damaged += 1
+                LOGGER.warning("%s: the bytes received are not those of the object, read again", self.uri(path))
+                continue
+            races += 1  # somebody has replaced it
+            if races == _RACES:
+                raise StorageUnavailable(f"{self.uri(path)} is replaced all the time by other runs; run again")
+            pause(RACES, races)
         raise StorageUnavailable(
             f"{self.uri(path)} arrives damaged each time (CRC32C differs); run again, over another line"
         )
@@ -441,6 +423,16 @@ class GcsStore(Store):
 
 
 _NOTHING = StoredObject("", 0, "")
+
+
+@contextmanager
+def _may_be_absent() -> Iterator[None]:
+    """End the block where the object is not there. A bucket that is not there is an error."""
+    try:
+        yield
+    except NotFound as error:
+        if is_bucket_missing(error):
+            raise
 
 
 class _Blob(storage.Blob):

@@ -21,15 +21,13 @@ from __future__ import annotations
 import abc
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Protocol
 
 from ..datasets.schema import Column, Dataset
 from ..doctor_check import Check
 from ..errors import WarehouseError
 from ..partition import Partition
+from ..storage.base import StoredFile
 from .urls import label_of
 
 LEDGER_TABLE = "etl_loads"
@@ -92,25 +90,6 @@ class LedgerRow:
             if not isinstance(row.get(name), dt.date | None):  # as DuckDB gives one before Christ
                 raise WarehouseError(f"{LEDGER_TABLE} has a {name} that no run wrote: {row[name]}; correct that row")
         return cls(**{f.name: row.get(f.name) for f in fields(cls)})  # type: ignore[arg-type]
-
-
-class ParquetFile(Protocol):
-    """A Parquet file of the lake, as a warehouse needs it. Implemented by ``pipeline.lake.LakeFile``."""
-
-    @property
-    def uri(self) -> str:
-        """``gs://bucket/name`` or ``file:/absolute/path``."""
-
-    @property
-    def generation(self) -> str | None:
-        """Generation of the GCS object now (a new request each time); None for a local file."""
-
-    @property
-    def location(self) -> str | None:
-        """Place of the GCS bucket, such as ``US`` or ``EUROPE-WEST1``; None for a local file."""
-
-    def local(self) -> AbstractContextManager[Path]:
-        """The file on a local disk; a copy of a GCS object is removed at the end of the context."""
 
 
 def is_near(first: str, second: str) -> bool:
@@ -200,7 +179,7 @@ class Warehouse(abc.ABC):
 
     @abc.abstractmethod
     def load(
-        self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
+        self, dataset: Dataset, parquet: StoredFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
         """Replace ``row.partition`` with the file and append ``row``; create what does not exist yet.
 

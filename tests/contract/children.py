@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 
 from pipeline.datasets.schema import Dataset
+from pipeline.storage.base import StoredFile
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
-from pipeline.warehouse.base import ParquetFile
 from tests.patience import PATIENCE
 
 #: Started once per test process. What it has imported, its children need not import again.
@@ -30,7 +30,7 @@ class Loader:
     """A process that loads one file."""
 
     def __init__(
-        self, url: str, environment: Mapping[str, str], dataset: Dataset, file: ParquetFile, row: LedgerRow
+        self, url: str, environment: Mapping[str, str], dataset: Dataset, file: StoredFile, row: LedgerRow
     ) -> None:
         self._ours, theirs = PROCESSES.Pipe()
         arguments = (theirs, url, dict(environment), dataset, file, row)
@@ -65,7 +65,7 @@ class Loader:
 
 @contextlib.contextmanager
 def loader(
-    url: str, environment: Mapping[str, str], dataset: Dataset, file: ParquetFile, row: LedgerRow
+    url: str, environment: Mapping[str, str], dataset: Dataset, file: StoredFile, row: LedgerRow
 ) -> Iterator[Loader]:
     started = Loader(url, environment, dataset, file, row)
     try:
@@ -75,7 +75,7 @@ def loader(
 
 
 def _load(
-    pipe: Connection, url: str, environment: dict[str, str], dataset: Dataset, file: ParquetFile, row: LedgerRow
+    pipe: Connection, url: str, environment: dict[str, str], dataset: Dataset, file: StoredFile, row: LedgerRow
 ) -> None:
     def stop(done: int, total: int) -> None:
         pipe.send(True)

@@ -17,8 +17,8 @@ import duckdb
 import pytest
 
 from pipeline.datasets.schema import Dataset
+from pipeline.storage.base import StoredFile
 from pipeline.warehouse import LedgerRow, Options, Warehouse, open_warehouse
-from pipeline.warehouse.base import ParquetFile
 from tests.contract.children import Loader, loader
 from tests.contract.loads import GREEN, BucketFile, LocalFile, file_of, ledger_row
 from tests.patience import PATIENCE, wait_for
@@ -115,7 +115,7 @@ class Backend(abc.ABC):
         """Names of tables that are neither declared nor part of a declared one."""
         return []
 
-    def lake_file(self, path: Path) -> ParquetFile:
+    def lake_file(self, path: Path) -> StoredFile:
         """A Parquet file as the lake near this warehouse hands it over."""
         return LocalFile(path)
 
@@ -130,7 +130,7 @@ class Backend(abc.ABC):
 
     def file(
         self, version: str, month: dt.date | None = JANUARY, rows: int = 30, dataset: Dataset = GREEN
-    ) -> ParquetFile:
+    ) -> StoredFile:
         return self.lake_file(file_of(self.files, version, month, rows, dataset).path)
 
     def load(
@@ -327,7 +327,7 @@ class BigQueryBackend(Backend):
     def settle(self) -> None:
         self.server.settle()
 
-    def lake_file(self, path: Path) -> ParquetFile:
+    def lake_file(self, path: Path) -> StoredFile:
         return BucketFile(path)
 
     def _schema(self, table: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How the published files looked, era by era: the layouts in which synthetic months are written.
 
 A layout is a list of columns in file order. Each column has the name that the era's files spell, the physical
-type (Parquet) and a ``key``: what stands in the column, under one name for all eras. ``generator`` makes
+type (Parquet) and a ``key``: what stands in the column, under one name for all eras. ``trips`` makes
 the values of each key. The eras were read off the published files' own headers and footers.
 
 Months are compared as text, ``2023-02`` < ``2023-10``.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.partition import Partition, format_month
+from ...partition import Partition, format_month
 
 #: First month of each dataset's files. Green's first five months were published as CSV only.
 FIRST_MONTHS = {

@@ -18,8 +18,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.random import PCG64
 
-from pipeline.partition import Partition, format_month
-from pipeline.publishers.sample.layouts import AIRPORTS, BOROUGHS, MONEY, TIMES, Layout
+from ...partition import Partition, format_month
+from .layouts import AIRPORTS, BOROUGHS, MONEY, TIMES, Layout
 
 #: One chunk of a month: key -> numbers, all of one length.
 Numbers = dict[str, np.ndarray]
@@ -359,7 +359,7 @@ def _fhv(chunk: _Chunk) -> Numbers:
     dataset, draws, calendar = chunk.dataset, chunk.draws, chunk.calendar
     pickup = calendar.pickups(draws, chunk.row_numbers)
     base = draws.below(len(BASES))
-    numbers = {
+    return {
         "base": base,
         "affiliated": np.where(draws.chance(900), base, draws.below(len(BASES))),
         "pickup": pickup,
@@ -368,7 +368,6 @@ def _fhv(chunk: _Chunk) -> Numbers:
         "dropoff_zone": np.where(draws.chance(200), NULL, draws.of(_zones(dataset, "dropoff"))),
         "shared": np.where(draws.chance(60), 1, NULL),
     }
-    return numbers
 
 
 def _fhvhv(chunk: _Chunk) -> Numbers:
@@ -386,7 +385,7 @@ def _fhvhv(chunk: _Chunk) -> Numbers:
     manhattan = _in_manhattan()
     fare = 300 + distance * (120 + draws.below(120)) // 100 + seconds // 2
     shared = draws.chance(40)
-    numbers = {
+    return {
         "license": company,
         "base": base,
         "originating": np.where(uber, base, NULL),
@@ -415,4 +414,3 @@ def _fhvhv(chunk: _Chunk) -> Numbers:
         "wav_match": draws.chance(50),
         "cbd": np.where(manhattan[to_zone] & draws.chance(700), 150, 0),
     }
-    return numbers

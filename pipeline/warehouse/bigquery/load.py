@@ -9,7 +9,8 @@ from google.cloud import bigquery
 
 from ...datasets.schema import Dataset
 from ...errors import WarehouseError, WarehouseUnavailable
-from ..base import LedgerRow, ParquetFile
+from ...storage.base import StoredFile
+from ..base import LedgerRow
 from .ledger import LedgerTable, identity_of, is_same, stamp
 from .session import Session, digest
 from .tables import schema_of
@@ -25,7 +26,7 @@ class Load:
         session: Session,
         ledger: LedgerTable,
         dataset: Dataset,
-        parquet: ParquetFile,
+        parquet: StoredFile,
         row: LedgerRow,
         on_job: Callable[[str], None],
     ) -> None:
@@ -103,7 +104,7 @@ class Load:
         return int(self.session.query(f"{sql} WHERE file_month = @file_month", [parameter])[0]["row_count"])
 
 
-def check_footer(parquet: ParquetFile, row: LedgerRow) -> None:
+def check_footer(parquet: StoredFile, row: LedgerRow) -> None:
     """Refuse a local file with another number of rows before it is sent, while the table is as it was."""
     if not parquet.uri.startswith("file:"):
         return

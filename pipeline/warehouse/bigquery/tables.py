@@ -11,7 +11,8 @@ from google.cloud import bigquery
 from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import WarehouseError
-from ..base import LEDGER_COLUMNS, LEDGER_TABLE, ParquetFile, nearby
+from ...storage.base import StoredFile
+from ..base import LEDGER_COLUMNS, LEDGER_TABLE, nearby
 from ..tables import Dialect, declared, missing_columns
 from ..views import not_made, views
 from .errors import text_of
@@ -37,7 +38,7 @@ MARK_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def prepare(session: Session, lake: ParquetFile | None = None, dataset: Dataset | None = None) -> None:
+def prepare(session: Session, lake: StoredFile | None = None, dataset: Dataset | None = None) -> None:
     """Make what is missing, the table of ``dataset`` among it, and note where the BigQuery dataset is.
 
     A dataset is made on the lake's continent, because BigQuery loads from nowhere else.

@@ -32,7 +32,8 @@ from ...datasets.schema import FILE_MONTH, Dataset
 from ...doctor_check import Check
 from ...errors import PipelineError, WarehouseBusy
 from ...partition import Partition
-from ..base import LedgerRow, Options, ParquetFile, Progress, Warehouse, no_progress
+from ...storage.base import StoredFile
+from ..base import LedgerRow, Options, Progress, Warehouse, no_progress
 from ..tables import ensure_month
 from .errors import EMULATOR, ROLES
 from .ledger import LedgerTable, is_same
@@ -88,7 +89,7 @@ class BigQuery(Warehouse):
         return {row["file_month"]: row["row_count"] for row in rows}
 
     def load(
-        self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
+        self, dataset: Dataset, parquet: StoredFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
         with self.session.errors(f"loading {row.partition}"):
             ensure_month(dataset, row)

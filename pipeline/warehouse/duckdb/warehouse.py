@@ -23,7 +23,8 @@ from ...datasets.schema import Dataset
 from ...doctor_check import Check
 from ...errors import PipelineError, WarehouseError
 from ...safe_files import why_not_creatable
-from ..base import LedgerRow, Options, ParquetFile, Progress, Warehouse, no_progress
+from ...storage.base import StoredFile
+from ..base import LedgerRow, Options, Progress, Warehouse, no_progress
 from ..tables import counts, ensure_month, texts
 from ..urls import duckdb_path
 from .load import replace
@@ -71,7 +72,7 @@ class DuckDB(Warehouse):
             return texts(DIALECT, dataset, there, partial(rows_of, connection)) if there else {}
 
     def load(
-        self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
+        self, dataset: Dataset, parquet: StoredFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
         ensure_month(dataset, row)
         self.ensure()

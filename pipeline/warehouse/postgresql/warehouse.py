@@ -36,8 +36,9 @@ from ...datasets.schema import FILE_MONTH, Dataset
 from ...doctor_check import Check
 from ...errors import PipelineError
 from ...partition import Partition
+from ...storage.base import StoredFile
 from ...waiting import Wait
-from ..base import LEDGER_TABLE, LedgerRow, Options, ParquetFile, Progress, Warehouse, no_progress
+from ..base import LEDGER_TABLE, LedgerRow, Options, Progress, Warehouse, no_progress
 from ..tables import counts, declared, ensure_month, literal, next_row, quote, texts
 from ..views import COMMENTS, comment, not_made, views
 from .connection import Server
@@ -76,7 +77,7 @@ class PostgreSQL(Warehouse):
             return session.ledger_rows()
 
     def load(
-        self, dataset: Dataset, parquet: ParquetFile, row: LedgerRow, progress: Progress = no_progress
+        self, dataset: Dataset, parquet: StoredFile, row: LedgerRow, progress: Progress = no_progress
     ) -> LedgerRow:
         ensure_month(dataset, row)
         with (

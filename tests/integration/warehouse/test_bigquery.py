@@ -31,8 +31,8 @@ from pipeline import remote
 from pipeline.datasets import get
 from pipeline.datasets.schema import Column, Dataset
 from pipeline.errors import PipelineError, UsageError, WarehouseError, WarehouseUnavailable
-from pipeline.lake import LakeFile
 from pipeline.storage import open_store
+from pipeline.storage.base import StoredFile
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
 from pipeline.warehouse.base import nearby
 from pipeline.warehouse.bigquery.errors import translate
@@ -243,7 +243,7 @@ def test_a_month_from_a_lake_on_cloud_storage(
     for version in "AB":
         dataset, file, row = lake.month(version)
         stored = store.put(file.path, "data/green/green_tripdata_2021-01.parquet")
-        warehouse.load(dataset, LakeFile(store, "data/green/green_tripdata_2021-01.parquet"), row)
+        warehouse.load(dataset, StoredFile(store, "data/green/green_tripdata_2021-01.parquet"), row)
         assert content(bigquery_server) == (3, version)
         assert warehouse.ledger()["green", JANUARY].sha256 == version
         assert stored

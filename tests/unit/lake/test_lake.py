@@ -15,8 +15,7 @@ from pipeline.lake import Lake, Manifest, layout
 from pipeline.lake.lake import digest_of
 from pipeline.partition import ZONES, Partition
 from pipeline.storage import open_store
-from pipeline.storage.base import Store
-from pipeline.warehouse.base import ParquetFile
+from pipeline.storage.base import Store, StoredFile
 
 from .conftest import MakeMonth
 
@@ -48,7 +47,7 @@ def test_published_month_is_complete(lake: Lake, make_month: MakeMonth) -> None:
     }
     with lake.file(manifest).local() as local:
         assert local.read_bytes() == b"first"
-    file: ParquetFile = lake.file(manifest)
+    file: StoredFile = lake.file(manifest)
     assert file.uri == f"{lake.url}/data/green/green_tripdata_2020-04.parquet"
     assert file.generation is None
     assert file.location is None

@@ -23,7 +23,7 @@ from pipeline.commands import sample
 from pipeline.errors import NeverOffered, SyntheticData, UsageError
 from pipeline.partition import ZONES, Partition
 from pipeline.publishers import open_publisher
-from pipeline.publishers.sample import generator
+from pipeline.publishers.sample import generator, writer
 
 from ...real_data import csv_files
 
@@ -429,7 +429,7 @@ def test_a_month_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(generator, "_chunks", fail)
+    monkeypatch.setattr(writer, "chunks", fail)
     with pytest.raises(OSError, match="disk full"):
         make(tmp_path, "yellow", "2021-01")
 
