@@ -150,10 +150,3 @@ class Dataset:
     def column_for(self, header: str) -> Column | None:
         """The canonical column for a header of any era, or None for an unknown one."""
         return self._by_name.get(header.strip().lower())
-
-    def column(self, name: str) -> Column:
-        """The column of exactly this canonical name; ``KeyError`` for any other."""
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise KeyError(name)

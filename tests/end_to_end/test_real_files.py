@@ -125,7 +125,7 @@ def test_mirror_values_are_those_that_duckdb_reads(everything: Project) -> None:
         casts = ", ".join(
             f"CAST({f'CAST({name} AS DOUBLE)' if kind == 'BIGINT' else name} AS {kind}) AS {name}"
             for name in names
-            for kind in [types[GREEN.column(name).type]]
+            for kind in [types[GREEN.column_for(name).type]]
         )
         text = f"(SELECT {casts} FROM read_csv('{path}', all_varchar = true))"
         rows = f"(SELECT {', '.join(names)} FROM read_parquet('{lake_file(everything, month)}'))"

@@ -63,7 +63,7 @@ def test_values(column: str, values: pa.Array, kept: list[object], reason: str |
 
 def test_decimal_numbers_are_the_nearest_doubles() -> None:
     distances = [Decimal("10.70"), Decimal("10.20"), Decimal("-0.30"), None]
-    numbers, bad = from_arrow(pa.array(distances), datasets.get("yellow").column("trip_distance"), Counter())
+    numbers, bad = from_arrow(pa.array(distances), datasets.get("yellow").column_for("trip_distance"), Counter())
     assert numbers.to_pylist() == [10.7, 10.2, -0.3, None] and bad is None
 
 
@@ -256,7 +256,7 @@ def test_zeros_and_small_decimals_of_any_scale(scale: int) -> None:
     numbers = pa.array([0, None, 265]).cast(pa.decimal128(38, scale))
     assert run(fhv(PUlocationID=numbers), "fhv", "parquet").column("PUlocationID") == [0, None, 265]
     tiny = pa.array([Decimal(0), Decimal(1).scaleb(-scale), Decimal(-2)], pa.decimal128(38, scale))
-    values, bad = from_arrow(tiny, datasets.get("green").column("fare_amount"), Counter())
+    values, bad = from_arrow(tiny, datasets.get("green").column_for("fare_amount"), Counter())
     assert (values.to_pylist(), bad) == ([0.0, float(f"1e-{scale}"), -2.0], None)
 
 

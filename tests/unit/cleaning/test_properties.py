@@ -236,7 +236,7 @@ def meaning(name: str, text: str) -> object:
         return dt.datetime.fromisoformat(text)
     if name == "lpep_dropoff_datetime":
         return dt.datetime.strptime(text, "%m/%d/%Y %I:%M:%S %p")
-    kind = datasets.get("green").column(name).type
+    kind = datasets.get("green").column_for(name).type
     return int(text.removesuffix(".0")) if kind == "int64" else float(text)
 
 

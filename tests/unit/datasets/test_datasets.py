@@ -111,7 +111,6 @@ def test_a_declaration_fits_together(dataset: datasets.Dataset) -> None:
     assert {*dataset.required, *filter(None, (dataset.pickup, dataset.dropoff))} <= set(names)
     for column in dataset.columns:
         assert dataset.column_for(f" {column.name.upper()} ") is column
-        assert dataset.column(column.name) is column
         assert column.meaning
         assert all(text == text.strip().upper() for text in column.texts)
         for code in column.texts.values():
@@ -132,11 +131,6 @@ def test_an_unknown_dataset_names_the_choices() -> None:
         datasets.get("yelow")
 
 
-def test_a_column_asked_for_by_another_name_is_an_error() -> None:
-    with pytest.raises(KeyError, match="vendor_id"):
-        datasets.get("yellow").column("vendor_id")
-
-
 def test_two_columns_may_not_share_a_name() -> None:
     column = datasets.Column("fare", "float64", "Fare")
     twin = datasets.Column("price", "float64", "Price", aliases=("FARE",))
@@ -145,10 +139,10 @@ def test_two_columns_may_not_share_a_name() -> None:
 
 
 def test_a_description_holds_unit_and_codes() -> None:
-    assert datasets.get("green").column("trip_type").description == (
+    assert datasets.get("green").column_for("trip_type").description == (
         "How the trip was ordered (1 = street hail, 2 = dispatch)"
     )
-    assert datasets.get("green").column("fare_amount").description.endswith("[US dollars]")
+    assert datasets.get("green").column_for("fare_amount").description.endswith("[US dollars]")
 
 
 def test_importing_the_declarations_imports_nothing_heavy() -> None:
