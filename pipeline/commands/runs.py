@@ -104,7 +104,7 @@ def _plain(run: Run) -> dict[str, Any]:
         "failed": {month.title: month.why for month in outcome.failures} if outcome else {},
         "missing": [month.title for month in outcome.having(outcomes.MISSING)] if outcome else [],
         "rows": outcome.total("rows") if outcome else None,
-        "rejected": outcome.total("rejected") if outcome else None,
+        "rejected": sum(outcome.rejected.values()) if outcome else None,
         "cancelled_by": one.cancelled_by if one else run.cancelled_by,
         "log": run.log,
         "journal": str(run.journal or ""),

@@ -11,7 +11,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -41,9 +41,10 @@ _LATEST = 1e11
 
 @dataclass
 class Killed:
-    """The events of a run that was killed, or whose host went down."""
+    """A run that was killed, or whose host went down: its events as ``read`` has them, and when it last wrote one."""
 
     events: list[dict[str, Any]]
+    heard: float
     _journal: IO[bytes]
 
     def reported(self) -> None:
@@ -60,7 +61,8 @@ def killed() -> Iterator[Killed]:
     oldest = time.time() - RECENT * 86400
     for file in journal.files():
         try:
-            if file.stat().st_mtime < oldest or file == journal.path():
+            heard = file.stat().st_mtime
+            if heard < oldest or file == journal.path():
                 continue
             with _opened(file, os.O_RDWR) as opened:
                 _check_size(opened)
@@ -69,10 +71,10 @@ def killed() -> Iterator[Killed]:
                 tail = last_attempt(list(parsed(opened.read())))
                 if any(event["event"] in ("ended", "reported", "cancelled") for event in tail):
                     continue
-                found = _newest(islice(_events_of(opened, is_whole=True), _MOST))
+                found = list(islice(_events_of(opened), _MOST))
                 if found and found[0]["event"] == "begun":
                     opened.seek(0, os.SEEK_END)
-                    yield Killed(found, opened)
+                    yield Killed(found, heard, opened)
         except OSError:
             continue  # held by a living run, removed by another, or on a file system without locks
 
@@ -134,30 +136,13 @@ def _check_size(file: BinaryIO) -> None:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
-def _newest(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events, and of those that only say how far a stage is the newest of each stage."""
-    found: list[dict[str, Any]] = []
-    running: dict[str, int] = {}  # where in the list, by task
-    for event in events:
-        task = event.get("task") or ""
-        if event.get("state") != "running":
-            running.pop(task, None)
-        elif task in running:
-            found[running[task]] = event
-            continue
-        else:
-            running[task] = len(found)
-        found.append(event)
-    return found
-
-
-def _events_of(file: BinaryIO, is_whole: bool = False) -> Iterator[dict[str, Any]]:
+def _events_of(file: BinaryIO) -> Iterator[dict[str, Any]]:
     file.seek(_last_begun(file))
     while line := file.readline(_LINE):
         if len(line) == _LINE and not line.endswith(b"\n"):  # none of ours
             while (rest := file.readline(_LINE)) and not rest.endswith(b"\n"):
                 pass
-        elif is_whole or (not line.startswith(b'{"event": "log"') and b'"state": "running"' not in line):
+        elif not line.startswith(b'{"event": "log"') and b'"state": "running"' not in line:
             yield from parsed(line)
 
 

@@ -167,14 +167,16 @@ def _details(outcome: RunOutcome) -> Iterator[str]:
             yield f"{count(number)} {text}"
 
 
-def message_of_killed(events: Events) -> Message:
-    """The message about a run that has begun and can no longer end; ``events`` starts with its ``begun``."""
+def message_of_killed(events: Events, heard: float) -> Message:
+    """The message about a run that has begun and can no longer end; it was last ``heard`` of then, as time.time has it.
+
+    ``events`` starts with its ``begun``.
+    """
     outcome = outcomes.summarize(events, is_alive=False)
-    begun, last = outcome.start or 0.0, max(event.get("at", 0.0) for event in events)
     at_work = outcome.having(outcomes.AT_WORK)
     loaded, in_lake = _by_place(outcome.new)
     lines = [
-        f"Began {_time(begun)}, last heard of {_time(last)}: {shlex.join(outcome.command)}",
+        f"Began {_time(outcome.start or 0.0)}, last heard of {_time(heard)}: {shlex.join(outcome.command)}",
         *([f"At work on: {_listed(f'{month.stage} {month.title}' for month in at_work)}"] if at_work else []),
         *([f"Loaded before: {loaded}"] if loaded else []),
         *([f"In the lake before: {in_lake}"] if in_lake else []),

@@ -53,7 +53,7 @@ def notify_of_killed_runs() -> None:
             return
         for run in islice(journal_reader.killed(), KILLED):
             try:
-                message = message_of_killed(run.events)
+                message = message_of_killed(run.events, run.heard)
             except Exception as error:  # of another version, or written by somebody else
                 LOGGER.warning("a run that was killed left a journal without sense: %s", type(error).__name__)
                 run.reported()

@@ -167,9 +167,7 @@ class RunOutcome:
         return sum(1 for month in self.having(COMPLETE) if month.month)
 
     def total(self, name: str) -> int:
-        """Sum over all months of ``rows_read``, ``rows``, ``loaded`` or ``rejected``."""
-        if name == "rejected":
-            return sum(self.rejected.values())
+        """Sum over all months of ``rows_read``, ``rows`` or ``loaded``."""
         return sum(getattr(month, name) or 0 for month in self.months)
 
     @property

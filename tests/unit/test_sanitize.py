@@ -144,7 +144,7 @@ def test_notification() -> None:
     assert message is not None and is_clean(message.title) and is_clean(message.body.replace("\n", ""))
     assert not re.search("^error: all is lost", message.body, re.M)
     begun = {"event": "begun", "at": 1.0, "run": EVIL, "command": ["luigi", EVIL], "host": EVIL}
-    killed = messages.message_of_killed([begun])
+    killed = messages.message_of_killed([begun], heard=2.0)
     assert is_clean(killed.title) and is_clean(killed.body.replace("\n", ""))
 
 

@@ -300,7 +300,7 @@ def other_run(name: str, *events: dict[str, Any], begun: bool = True) -> Path:
 
 
 def test_killed_run_is_told_of_once_and_named() -> None:
-    path = other_run("dead", *loaded("2020-01"), stage("Clean", "2020-02", "running"))
+    path = other_run("dead", *loaded("2020-01"), stage("Clean", "2020-02", "started"))
     with path.open("a") as file:
         file.write('{"event": "sta')  # killed while it wrote
     other_run("well", *loaded("2020-01"), {"event": "ended", "at": time.time()})
@@ -318,7 +318,7 @@ def test_killed_run_is_told_of_once_and_named() -> None:
 
 
 def test_killed_run_is_told_of_later_if_nobody_could_be_told() -> None:
-    other_run("dead", stage("Clean", "2020-02", "running"))
+    other_run("dead", stage("Clean", "2020-02", "started"))
     with Inbox(status=500) as down:
         configure(urls=down.url)
         notify.notify_of_killed_runs()
@@ -343,7 +343,7 @@ def test_old_journals_are_forgotten_and_removed() -> None:
 
     day = 86400
     for name, age in (("old", 60), ("ancient", 100), ("dead", 1)):
-        path = other_run(name, stage("Clean", "2020-02", "running"))
+        path = other_run(name, stage("Clean", "2020-02", "started"))
         path.with_suffix(".log").touch()
         for file in (path, path.with_suffix(".log")):
             os.utime(file, (time.time() - age * day,) * 2)
@@ -366,7 +366,7 @@ def test_journals_that_somebody_else_has_written_keep_no_message_back() -> None:
         "a-odd", {"event": "begun", "at": None, "command": ["luigi"]}, {"event": "stage", "at": None}, begun=False
     )
     other_run("b-odd", {"event": "plan", "entries": [["green", None, "to do", None]], "warehouses": None})
-    other_run("dead", stage("Clean", "2020-02", "running"))
+    other_run("dead", stage("Clean", "2020-02", "started"))
     with Inbox() as inbox:
         configure(urls=inbox.url)
         notify.notify_of_killed_runs()

@@ -70,6 +70,6 @@ def test_killed_run_of_that_version_is_reported(folder: Path) -> None:
     (folder / "dead.jsonl").write_text("\n".join([*lines[: last + 1], '{"event": "sta']))
     shutil.copy(STORED / "v62742c0-idle.jsonl", folder / "well.jsonl")
     (run,) = journal_reader.killed()
-    message = messages.message_of_killed(run.events)
+    message = messages.message_of_killed(run.events, run.heard)
     assert message.title == "NYC trips: a run was killed on moon"
     assert "At work on: " in message.body and "Load green 2020-01" in message.body
