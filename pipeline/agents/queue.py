@@ -32,22 +32,8 @@ from ..errors import ConflictError, LakeError, UsageError
 from ..reporting import journal
 from ..reporting.journal import is_run_id
 from ..storage import Store, StoredObject, StoreOptions, open_store
-from .records import (
-    CANCELLED,
-    LEASE,
-    LIMIT,
-    OPEN,
-    RUNNING,
-    WAITING,
-    AgentRecord,
-    Submission,
-    check_queue,
-    file_of_agent,
-    is_queue,
-    now,
-    seconds_of,
-    seconds_since,
-)
+from . import records
+from .records import AgentRecord, Submission
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -78,7 +64,7 @@ class Queue:
 
     def __init__(self, name: str, store: Store | None = None, sets_aside: bool = False) -> None:
         """``sets_aside``: move invalid files away, as an agent does, instead of only logging them."""
-        self.name = check_queue(name)
+        self.name = records.check_queue(name)
         self._store = store or _workspace()
         self._sets_aside = sets_aside
         self._seen: dict[str, tuple[str, float]] = {}
@@ -96,7 +82,7 @@ class Queue:
         """Waiting and running runs, in the order in which they were submitted."""
         return sorted(
             self._entries("open"),
-            key=lambda entry: (seconds_of(entry.submission.submitted_at) or 0.0, entry.submission.id),
+            key=lambda entry: (records.seconds_of(entry.submission.submitted_at) or 0.0, entry.submission.id),
         )
 
     def ended(self) -> list[Entry]:
@@ -109,13 +95,13 @@ class Queue:
 
     def replace(self, entry: Entry, **changes: object) -> Entry:
         """Write a changed submission. Raises ``ConflictError`` if another process has changed it meanwhile."""
-        submission = entry.submission.changed(renewed_at=now(), **changes)
+        submission = entry.submission.changed(renewed_at=records.now(), **changes)
         stored = self._store.write(self._path("open", submission.id), submission.to_json(), if_version=entry.version)
         return Entry(submission, stored.version)
 
     def end(self, entry: Entry, **changes: object) -> Submission:
         """Move a run to the ended ones. Raises ``ConflictError`` if another process has changed it meanwhile."""
-        last = self.replace(entry, ended_at=entry.submission.ended_at or now(), **changes).submission
+        last = self.replace(entry, ended_at=entry.submission.ended_at or records.now(), **changes).submission
         path = self._path("ended", last.id)
         try:
             self._store.write(path, last.to_json())
@@ -143,12 +129,12 @@ class Queue:
         while entry := self.find(name):
             submission = entry.submission
             try:
-                if submission.state not in OPEN:  # the process that ended it was killed before it moved the file
-                    self.end(entry)
+                if submission.state not in records.OPEN:
+                    self.end(entry)  # the process that ended it was killed before it moved the file
                     return None
-                if submission.state == RUNNING and seconds_since(submission.renewed_at) < LEASE:
+                if submission.state == records.RUNNING and records.seconds_since(submission.renewed_at) < records.LEASE:
                     return self.replace(entry, cancelled_by=by).submission
-                return self.end(entry, state=CANCELLED, cancelled_by=by, message=f"cancelled by {by}")
+                return self.end(entry, state=records.CANCELLED, cancelled_by=by, message=f"cancelled by {by}")
             except ConflictError:
                 continue  # an agent has claimed it, or renewed its claim
         return None
@@ -160,7 +146,7 @@ class Queue:
         if before != version:
             since = time.monotonic()
             self._seen[name] = version, since
-        return entry.submission.state == WAITING or time.monotonic() - since > LEASE
+        return entry.submission.state == records.WAITING or time.monotonic() - since > records.LEASE
 
     # -- agents ------------------------------------------------------------------------------------
 
@@ -171,8 +157,8 @@ class Queue:
             try:
                 if not is_run_id(name):
                     raise ValueError("its name cannot be that of an agent")
-                agent = AgentRecord.from_json(self._store.read_small(stored.path, LIMIT))
-                if name != f"{file_of_agent(agent.name)}.json":
+                agent = AgentRecord.from_json(self._store.read_small(stored.path, records.LIMIT))
+                if name != f"{records.file_of_agent(agent.name)}.json":
                     raise ValueError("its name is another one")
                 found.append(agent)
             except FileNotFoundError:
@@ -186,12 +172,12 @@ class Queue:
     def register(self, agent: AgentRecord) -> None:
         """Record that an agent serves this queue, and which run it executes."""
         self._store.write(
-            self._path("agents", file_of_agent(agent.name)), json.dumps(dataclasses.asdict(agent)).encode()
+            self._path("agents", records.file_of_agent(agent.name)), json.dumps(dataclasses.asdict(agent)).encode()
         )
 
     def leave(self, name: str) -> None:
         """Remove the record of an agent."""
-        self._store.delete(self._path("agents", file_of_agent(name)))
+        self._store.delete(self._path("agents", records.file_of_agent(name)))
 
     # -- the queue as a whole ----------------------------------------------------------------------
 
@@ -200,7 +186,7 @@ class Queue:
         return self._store.stat(self._pause) is not None
 
     def pause(self) -> None:
-        self._store.write(self._pause, f"{now()}\n".encode())
+        self._store.write(self._pause, f"{records.now()}\n".encode())
 
     def resume(self) -> None:
         self._store.delete(self._pause)
@@ -213,7 +199,7 @@ class Queue:
                 is_old = name < oldest
             else:
                 entry = self._entry(stored)
-                is_old = entry is not None and seconds_since(entry.submission.ended_at) > KEEP * 86400
+                is_old = entry is not None and records.seconds_since(entry.submission.ended_at) > KEEP * 86400
             if is_old:
                 self._store.delete(stored.path)
         for agent in self.agents():
@@ -242,7 +228,7 @@ class Queue:
         try:
             if not stored.path.endswith(".json") or not is_run_id(name):
                 raise ValueError("its name is no id of a run")
-            submission = Submission.from_json(self._store.read_small(stored.path, LIMIT))
+            submission = Submission.from_json(self._store.read_small(stored.path, records.LIMIT))
             if (submission.id, submission.queue) != (name, self.name):
                 raise ValueError("it has the id or the queue of another one")
         except FileNotFoundError:
@@ -301,4 +287,4 @@ def queue_names() -> list[str]:
     def is_in_use(folder: str) -> bool:
         return bool(set(store.folders(folder)) - {"set-aside"}) or "paused" in store.files(folder)
 
-    return [name for name in store.folders(ROOT) if is_queue(name) and is_in_use(f"{ROOT}/{name}")]
+    return [name for name in store.folders(ROOT) if records.is_queue(name) and is_in_use(f"{ROOT}/{name}")]

@@ -7,12 +7,11 @@ without argparse: in the modules of settings, tasks and queues.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .. import datasets, setting_values
+from .. import datasets, setting_values, strict_json
 from ..agents.records import check_queue
 from ..datasets import monthly_names
 from ..errors import UsageError
@@ -56,12 +55,9 @@ def _text(text: str) -> str:
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise UsageError(f'{text!r} is not a JSON object, such as \'{{"dataset": "green"}}\'')
-    return value
+        return strict_json.json_object(text.encode())
+    except ValueError:
+        raise UsageError(f'{text!r} is not a JSON object, such as \'{{"dataset": "green"}}\'') from None
 
 
 def number(least: float, most: float) -> Callable[[str], float]:

@@ -77,10 +77,10 @@ def test_run_of_a_silent_agent_becomes_free(url: str, monkeypatch: pytest.Monkey
     owner.submit(submission())
     claimed = owner.replace(owner.open()[0], state=RUNNING)
     assert not other.is_free(other.open()[0])
-    moment += queue.LEASE - 1
+    moment += records.LEASE - 1
     claimed = owner.replace(claimed)  # alive
     assert not other.is_free(other.open()[0])
-    moment += queue.LEASE + 1
+    moment += records.LEASE + 1
     (silent,) = other.open()
     assert other.is_free(silent)
     other.replace(silent, agent="other")
