@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,10 +36,8 @@ def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
             if not path.exists():  # where no file can be made, as in /proc, filelock waits for one to appear
                 raise FileNotFoundError(errno.ENOENT, "no file can be made there", str(path)) from None
             whom = holder(path)
-            left = wait.left(whom)
-            if not left:
+            if not wait.again(whom):
                 raise Held(whom) from None
-            time.sleep(min(left, 0.05))
     try:
         sign(path)
         yield

@@ -107,6 +107,12 @@ class Wait:
             _waits.listener.waiting(f"waits for {whom}, which holds {what}, for at most {capped(self.limit):g} s")
         return max(0.0, self._limits[whom] - waited)
 
+    def again(self, whom: str, seconds: float = 0.05) -> bool:
+        """Pause before the next try to get what ``whom`` holds. False, at once, when the limit is over."""
+        left = self.left(whom)
+        time.sleep(min(seconds, left))
+        return left > 0
+
 
 def gave_up(what: str, whom: str) -> bool:
     """Note that the limit is over: in this run ``whom`` is waited for again for a moment only.

@@ -88,11 +88,10 @@ class Staging:
                         sign(entry / "lock")
                         return lock
                 whom = holder(entry / "lock")
-                if not wait.left(whom):
+                if not wait.again(whom):
                     raise StorageUnavailable(
                         f"{whom} is still writing to {entry} after {self.lock_timeout:g} s; try again later"
                     )
-                time.sleep(0.05)
 
 
 def _try_lock(entry: Path) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -19,9 +18,6 @@ from ...safe_files import NOT_REGULAR
 from ...waiting import Wait, gave_up
 from ..base import Options, named
 from .errors import holder_of, translate
-
-#: Seconds between two tries to open the file: the first, and the longest.
-_FIRST_DELAY, _LONGEST_DELAY = 0.01, 0.25
 
 #: How an SQLite file begins. DuckDB would open it with an extension that it downloads.
 _SQLITE = b"SQLite format 3\0"
@@ -127,18 +123,14 @@ class DatabaseFile:
 
     def _connect(self, read_only: bool, wait: Wait) -> duckdb.DuckDBPyConnection:
         """Open the file, waiting for strangers."""
-        delay = _FIRST_DELAY
         while True:
             if not read_only and not self.path.exists():
                 self._create()
             found = self._try_to_connect(read_only)
             if isinstance(found, duckdb.DuckDBPyConnection):
                 return found
-            left = wait.left(found)
-            if not left:
+            if not wait.again(found, 0.1):
                 raise self._busy(found)
-            time.sleep(min(delay, left))
-            delay = min(delay * 1.5, _LONGEST_DELAY)
 
     def _create(self) -> None:
         """Make an empty database under another name and rename it: a killed process leaves no half of a header."""

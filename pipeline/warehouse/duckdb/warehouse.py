@@ -2,8 +2,8 @@
 
 Every method opens the file, uses it and closes it. DuckDB lets either one writer or several readers in, across
 processes, and refuses everybody else at once instead of queueing them. So our writers queue at a lock file beside
-the database first (``<database>.lock``), and whoever meets a stranger there, such as an open shell, tries again with
-growing delays. Both waits are one, which ends after ``Options.lock_timeout``.
+the database first (``<database>.lock``), and whoever meets a stranger there, such as an open shell, tries again and
+again. Both waits are one, which ends after ``Options.lock_timeout``.
 
 A load is one transaction, which DuckDB makes atomic against ``kill -9`` by its write-ahead log.
 """

@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -185,10 +184,8 @@ class PostgreSQL(Warehouse):
                 break
             except psycopg2.errors.LockNotAvailable as error:
                 holders = session.holders(session.lock_key(ALL_TABLES))
-                left = wait.left(holders)
-                if not left:
+                if not wait.again(holders, ALTER_PAUSE):
                     raise self.server.busy("a table that needs a change", holders) from error
-                time.sleep(min(ALTER_PAUSE, left))
 
     def _prepare_views(self, session: Session, wanted: Iterable[Dataset]) -> None:
         """Make or renew the views. Only readers need them: one that cannot be renewed is reported and fails no load."""
