@@ -112,11 +112,6 @@ def warehouses() -> list[str]:
     return [label_of(url) for url in split_urls(settings.WarehouseSettings().url)]
 
 
-def warehouse_kind(label: str) -> str:
-    """``duckdb``, ``postgresql`` or ``bigquery``."""
-    return label.partition(":")[0].partition("@")[0]
-
-
 # -- one form of each label ------------------------------------------------------------------------
 
 

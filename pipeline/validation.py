@@ -28,6 +28,7 @@ from .errors import PipelineError, UsageError
 from .reporting import journal, notify
 from .setting_values import number, whole
 from .settings import DAY, ENVIRONMENT_PREFIX, SECTIONS, names, variable
+from .warehouse import kind_of
 
 LOGGER = logging.getLogger("pipeline")
 
@@ -225,7 +226,7 @@ def _check_luigis() -> None:
 def _check_resources() -> None:
     """Refuse an amount that is not a number, or with which no task of a kind could run."""
     config = get_config()
-    kinds = map(job.warehouse_kind, job.warehouses())
+    kinds = map(kind_of, job.warehouses())
     used = {"memory", f"download_{settings.PublisherSettings().name}", *(f"load_{kind}" for kind in kinds)}
     for name in _options("resources"):
         text = config.get("resources", name)

@@ -15,6 +15,7 @@ from ..planning.scratch import Scratch, months_of
 from ..reporting import journal
 from ..reporting.console import answer
 from ..tasks.parameters import check_span
+from ..warehouse import kind_of
 from . import arguments
 
 HELP = "make months incomplete on purpose, so that the next run does them again"
@@ -79,7 +80,7 @@ class _Forgetting:
         labels = job.warehouses()
         self._only_warehouse = only is not None
         if only is not None:
-            labels = [label for label in labels if only in (label, job.warehouse_kind(label))]
+            labels = [label for label in labels if only in (label, kind_of(label))]
             if len(labels) != 1:
                 raise UsageError(
                     f"--warehouse {only} names {'several' if labels else 'none'} of the warehouses of [warehouse] url: "

@@ -12,6 +12,7 @@ from ..reporting import tables
 from ..reporting.console import answer, answer_json
 from ..reporting.tables import Column
 from ..tasks.parameters import check_span
+from ..warehouse import kind_of
 from . import arguments
 
 HELP = "compare published counts, lake, ledger and tables of every month"
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _short(labels: list[str]) -> dict[str, str]:
     """Labels by a short name: the kind of warehouse where there is one of the kind."""
-    kinds = [job.warehouse_kind(label) for label in labels]
+    kinds = [kind_of(label) for label in labels]
     return {kind if kinds.count(kind) == 1 else label: label for kind, label in zip(kinds, labels, strict=True)}
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import datasets
 from ..errors import PipelineError
-from ..job import Job, warehouse_kind
+from ..job import Job
 from ..partition import Partition
 from ..publishers.version import Version
+from ..warehouse import kind_of
 
 if TYPE_CHECKING:
     from ..lake.manifest import Manifest
@@ -65,7 +66,7 @@ class Completeness:
         if manifest is None or reason is not None:
             return reason
         row = self.state.ledger(warehouse).get(self.partition)
-        where = warehouse_kind(warehouse)
+        where = kind_of(warehouse)
         if row is None:
             return f"not in {where}"
         if row.status != "loaded":

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import MissingAtPublisher
-from ..job import warehouse_kind
 from ..partition import Partition
 from ..planning.completeness import REPUBLISHED
 from ..planning.plan import COMPLETE, MISSING, NOT_YET, TO_DO, UNASKED, count
 from ..sanitize import one_line
+from ..warehouse import kind_of
 
 #: What a run came to, in one word, beside ``planning.COMPLETE``: all that was asked for is complete.
 RUNNING, STOPPED, CRASHED = "running", "stopped", "crashed"
@@ -399,7 +399,7 @@ class Reader:
         if month.status == PARTLY and is_over:
             there = trail.done.keys() | trail.found.keys()
             lacking = [label for label in trail.warehouses if ("Load", label) not in there]
-            where = ", ".join(dict.fromkeys(map(warehouse_kind, lacking)))
+            where = ", ".join(dict.fromkeys(map(kind_of, lacking)))
             month.state += f", not in {where}" if where else ""
 
     def _result(self, outcome: RunOutcome, is_alive: bool) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from ..lake.lake import is_intact
 from ..planning.synthetic import ensure_load_allowed
 from ..reporting import journal, locations
 from ..reporting.progress import StageProgress, rejects
+from ..warehouse import kind_of, path_of
 from . import parameters, servers
 from .base import Stage
 from .servers import Server
@@ -44,12 +44,12 @@ class Load(Stage):
 
     @property
     def servers(self) -> list[Server]:
-        is_local = self.warehouse.startswith("duckdb:")
-        return super().servers + ([] if is_local else [servers.of_warehouse(self.warehouse)])
+        is_server = path_of(self.warehouse) is None
+        return super().servers + ([servers.of_warehouse(self.warehouse)] if is_server else [])
 
     @property
     def resources(self) -> dict[str, int]:
-        return {f"load_{re.split('[:@]', self.warehouse)[0]}": 1}
+        return {f"load_{kind_of(self.warehouse)}": 1}
 
     def requires(self) -> Upload:
         return self.sibling(Upload)

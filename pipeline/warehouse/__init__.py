@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from .base import CURRENT_VIEW, LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Options, Warehouse
-from .urls import backend_of, duckdb_path, label_of, split_urls
+from .urls import backend_of, kind_of, label_of, path_of, split_urls
 
 __all__ = [
     "CURRENT_VIEW",
@@ -14,9 +14,10 @@ __all__ = [
     "LedgerRow",
     "Options",
     "Warehouse",
-    "duckdb_path",
+    "kind_of",
     "label_of",
     "open_warehouse",
+    "path_of",
     "split_urls",
 ]
 

@@ -77,17 +77,21 @@ def _bigquery_label(url: str) -> str:
 
 @dataclass(frozen=True)
 class Backend:
-    """Where the class of a scheme is (module below this package, class) and how its URL becomes a label."""
+    """Where the class of a scheme is (module below this package, class) and how its URL becomes a label.
+
+    ``path`` gives the file on this machine from the URL or the label; None for a warehouse that is a server.
+    """
 
     scheme: str
     module: str
     class_name: str
     label: Callable[[str], str]
+    path: Callable[[str], str] | None = None
 
 
 #: Scheme of the URL -> backend. ``postgresql`` without a driver is psycopg2 here, whatever SQLAlchemy's default is.
 BACKENDS: dict[str, Backend] = {
-    "duckdb": Backend("duckdb", "duckdb.warehouse", "DuckDB", _duckdb_label),
+    "duckdb": Backend("duckdb", "duckdb.warehouse", "DuckDB", _duckdb_label, path=duckdb_path),
     "postgresql+psycopg2": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
     "postgresql": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
     "bigquery": Backend("bigquery", "bigquery.warehouse", "BigQuery", _bigquery_label),
@@ -98,6 +102,17 @@ def label_of(url: str) -> str:
     """The name without secrets of the warehouse at ``url``, as ``Warehouse.label`` gives it; imports no backend."""
     url = url.strip()
     return backend_of(url).label(url)
+
+
+def kind_of(label: str) -> str:
+    """``duckdb``, ``postgresql`` or ``bigquery``: with this word each label begins."""
+    return re.split("[:@]", label, maxsplit=1)[0]
+
+
+def path_of(label: str) -> str | None:
+    """The file on this machine that holds a warehouse; None for a warehouse that is a server."""
+    backend = BACKENDS.get(kind_of(label))
+    return backend.path(label) if backend is not None and backend.path is not None else None
 
 
 def split_urls(text: str) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from luigi.configuration import get_config
 
 from pipeline.reporting import locations
+from pipeline.warehouse import label_of
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_each_warehouse_is_queried_by_its_own_program_without_a_password(tmp_pat
     ]
     try:
         config.set("warehouse", "url", ",".join(urls).replace("%", "%%"))
-        labels = [locations.label_of(url) for url in urls]
+        labels = [label_of(url) for url in urls]
         python, psql, bq = locations.queries(labels, {"fhv"})
     finally:
         config.set("warehouse", "url", before or "duckdb:///warehouse.duckdb")

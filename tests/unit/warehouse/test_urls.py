@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.warehouse import duckdb_path, label_of, open_warehouse, split_urls
+from pipeline.warehouse import kind_of, label_of, open_warehouse, path_of, split_urls
 from pipeline.warehouse.duckdb.warehouse import DuckDB
+from pipeline.warehouse.query_commands import query_command
+from pipeline.warehouse.urls import BACKENDS
 
 
 @pytest.mark.parametrize(
@@ -35,18 +37,20 @@ from pipeline.warehouse.duckdb.warehouse import DuckDB
 )
 def test_label(url: str, label: str) -> None:
     assert label_of(url) == label
+    assert kind_of(label) in BACKENDS and (path_of(label) is None) == ("duckdb" not in url)
+    assert query_command(label, url, str) or kind_of(label) == "duckdb"  # whose file is not there
 
 
 def test_relative_path_of_duckdb_is_below_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert duckdb_path("duckdb:///sub/w.duckdb") == str(tmp_path / "sub" / "w.duckdb")
+    assert path_of("duckdb:///sub/w.duckdb") == str(tmp_path / "sub" / "w.duckdb")
     assert label_of("duckdb:///w.duckdb") == label_of(f"duckdb:///{tmp_path}/w.duckdb")
 
 
 def test_label_names_the_same_file_again(tmp_path: Path) -> None:
     label = label_of(f"duckdb:///{tmp_path}/50%25 a%2Cb.duckdb")
     assert label_of(label) == label
-    assert duckdb_path(label) == str(tmp_path / "50% a,b.duckdb")
+    assert path_of(label) == str(tmp_path / "50% a,b.duckdb")
 
 
 @pytest.mark.parametrize(
