@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import luigi_config, settings, validation  # luigi_config before all that imports luigi
+from . import luigi_config, settings, validation, waiting  # luigi_config before all that imports luigi
 from ._version import __version__
+from .reporting.progress import RunProgress
 from .runner import command_line
 from .tasks.clean import Clean
 from .tasks.download import Download
@@ -38,7 +39,9 @@ __all__ = [
 ]
 
 luigi_config.complete(luigi_config.DEFAULTS)
+settings.add_task(RangeMonthly, ("of", "dataset", "start", "stop"), old_names=("datasets",))
 settings.apply_environment()
+waiting.listen(RunProgress())
 command_line.install()
 # Health checks of images made from an older Dockerfile call it by this name.
 settings.validate = validation.validate_by_old_name  # type: ignore[attr-defined]

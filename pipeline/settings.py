@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
-from luigi.task_register import Register
 
 from . import renamed
 from .datasets import DATASETS, MONTHLY
@@ -155,15 +154,24 @@ class ProcessSettings(Section):
 SECTIONS: tuple[type[Section], ...] = tuple(Section.__subclasses__())
 
 
+#: The parameters of tasks that are settings too, by name, and their old names: see ``add_task``.
+_of_tasks: dict[type[luigi.Task], tuple[Sequence[str], Sequence[str]]] = {}
+
+
+def add_task(task: type[luigi.Task], names: Sequence[str], old_names: Sequence[str] = ()) -> None:
+    """Let parameters of a task be settings too: luigi.cfg and the environment may give them."""
+    _of_tasks[task] = names, old_names
+
+
 def names(with_old: bool = False) -> Iterator[tuple[str, str, luigi.Parameter]]:
     """All settings as (section, name, parameter); ``with_old`` adds those that only an old luigi.cfg has."""
     for section in SECTIONS:
         for name, parameter in section.get_params():
             yield section.get_task_family(), name, parameter
-    if "RangeMonthly" in Register.task_names():
-        parameters = dict(Register.get_task_cls("RangeMonthly").get_params())
-        for name in ("of", "dataset", "start", "stop", *(("datasets",) if with_old else ())):
-            yield "RangeMonthly", name, parameters[name]
+    for task, (now, old) in _of_tasks.items():
+        parameters = dict(task.get_params())
+        for name in (*now, *(old if with_old else ())):
+            yield task.get_task_family(), name, parameters[name]
 
 
 def variable(section: str, name: str) -> str:

@@ -178,9 +178,6 @@ class RunProgress(waiting.Listener):
         return journal.is_mine() and any(whom == event.get("whom") for event in _waited_in_vain(what))
 
 
-waiting.listen(RunProgress())
-
-
 def _waited_in_vain(what: str) -> list[dict[str, Any]]:
     return [event for event in _events("waited in vain") if event.get("what") == what]
 

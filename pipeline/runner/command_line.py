@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
@@ -30,22 +31,23 @@ def install() -> None:
     """
     if not patches.is_first():
         return
+    runs = run.Runs()
     patches.hide_warnings_with_addresses()
-    patches.around_command(_run_command)
+    patches.around_command(partial(_run_command, runs))
     patches.around_parser(flags.build_parser)
     patches.around_help(flags.check_before_settings)
-    patches.around_first_task(_build_root_task)
-    patches.around_runs(run.run_all)
+    patches.around_first_task(partial(_build_root_task, runs))
+    patches.around_runs(runs.run_all)
     patches.connect_with(rpc.connect)
-    patches.make_workers_with(run.create_worker)
+    patches.make_workers_with(runs.create_worker)
 
 
-def _run_command(luigi_run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _run_command(runs: run.Runs, luigi_run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Let Luigi's command end with the code of the run's outcome, and say mistakes in one line."""
     streams.protect()
     signals.interrupt_finalizers_too()
     try:
-        with run.as_command():
+        with runs.as_command():
             result = luigi_run(*args, **kwargs)
     except MISTAKES as error:
         exit_with(error)
@@ -60,7 +62,7 @@ def _run_command(luigi_run: Callable[..., Any], *args: Any, **kwargs: Any) -> An
     return result
 
 
-def _build_root_task(get_task_obj: Callable[[CmdlineParser], Any], parser: CmdlineParser) -> Any:
+def _build_root_task(runs: run.Runs, get_task_obj: Callable[[CmdlineParser], Any], parser: CmdlineParser) -> Any:
     """Read all settings, while Luigi knows the flags and before it builds the first task."""
     renamed.take(vars(parser.known_args), lambda section, name: f"{section}_{name}", renamed.flag)
     flags.check_values(parser.known_args)
@@ -69,7 +71,7 @@ def _build_root_task(get_task_obj: Callable[[CmdlineParser], Any], parser: Cmdli
     settings.export_to_environment()
     luigi_config.complete(luigi_config.COMMAND_DEFAULTS)
     journal.run_id()  # made here, so that all worker processes inherit the same
-    logs.configure(to_file=run.is_command())
+    logs.configure(to_file=runs.is_command)
     method = settings.ProcessSettings().start_method
     multiprocessing.set_start_method(method, force=True)
     if method == "forkserver":
@@ -78,6 +80,6 @@ def _build_root_task(get_task_obj: Callable[[CmdlineParser], Any], parser: Cmdli
     task = get_task_obj(parser)
     if isinstance(task, JobTask):
         task.check_offered()
-    if run.is_command() and signals.PARENT in os.environ:
+    if runs.is_command and signals.PARENT in os.environ:
         signals.exit_with_agent(int(os.environ.pop(signals.PARENT)))
     return task

@@ -37,74 +37,66 @@ from .worker import Worker
 #: What is said when luigid went away.
 NO_LUIGID = "luigid does not answer any more; what is done is kept, the next call does the rest"
 
-#: The run of this process, if there is one: tasks of a run may call ``luigi.build`` themselves.
-_current: Run | None = None
 
-#: The settings that the environment of Luigi's command had when it began; None in a process of another program.
-_command: Mapping[str, str] | None = None
+class Runs:
+    """The runs of this process, one at a time; ``command_line.install`` makes the only object of this class.
 
+    A task of a run may call ``luigi.build`` itself: that is a part of the run.
+    """
 
-@contextmanager
-def as_command() -> Iterator[None]:
-    """Within this context runs are those of Luigi's command, with bars, and with the settings that flags gave it."""
-    global _command
-    before, _command = _command, settings.given()
-    try:
-        with settings.restored():
-            yield
-    finally:
-        _command = before
+    def __init__(self) -> None:
+        self._current: Run | None = None
+        #: The settings that the environment of Luigi's command had when it began; None in another program.
+        self._command: Mapping[str, str] | None = None
 
+    @contextmanager
+    def as_command(self) -> Iterator[None]:
+        """Within this context runs are those of Luigi's command, with bars, and with the settings that flags gave."""
+        before, self._command = self._command, settings.given()
+        try:
+            with settings.restored():
+                yield
+        finally:
+            self._command = before
 
-def is_command() -> bool:
-    return _command is not None
+    @property
+    def is_command(self) -> bool:
+        return self._command is not None
 
+    def run_all(self, schedule_and_run: Callable[..., Any], tasks: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
+        """Let Luigi schedule and run root tasks, as one run with a report, for its command and for ``luigi.build``."""
+        is_in_task = multiprocessing.parent_process() is not None and journal.BEGUN in os.environ
+        outer = self._current
+        if is_in_task or (outer is not None and outer.is_begun):
+            return schedule_and_run(tasks, *args, **kwargs)
+        chosen = kwargs.get("override_defaults") or {}
+        has_logging = logs.are_configured() or not chosen.keys().isdisjoint(("log_level", "logging_conf_file"))
+        self._current = Run(list(tasks), has_logging, self._command if outer is None else None)
+        try:
+            with self._current as run:
+                run.begin_if_ours(run.roots)
+                result = schedule_and_run(run.roots, *args, **kwargs)
+                run.judge(result)
+        finally:
+            self._current = outer
+        succeeded = result.status == LuigiStatusCode.SUCCESS
+        if self.is_command and not run.is_begun and succeeded and not TaskList.of(result.worker).has_run:
+            console.say("Nothing to do.")  # Luigi's own words are not shown; somebody's tasks that ran speak themselves
+        return result
 
-def create_worker(scheduler: Any, worker_processes: int, assistant: bool) -> Worker:
-    """Make our worker. In Luigi's command, first check the root tasks that are not complete: nothing that they would do
-    may be refused in the end, and the publisher must answer. Luigi itself would show such an error as a traceback."""
-    state = _current.state if _current is not None and _current.state.is_open else CachedState()
-    roots = _current.roots if _current is not None and is_command() else []
-    for root in filter(_is_ours, roots):
-        with remote.planning():
-            give_state(root, state)
-            if root.complete():
-                continue
-            preflight.check(root)
-            if isinstance(root, JobTask):
-                root.check_fetchable()
-    return Worker(
-        scheduler=scheduler,
-        worker_processes=worker_processes,
-        assistant=assistant,
-        state=state,
-        on_scheduled=note_scheduled,
-    )
-
-
-def note_scheduled(worker: Worker) -> None:
-    """Called by our worker before it runs the first task."""
-    if _current is not None:
-        _current.note_scheduled(worker)
-        preflight.check_scheduled(worker.state, worker.tasks.pending())
-
-
-def run_all(schedule_and_run: Callable[..., Any], tasks: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
-    """Let Luigi schedule and run root tasks, as one run with a report; its command and ``luigi.build`` come here."""
-    # A task of a run may call luigi.build itself: that is a part of the run.
-    is_in_task = multiprocessing.parent_process() is not None and journal.BEGUN in os.environ
-    if is_in_task or (_current is not None and _current.is_begun):
-        return schedule_and_run(tasks, *args, **kwargs)
-    chosen = kwargs.get("override_defaults") or {}
-    has_logging = logs.are_configured() or not chosen.keys().isdisjoint(("log_level", "logging_conf_file"))
-    with Run(list(tasks), has_logging) as run:
-        run.begin_if_ours(run.roots)
-        result = schedule_and_run(run.roots, *args, **kwargs)
-        run.judge(result)
-    succeeded = result.status == LuigiStatusCode.SUCCESS
-    if is_command() and not run.is_begun and succeeded and not TaskList.of(result.worker).has_run:
-        console.say("Nothing to do.")  # Luigi's own words are not shown; somebody's tasks that ran speak themselves
-    return result
+    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool) -> Worker:
+        """Make our worker. In Luigi's command, check the root tasks first: Luigi would show an error as a traceback."""
+        run = self._current
+        state = run.state if run is not None and run.state.is_open else CachedState()
+        if run is not None and self.is_command:
+            run.check_roots(state)
+        return Worker(
+            scheduler=scheduler,
+            worker_processes=worker_processes,
+            assistant=assistant,
+            state=state,
+            on_scheduled=run.on_scheduled if run is not None else None,
+        )
 
 
 def _is_ours(task: Any) -> bool:
@@ -114,12 +106,12 @@ def _is_ours(task: Any) -> bool:
 class Run:
     """Context around the scheduling and the work of some root tasks."""
 
-    def __init__(self, roots: list[luigi.Task], has_logging: bool) -> None:
+    def __init__(self, roots: list[luigi.Task], has_logging: bool, command: Mapping[str, str] | None) -> None:
+        """``command``: the settings that the environment of Luigi's command had; None for ``luigi.build``."""
         self.roots = roots
         self._has_logging = has_logging
+        self._command = command
         self.is_begun = False
-        self._outer = _current
-        self._command = _command if self._outer is None else None
         self.state = CachedState()  # answers for all tasks while the run is planned
         self._tasks: TaskList | None = None
         self._is_first = False  # whether this process has begun the run, and not one that has started this process
@@ -127,8 +119,6 @@ class Run:
         self._stack = ExitStack()
 
     def __enter__(self) -> Run:
-        global _current
-        _current = self
         self._stack.enter_context(self.state)
         return self
 
@@ -154,6 +144,23 @@ class Run:
         if is_luigi:
             self._bars.start()
 
+    def check_roots(self, state: CachedState) -> None:
+        """Of root tasks that are not complete: nothing that they would do may be refused in the end, and the publisher
+        must answer."""
+        for root in filter(_is_ours, self.roots):
+            with remote.planning():
+                give_state(root, state)
+                if root.complete():
+                    continue
+                preflight.check(root)
+                if isinstance(root, JobTask):
+                    root.check_fetchable()
+
+    def on_scheduled(self, worker: Worker) -> None:
+        """Called by our worker before it runs the first task."""
+        self.note_scheduled(worker)
+        preflight.check_scheduled(worker.state, worker.tasks.pending())
+
     def note_scheduled(self, worker: luigi.worker.Worker) -> None:
         """Note in the journal what is to be done, once Luigi has scheduled it and before it runs the first task."""
         if self._tasks is not None:
@@ -176,8 +183,6 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _current
-        _current = self._outer
         with self._stack:
             if not self.is_begun:
                 return
