@@ -11,6 +11,7 @@ import re
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import luigi.interface
@@ -28,6 +29,12 @@ def build_parser(build: Callable[..., ArgumentParser], root_task: str | None = N
     """Let the parser say what is wrong in one line, without the usage of a hundred flags."""
     if root_task is not None and root_task not in Register.task_names():
         exit_with(_no_such_task(root_task))
+    return _parser(build, root_task, help_all, tuple(Register._reg))
+
+
+@lru_cache(maxsize=2)
+def _parser(build: Callable[..., ArgumentParser], root_task: str | None, help_all: bool, tasks: object) -> Any:
+    """The parser of these tasks. Luigi asks for the same one six times, and each takes ten milliseconds to build."""
     parser = build(root_task, help_all)
     for section, name in renamed.NAMES:
         flags = [renamed.flag(section, name), *([f"--{name}"] if section == root_task else [])]

@@ -94,6 +94,17 @@ def test_command_builds_the_root_task_when_it_knows_the_flags(monkeypatch: pytes
     assert parser.known_args.root_task == "Nothing" and CmdlineParser.get_instance() is None
 
 
+def test_a_parser_is_built_once_and_anew_for_a_task_that_is_defined_later() -> None:
+    first = CmdlineParser._build_parser("Nothing")
+    assert CmdlineParser._build_parser(root_task="Nothing") is first
+
+    class Later(luigi.Task):
+        answer = luigi.Parameter()
+
+    later = CmdlineParser._build_parser("Nothing")
+    assert "--Later-answer" in later._option_string_actions and later is not first
+
+
 def test_every_parser_is_made_by_build_parser_and_says_mistakes_by_error(monkeypatch: pytest.MonkeyPatch) -> None:
     build = original(CmdlineParser._build_parser)
     assert list(inspect.signature(build).parameters) == ["root_task", "help_all"]
