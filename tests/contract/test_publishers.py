@@ -33,19 +33,25 @@ def layout(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each layout; no test changes what is published there."""
+    found = {layout: tmp_path_factory.mktemp(layout) / "published files" for layout in ("tlc", "dtc")}
+    for layout, folder in found.items():
+        generator.publish(folder, "green", MONTHS, rows=ROWS, seed=SEED, layout=layout)
+    return found
+
+
 @pytest.fixture(params=["web", "folder", "sample"])
-def publisher(request: pytest.FixtureRequest, layout: str, tmp_path: Path) -> Iterator[Publisher]:
+def publisher(request: pytest.FixtureRequest, layout: str, folders: dict[str, Path]) -> Iterator[Publisher]:
     """Publishes green ``MONTHS`` and the zone table, the same bytes wherever they come from."""
     if request.param == "sample":
         yield open_publisher("sample", f"sample:?rows={ROWS}&seed={SEED}&layout={layout}")
-        return
-    folder = tmp_path / "published files"
-    generator.publish(folder, "green", MONTHS, rows=ROWS, seed=SEED, layout=layout)
-    if request.param == "folder":
-        yield open_publisher(layout, f"file:{folder}")
-        return
-    with HttpServer(folder) as server:
-        yield open_publisher(layout, server.url)
+    elif request.param == "folder":
+        yield open_publisher(layout, f"file:{folders[layout]}")
+    else:
+        with HttpServer(folders[layout]) as server:
+            yield open_publisher(layout, server.url)
 
 
 @pytest.fixture

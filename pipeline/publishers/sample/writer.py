@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import BinaryIO
 
@@ -85,28 +85,29 @@ def _encode(column: Column, numbers: np.ndarray, month: dt.date) -> pa.Array:
     if column.type == "null":
         return pa.nulls(len(numbers))
     if column.key in TIMES:
-        times = _dictionary(numbers, FIRST_SECOND, _times(month))
+        times = _times(numbers, month)
         return times.dictionary_decode().cast(pa.string()) if column.type == "string" else times
     words = _words(column.key, month.year, codes=False) if column.type.endswith("string") else None
     if words:
         return _dictionary(numbers, 0, pa.array(words))
-    first, values = _scale(column.key)
+    scale = _scale_of(column.key)
     if column.type == "string":
-        return _dictionary(numbers, first, pa.array([str(value) for value in values]))
-    return _dictionary(numbers, first, _values(column.key, column.type))
+        return _dictionary(numbers, _first(scale), pa.array([str(value) for value in _scale(scale).tolist()]))
+    return _dictionary(numbers, _first(scale), _values(scale, column.type))
 
 
 def _spell(column: Column, numbers: np.ndarray, month: dt.date, style: CsvStyle) -> pa.Array:
     """Numbers of one key as the texts of a CSV column; null where the value is empty."""
     if column.key in TIMES:
-        texts = _dictionary(numbers, FIRST_SECOND, _times(month)).dictionary_decode()
+        texts = _times(numbers, month).dictionary_decode()
         texts = texts.cast(pa.timestamp("s")).cast(pa.string())
         return pc.binary_join_element_wise('"', texts, '"', "") if style.quoted else texts
     words = _words(column.key, month.year, codes=not style.exact)
     if words:
         quote = '"' if style.quoted else ""
         return _dictionary(numbers, 0, pa.array([f"{quote}{word}{quote}" for word in words])).dictionary_decode()
-    return _dictionary(numbers, _scale(column.key)[0], _texts(column.key, style)).dictionary_decode()
+    scale = _scale_of(column.key)
+    return _dictionary(numbers, _first(scale), _texts(scale, style)).dictionary_decode()
 
 
 def _dictionary(numbers: np.ndarray, first: int, values: pa.Array) -> pa.DictionaryArray:
@@ -119,48 +120,79 @@ def _dictionary(numbers: np.ndarray, first: int, values: pa.Array) -> pa.Diction
     return pa.DictionaryArray.from_arrays(pa.array(indices, mask=nulls), values)
 
 
-def _scale(key: str) -> tuple[int, Sequence[float]]:
-    """The first number of a key and the values of that number and the following."""
+def _scale_of(key: str) -> str:
+    """The name of the scale on which the numbers of a key lie."""
     if key in MONEY:
-        return -32_768, [cents / 100 for cents in range(-32_768, 32_768)]
+        return "money"
     if key == "distance":
-        return 0, [hundredths / 100 for hundredths in range(65_536)]
-    if key.endswith("_lon"):  # 0.0 for unknown, then ten-thousandths of a degree
-        return 0, [0.0, *(-(720_000 + number) / 10_000 for number in range(1, 30_001))]
-    if key.endswith("_lat"):
-        return 0, [0.0, *((400_000 + number) / 10_000 for number in range(1, 20_001))]
-    return 0, range(65_536 if key in ("seconds", "index") else 300)
+        return key
+    if key.endswith(("_lon", "_lat")):
+        return key[-3:]
+    return "long" if key in ("seconds", "index") else "short"
+
+
+def _first(scale: str) -> int:
+    """The number of the first value of a scale."""
+    return -32_768 if scale == "money" else 0
+
+
+def _scale(scale: str) -> np.ndarray:
+    """The values of a scale, for consecutive numbers."""
+    if scale == "money":  # cents
+        return np.arange(-32_768, 32_768) / 100
+    if scale == "distance":  # hundredths
+        return np.arange(65_536) / 100
+    if scale == "lon":  # 0.0 for unknown, then ten-thousandths of a degree
+        return np.append(0.0, -(720_000 + np.arange(1, 30_001)) / 10_000)
+    if scale == "lat":
+        return np.append(0.0, (400_000 + np.arange(1, 20_001)) / 10_000)
+    return np.arange(65_536 if scale == "long" else 300)
 
 
 @cache
-def _values(key: str, type_: str) -> pa.Array:
-    return pa.array(_scale(key)[1], type=_arrow_type(type_))
+def _values(scale: str, type_: str) -> pa.Array:
+    return pa.array(_scale(scale), type=_arrow_type(type_))
 
 
 @cache
-def _texts(key: str, style: CsvStyle) -> pa.Array:
+def _texts(scale: str, style: CsvStyle) -> pa.Array:
     """Spelling of each value of ``_scale``."""
-    values = _scale(key)[1]
-    if key.endswith(("_lon", "_lat")):  # single precision in 2015 and 2016 and in green
+    values = _scale(scale).tolist()
+    if scale in ("lon", "lat"):  # single precision in 2015 and 2016 and in green
         texts = [f"{value if style.exact else float(np.float32(value)):.17g}" for value in values]
-    elif isinstance(values, range):
+    elif scale in ("long", "short"):
         texts = [f"{value}.0" if style.float_ids else str(value) for value in values]
     elif style.exact:
         texts = [f"{value:.17g}" for value in values]
-    elif key == "distance":  # .86, 1.50
+    elif scale == "distance":  # .86, 1.50
         texts = [f"{value:.2f}".removeprefix("0") for value in values]
     else:
         texts = [f"{value:g}" for value in values]
     return pa.array([f'"{text}"' for text in texts] if style.quoted else texts)
 
 
+def _times(numbers: np.ndarray, month: dt.date) -> pa.DictionaryArray:
+    """Numbers of seconds as timestamp[us]; a dictionary of all the month's where there are many."""
+    if len(numbers) > 100_000:
+        return _dictionary(numbers, FIRST_SECOND, _all_times(month))
+    known, places = np.unique(numbers, return_inverse=True)
+    indices = pa.array(places.astype(np.int32), mask=numbers == NULL)
+    return pa.DictionaryArray.from_arrays(indices, _times_of(known, month))
+
+
 @lru_cache(maxsize=1)  # 29 MB a month
-def _times(month: dt.date) -> pa.Array:
-    """timestamp[us] of the numbers from ``FIRST_SECOND``, the odd pickups and drop-offs last."""
-    seconds = np.datetime64(month, "s") + np.arange(FIRST_SECOND, LAST_SECOND).astype("timedelta64[s]")
+def _all_times(month: dt.date) -> pa.Array:
+    """The times of the numbers from ``FIRST_SECOND``, the odd pickups and drop-offs last."""
+    return _times_of(np.arange(FIRST_SECOND, LAST_SECOND + 2 * len(ODD_PICKUPS)), month)
+
+
+def _times_of(numbers: np.ndarray, month: dt.date) -> pa.Array:
+    times = np.datetime64(month, "s") + numbers.astype("timedelta64[s]")
     pickups = np.array(ODD_PICKUPS, dtype="datetime64[s]")
     odd = np.stack([pickups, pickups + np.timedelta64(ODD_TRIP_SECONDS, "s")], axis=1).ravel()
-    return pa.array(np.concatenate([seconds, odd]).astype("datetime64[us]"))
+    is_odd = numbers >= LAST_SECOND
+    times[is_odd] = odd[numbers[is_odd] - LAST_SECOND]
+    return pa.array(times.astype("datetime64[us]"))
 
 
 def _words(key: str, year: int, *, codes: bool) -> list[str] | None:

@@ -51,7 +51,6 @@ def _zeros(rows: int) -> pa.Array:
 #: One page for a whole column of a row group.
 _LARGE_PAGES: dict[str, object] = {
     "use_dictionary": False,
-    "compression": "gzip",
     "data_page_size": 1 << 30,
     "max_rows_per_page": 1 << 30,
 }
