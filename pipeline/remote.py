@@ -137,8 +137,8 @@ def address_of(error: BaseException | None, otherwise: str) -> str:
 def remedy(variable: str) -> str:
     """What to do about a service that does not answer, the address of which ``variable`` may have changed."""
     if os.environ.get(variable):
-        return f"see that the server that {variable} names is running, or unset that variable"
-    return "see that this machine reaches it, or try again later"
+        return f"check that the server that {variable} names is running, or unset that variable"
+    return "check that this machine reaches it, or try again later"
 
 
 #: What opening a key file raises where Google's library finds something else than a file that it can read.

@@ -83,7 +83,7 @@ def _matching(pattern: str, what: str) -> Callable[[str], str]:
 memory = _matching(r"\d+(\.\d+)?\s*([KMGT]i?B|%)", "an amount of memory; write it as 192MB or 2GB")
 
 #: A location of Google Cloud.
-location = _matching("[a-z][a-z0-9-]{1,62}", "a place of Google Cloud; write it as US, EU or europe-west1")
+location = _matching("[a-z][a-z0-9-]{1,62}", "a location of Google Cloud; write it as US, EU or europe-west1")
 
 
 def luigid_url(url: str) -> str:

@@ -156,7 +156,7 @@ class Queue:
         for name, stored in self._store.files(self._folder("agents")).items():
             try:
                 if not is_run_id(name):
-                    raise ValueError("its name cannot be that of an agent")
+                    raise ValueError("its name is not that of an agent")
                 agent = AgentRecord.from_json(self._store.read_small(stored.path, records.LIMIT))
                 if name != f"{records.file_of_agent(agent.name)}.json":
                     raise ValueError("its name is another one")

@@ -132,7 +132,7 @@ class Submission:
             ("submitted_at", _is_time(found.submitted_at)),
         ):
             if not is_right:
-                raise ValueError(f"its {name} cannot be right")
+                raise ValueError(f"its {name} is not valid")
         for name in ("started_at", "renewed_at", "ended_at"):
             if getattr(found, name) and not _is_time(getattr(found, name)):
                 raise ValueError(f"its {name} is no time")
@@ -164,7 +164,7 @@ class AgentRecord:
         if not re.fullmatch(r"[\w.-]{1,100}:[0-9]{1,10}", found.name, re.ASCII) or (
             found.run and not is_run_id(found.run)
         ):
-            raise ValueError("its name, or that of its run, cannot be right")
+            raise ValueError("its name, or that of its run, is not valid")
         if not (_is_time(found.since) and _is_time(found.heard_at)):
             raise ValueError("it has no times")
         return found

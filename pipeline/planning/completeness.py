@@ -74,7 +74,7 @@ class Completeness:
         if (row.publisher, row.rules, row.sha256) != (manifest.publisher, manifest.rules, manifest.source.sha256):
             return f"{where} has another version"
         if row.parquet_sha256 != manifest.parquet.sha256:
-            return f"{where} has an older shape"
+            return f"{where} has an older Parquet file"
         return None
 
     def is_made_of(self, sha256: str) -> bool:

@@ -214,7 +214,7 @@ class Publisher(abc.ABC):
             self.version(ZONES, policy)
             yield Check(self.label, True, "answers, and has the zone table")
         except MissingAtPublisher:
-            remedy = "see that [publisher] url is right, if there should be one"
+            remedy = "check [publisher] url, if there should be one"
             yield Check(self.label, False, "answers, but has no zone table: it is left out", remedy, True)
         for name in names:
             last = self.months_offered(name)[1] or dt.date.today()
@@ -228,4 +228,4 @@ class Publisher(abc.ABC):
             yield Check(self.label, False, detail, "check the network, or try again later", True)
             return
         detail = f"of {', '.join(names)} no month was found among the last {MONTHS_BACK}"
-        yield Check(self.label, False, detail, "see that [publisher] name and url belong together", True)
+        yield Check(self.label, False, detail, "check that [publisher] name and url belong together", True)

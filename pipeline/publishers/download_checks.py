@@ -80,10 +80,10 @@ def check_zones(path: Path) -> None:
     lacking = sorted(KNOWN_IDS - ids)
     if lacking:
         raise Damage(
-            f"of {len(KNOWN_IDS)} zones it lacks {len(lacking)}, from {lacking[0]} to {lacking[-1]}", is_cut=True
+            f"{len(lacking)} of {len(KNOWN_IDS)} zones are missing, from {lacking[0]} to {lacking[-1]}", is_cut=True
         )
     if text[-1] not in "\r\n":
-        raise Damage("its last line has no end", is_cut=True)
+        raise Damage("its last line is cut off", is_cut=True)
 
 
 def _first_words(head: bytes) -> str:

@@ -140,12 +140,12 @@ class WebPublisher(Publisher):
             when = "later" if wait is None else f"in {wait:.0f} s"
             return Throttled(f"{answered}: too many requests or overload; try again {when}", wait)
         if status >= 500 or status in (408, 425):
-            return PublisherUnavailable(f"{answered}: trouble at the publisher; try again later", wait)
+            return PublisherUnavailable(f"{answered}: server error; try again later", wait)
         if status == 404:
             return MissingAtPublisher(f"{answered}: it is not there; {LEAVE_OUT}")
         if status in (401, 403, 407):
             return RefusedByPublisher(f"{answered}: not allowed; check the credentials in [publisher] url")
-        return RefusedByPublisher(f"{answered}: it does not give this file; check [publisher] url")
+        return RefusedByPublisher(f"{answered}: it refuses this file; check [publisher] url")
 
     def _is_ambiguous(self, status: int) -> bool:
         """Whether a status may stand for an absent file or for too many requests."""

@@ -55,7 +55,7 @@ def notify_of_killed_runs() -> None:
             try:
                 message = message_of_killed(run.events, run.heard)
             except Exception as error:  # of another version, or written by somebody else
-                LOGGER.warning("a run that was killed left a journal without sense: %s", type(error).__name__)
+                LOGGER.warning("the journal of a killed run cannot be read: %s", type(error).__name__)
                 run.reported()
                 continue
             if not message.is_wanted or send(message):
@@ -141,9 +141,9 @@ def check() -> Iterator[Check]:
         yield Check("notify", False, str(error), "correct it, then: python -m pipeline doctor --notify")
         return
     if not found:
-        yield Check("notify", True, "no address in [notify] urls: nobody is told of runs")
+        yield Check("notify", True, "no address in [notify] urls: no notifications are sent")
     for name, _ in found:
-        yield Check(f"notify {name}", True, f"understood; told of: {settings.NotifySettings().on}")
+        yield Check(f"notify {name}", True, f"understood; notified about: {settings.NotifySettings().on}")
 
 
 def send_test() -> Iterator[Check]:

@@ -104,7 +104,7 @@ class LostTasks:
         gone = {task_id for task_id in theirs.keys() - done if is_late and _is_gone(theirs[task_id])}
         gone = {task_id for task_id in gone if self._announcements[task_id] < ANNOUNCEMENTS}
         for task_id in done | gone:
-            LOGGER.info("the scheduler believed that %s runs elsewhere, which is over", self._tasks.name(task_id))
+            LOGGER.info("the scheduler lists %s as running in a process that has ended", self._tasks.name(task_id))
             self._tasks.scheduler.mark_as_done(task_id=task_id)  # the one way to end it, and to offer it again
         self._announcements.update(gone)
         if gone:

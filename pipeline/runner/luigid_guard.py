@@ -102,7 +102,10 @@ def refusal(request: HTTPServerRequest, hosts: Hosts) -> tuple[int, str] | None:
     """The HTTP status and the line with which a request is refused; None if it is answered."""
     host = request.headers.get("Host", "localhost")  # HTTP/1.0 clients send none
     if host not in hosts:
-        return 421, "luigid does not know this name; if it is right, start luigid with --allowed-host and the name"
+        return (
+            421,
+            "luigid does not allow this host name; if it is right, start luigid with --allowed-host and the name",
+        )
     origin = request.headers.get("Origin")
     if origin is not None and not hosts.is_own(origin, host):
         return 403, "the request comes from a page of another site"

@@ -53,7 +53,7 @@ def sweep(jobs: set[Job], has_worked: bool) -> None:
             for workspace in sorted({job.workspace_url for job in jobs}):
                 sweep_scratch(state, workspace, {job for job in jobs if job.workspace_url == workspace})
     except Exception as error:  # whatever it is, the run has done its work
-        LOGGER.warning("what earlier runs left behind is not removed now: %s", error)
+        LOGGER.warning("files of earlier runs are not removed now: %s", error)
 
 
 def sweep_scratch(state: State, workspace: str, jobs: set[Job]) -> list[str]:

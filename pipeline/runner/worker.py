@@ -238,7 +238,7 @@ class Worker(luigi.worker.Worker):
                 raise
             raise RPCError(f"the answer of the scheduler makes no sense: {type(error).__name__}: {error}") from error
         if response.worker_state == luigi.worker.WORKER_STATE_DISABLED and not self._stop_requesting_work:
-            LOGGER.warning("this run was disabled on luigid's page: what runs is finished, nothing more is begun")
+            LOGGER.warning("this run was disabled on luigid's page: running tasks are finished, no more are started")
         return response
 
     def _run_task(self, task_id: str) -> None:

@@ -244,7 +244,7 @@ def explained(error: OSError, where: str) -> PipelineError:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return LakeError(f"{where}: {says}; give your user the right to read and write there")
         case _:
-            return StorageUnavailable(f"{where}: {says}; try again, and look at the disk if it stays")
+            return StorageUnavailable(f"{where}: {says}; try again, and check the disk if the error persists")
 
 
 def checked(path: str) -> str:

@@ -116,7 +116,9 @@ class GcsStore(Store):
                 try:
                     bucket = self._client.get_bucket(self.bucket_name, **self._asking)
                 except Forbidden:
-                    LOGGER.info("the place of gs://%s is unknown: storage.buckets.get is not granted", self.bucket_name)
+                    LOGGER.info(
+                        "the location of gs://%s is unknown: storage.buckets.get is not granted", self.bucket_name
+                    )
                     return None
                 self._location = str(bucket.location).upper()
         return self._location
@@ -254,19 +256,19 @@ class GcsStore(Store):
             if location:
                 yield Check(bucket, True, f"lies in {location}")
             else:
-                yield Check(bucket, True, "its place is unknown; grant roles/storage.bucketViewer to have it checked")
+                yield Check(bucket, True, "location unknown; grant roles/storage.bucketViewer so that it is checked")
             probe = f"doctor/{uuid.uuid4().hex}.txt"
             self.write(probe, b"doctor", metadata={"sha256": "0"})
             found = self.list("doctor").get(probe)
             if found is None or self.read(probe) != b"doctor":
-                yield Check(self.url, False, "an object just written is not there", "look at the bucket's rules")
+                yield Check(self.url, False, "an object just written is not there", "check the bucket's rules")
                 return
             self.delete(probe)
             yield Check(self.url, True, "objects can be created, listed, read and deleted")
         except PipelineError as error:
             yield Check.failed("", error)  # its text begins with the address
         except FileNotFoundError as error:
-            yield Check(self.url, False, str(error), "look at the bucket's rules")
+            yield Check(self.url, False, str(error), "check the bucket's rules")
 
     def _create(self) -> Iterator[Check]:
         with self._explained("", "storage.buckets.create"):

@@ -68,9 +68,9 @@ def _bigquery_label(url: str) -> str:
     if match is None:
         project, _, dataset = url.partition("://")[2].partition("?")[0].partition("/")
         if dataset and not re.fullmatch(r"\w+/?", dataset, re.ASCII):
-            raise _bad("names a BigQuery dataset that cannot be: it has letters, digits and _ only", forms=False)
+            raise _bad("names no valid BigQuery dataset: a name has letters, digits and _ only", forms=False)
         if dataset and project != project.lower():
-            raise _bad("names a Google Cloud project with capitals: an id has small letters, digits, -", forms=False)
+            raise _bad("names a Google Cloud project with capitals: use lower-case letters, digits and -", forms=False)
         raise _bad("is not bigquery://project/dataset")
     return f"bigquery://{match['project']}/{match['dataset']}"
 
@@ -136,7 +136,7 @@ def backend_of(url: str) -> Backend:
         # Not quoted in the message: it may be the tail of a password with a comma in it.
         raise _bad("has a part that is no URL; write a comma inside a password or path as %2C")
     if scheme.lower() not in BACKENDS:
-        raise _bad("has a scheme that no warehouse answers to")
+        raise _bad("has an unknown scheme")
     return BACKENDS[scheme.lower()]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..servers.inbox import Inbox
-from ..unit.test_plain import EVIL, is_clean
+from ..unit.test_sanitize import EVIL, is_clean
 from .conftest import Project
 
 #: On one line, as a value of a file is.

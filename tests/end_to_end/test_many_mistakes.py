@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..unit.test_plain import is_clean
+from ..unit.test_sanitize import is_clean
 from .mistaken import HANGS, Case, Forks, Result
 
 #: Part of every address that is given, and of no line that is said.

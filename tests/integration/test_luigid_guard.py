@@ -23,7 +23,7 @@ from pipeline.runner import rpc
 
 from ..patience import PATIENCE
 from ..servers.luigid import Luigid
-from ..unit.test_plain import EVIL, is_clean
+from ..unit.test_sanitize import EVIL, is_clean
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def translate(error: Exception, where: str) -> PipelineError | None:
         )
     if isinstance(error, OSError):
         reason = f"{error.strerror}: {error.filename}" if error.strerror else type(error).__name__
-        return WarehouseError(f"{where}: {reason}; see that the lake's file can be read")
+        return WarehouseError(f"{where}: {reason}; check that the lake's file can be read")
     return None
 
 
@@ -89,7 +89,7 @@ def _translate_answer(error: exceptions.GoogleAPICallError, where: str) -> Pipel
     text = text_of(error)
     if is_passing(error):
         return WarehouseUnavailable(
-            f"{where}: BigQuery asks for patience: {text}; run again later", _retry_after(error)
+            f"{where}: BigQuery is overloaded or limits requests: {text}; run again later", _retry_after(error)
         )
     if error.code == 401:
         return WarehouseError(f"{where}: BigQuery does not accept the credentials: {text}; check the service account")

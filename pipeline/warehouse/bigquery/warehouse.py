@@ -145,4 +145,4 @@ class BigQuery(Warehouse):
             yield Check(f"{subject} jobs", True, "queries and load jobs may be started")
         except PipelineError as error:
             # The text begins with the label.
-            yield Check.failed("", error, f"see that the service account can do it: {ROLES}")
+            yield Check.failed("", error, f"check that the service account can do it: {ROLES}")

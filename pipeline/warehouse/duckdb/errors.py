@@ -35,7 +35,7 @@ def translate(error: duckdb.Error, label: str, path: Path, memory_limit: str) ->
     elif "No space left" in text or "File too large" in text or "Could not write" in text:
         remedy = "make room on its disk; nothing was changed, so run again afterwards"
     else:
-        remedy = "look at the place and permissions of the file; nothing was changed"
+        remedy = "check the path and permissions of the file; nothing was changed"
     return WarehouseError(f"{label}: {text}; {remedy}")
 
 
