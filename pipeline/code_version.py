@@ -1,4 +1,4 @@
-"""Which code this is: a digest of the pipeline's own sources and of the libraries that make the rows.
+"""The version of the code: a digest of the pipeline's own sources and of the libraries that make the rows.
 
 Scratch of one stage is trusted by the next only if the same code made it. A version number would not do: a checkout
 changes between two releases.

@@ -1,4 +1,4 @@
-"""Locks on files between processes: who waits, for whom, and what is reported."""
+"""File locks between processes, and who holds one, as messages name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many seconds a server may take, by who waits for it, and how errors name servers. Shared by all clients.
+"""Time-outs and error naming shared by all clients of remote servers; shorter time-outs while a person waits.
 
 An unattended run waits for minutes, because that is cheaper than a month that failed. Somebody in front of a terminal
 wants an answer. So every client takes its time-outs from ``for_server``, and ``python -m pipeline`` declares by

@@ -1,4 +1,4 @@
-"""JSON from files that anybody may have written."""
+"""Strict JSON parser for files that anybody may have written: UTF-8, one object, no name twice, no NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which column of a file is which canonical column."""
+"""Maps the columns of a file to the canonical columns, by name and alias; refuses a header that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a text, number or time of a file means in a canonical column. The only place that decides it.
+"""Converts texts, numbers and times of a file to the types of the canonical columns; the only place that does.
 
 ``from_text`` and ``from_arrow`` return the converted values and a mask of the values that the column cannot hold;
 masked values are null. Blanks, NaN and the other spellings of ``NO_VALUE`` are null and no error. Both count in

@@ -1,4 +1,4 @@
-"""Where things lie in a lake: one function per kind of path, all relative to the lake's root.
+"""Paths in a lake: one function per kind of file, all relative to the lake's root.
 
 Other people's scripts rest on these paths. Nothing else in the package puts a lake path together.
 """

@@ -1,4 +1,4 @@
-"""The record beside each lake file: what went in, what came out, and the digest of the bytes it speaks for.
+"""The manifest beside each lake file: source version, rows read, written and rejected, rules, schema, digests.
 
 The whole record is the manifest's JSON file. Its ``summary`` is the part that decides completeness, small enough for
 the metadata of a GCS object, so that one listing answers for all months.

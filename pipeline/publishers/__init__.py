@@ -1,4 +1,4 @@
-"""Where the files come from: opens a publisher by name and address, or by its label.
+"""Publishers of the files: opens one by name and address, or by its label.
 
 A publisher offers the same four datasets as all others. ``catalog`` has the three names (tlc, dtc, sample) with their
 addresses and layouts. The scheme of the address decides on the class: ``web`` (https:, http:), ``folder`` (file:) or

@@ -1,4 +1,4 @@
-"""Brings one file under its name: a hidden partial file, hashed and checked as it grows, then renamed.
+"""Receives one file of a publisher: a hidden partial file, hashed and checked as it grows, then renamed.
 
 The whole file appears under its name, or nothing does. Every publisher fetches by an ``IncomingFile``, in a folder that
 belongs to one process at a time.

@@ -1,4 +1,4 @@
-"""Downloads one file from a web server: what broke off is resumed where it stopped, also by another process.
+"""Downloads one file from a web server; a broken transfer is resumed where it stopped, also by another process.
 
 A broken transfer is resumed as long as the server's ETag promises the same bytes.
 """

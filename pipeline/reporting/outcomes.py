@@ -1,4 +1,4 @@
-"""What became of a run: one fold of the run's journal, used by everything that reports it.
+"""The outcome of a run, computed from its journal in one place and used by everything that reports it.
 
 The console table, the notification, the exit code, ``cron``, ``refresh`` and ``runs`` all show this one. What the
 journal of the stages cannot know (somebody else's tasks, what another host did meanwhile) is in its event "judged",

@@ -1,4 +1,4 @@
-"""Where bytes lie: a local folder or a Cloud Storage bucket behind one interface, for lake and workspace alike."""
+"""Storage of files: a local folder or a Cloud Storage bucket behind one interface, for lake and workspace alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Talking to Google Cloud Storage: one client per process, which failures are worth another try, and what they mean.
+"""The client of Google Cloud Storage: one per process, which errors are retried, and what each error means.
 
 The text of the client's own errors is never shown: it holds addresses of upload sessions, as good as a key.
 """

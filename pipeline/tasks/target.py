@@ -1,4 +1,4 @@
-"""A file in a store, as Luigi sees it."""
+"""A file in a store as a Luigi target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all warehouses do alike with declarations, tables and ledger rows. Pure functions; no database is asked."""
+"""What all warehouses share: types, missing columns, counts per month, ledger rows. Pure functions, no queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dataset, tables and views of BigQuery: what brings them to the declarations."""
+"""Creates the dataset, tables and views of BigQuery as declared, and adds what they lack."""
 
 from __future__ import annotations
 

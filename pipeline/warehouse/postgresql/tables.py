@@ -1,4 +1,4 @@
-"""Tables, partitions and indexes of PostgreSQL: the statements that bring a schema to the declarations."""
+"""Tables, partitions and indexes of PostgreSQL: the statements that create them as declared, and add what they lack."""
 
 from __future__ import annotations
 
