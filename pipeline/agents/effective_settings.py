@@ -16,10 +16,13 @@ def code() -> str:
 
 def effective_settings(asked: Request) -> dict[str, str]:
     """The code on this host, and its settings with the flags of the request in force: the labels, by name."""
+    from ..publishers import open_publisher
+
+    own = settings.PublisherSettings()
     return {
         "code": code(),
-        "publisher": request.label_of_publisher(asked),
-        "rules": request.rules_of(asked),
+        "publisher": open_publisher(asked.values.get("publisher-name", own.name), own.url).label,
+        "rules": asked.values.get("clean-rules") or job.rules_text(),
         "lake": job.lake_url(),
         "workspace": job.workspace_url(),
         "warehouses": job.warehouse_labels(),

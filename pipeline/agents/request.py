@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import datasets, job, renamed, settings, validation
+from .. import datasets, renamed, validation
 from ..cleaning.rules import Rules
 from ..datasets import monthly_names
 from ..errors import UsageError
@@ -74,19 +74,6 @@ def read(words: Sequence[str]) -> Request:
         except UsageError as error:
             raise UsageError(f"--{flag}: {error}") from None
     return Request(task, values)
-
-
-def label_of_publisher(request: Request) -> str:
-    """The publisher of the request, with the settings of this host."""
-    from ..publishers import open_publisher
-
-    own = settings.PublisherSettings()
-    return open_publisher(request.values.get("publisher-name", own.name), own.url).label
-
-
-def rules_of(request: Request) -> str:
-    """The cleaning rules of the request, normalized."""
-    return request.values.get("clean-rules") or job.rules_text()
 
 
 # -- values ----------------------------------------------------------------------------------------

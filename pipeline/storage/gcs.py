@@ -252,11 +252,8 @@ class GcsStore(Store):
             bucket = f"gs://{self.bucket_name}"
             if create:
                 yield from self._create()
-            location = self.location()
-            if location:
-                yield Check(bucket, True, f"lies in {location}")
-            else:
-                yield Check(bucket, True, "location unknown; grant roles/storage.bucketViewer so that it is checked")
+            unknown = "location unknown; grant roles/storage.bucketViewer so that it is checked"
+            yield Check(bucket, True, f"lies in {location}" if (location := self.location()) else unknown)
             probe = f"doctor/{uuid.uuid4().hex}.txt"
             self.write(probe, b"doctor", metadata={"sha256": "0"})
             found = self.list("doctor").get(probe)

@@ -13,6 +13,7 @@ from luigi.cmdline_parser import CmdlineParser
 
 from pipeline import job, renamed
 from pipeline.agents import request
+from pipeline.agents.effective_settings import effective_settings
 from pipeline.errors import UsageError
 
 RIGHT = {
@@ -47,9 +48,10 @@ def test_what_a_request_does_not_say_is_this_hosts() -> None:
     asked, bare = (
         request.read(["TaxiZones", *flags]) for flags in (["--publisher-name=dtc", "--clean-rules=none"], [])
     )
-    assert (request.label_of_publisher(asked).partition("=")[0], request.rules_of(asked)) == ("dtc", "none")
-    assert request.label_of_publisher(bare) == job.publisher_label() != request.label_of_publisher(asked)
-    assert request.rules_of(bare) == job.rules_text() != "none"
+    given, own = effective_settings(asked), effective_settings(bare)
+    assert (given["publisher"].partition("=")[0], given["rules"]) == ("dtc", "none")
+    assert own["publisher"] == job.publisher_label() != given["publisher"]
+    assert own["rules"] == job.rules_text() != "none"
 
 
 SECRET = "hunter2hunter2"
