@@ -13,7 +13,7 @@ from ..lake import layout
 from ..partition import Partition
 from ..planning.scratch import Scratch, months_of
 from ..reporting import journal
-from ..reporting.console import answer
+from ..reporting.console import say
 from ..tasks.parameters import check_span
 from ..warehouse import kind_of
 from . import arguments
@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
                 continue
             if forgetting.forget(partition):
                 forgotten += 1
-                answer(f"{partition} is forgotten; the next run does it again.")
+                say(f"{partition} is forgotten; the next run does it again.")
             elif is_one:
-                answer(f"{partition} was not there; nothing to forget.")
+                say(f"{partition} was not there; nothing to forget.")
     if args.start or args.stop:
-        answer(f"{forgotten:,} month{'' if forgotten == 1 else 's'} forgotten." if forgotten else "Nothing to forget.")
+        say(f"{forgotten:,} month{'' if forgotten == 1 else 's'} forgotten." if forgotten else "Nothing to forget.")
     return 0
 
 

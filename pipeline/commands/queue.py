@@ -7,7 +7,7 @@ import datetime as dt
 
 from ..agents.queue import Queue, queue_names
 from ..agents.records import RUNNING, WAITING, AgentRecord
-from ..reporting.console import answer, answer_json, say
+from ..reporting.console import say, say_json
 from . import arguments
 
 HELP = "list the queues with their runs and agents; pause a queue, or resume it"
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         Queue(name).pause()
     else:
         Queue(name).resume()
-    answer(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
+    say(f"queue {name} is {'paused' if args.action == 'pause' else 'open'}")
     return 0
 
 
@@ -54,17 +54,17 @@ def _list_queues(only: str | None, as_json: bool) -> int:
             about = {"queue": name, "paused": queue.is_paused, "waiting": waiting, "running": running}
             found.append({**about, "agents": served, "set_aside": number})
             continue
-        answer(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
+        say(f"{name}: {'paused, ' if queue.is_paused else ''}{waiting:,} waiting, {running:,} running")
         for agent in agents:
-            answer(f"    {_described(agent)}")
+            say(f"    {_described(agent)}")
         if number:
-            answer(f"    {number:,} file{'' if number == 1 else 's'} set aside in {place}")
+            say(f"    {number:,} file{'' if number == 1 else 's'} set aside in {place}")
         if not any(agent.is_alive for agent in agents):
-            answer(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
+            say(f"    no agent serves it; start one with: python -m pipeline agent --queue {name}")
     if as_json:
-        answer_json(found)
+        say_json(found)
     elif not listed:
-        answer("no queues")
+        say("no queues")
     return 0
 
 

@@ -20,7 +20,7 @@ from ..agents.records import OPEN, RUNNING, WAITING, Submission, seconds_of, use
 from ..agents.runs import KILLED, NOT_FAILED, Run, known_runs, named
 from ..errors import UsageError
 from ..reporting import journal, journal_reader, outcomes, tables
-from ..reporting.console import answer, answer_json, say
+from ..reporting.console import say, say_json
 from ..reporting.tables import Column
 from ..sanitize import one_line, printable
 from ..storage import is_local
@@ -58,15 +58,15 @@ def run(args: argparse.Namespace) -> int:
         known = [run for run in known if run.state not in NOT_FAILED]
         found = known[-args.last :]
     if args.json:
-        answer_json([_plain(run) for run in found])
+        say_json([_plain(run) for run in found])
         return 0
     for run in found:
         tables.show(COLUMNS, [[_shown(cell) for cell in _row(run)]])
         for line in _lines(run):
-            answer(f"    {_shown(line)}")
+            say(f"    {_shown(line)}")
     counted = f"{len(found):,} of {len(known):,}" if len(found) < len(known) else f"{len(known):,}"
     what = ("failed " if args.failed else "") + ("run" if len(known) == 1 else "runs")
-    answer("; ".join([f"{counted} {what}", *_remarks(len(known) - len(found))]))
+    say("; ".join([f"{counted} {what}", *_remarks(len(known) - len(found))]))
     return 0
 
 
@@ -194,7 +194,7 @@ def _cancel(text: str) -> int:
             return _not_cancelled(ended)
         when = "within a few seconds" if run.submission.cancelled_by else _when("")
         agent = f"; its agent {last.agent} stops it {when}" if last.state == RUNNING else ""
-        answer(f"run {run.id} is cancelled{agent}")
+        say(f"run {run.id} is cancelled{agent}")
         return 0
     if run.journal is None or not journal_reader.is_held(run.journal):
         return _not_cancelled(ended)
@@ -213,7 +213,7 @@ def _cancel(text: str) -> int:
         return _not_cancelled(f"run {run.id} is process {pid} of another user, who alone may stop it")
     except ProcessLookupError:
         return _not_cancelled(ended)
-    answer(f"run {run.id} is cancelled; process {pid} ends {_when(run.cancelled_by)}")
+    say(f"run {run.id} is cancelled; process {pid} ends {_when(run.cancelled_by)}")
     return 0
 
 

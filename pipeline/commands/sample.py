@@ -12,7 +12,7 @@ from ..datasets import MONTHLY
 from ..errors import UsageError
 from ..partition import months_between, parse_month
 from ..publishers.sample.generator import publish
-from ..reporting.console import answer
+from ..reporting.console import say
 
 HELP = "make synthetic months in a publisher's layout"
 
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"--to {args.to}: {error.strerror}; name a folder that can be written") from None
     for path in paths:
-        answer(f"{path}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
+        say(f"{path}  {rows:,} synthetic rows, {path.stat().st_size:,} bytes")
     url = shlex.quote("file:" + quote(args.to))
-    answer(f"Load them with the flags --publisher-name {args.layout} --publisher-url {url}")
+    say(f"Load them with the flags --publisher-name {args.layout} --publisher-url {url}")
     return 0
 
 

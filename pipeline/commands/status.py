@@ -13,7 +13,7 @@ from ..planning import planner
 from ..planning.plan import Entry, Plan, counts
 from ..planning.state import CachedState
 from ..reporting import tables
-from ..reporting.console import answer, answer_json
+from ..reporting.console import say, say_json
 from ..reporting.tables import Column
 from ..tasks.parameters import check_span
 from . import arguments
@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
 def show(plan: Plan, as_json: bool) -> None:
     """Print the months of a plan with their states, as lines or as JSON."""
     if as_json:
-        answer_json([_plain(entry) for entry in plan])
+        say_json([_plain(entry) for entry in plan])
         return
     columns = [Column(width=6), Column(width=7), Column(width=20), Column(is_folded=True)]
     tables.show(columns, [[text or "" for text in _plain(entry).values()] for entry in plan])
-    answer(counts(entry.state for entry in plan if entry.partition.month) or "no months")
+    say(counts(entry.state for entry in plan if entry.partition.month) or "no months")
 
 
 def _plain(entry: Entry) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from ..agents.queue import Queue, queue_names
 from ..agents.records import Submission, now, user
 from ..errors import PipelineError, UsageError
 from ..reporting import journal
-from ..reporting.console import answer, say
+from ..reporting.console import say
 from . import arguments
 
 HELP = "put a luigi command into a queue and return at once"
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             submitted_at=now("microseconds"),  # the order in the queue, also within one second
         )
     )
-    answer(f"{journal.run_id()} waits in queue {args.queue}")
+    say(f"{journal.run_id()} waits in queue {args.queue}")
     with contextlib.suppress(PipelineError):  # the run is in the queue, even if the agents cannot be listed
         _warn_unless_served(args.queue)
     return 0

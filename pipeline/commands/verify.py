@@ -9,7 +9,7 @@ from typing import Any
 from .. import datasets, job
 from ..planning.comparison import Comparison, compare
 from ..reporting import tables
-from ..reporting.console import answer, answer_json
+from ..reporting.console import say, say_json
 from ..reporting.tables import Column
 from ..tasks.parameters import check_span
 from ..warehouse import kind_of
@@ -51,7 +51,7 @@ def _short(labels: list[str]) -> dict[str, str]:
 
 def _show(lines: list[Comparison], warehouses: list[str], as_json: bool) -> None:
     if as_json:
-        answer_json([_plain(line) for line in lines])
+        say_json([_plain(line) for line in lines])
         return
     counted = ["published", "read", "in lake", "rejected", *(f"in {name}" for name in warehouses)]
     columns = [Column("dataset"), Column("month"), *(Column(name, is_number=True) for name in counted)]
@@ -71,9 +71,9 @@ def _show(lines: list[Comparison], warehouses: list[str], as_json: bool) -> None
     tables.show([*columns, Column(is_folded=True)], rows)
     for line in lines:
         if line.remedy:
-            answer(f"{line.partition}: {line.remedy}")
+            say(f"{line.partition}: {line.remedy}")
     disagreeing = sum(bool(line.problems) for line in lines)
-    answer(f"{len(lines):,} looked at, {len(lines) - disagreeing:,} agree, {disagreeing:,} do not.")
+    say(f"{len(lines):,} looked at, {len(lines) - disagreeing:,} agree, {disagreeing:,} do not.")
 
 
 def _plain(line: Comparison) -> dict[str, Any]:

@@ -6,7 +6,6 @@ belongs to one process at a time.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from ..errors import LakeError, PipelineError, TruncatedFile, WrongFormat
 from ..partition import Partition
+from ..storage.base import NO_ROOM
 from .download_checks import HEAD, Damage, check_end, check_head
 from .version import Version
 
@@ -200,7 +200,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             raise _no_room(folder, error.strerror or "full") from None
         raise LakeError(f"{folder} cannot be written: {error.strerror or error}; check [workspace] url") from None
 

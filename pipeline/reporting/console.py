@@ -23,14 +23,9 @@ def say(text: str = "", error: bool = False, keep: str = "") -> None:
     streams.write_line(line, sys.stderr if error else sys.stdout)
 
 
-def answer(text: str = "", keep: str = "") -> None:
-    """Print a line that a verb was asked for, as ``say`` does. ``python -m pipeline`` notices if it got lost."""
-    say(text, keep=keep)
-
-
-def answer_json(value: Any) -> None:
-    """Print what a verb was asked for as JSON."""
-    answer(json.dumps(value, indent=1), keep="\n")
+def say_json(value: Any) -> None:
+    """Print a value as JSON."""
+    say(json.dumps(value, indent=1), keep="\n")
 
 
 def clock(seconds: float) -> str:

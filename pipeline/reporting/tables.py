@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..sanitize import one_line
-from .console import Drawn, answer
+from .console import Drawn, say
 
 #: Blanks between two columns.
 GAP = 2
@@ -42,7 +42,7 @@ def terminal_width() -> int | None:
 def show(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Print a table that a verb was asked for."""
     for line in lines(columns, rows):
-        answer(line)
+        say(line)
 
 
 def lines(

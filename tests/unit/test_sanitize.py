@@ -85,12 +85,12 @@ def test_line_about_a_mistake_has_the_ends_of_a_long_value() -> None:
 
 def test_console(capsys: pytest.CaptureFixture[str]) -> None:
     console.say(EVIL)
-    console.answer(EVIL)
+    console.say(EVIL)
     console.say(EVIL, error=True)
     said = capsys.readouterr()
     assert said.out.count("\n") == 2 and said.err.count("\n") == 1
     assert is_clean(said.out.replace("\n", "")) and is_clean(said.err.replace("\n", ""))
-    console.answer(json.dumps({"a": "\x7f\x1b"}, indent=1), keep="\n")
+    console.say(json.dumps({"a": "\x7f\x1b"}, indent=1), keep="\n")
     assert json.loads(capsys.readouterr().out) == {"a": "\x7f\x1b"}
 
 

@@ -34,19 +34,13 @@ class SamplePublisher(Publisher):
         if not catalog.is_synthetic:
             raise UsageError(f"[publisher] url: a sample: address goes with the name sample, not {catalog.name}")
         problem = f"[publisher] url: {url!r} must be like sample:?rows=20000&seed=1 (also layout=tlc or layout=dtc)"
-        parts = urlsplit(url)
+        beginning, _, query = url.partition("?")
         try:
-            pairs = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
+            pairs = parse_qsl(query, strict_parsing=bool(query))
         except ValueError:
             raise UsageError(problem) from None
         given = dict(pairs)
-        if (
-            parts.netloc
-            or parts.path
-            or parts.fragment
-            or len(given) != len(pairs)
-            or not given.keys() <= OPTIONS.keys()
-        ):
+        if beginning.lower() != "sample:" or len(given) != len(pairs) or not given.keys() <= OPTIONS.keys():
             raise UsageError(problem)
         options = OPTIONS | given
         if not all(re.fullmatch(r"[0-9]{1,9}", options[key]) for key in ("rows", "seed")):
