@@ -155,10 +155,8 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     plain["month"] = manifest.partition.month_text
     plain["created_at"] = manifest.created_at.isoformat(timespec="seconds")
     plain["source"]["fetched_at"] = manifest.source.fetched_at.isoformat()
-    plain["rows_rejected"] = dict(sorted(manifest.rows_rejected.items()))
-    plain["repaired"] = dict(sorted(manifest.repaired.items()))
-    plain["unknown_columns"] = dict(sorted(manifest.unknown_columns.items()))
-    plain["ignored_columns"] = list(manifest.ignored_columns)
+    for counts in ("rows_rejected", "repaired", "unknown_columns"):
+        plain[counts] = dict(sorted(getattr(manifest, counts).items()))
     plain["unknown_codes"] = {
         column: dict(sorted(codes.items())) for column, codes in sorted(manifest.unknown_codes.items())
     }

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import importlib
 
-from .base import CURRENT_VIEW, LEDGER_COLUMNS, LEDGER_TABLE, LedgerRow, Options, Warehouse
+from .base import LedgerRow, Options, Warehouse
 from .urls import backend_of, kind_of, label_of, path_of, split_urls
 
-__all__ = [
-    "CURRENT_VIEW",
-    "LEDGER_COLUMNS",
-    "LEDGER_TABLE",
-    "LedgerRow",
-    "Options",
-    "Warehouse",
-    "kind_of",
-    "label_of",
-    "open_warehouse",
-    "path_of",
-    "split_urls",
-]
+__all__ = ["LedgerRow", "Options", "Warehouse", "kind_of", "label_of", "open_warehouse", "path_of", "split_urls"]
 
 
 def open_warehouse(url: str, options: Options | None = None) -> Warehouse:
@@ -28,5 +16,5 @@ def open_warehouse(url: str, options: Options | None = None) -> Warehouse:
     backend = backend_of(url)
     backend.label(url)  # a URL that is malformed is refused here, not in the middle of a run
     module = importlib.import_module(f"{__name__}.{backend.module}")
-    warehouse: Warehouse = getattr(module, backend.class_name)(f"{backend.scheme}://{url.partition('://')[2]}", options)
+    warehouse: Warehouse = getattr(module, backend.class_name)(url, options)
     return warehouse

@@ -82,19 +82,20 @@ class Backend:
     ``path`` gives the file on this machine from the URL or the label; None for a warehouse that is a server.
     """
 
-    scheme: str
     module: str
     class_name: str
     label: Callable[[str], str]
     path: Callable[[str], str] | None = None
 
 
-#: Scheme of the URL -> backend. ``postgresql`` without a driver is psycopg2 here, whatever SQLAlchemy's default is.
+_POSTGRESQL_BACKEND = Backend("postgresql.warehouse", "PostgreSQL", _postgresql_label)
+
+#: Scheme of the URL -> backend.
 BACKENDS: dict[str, Backend] = {
-    "duckdb": Backend("duckdb", "duckdb.warehouse", "DuckDB", _duckdb_label, path=duckdb_path),
-    "postgresql+psycopg2": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
-    "postgresql": Backend("postgresql+psycopg2", "postgresql.warehouse", "PostgreSQL", _postgresql_label),
-    "bigquery": Backend("bigquery", "bigquery.warehouse", "BigQuery", _bigquery_label),
+    "duckdb": Backend("duckdb.warehouse", "DuckDB", _duckdb_label, path=duckdb_path),
+    "postgresql+psycopg2": _POSTGRESQL_BACKEND,
+    "postgresql": _POSTGRESQL_BACKEND,
+    "bigquery": Backend("bigquery.warehouse", "BigQuery", _bigquery_label),
 }
 
 

@@ -143,7 +143,8 @@ class Server:
 
     @cached_property
     def url(self) -> sqlalchemy.URL:
-        return sqlalchemy.make_url(self._text)
+        # Without a driver in the URL, SQLAlchemy would take another one.
+        return sqlalchemy.make_url(self._text).set(drivername="postgresql+psycopg2")
 
     def _connect(self, url: sqlalchemy.URL) -> psycopg2.extensions.connection:
         """A connection, or why there is none. libpq's own time-out counts for each address, and not for names."""

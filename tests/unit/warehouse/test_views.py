@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from pipeline.datasets import DATASETS
-from pipeline.warehouse import LEDGER_COLUMNS, LEDGER_TABLE
+from pipeline.warehouse.base import LEDGER_COLUMNS, LEDGER_TABLE
 from pipeline.warehouse.duckdb.tables import DIALECT
 from pipeline.warehouse.tables import Dialect
 from pipeline.warehouse.views import current, trips, trips_columns, views
