@@ -49,7 +49,7 @@ class Lake:
     def manifest(self, partition: Partition) -> Manifest | None:
         """The whole manifest of a complete month, else None."""
         found = self._read_manifest(layout.manifest(partition))
-        return found if found and _is_complete(found, self.store.stat(found.parquet.path)) else None
+        return found if found and _is_there(found.parquet, self.store.stat(found.parquet.path)) else None
 
     def settled_manifest(self, partition: Partition) -> Manifest | None:
         """The same, after somebody who replaces the month now is done; in a bucket nobody can tell."""
@@ -83,7 +83,7 @@ class Lake:
             if (
                 found
                 and path == layout.manifest(found.partition)
-                and _is_complete(found, files.get(found.parquet.path))
+                and _is_there(found.parquet, files.get(found.parquet.path))
             ):
                 complete[found.partition] = found
         return complete
@@ -204,12 +204,7 @@ class Lake:
         last_check: Callable[[], object] | None = None,
     ) -> None:
         stored = self.store.stat(digest.path)
-        if (
-            stored
-            and stored.size == digest.bytes
-            and stored.metadata.get("sha256", digest.sha256) == digest.sha256
-            and self.store.has_bytes(digest.path, local)
-        ):
+        if _is_there(digest, stored) and self.store.has_bytes(digest.path, local):
             return
         self.store.put(
             local,
@@ -222,7 +217,7 @@ class Lake:
 
     def _keep(self, old: Manifest, new: Manifest) -> None:
         """Keep what is about to be replaced, if it is what its manifest says and not the same bytes again."""
-        if old.parquet != new.parquet and _is_complete(old, self.store.stat(old.parquet.path)):
+        if old.parquet != new.parquet and _is_there(old.parquet, self.store.stat(old.parquet.path)):
             sha256 = old.parquet.sha256
             self.store.copy(old.parquet.path, layout.version(old.partition, sha256))
             self.store.copy(layout.manifest(old.partition), layout.version(old.partition, sha256, suffix="json"))
@@ -251,10 +246,10 @@ def is_intact(file: StoredFile, digest: Digest) -> bool:
         return False
 
 
-def _is_complete(manifest: Manifest, parquet: StoredObject | None) -> bool:
-    """Whether the Parquet file is the one that the manifest names, as far as a listing can tell."""
+def _is_there(digest: Digest, stored: StoredObject | None) -> bool:
+    """Whether an object of the lake is the file of a digest, as far as a listing can tell."""
     return (
-        parquet is not None
-        and parquet.size == manifest.parquet.bytes
-        and parquet.metadata.get("sha256", manifest.parquet.sha256) == manifest.parquet.sha256
+        stored is not None
+        and stored.size == digest.bytes
+        and stored.metadata.get("sha256", digest.sha256) == digest.sha256
     )

@@ -316,12 +316,8 @@ class LocalStore(Store):
             if error is None:
                 yield Check(self.url, True, "does not exist yet; it is made with the first file")
             else:
-                yield Check(
-                    self.url,
-                    False,
-                    f"does not exist and cannot be made: {error.strerror}",
-                    "give your user the right to make it, or choose another folder",
-                )
+                detail = f"does not exist and cannot be made: {error.strerror}"
+                yield Check(self.url, False, detail, "give your user the right to make it, or choose another folder")
             return
         try:
             with self.staging("doctor") as temporary:
@@ -332,9 +328,7 @@ class LocalStore(Store):
         yield Check(self.url, True, "writable")
         free = shutil.disk_usage(self.folder).free
         remedy = f"a large month needs up to {ROOM / 1024**3:.0f} GiB; make room or choose another disk"
-        yield Check(
-            f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free", remedy if free < ROOM else "", True
-        )
+        yield Check(f"{self.url} room", free >= ROOM, f"{free / 1024**3:.1f} GiB free", remedy, is_warning=True)
 
     def _place(self, path: str) -> Path:
         return self.folder / checked(path) if path else self.folder

@@ -120,13 +120,8 @@ class DuckDB(Warehouse):
                 yield Check(self.label, True, "not there yet; the first load makes it and its folder")
                 return
             free = shutil.disk_usage(folder).free
-            yield Check(
-                f"{self.label} disk",
-                free >= _ROOM,
-                f"{free / 1024**3:.1f} GiB free",
-                "" if free >= _ROOM else "make room: the largest months need 3 GiB while they are loaded",
-                is_warning=True,
-            )
+            remedy = "make room: the largest months need 3 GiB while they are loaded"
+            yield Check(f"{self.label} disk", free >= _ROOM, f"{free / 1024**3:.1f} GiB free", remedy, is_warning=True)
         except PipelineError as error:
             yield Check.failed(self.label, error)
         except OSError as error:
