@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +45,19 @@ def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def lock_within(descriptor: int, seconds: float, interval: float = 0.05) -> bool:
+    """Lock an open file for this process and for those that inherit it. False if others hold it for so long."""
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(interval)
 
 
 def sign(path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import fcntl
 import json
 import logging
 import logging.handlers
@@ -18,7 +17,6 @@ import re
 import shlex
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -28,6 +26,7 @@ from .. import renamed, settings
 from ..datasets import monthly_names
 from ..errors import PipelineError, UsageError
 from ..job import Job, warehouses
+from ..lock_files import lock_within
 from ..partition import add_months, format_month, months_between
 from ..planning import planner
 from ..planning.plan import COMPLETE
@@ -234,21 +233,14 @@ def _serialised(task: str, longest: float) -> Iterator[tuple[int, ...]]:
 
 def _lock(path: Path, longest: float, task: str) -> int:
     descriptor = journal.open_file(path, os.O_RDWR | os.O_CREAT)
-    give_up = time.monotonic() + longest
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < give_up:
-                time.sleep(INTERVAL)
-                continue
-            holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another cron run"
-            os.close(descriptor)
-            raise _Busy(f"{holder} is running already") from None
-        about = f"{task} (run {journal.run_id()}, process {os.getpid()} on {socket.gethostname()}, since {_now()})"
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, about.encode(errors="replace"), 0)
-        return descriptor
+    if not lock_within(descriptor, longest, INTERVAL):
+        holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another cron run"
+        os.close(descriptor)
+        raise _Busy(f"{holder} is running already")
+    about = f"{task} (run {journal.run_id()}, process {os.getpid()} on {socket.gethostname()}, since {_now()})"
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, about.encode(errors="replace"), 0)
+    return descriptor
 
 
 class _Rotated(logs.SaysOnce, logging.handlers.RotatingFileHandler):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any
 from .. import job
 from ..errors import UsageError
 from ..local_paths import broken_link, path_of
+from ..lock_files import lock_within
 from ..partition import Partition
 from ..safe_files import NOT_REGULAR, make_folder, open_regular, permissions, private_folder
 from ..sanitize import URL_WITHOUT_SECRET
@@ -178,23 +178,13 @@ def _remove_old() -> None:
 def _hold(journal: Path) -> int:
     """Open and lock a journal. Raises UsageError if another process has it."""
     descriptor = open_file(journal, os.O_RDWR | os.O_CREAT)
-    give_up = time.monotonic() + HELD_WAIT
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() < give_up:
-                time.sleep(0.05)
-            elif os.environ.get(AGENT):
-                return descriptor
-            else:
-                os.close(descriptor)
-                raise UsageError(
-                    f"run {run_id()} is under way; {RUN_ID} must be another one for each run at the same time, or unset"
-                ) from None
-        except OSError:
-            return descriptor  # a file system without locks
+    with suppress(OSError):  # a file system without locks
+        if not lock_within(descriptor, HELD_WAIT) and not os.environ.get(AGENT):
+            os.close(descriptor)
+            raise UsageError(
+                f"run {run_id()} is under way; {RUN_ID} must be another one for each run at the same time, or unset"
+            )
+    return descriptor
 
 
 def without_addresses(command: Sequence[str]) -> list[str]:

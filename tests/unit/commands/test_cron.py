@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import renamed
+from pipeline import lock_files, renamed
 from pipeline.__main__ import parser
 from pipeline.commands import cron
 from pipeline.errors import UsageError
@@ -121,7 +121,7 @@ def test_another_task_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatc
         cron._serialised("RangeMonthly", 0.1),
     ):
         pass
-    monkeypatch.setattr(cron.time, "sleep", lambda seconds: os.close(other))
+    monkeypatch.setattr(lock_files.time, "sleep", lambda seconds: os.close(other))
     with cron._serialised("RangeMonthly", 60) as locks:
         assert len(locks) == 2
         assert (folder / "cron.lock").read_text().startswith("RangeMonthly (run a-run, process ")
