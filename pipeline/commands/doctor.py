@@ -121,13 +121,13 @@ class _Lake:
 
 
 def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
-    from ..warehouse.base import is_near, nearby
+    from ..warehouse.base import is_near, location_near
 
     warehouse = job.open_warehouse(label)
-    if create and warehouse.has_place:  # like the first load: in a location that can load from the lake
+    if create and warehouse.has_location:  # like the first load: in a location that can load from the lake
         create = lake.works  # the location of a dataset cannot be changed later
-        place = nearby(lake.location(), warehouse.options.location)
-        warehouse.options = replace(warehouse.options, location=place)
+        location = location_near(lake.location(), warehouse.options.location)
+        warehouse.options = replace(warehouse.options, location=location)
     works = True
     for check in warehouse.check(create):
         works = works and (check.ok or check.is_warning)
@@ -135,7 +135,7 @@ def _warehouse(label: str, lake: _Lake, create: bool) -> Iterator[Check]:
     is_synthetic = job.open_publisher(job.publisher_label()).is_synthetic
     if works or (is_synthetic and not warehouse.takes_synthetic):
         ensure_load_allowed(State(), is_synthetic, label)
-    here, there = (lake.location(), warehouse.place()) if works and warehouse.has_place else (None, None)
+    here, there = (lake.location(), warehouse.location()) if works and warehouse.has_location else (None, None)
     if here and there:
         remedy = f"choose a bucket within {there}, or a dataset within {here}"
         yield Check(label, is_near(here, there), f"is in {there}, the lake in {here}", remedy)

@@ -90,7 +90,7 @@ class Store(abc.ABC):
         return None
 
     def location(self) -> str | None:
-        """Place of a bucket, such as ``US`` or ``EUROPE-WEST1``; None for a folder."""
+        """Location of a bucket, such as ``US`` or ``EUROPE-WEST1``; None for a folder."""
         return None
 
     @abc.abstractmethod
@@ -223,7 +223,7 @@ class StoredFile:
 
     @property
     def location(self) -> str | None:
-        """Place of the GCS bucket, such as ``US`` or ``EUROPE-WEST1``; None for a local file."""
+        """Location of the GCS bucket, such as ``US`` or ``EUROPE-WEST1``; None for a local file."""
         return self.store.location()
 
     def local(self) -> AbstractContextManager[Path]:

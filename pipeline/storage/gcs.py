@@ -110,7 +110,7 @@ class GcsStore(Store):
         return stored.version if stored else None
 
     def location(self) -> str | None:
-        """Place of the bucket; None where the account may not see it (``storage.buckets.get``)."""
+        """Location of the bucket; None where the account may not see it (``storage.buckets.get``)."""
         if self._location is None:
             with self._explained("", "storage.buckets.get"):
                 try:

@@ -93,22 +93,22 @@ class LedgerRow:
 
 
 def is_near(first: str, second: str) -> bool:
-    """Whether two places of Google Cloud are on the same continent, such as ``US`` and ``us-east1``, by their names.
+    """Whether two locations of Google Cloud are on the same continent, such as ``US`` and ``us-east1``, by their names.
 
     BigQuery decides what it loads from where, and says so. This is only what can be seen before.
     """
     return _continent(first) == _continent(second)
 
 
-def nearby(bucket: str | None, preferred: str) -> str:
-    """Where to make a dataset for a lake in ``bucket``: the preferred place, if that is on the same continent."""
+def location_near(bucket: str | None, preferred: str) -> str:
+    """The location of a new dataset for a lake in ``bucket``: the preferred one, if it is on the same continent."""
     if bucket is None or is_near(bucket, preferred):
         return preferred
     return bucket.lower() if "-" in bucket else bucket.upper()
 
 
-def _continent(place: str) -> str:
-    return "us" if place.lower() == "nam4" else place.lower()[:2]
+def _continent(location: str) -> str:
+    return "us" if location.lower() == "nam4" else location.lower()[:2]
 
 
 #: Called with (rows done, rows in all) from time to time; cheap.
@@ -147,8 +147,8 @@ def named(error: WarehouseError, label: str) -> WarehouseError:
 class Warehouse(abc.ABC):
     """One warehouse. Constructing opens nothing; every method opens, uses and closes, so it survives a fork."""
 
-    #: Whether it can load only from a lake near it, so that ``place`` matters.
-    has_place = False
+    #: Whether it can load only from a lake near it, so that ``location`` matters.
+    has_location = False
 
     def __init__(self, url: str, options: Options | None = None) -> None:
         self.url = url
@@ -200,8 +200,8 @@ class Warehouse(abc.ABC):
         """Characters in each text column of the table, per partition; {} where text cannot come to harm on its way."""
         return {}
 
-    def place(self) -> str | None:
-        """Where the data are, such as ``US`` or ``europe-west1``; None where a lake's place does not matter to it."""
+    def location(self) -> str | None:
+        """Location of the data, such as ``US`` or ``europe-west1``; None where that of the lake does not matter."""
         return None
 
     @abc.abstractmethod

@@ -9,6 +9,7 @@ from google.cloud import bigquery
 
 from ...datasets.schema import Dataset
 from ...errors import WarehouseError, WarehouseUnavailable
+from ...storage import is_local
 from ...storage.base import StoredFile
 from ..base import LedgerRow
 from .ledger import LedgerTable, identity_of, is_same, stamp
@@ -81,7 +82,7 @@ class Load:
 
         def submit(job_id: str) -> bigquery.LoadJob:
             common: dict[str, Any] = {"job_id": job_id, "location": session.location, "job_config": config}
-            if not self.parquet.uri.startswith("file:"):
+            if not is_local(self.parquet.uri):
                 return session.call(client.load_table_from_uri, self.parquet.uri, target, **common)
             with self.parquet.local() as path, path.open("rb") as file:
                 return session.retry(client.load_table_from_file)(
@@ -106,7 +107,7 @@ class Load:
 
 def check_footer(parquet: StoredFile, row: LedgerRow) -> None:
     """Refuse a local file with another number of rows before it is sent, while the table is as it was."""
-    if not parquet.uri.startswith("file:"):
+    if not is_local(parquet.uri):
         return
     import pyarrow.parquet as pq
 

@@ -12,7 +12,7 @@ from ...datasets import DATASETS
 from ...datasets.schema import FILE_MONTH, Column, Dataset
 from ...errors import WarehouseError
 from ...storage.base import StoredFile
-from ..base import LEDGER_COLUMNS, LEDGER_TABLE, nearby
+from ..base import LEDGER_COLUMNS, LEDGER_TABLE, location_near
 from ..tables import Dialect, declared, missing_columns
 from ..views import not_made, views
 from .errors import text_of
@@ -48,7 +48,7 @@ def prepare(session: Session, lake: StoredFile | None = None, dataset: Dataset |
         found = session.call(client.get_dataset, session.reference)
     except exceptions.NotFound:
         bucket = lake.location if lake and not session.wanted_location else None
-        found = create_dataset(session, nearby(bucket, session.options.location))
+        found = create_dataset(session, location_near(bucket, session.options.location))
     session.location = found.location or None
     existing = {table.table_id: table.labels for table in session.call(client.list_tables, session.reference)}
     for each in declared(dataset):

@@ -55,7 +55,7 @@ class BigQuery(Warehouse):
     environment that server is used, without credentials.
     """
 
-    has_place = True
+    has_location = True
 
     def __init__(self, url: str, options: Options | None = None) -> None:
         super().__init__(url, options)
@@ -116,7 +116,7 @@ class BigQuery(Warehouse):
                 return stored
         raise WarehouseBusy(f"{self.label}: others keep loading {row.partition} with another file; run again later")
 
-    def place(self) -> str | None:
+    def location(self) -> str | None:
         with self.session.errors("looking for the dataset"):
             return self.session.call(self.session.client.get_dataset, self.session.reference).location or None
 
@@ -139,7 +139,7 @@ class BigQuery(Warehouse):
                         )
                         return
                     found = create_dataset(session, self.options.location)
-            yield Check(f"{subject} dataset", True, f"in {found.location or 'an unknown place'}")
+            yield Check(f"{subject} dataset", True, f"in {found.location or 'an unknown location'}")
             with session.errors("trying a query"):
                 session.submit_query("SELECT 1 AS one", dry_run=True, use_query_cache=False)
             yield Check(f"{subject} jobs", True, "queries and load jobs may be started")

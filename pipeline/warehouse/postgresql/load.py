@@ -21,8 +21,8 @@ from .tables import index_of
 LOGGER = logging.getLogger("pipeline")
 
 
-class Place:
-    """Where the rows of a partition are copied to within the transaction of a load."""
+class PartitionLoad:
+    """The table that the rows of a partition are copied to, within the transaction of a load."""
 
     def __init__(self, session: Session, dataset: Dataset, month: dt.date | None, rows: int) -> None:
         self.session, self.dataset, self.month, self.rows = session, dataset, month, rows
@@ -63,7 +63,7 @@ class Place:
                 self.session.run(index)
             self.session.run(f"ANALYZE {self.table}")
 
-    def put(self) -> None:
+    def replace(self) -> None:
         """Last step before the commit, because only from here on the parent is locked against other loads."""
         if self.occupied:
             self.session.run(f"DELETE FROM {self.occupied}")
@@ -78,7 +78,7 @@ class Place:
         if arrived != self.rows:
             raise WarehouseError(f"{self.table}: {arrived} rows of {self.rows} arrived; load the month again")
 
-    def tidy(self) -> None:
+    def vacuum(self) -> None:
         """After the commit: make the room of replaced rows usable again. Autovacuum does it where this fails."""
         if not self.occupied:
             return

@@ -43,7 +43,7 @@ from ..views import COMMENTS, comment, not_made, views
 from .connection import Server
 from .copy import open_parquet
 from .errors import USE_UTF8, translate
-from .load import Place
+from .load import PartitionLoad
 from .session import ALL_TABLES, Session, text_of
 from .tables import changes
 
@@ -87,11 +87,11 @@ class PostgreSQL(Warehouse):
             self._prepare(session, dataset)
             with self._locked(session, row.partition, session.rows_of(dataset.table) + row.row_count):
                 stored = next_row(row, session.newest(row.partition))
-                place = Place(session, dataset, row.file_month, row.row_count)
-                place.fill(file, progress)
+                load = PartitionLoad(session, dataset, row.file_month, row.row_count)
+                load.fill(file, progress)
                 session.insert_ledger(stored)
-                place.put()
-            place.tidy()
+                load.replace()
+            load.vacuum()
         return stored
 
     def append(self, row: LedgerRow) -> LedgerRow:

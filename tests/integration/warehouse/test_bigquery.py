@@ -34,7 +34,7 @@ from pipeline.errors import PipelineError, UsageError, WarehouseError, Warehouse
 from pipeline.storage import open_store
 from pipeline.storage.base import StoredFile
 from pipeline.warehouse import LedgerRow, Options, open_warehouse
-from pipeline.warehouse.base import nearby
+from pipeline.warehouse.base import location_near
 from pipeline.warehouse.bigquery.errors import translate
 from pipeline.warehouse.bigquery.warehouse import BigQuery
 from tests.patience import PATIENCE, Clock
@@ -708,7 +708,7 @@ def test_a_column_of_the_owner_that_no_file_has_is_refused_if_it_is_required(
     ],
 )
 def test_the_place_of_a_new_dataset(bucket: str | None, preferred: str, place: str) -> None:
-    assert nearby(bucket, preferred) == place
+    assert location_near(bucket, preferred) == place
 
 
 def test_a_load_from_another_place_is_refused_in_the_words_of_the_service_with_the_remedy(
