@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,7 @@ class Gate:
 
     @property
     def environment(self) -> dict[str, str]:
-        where = {name: getattr(self, name) for name in ("stage", "state", "month", "dataset", "share", "patience")}
-        paths = [str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "TESTS_GATE": json.dumps({**where, "folder": str(self.folder)}),
-        }
+        return environment_of(self)
 
     @property
     def stopped(self) -> list[int]:
@@ -66,3 +61,10 @@ class Gate:
 
     def open(self) -> None:
         (self.folder / "open").touch()
+
+
+def environment_of(*gates: Gate) -> dict[str, str]:
+    """Variables of a command that stops at several gates."""
+    paths = [str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    wheres = [{**asdict(gate), "folder": str(gate.folder)} for gate in gates]
+    return {"PYTHONPATH": os.pathsep.join(paths), "TESTS_GATES": json.dumps(wheres)}

@@ -39,9 +39,11 @@ Event = dict[str, Any]
 
 RANGE = (
     *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
-    *("--start", "2020-01", "--stop", "2020-06"),
+    *("--start", "2020-01", "--stop", "2020-04"),
 )
-MONTHS = 5
+MONTHS = 3
+#: Rows of a month of several batches and row groups.
+BIG = 300_000
 BIG_MONTH = ("MonthlyTrips", "--dataset", "green", "--month", "2020-02")
 
 
@@ -66,6 +68,10 @@ class Run:
         for journal in set(self.journals.glob("*.jsonl")) - self.before:
             for line in journal.read_text().splitlines():
                 yield json.loads(line)
+
+    def lines(self) -> int:
+        """How many lines its journal has."""
+        return sum(journal.read_bytes().count(b"\n") for journal in set(self.journals.glob("*.jsonl")) - self.before)
 
     def wait_at(self, gate: Gate) -> None:
         gate.wait(self.process, self.output.read_text)
@@ -198,7 +204,7 @@ def test_main_process_killed_in_every_stage_leaves_no_orphan(tmp_path: Path, und
 @linux
 @pytest.mark.parametrize("method", ["forkserver", "fork", "spawn"])
 def test_orphan_does_not_finish_its_work(tmp_path: Path, method: str) -> None:
-    project = sample_project(tmp_path, 400_000)
+    project = sample_project(tmp_path, BIG // 2)
     gate = project.gate("Clean", "running", share=0.3)
     run = Run(project, *BIG_MONTH, "--workers", "2", "--process-start-method", method)
     run.wait_at(gate)
@@ -209,13 +215,16 @@ def test_orphan_does_not_finish_its_work(tmp_path: Path, method: str) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Any], seed: int) -> None:
+    """Soon after some line of the journal: so the moments are spread over the work, however fast the machine is."""
     project = sample_project(tmp_path, 2_000)
     moments = random.Random(seed)
     arguments = (*RANGE, "--workers", str(seed))
     for _ in range(4):
+        lines = moments.randrange(30)
         run = Run(project, *arguments)
+        wait_for(lambda run=run, lines=lines: run.lines() >= lines or run.process.poll() is not None)
         try:
-            run.process.wait(moments.uniform(0.5, 3.5))  # whenever that is: what follows holds at any moment
+            run.process.wait(moments.uniform(0, 0.2))  # whatever comes next: what follows holds at any moment
         except subprocess.TimeoutExpired:
             run.kill_group()
         assert_nothing_half_written(project)
@@ -223,7 +232,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Any], s
 
 
 def test_killed_in_the_middle_of_a_big_month(tmp_path: Path) -> None:
-    quiet, project = (sample_project(tmp_path / name, 400_000) for name in ("quiet", "killed"))
+    quiet, project = (sample_project(tmp_path / name, BIG) for name in ("quiet", "killed"))
     for each in (quiet, project):
         each.folder.mkdir()
     assert quiet.luigi(*BIG_MONTH).returncode == 0

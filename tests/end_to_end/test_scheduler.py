@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ..conftest import CHECKOUT
-from ..patience import wait_for
 from ..servers.http import ERROR_PAGE, Fault, HttpServer
-from ..servers.luigid import PATIENT, Luigid
+from ..servers.luigid import Luigid
 from .conftest import Project
-from .test_hosts import MONTHS, RANGE, Cluster, Host, luigid, publish, undisturbed
+from .gate import Gate
+from .test_hosts import RANGE, STAGES, Cluster, Host, luigid, publish, undisturbed
 
 __all__ = ["luigid", "undisturbed"]
 
@@ -31,39 +31,54 @@ def assert_ended_well(host: Host) -> None:
 # -- "Mark as done" on luigid's page ---------------------------------------------------------------
 
 
-def test_failed_task_that_was_marked_as_done(tmp_path: Path, luigid: Luigid) -> None:
-    published = publish(tmp_path / "published")
-    bad = published / "trip-data" / "green_tripdata_2020-02.parquet"
-    whole = bad.read_bytes()
-    bad.write_bytes(ERROR_PAGE)
+def test_failed_tasks_of_which_one_was_marked_as_done(tmp_path: Path, luigid: Luigid) -> None:
+    """A terminal failure is not tried again by the run; the next run does its month, whether it was marked or not."""
+    asked = (*RANGE[:-1], "2020-04")
+    published = publish(tmp_path / "published", (1, 2, 3))
+    bad = [published / "trip-data" / f"green_tripdata_2020-{month}.parquet" for month in ("02", "03")]
+    whole = [file.read_bytes() for file in bad]
+    for file in bad:
+        file.write_bytes(ERROR_PAGE)
     cluster = Cluster(tmp_path, luigid, PIPELINE_PUBLISHER_NAME="tlc", PIPELINE_PUBLISHER_URL=f"file:{published}")
-    host = cluster.start("run-a", *RANGE, "--workers", "2")
+    host = cluster.start("run-a", *asked, "--workers", "2")
     assert host.end() == 30, host.output.read_text()
-    bad.write_bytes(whole)
-    for task in luigid.tasks("DISABLED"):
-        assert luigid.ask("mark_as_done", task_id=task["id"])["status"] == "DONE"
-    again = cluster.start("run-b", *RANGE, "--workers", "2")
+    assert sorted(host.stages("failed")) == [("Download", "2020-02"), ("Download", "2020-03")], "once"
+    assert cluster.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(1,)]
+    disabled = {task["params"]["month"]: task["id"] for task in luigid.tasks("DISABLED")}
+    assert sorted(disabled) == ["2020-02", "2020-03"]
+    for month, task in disabled.items():
+        error = json.loads(luigid.ask("fetch_error", task_id=task)["error"])
+        assert error.startswith(f"Download green {month}: ") and "\n" not in error
+
+    for file, data in zip(bad, whole, strict=True):
+        file.write_bytes(data)
+    assert luigid.ask("mark_as_done", task_id=disabled["2020-02"])["status"] == "DONE"
+    again = cluster.start("run-b", *asked, "--workers", "2")
     assert_ended_well(again)
     assert not again.stages("failed")
-    assert cluster.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(MONTHS,)]
+    assert {("Load", "2020-02"), ("Load", "2020-03")} <= set(again.stages("done"))
+    assert cluster.query("SELECT count(*) FROM etl_current WHERE dataset = 'green'") == [(3,)]
 
 
 def test_running_task_that_is_marked_as_done(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
     """What needs it begins at once, finds out, and waits for it. Each stage once, in one run."""
     cluster = Cluster(tmp_path, luigid)
-    host = cluster.start("run-a", *RANGE, "--workers", "2")
-    marked: set[str] = set()
+    gates = [cluster.gate(stage, "started", "2020-01") for stage in STAGES]
+    host = cluster.start("run-a", *RANGE, "--workers", "2", gates=gates)
 
-    def mark() -> bool:
-        for task in luigid.tasks("RUNNING"):
-            if task["name"] not in marked:
-                marked.add(task["name"])
-                luigid.ask("mark_as_done", task_id=task["id"])
-        return host.process.poll() is not None
+    def running() -> dict[tuple[str, str | None], str]:
+        return {(task["name"], task["params"].get("month")): task["id"] for task in luigid.tasks("RUNNING")}
 
-    wait_for(mark)
+    for gate, needing in zip(gates, [*STAGES[1:], "MonthlyTrips"], strict=True):
+        host.wait_at(gate)
+        luigid.ask("mark_as_done", task_id=running()[gate.stage, "2020-01"])
+        if needing in STAGES:
+            found_out = f"needs {gate.stage} green 2020-01, which is not there though it counts as done"
+            host.wait_until(lambda text=found_out: text in host.log.read_text())
+        else:
+            host.wait_until(lambda task=needing: (task, "2020-01") in running())
+        gate.open()
     assert_ended_well(host)
-    assert "Download" in marked
     assert cluster.tables() == undisturbed
 
 
@@ -76,29 +91,38 @@ def restart_without_state(luigid: Luigid) -> None:
     luigid.start()
 
 
-@pytest.mark.parametrize("hosts", [1, 2])
-def test_luigid_killed_after_each_stage(tmp_path: Path, hosts: int, undisturbed: dict[str, Any]) -> None:
-    def lose_luigid(stage: str) -> None:
-        with Luigid(tmp_path / f"luigid-{stage}", disconnect_delay=PATIENT) as luigid:
-            cluster = Cluster(tmp_path / stage, luigid)
-            gate = cluster.gate(stage, "done")
-            names = [f"{stage}-{number}" for number in range(hosts)]
-            started = [cluster.start(name, *RANGE, "--workers", "2", gate=gate) for name in names]
-            started[0].wait_until(lambda: bool(gate.stopped))
-            restart_without_state(luigid)
-            gate.open()
-            for host in started:
-                assert_ended_well(host)
-            assert cluster.tables() == undisturbed
+def test_luigid_killed_after_each_stage(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
+    """Luigid, and all that it knew, is lost four times, each time after the same stage of all ranges.
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lose_luigid, ("Download", "Clean", "WriteParquet", "Upload")))
+    One is done by one process, one by two, and one by two hosts with two each.
+    """
+    hosts: dict[Cluster, list[Host]] = {}
+    gates: dict[str, list[Gate]] = {stage: [] for stage in STAGES[:-1]}
+    for count, workers in ((1, 1), (1, 2), (2, 2)):
+        cluster = Cluster(tmp_path / f"{count}-{workers}", luigid)
+        stops = [cluster.gate(stage, "done", "2020-01") for stage in gates]
+        hosts[cluster] = [
+            cluster.start(f"run-{number}", *RANGE, "--workers", str(workers), gates=stops) for number in range(count)
+        ]
+        for gate in stops:
+            gates[gate.stage].append(gate)
+    first = next(iter(hosts.values()))[0]
+    for of_stage in gates.values():
+        first.wait_until(lambda of_stage=of_stage: all(gate.stopped for gate in of_stage))
+        restart_without_state(luigid)
+        for gate in of_stage:
+            gate.open()
+    for cluster, started in hosts.items():
+        for host in started:
+            assert_ended_well(host)
+        assert cluster.tables() == undisturbed
+        assert any("had forgotten tasks of this run" in host.log.read_text() for host in started)
 
 
 def test_run_says_that_luigid_is_away(tmp_path: Path, luigid: Luigid, undisturbed: dict[str, Any]) -> None:
     cluster = Cluster(tmp_path, luigid)
     gate = cluster.gate("Clean", "started")
-    host = cluster.start("run-a", *RANGE, gate=gate)
+    host = cluster.start("run-a", *RANGE, gates=[gate])
     host.wait_at(gate)
     luigid.stop()
     gate.open()
@@ -179,10 +203,12 @@ def test_flags_with_which_a_run_would_wait_for_ever(project: Project, flags: tup
 @pytest.mark.parametrize(
     "lines",
     [
-        ("[worker]", "keep_alive = false", "[scheduler]", "retry_count = 0", "[resources]", "load_bigquery = 0"),
+        (
+            *("[worker]", "keep_alive = false", "cache_task_completion = true", "timeout = 600"),
+            *("[scheduler]", "retry_count = 0", "[resources]", "load_bigquery = 0"),
+        ),
         ("[worker]", "count_uniques = true", "[core]", "parallel_scheduling = true", "no_lock = false"),
         ("[worker]", "count_last_scheduled = true", "check_complete_on_run = true", "force_multiprocessing = true"),
-        ("[worker]", "cache_task_completion = true", "timeout = 600"),
     ],
     ids=lambda lines: lines[1],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -14,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-GATE = json.loads(os.environ["TESTS_GATE"])
-FOLDER = Path(GATE["folder"])
+GATES: list[dict[str, Any]] = [
+    {**gate, "folder": Path(gate["folder"])} for gate in json.loads(os.environ["TESTS_GATES"])
+]
 
 
 class Finder:
@@ -60,15 +62,21 @@ def watch_stages(module: Any) -> None:
 
 
 def stop(about: dict[str, Any], state: str, share: float) -> None:
-    """Wait here until the gate is opened, if this is where it stands."""
+    """Wait here until the gate is opened, if this is where one stands."""
     here = {"stage": about["stage"], "state": state, "dataset": about["dataset"]}
-    if any(here[name] != GATE[name] for name in here) or share < GATE["share"]:
-        return
-    if GATE["month"] not in (None, about["month"]):
-        return
-    (FOLDER / f"{os.getpid()}.stopped").touch()
-    while FOLDER.exists() and not (FOLDER / "open").exists():
-        time.sleep(0.01)
+    for gate in GATES:
+        if any(here[name] != gate[name] for name in here) or share < gate["share"]:
+            continue
+        if gate["month"] not in (None, about["month"]):
+            continue
+        folder = gate["folder"]
+        (folder / f"{os.getpid()}.stopped").touch()
+        while folder.exists() and not is_open(gate):
+            time.sleep(0.01)
+
+
+def is_open(gate: dict[str, Any]) -> bool:
+    return bool((gate["folder"] / "open").exists())
 
 
 def watch_ends(module: Any) -> None:
@@ -87,11 +95,13 @@ def watch_results(module: Any) -> None:
 
     def _put(self: Any, result: Any) -> None:
         """Stops in the middle of what the main process is told; the first process that comes here, to be killed."""
-        if GATE["state"] == "telling" and str(result[0]).startswith(f"{GATE['stage']}_{GATE['dataset']}_"):
+        for gate in GATES:
+            if gate["state"] != "telling" or not str(result[0]).startswith(f"{gate['stage']}_{gate['dataset']}_"):
+                continue
             with suppress(FileExistsError):
-                (FOLDER / "told half").touch(exist_ok=False)
+                (gate["folder"] / "told half").touch(exist_ok=False)
                 os.write(self._connection.fileno(), b"\0\0\0")
-                stop({"stage": GATE["stage"], "dataset": GATE["dataset"], "month": GATE["month"]}, "telling", 1)
+                stop(gate, "telling", 1)
         put(self, result)
 
     module.Sender.put = _put
@@ -102,25 +112,26 @@ def watch_worker(module: Any) -> None:
 
     def _phase_out(self: Any) -> None:
         phase_out(self)
-        (FOLDER / "told to stop").touch()
+        for gate in GATES:
+            (gate["folder"] / "told to stop").touch()
 
     module.Worker._start_phasing_out = _phase_out
 
 
+def patience() -> float:
+    """Seconds for which servers are waited for at most, once a gate with a ``patience`` is open."""
+    return min((gate["patience"] for gate in GATES if gate["patience"] is not None and is_open(gate)), default=math.inf)
+
+
 def make_impatient(module: Any) -> None:
-    """Wait for servers for seconds only, once the gate is open."""
-    for_server, patience = module.for_server, GATE["patience"]
-    if patience is not None:
-        module.for_server = lambda seconds: min(
-            for_server(seconds), patience if (FOLDER / "open").exists() else float("inf")
-        )
+    for_server = module.for_server
+    module.for_server = lambda seconds: min(for_server(seconds), patience())
 
 
 def make_retries_impatient(module: Any) -> None:
     """The same for a call that had begun when the gate was opened."""
-    left, patience = module.Policy.left, GATE["patience"]
-    if patience is not None:
-        module.Policy.left = lambda policy: 0.0 if (FOLDER / "open").exists() and policy.spent.seconds else left(policy)
+    left = module.Policy.left
+    module.Policy.left = lambda policy: 0.0 if policy.spent.seconds and patience() < math.inf else left(policy)
 
 
 sys.meta_path[:0] = [
