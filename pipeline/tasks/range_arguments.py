@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
 import luigi
@@ -24,83 +25,100 @@ _EPOCH = dt.date(2009, 1, 1)
 def resolve(values: dict[str, Any], places: dict[str, settings.Place]) -> dict[str, Any]:
     """The values of RangeMonthly's parameters with ``of``, ``of_params`` and ``stop`` filled in.
 
-    ``of_params`` then has all that the output depends on, so that it is part of the task's identity. ``places`` says
-    where each value comes from. Raises UsageError for values that contradict each other.
+    ``of_params`` then has all that the output depends on, so that it is part of the task's identity, and ``dataset`` is
+    empty. ``places`` says where each value comes from: what comes from a stronger place (a flag before the environment
+    before luigi.cfg) wins. Raises UsageError for values of the same place that contradict each other.
     """
-    values = dict(values)
-    of, given = _of_datasets(values, places)
-    values["of"] = of
+    of, month, start, stop = (values[name] for name in ("of", "param_name", "start", "stop"))
+    given = renamed.take_from_arguments(of.task_family, dict(values["of_params"]))
+    if (asked := _Datasets.of(values, places)) is not None:
+        of, given = asked.put_into(of, given, places)
+    _check_parameters(of, given, month)
+    first = None
+    if issubclass(of, JobTask):
+        first = of(**given, month=start or _EPOCH)
+        text = first.to_str_params(only_significant=True)
+        given = {name: text[name] for name in text if name != month}
+    if places["start"] > places["stop"] or stop is None:
+        stop = _after_newest(first, start or _EPOCH)
+    elif places["stop"] > places["start"] and start and start >= stop:
+        raise UsageError(
+            f"--stop {format_month(stop)} is not later than {format_month(start)}, "
+            "the start of [RangeMonthly]; give --start too"
+        )
+    of_params = luigi.freezing.FrozenOrderedDict(sorted(given.items()))
+    return {**values, "of": of, "of_params": of_params, "stop": stop, "dataset": "", "datasets": ""}
+
+
+@dataclass(frozen=True)
+class _Datasets:
+    """The datasets that ``dataset`` asks for, or ``datasets``, its old name of several and of AllTrips even for one."""
+
+    name: str
+    text: str
+    place: settings.Place
+
+    @classmethod
+    def of(cls, values: dict[str, Any], places: dict[str, settings.Place]) -> _Datasets | None:
+        names = [name for name in ("dataset", "datasets") if values[name]]
+        if len(names) == 2 and places["dataset"] == places["datasets"]:
+            raise UsageError("--dataset and --datasets: give one of them")
+        if not names:
+            return None
+        name = max(names, key=lambda name: places[name])
+        return cls(name, ",".join(monthly_names(values[name])), places[name])
+
+    @property
+    def is_several(self) -> bool:
+        return self.name == "datasets" or "," in self.text
+
+    @property
+    def task(self) -> type[JobTask]:
+        """The task that they are of, unless another one is named in the same place."""
+        return AllTrips if self.is_several else MonthlyTrips
+
+    def parameter_of(self, task: Any) -> str:
+        """The parameter that takes them. Somebody's own task may have one with the old name."""
+        return self.name if self.name in dict(task.get_params()) else "dataset"
+
+    def put_into(self, of: Any, given: dict[str, Any], places: dict[str, settings.Place]) -> tuple[Any, dict[str, Any]]:
+        """Task and of-params of the range with these datasets, or as they are if those come from a stronger place."""
+        parameter = self.parameter_of(of)
+        if parameter != self.name:
+            now = "dataset now" if "," in self.text else "dataset, with --of AllTrips, now"
+            renamed.note(f"{self.name} of RangeMonthly", now)
+        is_known = parameter in dict(of.get_params())
+        fits = is_known and not (self.is_several and issubclass(of, MonthTask))
+        if not fits and self.place == places["of"]:
+            why = "takes one dataset" if is_known and parameter == self.name else f"has no {self.name}"
+            raise UsageError(f"--{self.name} goes with --of {self.task.task_family}; {of.task_family} {why}")
+        if not fits or (issubclass(of, AllTrips) and not self.is_several and self.place != places["of"]):
+            if self.place < places["of"]:
+                return of, given
+            of, parameter = self.task, "dataset"
+            given = {known: value for known, value in given.items() if known in dict(of.get_params())}
+        if given.get(parameter, self.text) == self.text or self.place > places["of_params"]:
+            return of, {**given, parameter: self.text}
+        if self.place == places["of_params"]:
+            other = f"{parameter} {given[parameter]}"
+            raise UsageError(f"--{self.name} {self.text} and --of-params with {other}: give one of them")
+        return of, given
+
+
+def _check_parameters(of: Any, given: dict[str, Any], month: str) -> None:
+    """Raise UsageError for a task that has no months, and for of-params that it does not take."""
     known = dict(of.get_params())
-    if values["param_name"] not in known:
+    if month not in known:
         raise UsageError(
             f"--of {of.task_family}: {of.task_family} has no months; "
             f"run it by itself: luigi --module pipeline {of.task_family}"
         )
-    for name in given:
-        if name not in known or name == values["param_name"]:
-            choices = ", ".join(sorted(set(known) - {values["param_name"]}))
+    for name, value in given.items():
+        if name not in known or name == month:
+            choices = ", ".join(sorted(set(known) - {month}))
             raise UsageError(f"--of-params: {of.task_family} has no parameter {name!r} to give; it has {choices}")
-    first = None
-    if issubclass(of, JobTask):
-        for name, value in given.items():
-            if not isinstance(value, str):
-                raise UsageError(f'--of-params: "{name}" is a text, such as "green"; {value!r} is none')
-        first = of(**given, month=values["start"] or _EPOCH)
-        text = first.to_str_params(only_significant=True)
-        given = {name: text[name] for name in text if name != values["param_name"]}
-    values["of_params"] = luigi.freezing.FrozenOrderedDict(sorted(given.items()))
-    if places["start"] > places["stop"] or values["stop"] is None:
-        values["stop"] = _after_newest(first, values["start"] or _EPOCH)
-    elif places["stop"] > places["start"] and values["start"] and values["start"] >= values["stop"]:
-        raise UsageError(
-            f"--stop {format_month(values['stop'])} is not later than {format_month(values['start'])}, "
-            "the start of [RangeMonthly]; give --start too"
-        )
-    return values
-
-
-def _of_datasets(values: dict[str, Any], places: dict[str, settings.Place]) -> tuple[Any, dict[str, Any]]:
-    """Task and of-params of a range for which ``dataset`` may be given; it is "" afterwards, like ``datasets``.
-
-    One dataset is of MonthlyTrips unless another task is named in the same place, several are of AllTrips. ``datasets``
-    is the old name of several, and of AllTrips also if it is one. What comes from a stronger place (a flag before the
-    environment before luigi.cfg) wins; what contradicts something from the same place is refused.
-    """
-    of = values["of"]
-    given = renamed.take_from_arguments(of.task_family, dict(values["of_params"]))
-    names = [name for name in ("dataset", "datasets") if values[name]]
-    if len(names) == 2 and places["dataset"] == places["datasets"]:
-        raise UsageError("--dataset and --datasets: give one of them")
-    name = max(names, key=lambda name: places[name], default="")
-    text, values["dataset"], values["datasets"] = values.get(name, ""), "", ""
-    if not name:
-        return of, given
-    text = ",".join(monthly_names(text))
-    place, is_several = places[name], name == "datasets" or "," in text
-    task: type[JobTask] = AllTrips if is_several else MonthlyTrips
-    parameter = "dataset"
-    if name == "datasets":
-        if name in dict(of.get_params()):  # somebody's own task
-            parameter = name
-        else:
-            renamed.note(
-                f"{name} of RangeMonthly", "dataset now" if "," in text else "dataset, with --of AllTrips, now"
-            )
-    fits = parameter in dict(of.get_params()) and not (is_several and issubclass(of, MonthTask))
-    if not fits and place == places["of"]:
-        why = "takes one dataset" if name == "dataset" in dict(of.get_params()) else f"has no {name}"
-        raise UsageError(f"--{name} goes with --of {task.task_family}; {of.task_family} {why}")
-    if not fits or (issubclass(of, AllTrips) and not is_several and place != places["of"]):
-        if place < places["of"]:
-            return of, given
-        of = task
-        given = {known: value for known, value in given.items() if known in dict(of.get_params())}
-    if given.get(parameter, text) != text:
-        if place == places["of_params"]:
-            raise UsageError(f"--{name} {text} and --of-params with {parameter} {given[parameter]}: give one of them")
-        if place < places["of_params"]:
-            return of, given
-    return of, {**given, parameter: text}
+        if issubclass(of, JobTask) and not isinstance(value, str):
+            raise UsageError(f'--of-params: "{name}" is a text, such as "green"; {value!r} is none')
 
 
 def _after_newest(first: Any, start: dt.date) -> dt.date:
