@@ -172,43 +172,10 @@ class Scratch:
     def staging(self, name: str) -> AbstractContextManager[Path]:
         return self.store.staging(self.path(name))
 
-    @contextmanager
-    def writer(
-        self, file: Path, name: str, opened: Callable[[Path], AbstractContextManager[Any]]
-    ) -> Iterator[Callable[..., None]]:
-        """What writes batches or tables to a file of ``staging``, by the Arrow writer that ``opened`` makes.
-
-        What the disk refuses is LakeError or StorageUnavailable in its words. What else goes wrong while the file is
-        open, such as another file that cannot be read, stays as it is.
-        """
-        from ..storage.base import explained
-
+    def writer(self, file: Path, name: str, opened: Callable[[Path], AbstractContextManager[Any]]) -> Writer:
+        """What writes batches or tables to a file of ``staging``, by the Arrow writer that ``opened`` makes."""
         # What is on its way to a bucket waits on this machine, whose disk it is that refuses.
-        where = self.store.uri(self.path(name)) if self._is_folder else str(file)
-
-        @contextmanager
-        def explaining() -> Iterator[None]:
-            try:
-                yield
-            except OSError as error:
-                raise explained(error, where) from error
-
-        with ExitStack() as stack:
-            with explaining():
-                writer = stack.enter_context(opened(file))
-
-            def write(rows: Any, **options: Any) -> None:
-                with explaining():
-                    writer.write(rows, **options)
-
-            try:
-                yield write
-            except BaseException:
-                with suppress(OSError):  # the file is worth nothing, and that it cannot be ended either is no news
-                    stack.close()
-                raise
-            with explaining():
-                stack.close()
+        return Writer(opened, file, self.store.uri(self.path(name)) if self._is_folder else str(file))
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
@@ -250,6 +217,43 @@ class Scratch:
     def discard(self) -> None:
         """Remove everything of this month. The caller holds its lock."""
         self.store.delete_tree(self.prefix)
+
+
+class Writer:
+    """An open file, as a context that gives the function which writes to it.
+
+    What the disk refuses is LakeError or StorageUnavailable in its words, about ``where``. What else goes wrong while
+    the file is open, such as another file that cannot be read, stays as it is.
+    """
+
+    def __init__(self, opened: Callable[[Path], AbstractContextManager[Any]], file: Path, where: str) -> None:
+        self._opened = opened
+        self._file = file
+        self._where = where
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Callable[..., None]:
+        with self._explained():
+            self._writer = self._stack.enter_context(self._opened(self._file))
+        return self.write
+
+    def write(self, rows: Any, **options: Any) -> None:
+        with self._explained():
+            self._writer.write(rows, **options)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # After an error the file is worth nothing, and that it cannot be ended either is no news.
+        with self._explained() if error is None else suppress(OSError):
+            self._stack.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from ..storage.base import explained
+
+        try:
+            yield
+        except OSError as error:
+            raise explained(error, self._where) from error
 
 
 #: A folder of scratch below the folder of its month: the job, and the code; versions before had no code there.

@@ -49,31 +49,18 @@ class LostTasks:
         whether anything was lost.
         """
         last = self._tasks.last()
-        status_of = {task_id: known.get(task_id, {}).get("status", UNKNOWN) for task_id in last}
-        is_open = {
-            task_id: task
+        done = self._note_done(
+            task
             for task_id, (task, status) in last.items()
-            if (status == PENDING and is_end) or (status != DONE and status_of[task_id] == DONE)
-        }
-        done = self._note_done(is_open.values())
+            if (status == PENDING and is_end) or (status != DONE and _status(known.get(task_id)) == DONE)
+        )
         left = {
             task_id: task
-            for task_id, (task, status) in self._tasks.last().items()
-            if status == PENDING and not is_external(task)
-        }
-        lost = [
-            task
-            for task_id, task in left.items()
-            if status_of[task_id] in (UNKNOWN, DONE)
-            or (status_of[task_id] == PENDING and self._tasks.worker_id not in known[task_id]["workers"])
-        ]
-        lost += [
-            task
             for task_id, (task, status) in last.items()
-            if status == DONE
-            and task_id in known
-            and (status_of[task_id] == UNKNOWN or (status_of[task_id] == PENDING and not known[task_id]["workers"]))
-        ]
+            if status == PENDING and task_id not in done and not is_external(task)
+        }
+        lost = [task for task_id, task in left.items() if self._is_never_offered(known.get(task_id))]
+        lost += [task for name, (task, status) in last.items() if status == DONE and _is_reopened(known.get(name))]
         lost = [task for task in lost if self._announcements[task.task_id] < ANNOUNCEMENTS]
         enabled = {name for name in left if known.get(name, {}).get("re_enable_able") and self._failures.enable(name)}
         self.is_all_done = not lost and all(status == DONE or name in done for name, (_, status) in last.items())
@@ -83,11 +70,16 @@ class LostTasks:
             self._announce([*self._tasks.roots.values(), *lost])
         elif is_end:
             for task_id in left:
-                if status_of[task_id] == DISABLED and task_id not in self._failures.given_up | enabled:
+                if _status(known.get(task_id)) == DISABLED and task_id not in self._failures.given_up | enabled:
                     self._failures.give_up_elsewhere(task_id)
-            for answer in self._tasks.answers:  # from these Luigi tells what was left to others
-                answer["running_tasks"] = [task for task in answer["running_tasks"] if task["task_id"] in left]
+            self._tasks.forget_running(except_for=left)
         return bool(lost or enabled)
+
+    def _is_never_offered(self, shown: Mapping[str, Any] | None) -> bool:
+        """Whether the scheduler will never give this run a task that is left to do, by what it shows of the task."""
+        status = _status(shown)
+        is_for_others = status == PENDING and shown is not None and self._tasks.worker_id not in shown["workers"]
+        return is_for_others or status in (UNKNOWN, DONE)
 
     def reannounce_orphans(self, running: list[dict[str, Any]], is_late: bool) -> bool:
         """Correct a scheduler that waits for tasks to be ended by runs that are gone, or have nothing to do with them.
@@ -141,6 +133,16 @@ class LostTasks:
                 if task.task_family == "MonthlyTrips":
                     journal.record_all_loaded(task.task_id, task.partition, task.warehouses)
         return done
+
+
+def _status(shown: Mapping[str, Any] | None) -> str:
+    """The status of a task by what the scheduler shows of it, which is nothing of a task that it does not know."""
+    return str(shown["status"]) if shown is not None else UNKNOWN
+
+
+def _is_reopened(shown: Mapping[str, Any] | None) -> bool:
+    """Whether the scheduler waits for a task that is done, and gives it to nobody."""
+    return shown is not None and (shown["status"] == UNKNOWN or (shown["status"] == PENDING and not shown["workers"]))
 
 
 def _is_gone(worker: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +61,12 @@ class TaskList:
         done = {task for task, status, _ in self.history if status == DONE}
         for task in {*self.pending()} - done:
             self.note_done(task)
+        self.forget_running()
+
+    def forget_running(self, except_for: Container[str] = ()) -> None:
+        """Let Luigi's summary leave out tasks that other runs were doing, but for some by id."""
         for answer in self.answers:
-            answer["running_tasks"] = []
+            answer["running_tasks"] = [task for task in answer["running_tasks"] if task["task_id"] in except_for]
 
     @property
     def has_run(self) -> bool:

@@ -19,32 +19,41 @@ from ..planning.plan import COMPLETE, TO_DO, Plan
 from ..planning.state import CachedState
 from ..planning.task_state import is_complete
 from ..reporting.outcomes import FAILED, GAPS, GOALS, PLANNING_FAILED, STOPPED, UNFINISHED
-from .task_list import TaskList, summary_of, was_stopped
+from .task_list import Note, TaskList, summary_of, was_stopped
 
 
-def plan_events(history: Iterable[tuple[Any, str, Any]]) -> list[dict[str, Any]]:
-    """The events "plan" of the tasks that a worker has scheduled, given as Luigi's worker keeps its history.
+def plan_events(history: Iterable[Note]) -> list[dict[str, Any]]:
+    """The events "plan" of the tasks that a worker has scheduled: one for the months that have the same goal.
 
     Ranges and other wrappers bring their plan; a month that was asked for by itself is complete or to do.
     """
-    entries: dict[Partition, tuple[str, str]] = {}
-    tasks: dict[Partition, dict[str, Any]] = {}
-    statuses: dict[Partition, set[str]] = {}
-    for task, status, _ in history:
-        plan = getattr(task, "__dict__", {}).get("plan")
-        for entry in plan if isinstance(plan, Plan) else ():
-            entries[entry.partition] = entry.state, entry.reason
-        if task.task_family in GOALS and hasattr(task, "partition"):
-            tasks.setdefault(task.partition, {})[task.task_family] = task
-            statuses.setdefault(task.partition, set()).add(status)
+    history = list(history)
+    plans = [plan for task, _, _ in history if isinstance(plan := getattr(task, "__dict__", {}).get("plan"), Plan)]
+    planned = {entry.partition: (entry.state, entry.reason) for plan in plans for entry in plan}
+    goals = _goals(history)
     events: dict[tuple[str, str], dict[str, Any]] = {}
-    for key in {**entries, **tasks}:
-        goal = next((name for name in reversed(GOALS) if name in tasks.get(key, ())), GOALS[-1])
-        warehouses = str(getattr(tasks.get(key, {}).get(goal), "warehouse", "") or "")
-        state, reason = entries.get(key) or (TO_DO if statuses[key] - {TASK_DONE} else COMPLETE, "")
-        event = {"goal": goal, "warehouses": [label for label in warehouses.split(",") if label], "entries": []}
-        events.setdefault((goal, warehouses), event)["entries"].append((key.dataset, key.month_text, state, reason))
+    for partition in {**planned, **goals}:
+        goal, warehouses, state = goals.get(partition, (GOALS[-1], "", TO_DO))
+        labels = [label for label in warehouses.split(",") if label]
+        event = events.setdefault((goal, warehouses), {"goal": goal, "warehouses": labels, "entries": []})
+        entry = planned.get(partition, (state, ""))
+        event["entries"].append((partition.dataset, partition.month_text, *entry))
     return list(events.values())
+
+
+def _goals(history: Iterable[Note]) -> dict[Partition, tuple[str, str, str]]:
+    """For each month the last stage that is asked for, its warehouses, and whether the month is complete or to do."""
+    found: dict[Partition, list[tuple[Any, str]]] = {}
+    for task, status, _ in history:
+        if task.task_family in GOALS and hasattr(task, "partition"):
+            found.setdefault(task.partition, []).append((task, status))
+    goals = {}
+    for partition, tasks in found.items():
+        last = max(reversed(tasks), key=lambda each: GOALS.index(each[0].task_family))[0]
+        is_complete = all(status == TASK_DONE for _, status in tasks)
+        warehouses = str(getattr(last, "warehouse", "") or "")
+        goals[partition] = last.task_family, warehouses, COMPLETE if is_complete else TO_DO
+    return goals
 
 
 def judge(worker: Any, roots: list[luigi.Task], events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
