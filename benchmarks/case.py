@@ -1,4 +1,4 @@
-"""What a case is: its targets, its input, and how it is run."""
+"""The interface of a benchmark case: its targets, its input, and how it is run."""
 
 from __future__ import annotations
 

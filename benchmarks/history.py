@@ -1,4 +1,4 @@
-"""Which months there are, for the cases that are about all of them."""
+"""The months of each dataset, for the cases that are about all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a campaign is: numbered attempts, each of which a seed determines, and an oracle that says what is wrong."""
+"""The interface of a campaign: numbered attempts, each determined by a seed, and an oracle that checks the result."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from .strict_json import json_object
 from .waiting import Wait
 
 #: Bytes of a lock file that are read.
-_SIGNED = 10_000
+_MAX_BYTES = 10_000
 
 
 class Held(Exception):
@@ -37,11 +37,11 @@ def lock_file(path: Path, wait: Wait, mode: int = 0o644) -> Iterator[None]:
         except filelock.Timeout:
             if not path.exists():  # where no file can be made, as in /proc, filelock waits for one to appear
                 raise FileNotFoundError(errno.ENOENT, "no file can be made there", str(path)) from None
-            whom = holder(path)
+            whom = read_holder(path)
             if not wait.again(whom):
                 raise Held(whom) from None
     try:
-        sign(path)
+        write_holder(path)
         yield
     finally:
         lock.release()
@@ -60,11 +60,11 @@ def lock_within(descriptor: int, seconds: float, interval: float = 0.05) -> bool
             time.sleep(interval)
 
 
-def sign(path: Path) -> None:
+def write_holder(path: Path) -> None:
     """Write into the lock file who holds it. Where the file system has no locks, filelock keeps its own text there."""
     # Not through a link that was put there since it was locked.
     with suppress(OSError, ValueError), os.fdopen(open_regular(path, os.O_RDWR), "r+b") as file:
-        text = file.read(_SIGNED)
+        text = file.read(_MAX_BYTES)
         if not text or "pid" in json_object(text):
             mine = {"pid": os.getpid(), "host": socket.gethostname(), "run": os.environ.get("PIPELINE_RUN_ID")}
             file.seek(0)
@@ -72,11 +72,11 @@ def sign(path: Path) -> None:
             file.write(json.dumps(mine).encode())
 
 
-def holder(path: Path) -> str:
+def read_holder(path: Path) -> str:
     """Who holds a lock file that was signed."""
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-            found = json_object(file.read(_SIGNED))
+            found = json_object(file.read(_MAX_BYTES))
         where = "" if found["host"] == socket.gethostname() else f" on {found['host']}"
         run = f", run {found['run']}" if found["run"] else ""
         return f"another run of the pipeline (PID {found['pid']}{where}{run})"

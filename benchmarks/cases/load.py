@@ -1,4 +1,4 @@
-"""A month of the lake into a warehouse: the real Load, with swap, indexes and ledger, against bare ways to get rows in.
+"""Load of a month into a warehouse: the real task, with swap, indexes and ledger, against bare ways to get rows in.
 
 The lake is filled once for each case by the real stages; every run has a new database.
 """

@@ -1,4 +1,4 @@
-"""Planning all that is missing: every month, an empty lake, a real luigid.
+"""The plan of a range: every month, an empty lake, a real luigid.
 
 Quick: the run is stopped once its first task has run. Full: the run goes to its end, over tiny files, with one worker:
 what its stages did not take is scheduling, asking what is complete, and Luigi itself.

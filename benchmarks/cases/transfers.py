@@ -1,4 +1,4 @@
-"""Bytes in and out: Download from a web server on loopback, Upload to a stand-in for Cloud Storage."""
+"""Transfers: Download from a web server on loopback, Upload to a stand-in for Cloud Storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs are killed again and again, by halves and as a whole; then one runs to its end, and all is as if nothing was."""
+"""Runs are killed again and again, in part or as a whole; the run after that gives the tables of an undisturbed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""luigid is killed, stopped or loses its state while runs are at a stage: they end well all the same."""
+"""luigid is killed, stopped or loses its state while runs are at a stage; the runs complete all the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile queue files: an agent reads and decides, and now and then a real one does all there is."""
+"""Hostile queue files: an agent reads them and decides; from time to time a real agent executes what is left."""
 
 from __future__ import annotations
 

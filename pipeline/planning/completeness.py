@@ -1,4 +1,4 @@
-"""Is a partition complete, and if not, why: the one place that decides, asked by tasks, plan and status alike.
+"""Decides whether a partition is complete in lake and warehouses, and if not, why; for tasks, plan and status.
 
 A partition is complete in the lake when its manifest names the bytes that lie there and records what is asked for now:
 publisher, current source version, rules, and no column kept out that the declaration knows today. It is complete in a

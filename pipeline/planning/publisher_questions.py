@@ -1,4 +1,4 @@
-"""Questions to the publisher while a run is planned, and for how long an earlier answer is believed.
+"""Asks the publisher about months while a run is planned, and says how long an earlier answer is cached.
 
 The questions are which versions it has now, and which months it does not have. They are as few as possible: answers are
 kept with the lake and believed for ``[publisher] max_age`` and ``absent_max_age``.

@@ -1,4 +1,4 @@
-"""What was found at lake, publisher and warehouses: asked when first needed, and kept.
+"""What is known of lake, publisher and warehouses in one plan or task: asked when first needed, and cached.
 
 A ``State`` answers for one task by small requests. A ``CachedState`` answers for thousands of months from one listing
 of each lake. Both ask each warehouse once for its ledger. No answer is newer than its first request, so each state is

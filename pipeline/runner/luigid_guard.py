@@ -1,4 +1,4 @@
-"""Protection of luigid from strangers: which requests it answers, and what its pages may do in a browser.
+"""Access control of luigid: which requests it answers, and what its pages may do in a browser.
 
 luigid has no authentication. Any web page in a local browser can send it requests, directly or under a host name that
 resolves to this machine (DNS rebinding). Therefore luigid answers only requests with a known ``Host`` header, from its

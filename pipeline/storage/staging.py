@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import LakeError, StorageUnavailable
-from ..lock_files import holder, sign
+from ..lock_files import read_holder, write_holder
 from ..safe_files import open_regular
 from ..waiting import Wait
 
@@ -85,9 +85,9 @@ class Staging:
                 with suppress(FileNotFoundError):  # swept between mkdir and lock
                     lock = _try_lock(entry)
                     if lock is not None:
-                        sign(entry / "lock")
+                        write_holder(entry / "lock")
                         return lock
-                whom = holder(entry / "lock")
+                whom = read_holder(entry / "lock")
                 if not wait.again(whom):
                     raise StorageUnavailable(
                         f"{whom} is still writing to {entry} after {self.lock_timeout:g} s; try again later"

@@ -1,4 +1,4 @@
-"""Processes that load a file, stop at every call of ``progress`` until they are let go on, and may be killed there."""
+"""Child processes that load a file, stop at every call of ``progress``, and may be killed there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lake files and the ledger rows that go with them, for loads into a warehouse that keeps all that is in them."""
+"""Lake files and their ledger rows, for loads into a warehouse."""
 
 from __future__ import annotations
 

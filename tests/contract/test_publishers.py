@@ -1,4 +1,4 @@
-"""Guarantees of every publisher: a web server, a folder and the synthetic sample pass the same tests."""
+"""Contract of every publisher: a web server, a folder and the synthetic sample pass the same tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store promises (pipeline/storage/base.py), asked of each of them in the same words."""
+"""Contract of every store (pipeline/storage/base.py): all backends pass the same tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every warehouse promises (pipeline/warehouse/base.py), asked of each of them in the same words."""
+"""Contract of every warehouse (pipeline/warehouse/base.py): all backends pass the same tests."""
 
 from __future__ import annotations
 

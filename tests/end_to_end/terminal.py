@@ -1,4 +1,4 @@
-"""A terminal of a given width in which the real command runs, and what stands on its screen."""
+"""A terminal of a given width in which the real command runs, and the text on its screen."""
 
 from __future__ import annotations
 

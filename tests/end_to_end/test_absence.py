@@ -1,4 +1,4 @@
-"""A month that the official publisher answers 403 for: not there, or not now? Through the real command, over HTTP."""
+"""A month that the official publisher answers with 403: absent, or throttled? Through the real command, over HTTP."""
 
 from __future__ import annotations
 

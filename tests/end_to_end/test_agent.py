@@ -1,4 +1,4 @@
-"""Submissions and agents through the real commands: what is handed over is done, once, by whom it fits."""
+"""Submissions and agents through the real commands: each submitted run is executed once, by a suitable agent."""
 
 from __future__ import annotations
 

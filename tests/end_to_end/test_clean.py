@@ -1,4 +1,4 @@
-"""Files and disks that Clean and WriteParquet meet: nothing is left out silently, and one line says what to do."""
+"""Damaged files and full disks in Clean and WriteParquet: nothing is left out silently; one line names the remedy."""
 
 from __future__ import annotations
 

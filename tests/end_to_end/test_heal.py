@@ -1,4 +1,4 @@
-"""What a stage finds damaged is not trusted again: the next plain run asks the publisher anew."""
+"""Damaged scratch and lake files: the next plain run downloads the month again."""
 
 from __future__ import annotations
 

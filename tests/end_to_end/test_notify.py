@@ -1,4 +1,4 @@
-"""What arrives at an address when the real luigi command runs."""
+"""Notifications of the real luigi command, as they arrive at an address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run has one outcome: table, message, exit code and what a program is told say the same, whatever happened."""
+"""One outcome per run: table, notification, exit code and return value agree, whatever happened."""
 
 from __future__ import annotations
 

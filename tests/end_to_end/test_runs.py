@@ -1,4 +1,4 @@
-"""Every run in one list, whoever started it, and its end before its time; through the real commands."""
+"""The list of all runs, however they were started, and ``runs cancel``; through the real commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scheduler that is wrong about a run's tasks, is away, or has nothing to offer: the run says so and goes on."""
+"""A scheduler that is wrong about a run's tasks, is away, or has no task to offer: the run reports it and continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows while the real command runs."""
+"""The display on a terminal while the real command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publisher, lake or warehouse without which a run can do nothing: one line and one exit code, whoever asks."""
+"""An unreachable publisher, lake or warehouse: one line and one exit code, in every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever holds what a run needs is named in one line, and waited for as long as the settings say."""
+"""A run that waits for a lock holder names it in one line, and waits as long as the settings say."""
 
 from __future__ import annotations
 

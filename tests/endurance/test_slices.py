@@ -1,4 +1,4 @@
-"""The first attempts of every campaign: what ``make endurance`` goes on with for hours."""
+"""The first attempts of every campaign of ``make endurance``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of several backends share."""
+"""Fixtures of the integration tests of several backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real luigid and requests as a browser makes them for a page of a stranger, and what its own pages get."""
+"""A real luigid, and requests as a browser makes them for pages of other sites and for luigid's own."""
 
 from __future__ import annotations
 

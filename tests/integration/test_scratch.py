@@ -1,4 +1,4 @@
-"""Whatever happened before: the table is what an undisturbed run makes, and no useless scratch stays.
+"""Scratch after any sequence of events: the table is that of an undisturbed run, and no useless scratch stays.
 
 Stages, kills, ``forget``, republications, other code, other rules and another limit follow one another on the same
 folders. After each step the lake has either what it had before, or what an undisturbed run would have put there; after

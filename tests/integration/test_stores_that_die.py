@@ -1,4 +1,4 @@
-"""Whether a bucket is one that answers nobody: asked with all that a stage does with it."""
+"""Whether a bucket is unreachable: asked with every kind of request that a stage makes."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The text of an error after the title of its task: nothing is repeated."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Lock files: one holder at a time, which is named to those who wait."""
+
 from __future__ import annotations
 
 import json
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.lock_files import Held, holder, lock_file, sign
+from pipeline.lock_files import Held, lock_file, read_holder, write_holder
 from pipeline.waiting import Wait
 
 
@@ -44,7 +46,7 @@ def test_where_no_file_can_be_made_nobody_is_waited_for() -> None:
 def test_who_held_a_lock_before_is_not_named_any_more(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     lock.write_text(json.dumps({"pid": 12, "host": "moon" * 100, "run": "r" * 100}))
-    sign(lock)
+    write_holder(lock)
     assert json.loads(lock.read_bytes())["pid"] == os.getpid()
 
 
@@ -59,17 +61,17 @@ def test_nothing_is_signed_or_read_through_a_link(tmp_path: Path) -> None:
     victim, lock = tmp_path / "victim", tmp_path / "lock"
     victim.touch()
     lock.symlink_to(victim)
-    sign(lock)
+    write_holder(lock)
     assert victim.read_bytes() == b""
     lock.unlink()
     os.mkfifo(lock)
-    sign(lock)
-    assert holder(lock) == "another run of the pipeline"
+    write_holder(lock)
+    assert read_holder(lock) == "another run of the pipeline"
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b"[]", b"\xff", b'{"pid": 1, "pid": 2}', b"5", b'{"host": NaN}'])
 def test_lock_file_that_somebody_else_has_filled_names_nobody(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "lock").write_bytes(content)
-    sign(tmp_path / "lock")
+    write_holder(tmp_path / "lock")
     assert (tmp_path / "lock").read_bytes() == content
-    assert holder(tmp_path / "lock") == "another run of the pipeline"
+    assert read_holder(tmp_path / "lock") == "another run of the pipeline"

@@ -1,4 +1,4 @@
-"""Work ahead of its use: the same items, errors where they belong, and no thread left behind."""
+"""Prefetching in background threads: same items, errors in their place, no thread left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that do not answer: the one place that says how long they are waited for and what they are called."""
+"""Time-outs and error naming shared by all clients of remote servers."""
 
 from __future__ import annotations
 

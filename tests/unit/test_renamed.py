@@ -1,4 +1,4 @@
-"""Old names of settings: understood in every place, told in one line, and weaker than the new ones of that place."""
+"""Old names of settings: accepted everywhere with one line of warning, and overridden by the new name."""
 
 from __future__ import annotations
 

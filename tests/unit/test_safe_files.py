@@ -1,4 +1,4 @@
-"""Files in folders that others may write to."""
+"""Safe access to files in folders that others may write to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control characters and markup in texts from outside: none of them gets out again as it came in."""
+"""Control characters, markup and secrets in texts from outside are escaped or hidden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON of strangers."""
+"""Strict parsing of JSON from files that anybody may have written."""
 
 from __future__ import annotations
 

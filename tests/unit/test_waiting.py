@@ -1,3 +1,5 @@
+"""Waits for others: reported after a while, limited per stage, shorter while a person waits."""
+
 from __future__ import annotations
 
 import pytest

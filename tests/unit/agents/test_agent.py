@@ -1,4 +1,4 @@
-"""An agent and its run: what it does when somebody cancels the run, or takes it over."""
+"""An agent and its run: what it does when the run is cancelled or taken over by another agent."""
 
 from __future__ import annotations
 

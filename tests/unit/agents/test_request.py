@@ -1,4 +1,4 @@
-"""What a queue takes: tasks of ours and the flags that say which months, in any spelling; and nothing else."""
+"""Commands that a queue accepts: the pipeline's tasks with the flags that select months, in any spelling."""
 
 from __future__ import annotations
 

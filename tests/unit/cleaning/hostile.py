@@ -1,4 +1,4 @@
-"""Files of few bytes that stand for many, and what cleaning a file takes."""
+"""Small files that expand to large ones, and the memory and time that cleaning them takes."""
 
 from __future__ import annotations
 

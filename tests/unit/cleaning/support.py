@@ -1,4 +1,4 @@
-"""Short ways to clean bytes made in a test."""
+"""Helpers that clean bytes made in a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines that are no plain rows: what is counted, what is refused and why, and that nothing is lost."""
+"""Malformed CSV lines: counted, refused with the reason, and never lost."""
 
 from __future__ import annotations
 

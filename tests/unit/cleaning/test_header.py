@@ -1,4 +1,4 @@
-"""The columns of a file and of the declaration, where they are not one to one."""
+"""Mapping of a file's columns to the declared ones, where they are not one to one."""
 
 from __future__ import annotations
 

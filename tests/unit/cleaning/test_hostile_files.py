@@ -1,4 +1,4 @@
-"""A few bytes that stand for gigabytes are rows and rejects within bounds, or one line."""
+"""Small files that expand to gigabytes: rows and rejects within bounds, or one error line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet values that do not fit, files that are damaged, and columns that nobody knows."""
+"""Parquet values that do not fit, damaged files, and undeclared columns."""
 
 from __future__ import annotations
 

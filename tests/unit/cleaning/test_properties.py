@@ -1,4 +1,4 @@
-"""Whatever bytes come in: nothing is lost, and the fast path and the exact path agree."""
+"""Property tests of cleaning: for any bytes no row is lost, and the fast path and the exact path agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs refuse: each wrong value is one line that names the flag, before anything is done."""
+"""Wrong arguments of the verbs: each is one line that names the flag, before anything is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run was started, and journals of any size."""
+"""The list of runs: how each was started, and journals of any size."""
 
 from __future__ import annotations
 

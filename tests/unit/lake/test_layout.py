@@ -1,4 +1,4 @@
-"""Paths that other people's scripts rest on."""
+"""Paths in the lake, which other people's scripts rely on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``verify`` says of a month that does not agree: words, and a command line that can be pasted."""
+"""The lines of ``verify`` about a month that does not agree, and the command line that does it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bars show while a run lasts, whatever the width."""
+"""Progress bars on terminals of any width."""
 
 from __future__ import annotations
 

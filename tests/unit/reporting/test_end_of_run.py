@@ -1,4 +1,4 @@
-"""What a run prints at its end, whatever the width."""
+"""The summary at the end of a run, at any width."""
 
 from __future__ import annotations
 

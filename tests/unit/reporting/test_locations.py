@@ -1,4 +1,4 @@
-"""Where results are and how to look at them, as people write it."""
+"""Locations of results and the command that queries them, as shown to people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages about runs: what is told, whom it is told to, and that no address can harm a run."""
+"""Notifications: their text, their recipients, and that no address can harm a run."""
 
 from __future__ import annotations
 

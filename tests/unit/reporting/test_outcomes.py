@@ -1,4 +1,4 @@
-"""What became of a run, read from its journal."""
+"""The outcome of a run, read from its journal."""
 
 from __future__ import annotations
 

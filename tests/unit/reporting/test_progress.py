@@ -1,4 +1,4 @@
-"""What luigid is told while a stage runs."""
+"""Progress that luigid shows while a stage runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to luigid: errors are heard, and the environment counts as it does for Luigi's own."""
+"""Requests to luigid: errors are reported, and proxies of the environment are used as by Luigi."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What luigid is told of an error, and what the scheduler does with it."""
+"""Failed tasks: the text that luigid shows, and what the scheduler does with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that does not answer is waited for once in a run, and as soon as it answers the run goes on."""
+"""An unreachable server is waited for once per run, and the run continues as soon as it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many rows are on their way to PostgreSQL at a time."""
+"""The number of rows that COPY holds in memory at a time."""
 
 from __future__ import annotations
 
