@@ -73,7 +73,7 @@ def write_holder(path: Path) -> None:
 
 
 def read_holder(path: Path) -> str:
-    """Who holds a lock file that was signed."""
+    """The holder of a lock file, as messages name it."""
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             found = json_object(file.read(_MAX_BYTES))
