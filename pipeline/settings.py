@@ -179,20 +179,20 @@ def variable(section: str, name: str) -> str:
     return f"{ENVIRONMENT_PREFIX}{section}_{name}".upper()
 
 
-class Place(enum.IntEnum):
+class Origin(enum.IntEnum):
     """Where a value comes from. The higher overrides the lower."""
 
     DEFAULT, FILE, ENVIRONMENT, CALL = 0, 1, 2, 3
 
 
-def place_of(section: str, name: str) -> Place:
+def origin_of(section: str, name: str) -> Origin:
     """Where the value of a setting or a parameter comes from, unless it is an argument of the call itself."""
     flags = CmdlineParser.get_instance()
     if flags is not None and getattr(flags.known_args, f"{section}_{name}", None):
-        return Place.CALL
+        return Origin.CALL
     if variable(section, name) in os.environ:
-        return Place.ENVIRONMENT
-    return Place.FILE if get_config().has_option(section, name) else Place.DEFAULT
+        return Origin.ENVIRONMENT
+    return Origin.FILE if get_config().has_option(section, name) else Origin.DEFAULT
 
 
 def apply_environment() -> None:

@@ -82,11 +82,11 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
             *kwargs,
             *(name for name, _ in zip((name for name, of in params if of.positional), args, strict=False)),
         }
-        places = {
-            name: settings.Place.CALL if name in called_with else settings.place_of(cls.get_task_family(), name)
+        origins = {
+            name: settings.Origin.CALL if name in called_with else settings.origin_of(cls.get_task_family(), name)
             for name in values
         }
-        values = resolve(values, places)
+        values = resolve(values, origins)
         return [(name, values[name]) for name, _ in params]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
