@@ -24,7 +24,9 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .. import job
@@ -154,19 +156,13 @@ class Queue:
         """Agents that serve this queue, including those that were killed."""
         found = []
         for name, stored in self._store.files(self._folder("agents")).items():
-            try:
+            with self._reading(stored, AGENT):
                 if not is_run_id(name):
                     raise ValueError("its name is not that of an agent")
                 agent = AgentRecord.from_json(self._store.read_small(stored.path, records.LIMIT))
                 if name != f"{records.file_of_agent(agent.name)}.json":
                     raise ValueError("its name is another one")
                 found.append(agent)
-            except FileNotFoundError:
-                continue  # it ended while we looked
-            except ValueError as error:
-                self._odd_one(stored, AGENT, str(error))
-            except LakeError as error:
-                self._unreadable(stored, error)
         return found
 
     def register(self, agent: AgentRecord) -> None:
@@ -225,33 +221,39 @@ class Queue:
     def _entry(self, stored: StoredObject) -> Entry | None:
         """The submission in a file; None for a file that was removed meanwhile or is invalid."""
         name = stored.path.rpartition("/")[2].removesuffix(".json")
-        try:
+        with self._reading(stored, SUBMISSION):
             if not stored.path.endswith(".json") or not is_run_id(name):
                 raise ValueError("its name is no id of a run")
             submission = Submission.from_json(self._store.read_small(stored.path, records.LIMIT))
             if (submission.id, submission.queue) != (name, self.name):
                 raise ValueError("it has the id or the queue of another one")
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            self._odd_one(stored, SUBMISSION, str(error))
-            return None
-        except LakeError as error:
-            self._unreadable(stored, error)
-            return None
-        return Entry(submission, stored.version)
+            return Entry(submission, stored.version)
+        return None
 
-    def _unreadable(self, stored: StoredObject, error: LakeError) -> None:
-        """Log once that this user may not read a file. It is not moved: another user's agent may read it."""
-        if (stored.path, stored.version) not in self._odd:
-            self._odd.add((stored.path, stored.version))
-            LOGGER.warning("%s; users who share a workspace make it a folder of their group with chmod g+ws", error)
+    @contextmanager
+    def _reading(self, stored: StoredObject, what: str) -> Iterator[None]:
+        """End the block where a file was removed meanwhile, or is invalid or unreadable, which is logged once."""
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            self._odd_one(stored, what, str(error))
+        except LakeError as error:  # it is not moved: another user's agent may read it
+            if self._is_first_seen(stored):
+                LOGGER.warning("%s; users who share a workspace make it a folder of their group with chmod g+ws", error)
+
+    def _is_first_seen(self, stored: StoredObject) -> bool:
+        """Whether nothing was logged of this file yet: agents poll every few seconds."""
+        version = stored.path, stored.version
+        is_first = version not in self._odd
+        self._odd.add(version)
+        return is_first
 
     def _odd_one(self, stored: StoredObject, what: str, why: str) -> None:
-        """Log an invalid file, once: agents poll every few seconds. An agent moves it away."""
-        if (stored.path, stored.version) in self._odd:
+        """Log an invalid file, once. An agent moves it away."""
+        if not self._is_first_seen(stored):
             return
-        self._odd.add((stored.path, stored.version))
         where = self._store.uri(stored.path)
         if self._sets_aside:
             place = self._free_place(stored.path)

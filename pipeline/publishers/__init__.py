@@ -8,12 +8,13 @@ addresses and layouts. The scheme of the address decides on the class: ``web`` (
 from __future__ import annotations
 
 from ..errors import UsageError
+from ..storage.base import without_secrets
 from .base import Publisher
 from .catalog import CATALOGS
 from .folder import FolderPublisher
 from .sample.publisher import SamplePublisher
 from .version import Version
-from .web import WebPublisher, without_credentials
+from .web import WebPublisher
 
 __all__ = ["Publisher", "Version", "from_label", "open_publisher"]
 
@@ -40,7 +41,7 @@ def open_publisher(name: str, url: str = "") -> Publisher:
     scheme = url.partition(":")[0].lower() if ":" in url else ""
     if scheme in _CLASSES:
         return _CLASSES[scheme].open(catalog, url)
-    shown = without_credentials(url)
+    shown = without_secrets(url)
     raise UsageError(f"[publisher] url: {shown!r} must begin with https:, http: or file: (a folder is file:{shown})")
 
 

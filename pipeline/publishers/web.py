@@ -24,6 +24,7 @@ from ..errors import (
 )
 from ..partition import ZONES, Partition, add_months, format_month
 from ..retry import Policy, retrying
+from ..storage.base import without_secrets
 from .availability import APPEARS_WITHIN, Availability, can_still_appear
 from .base import LEAVE_OUT, Publisher
 from .catalog import Catalog
@@ -81,7 +82,7 @@ class WebPublisher(Publisher):
 
     @property
     def public_url(self) -> str:
-        return without_credentials(self.base_url)
+        return without_secrets(self.base_url)
 
     @property
     def needs_known_month(self) -> bool:
@@ -94,7 +95,7 @@ class WebPublisher(Publisher):
         return urlunsplit((base.scheme, base.netloc, path, base.query, ""))
 
     def address(self, partition: Partition) -> str:
-        return without_credentials(self.url(partition))
+        return without_secrets(self.url(partition))
 
     def redact(self, text: str) -> str:
         base = urlsplit(self.base_url)
@@ -369,12 +370,6 @@ class WebPublisher(Publisher):
                 raise error
 
         return WebDownload(incoming, get, policy).attempt()
-
-
-def without_credentials(url: str) -> str:
-    """An address of the web without user, password and query string."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _is_host(name: str) -> bool:
