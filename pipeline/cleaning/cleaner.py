@@ -77,19 +77,15 @@ def _chunks(
     elif format == "csv":
         yield from read_csv(stream, dataset, source_name, report)
     else:
-        yield from _read_gzip(stream, dataset, source_name, report)
-
-
-def _read_gzip(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Generator[Chunk, None, None]:
-    check_magic(stream, _GZIP_MAGIC, "gzip", source_name)
-    try:
-        with igzip_threaded.open(stream, "rb") as unpacked:
-            yield from read_csv(unpacked, dataset, source_name, report, container="gzip")
-    # isal's stubs declare its exception as an instance.
-    except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.IsalError) as error:  # type: ignore[misc]
-        raise UnreadableFile(
-            f"{source_name}: the gzip file is damaged or cut off ({error}). Download it again"
-        ) from error
+        check_magic(stream, _GZIP_MAGIC, "gzip", source_name)
+        try:
+            with igzip_threaded.open(stream, "rb") as unpacked:
+                yield from read_csv(unpacked, dataset, source_name, report, container="gzip")
+        # isal's stubs declare its exception as an instance.
+        except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.IsalError) as error:  # type: ignore[misc]
+            raise UnreadableFile(
+                f"{source_name}: the gzip file is damaged or cut off ({error}). Download it again"
+            ) from error
 
 
 def _without_repeated_keys(

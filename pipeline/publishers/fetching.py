@@ -86,7 +86,9 @@ class IncomingFile:
         try:
             arrived = self._append(read, offset)
             if total is not None and arrived.length != total:
-                raise self._wrong_length(arrived.length, total)
+                if arrived.length > total:
+                    self.discard()
+                raise TruncatedFile(f"{self.title}: {arrived.length} of {total} bytes arrived; try again later")
             sha256 = arrived.finish()
             check_end(self.part, self.file_format)
             if verify:
@@ -131,11 +133,6 @@ class IncomingFile:
         if damage.is_cut and self.version.length is None:
             return TruncatedFile(f"{self.title}: {damage}: the transfer broke off; try again later")
         return WrongFormat(f"{self.title}: {damage}; it is damaged at the publisher: leave it out until it is mended")
-
-    def _wrong_length(self, arrived: int, total: int) -> TruncatedFile:
-        if arrived > total:
-            self.discard()
-        return TruncatedFile(f"{self.title}: {arrived} of {total} bytes arrived; try again later")
 
     def check_size(self, length: int) -> None:
         """Raise WrongFormat for more bytes than a file of this kind can have: a body without an end is none."""
