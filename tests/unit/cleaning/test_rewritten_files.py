@@ -196,7 +196,7 @@ SAMPLES = {"int64": "1", "float64": "1.5", "string": "", "timestamp": "2020-01-0
 def test_flags_that_a_tool_took_for_booleans(name: str, column: Column) -> None:
     declared = datasets.get(name)
     names = [*(other for other in declared.required if other != column.name), column.name]
-    values = [SAMPLES[declared.column(other).type] for other in names[:-1]]
+    values = [SAMPLES[declared.column_for(other).type] for other in names[:-1]]
     words = ["True", "False", "true", "FALSE", "t", "F", "1", "0", "1.0", "0.00", "Y", "n", ""]
     lines = [",".join([*values, word]) for word in words]
     yes, no = ("Y", "N") if column.type == "string" else (1, 0)

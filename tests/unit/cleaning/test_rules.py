@@ -31,7 +31,7 @@ def green(**columns: list[object]) -> bytes:
         "total_amount": 9.0,
     }
     table = {name: columns.get(name, [value] * 3) for name, value in good.items()}
-    return parquet(pa.table({name: pa.array(table[name], declared.column(name).arrow_type) for name in table}))
+    return parquet(pa.table({name: pa.array(table[name], declared.column_for(name).arrow_type) for name in table}))
 
 
 @pytest.mark.parametrize(
