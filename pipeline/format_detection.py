@@ -67,13 +67,12 @@ def mismatch(head: bytes, title: str, container: str = "") -> str:
     return f"{found} inside {container}, not {title}" if container else f"{found}, not {title}"
 
 
-def check_magic(stream: BinaryIO, magic: bytes, title: str, source_name: str) -> None:
+def check_magic(stream: BinaryIO, magic: bytes, title: str) -> None:
     """Raise ``WrongFormat``, naming what the file is instead, unless it begins with ``magic``."""
     head = stream.read(512)
     stream.seek(0)
     if not head.startswith(magic):
         found = identify(head)
         raise WrongFormat(
-            f"{source_name}: no {title} file{f' but {found}' if found else ''}. Check the file at its publisher, "
-            "or download it again"
+            f"no {title} file{f' but {found}' if found else ''}. Check the file at its publisher, or download it again"
         )

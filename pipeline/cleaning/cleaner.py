@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import zlib
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 from isal import igzip_threaded, isal_zlib
 
 from ..datasets.schema import Dataset
-from ..errors import UnreadableFile, UsageError
+from ..errors import DamagedFile, UnreadableFile, UsageError
 from ..format_detection import check_magic
 from ..prefetch import ahead
 from .chunks import DUPLICATE_KEY, REJECTS_SCHEMA, Chunk, Reject, Report, reject_batch
@@ -60,40 +60,41 @@ def clean(
         raise UsageError(f"unknown format {format!r} of {source_name}; choose one of {', '.join(FORMATS)}")
     report = Report() if report is None else report
     first_rows: dict[object, tuple[int, dict[str, object]]] = {}
-    with closing(ahead(_chunks(stream, format, dataset, source_name, report))) as chunks:
+    with _naming(source_name), closing(ahead(_chunks(stream, format, dataset, report))) as chunks:
         for chunk in chunks:
             report.count_unreadable(chunk.rejects)
             if dataset.key is not None:
-                chunk = _without_repeated_keys(chunk, dataset.key, first_rows, source_name, report)
+                chunk = _without_repeated_keys(chunk, dataset.key, first_rows, report)
             yield _apply(chunk, dataset, month, rules, source_name, report)
     report.check()
 
 
-def _chunks(
-    stream: BinaryIO, format: str, dataset: Dataset, source_name: str, report: Report
-) -> Generator[Chunk, None, None]:
+@contextmanager
+def _naming(source_name: str) -> Iterator[None]:
+    """Say in each error about the file which one it is."""
+    try:
+        yield
+    except DamagedFile as error:
+        raise type(error)(f"{source_name}: {error}") from error.__cause__
+
+
+def _chunks(stream: BinaryIO, format: str, dataset: Dataset, report: Report) -> Generator[Chunk, None, None]:
     if format == "parquet":
-        yield from read_parquet(stream, dataset, source_name, report)
+        yield from read_parquet(stream, dataset, report)
     elif format == "csv":
-        yield from read_csv(stream, dataset, source_name, report)
+        yield from read_csv(stream, dataset, report)
     else:
-        check_magic(stream, _GZIP_MAGIC, "gzip", source_name)
+        check_magic(stream, _GZIP_MAGIC, "gzip")
         try:
             with igzip_threaded.open(stream, "rb") as unpacked:
-                yield from read_csv(unpacked, dataset, source_name, report, container="gzip")
+                yield from read_csv(unpacked, dataset, report, container="gzip")
         # isal's stubs declare its exception as an instance.
         except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.IsalError) as error:  # type: ignore[misc]
-            raise UnreadableFile(
-                f"{source_name}: the gzip file is damaged or cut off ({error}). Download it again"
-            ) from error
+            raise UnreadableFile(f"the gzip file is damaged or cut off ({error}). Download it again") from error
 
 
 def _without_repeated_keys(
-    chunk: Chunk,
-    key: str,
-    first_rows: dict[object, tuple[int, dict[str, object]]],
-    source_name: str,
-    report: Report,
+    chunk: Chunk, key: str, first_rows: dict[object, tuple[int, dict[str, object]]], report: Report
 ) -> Chunk:
     """The chunk with rows that have been there already among its rejects, so that a join never multiplies rows.
 
@@ -107,7 +108,7 @@ def _without_repeated_keys(
             continue
         if first_row != row:
             raise UnreadableFile(
-                f"{source_name}: rows {first_line} and {line} both have {key} {row[key]} but differ, and nothing says "
+                f"rows {first_line} and {line} both have {key} {row[key]} but differ, and nothing says "
                 "which is right. Have the file mended at its publisher"
             )
         stays[i] = False

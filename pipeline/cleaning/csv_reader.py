@@ -63,22 +63,20 @@ _VALUE = re.compile(r'"((?:[^"]|"")*+)("?)([^,]*)|([^,]*)', re.DOTALL)
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 
 
-def read_csv(
-    stream: BinaryIO, dataset: Dataset, source_name: str, report: Report, container: str = ""
-) -> Generator[Chunk, None, None]:
+def read_csv(stream: BinaryIO, dataset: Dataset, report: Report, container: str = "") -> Generator[Chunk, None, None]:
     """The rows of an uncompressed CSV stream; ``UnreadableFile`` if its header is not one of the dataset.
 
     ``container`` is what the stream was unpacked from.
     """
-    with closing(ahead(_lines(stream, source_name, container))) as pieces:
+    with closing(ahead(_lines(stream, container))) as pieces:
         for lines in pieces:
             report.blank_lines += lines.blank
             report.repaired.update(lines.repaired)
             if len(lines):
                 break
         else:
-            raise UnreadableFile(f"{source_name}: the file is empty. Check the file at its publisher")
-        reader = CsvReader(Header.of(split(lines.text(0))[0], dataset, source_name), source_name, report)
+            raise UnreadableFile("the file is empty. Check the file at its publisher")
+        reader = CsvReader(Header.of(split(lines.text(0))[0], dataset), report)
         first = lines.without_first()
         report.blank_lines -= first.blank  # counted again with the others
         with closing(in_parallel(reader.try_fast, chain([first], pieces), THREADS)) as tried:
@@ -89,9 +87,9 @@ def read_csv(
                     yield reader.read(lines, columns)
 
 
-def _lines(stream: BinaryIO, source_name: str, container: str) -> Generator[Lines, None, None]:
+def _lines(stream: BinaryIO, container: str) -> Generator[Lines, None, None]:
     number = 1
-    for block in _blocks(stream, source_name, container):
+    for block in _blocks(stream, container):
         lines = Lines(block, number)
         number += lines.count
         yield from lines.parts()
@@ -118,7 +116,7 @@ def split(text: str) -> tuple[list[str], bool]:
             return fields, is_closed
 
 
-def _blocks(stream: BinaryIO, source_name: str, container: str) -> Iterator[bytes]:
+def _blocks(stream: BinaryIO, container: str) -> Iterator[bytes]:
     """The stream in blocks that end at line ends. An unfinished last line comes as a block of its own."""
     rest = b""
     is_first = True
@@ -127,15 +125,14 @@ def _blocks(stream: BinaryIO, source_name: str, container: str) -> Iterator[byte
         length += len(piece)
         if length > MOST_BYTES:
             raise UnreadableFile(
-                f"{source_name}: it unpacks to more than {MOST_BYTES} bytes, which no month has. "
-                "Check the file at its publisher"
+                f"it unpacks to more than {MOST_BYTES} bytes, which no month has. Check the file at its publisher"
             )
         block = rest + piece
         if is_first and len(block) >= len(_UTF8_BOM):
             head = block[:512]
             if identify(head):
                 raise UnreadableFile(
-                    f"{source_name}: the file is {mismatch(head, 'CSV', container)}. Have it published as "
+                    f"the file is {mismatch(head, 'CSV', container)}. Have it published as "
                     "CSV in UTF-8, or check whether it is the right file"
                 )
             while block.startswith(_UTF8_BOM):
@@ -148,8 +145,7 @@ def _blocks(stream: BinaryIO, source_name: str, container: str) -> Iterator[byte
             yield block[:end]
         if len(rest) > BLOCK_SIZE:
             raise UnreadableFile(
-                f"{source_name}: a line is longer than {BLOCK_SIZE:,} bytes, so this is no CSV file. "
-                "Check the file at its publisher"
+                f"a line is longer than {BLOCK_SIZE:,} bytes, so this is no CSV file. Check the file at its publisher"
             )
     if rest:
         yield rest
@@ -262,9 +258,8 @@ class Columns:
 class CsvReader:
     """Reads the lines that follow a header, and adds what it finds to the report."""
 
-    def __init__(self, header: Header, source_name: str, report: Report) -> None:
+    def __init__(self, header: Header, report: Report) -> None:
         self.header = header
-        self.source_name = source_name
         self.report = report
         self.width: int | None = None  # values in the row that had fewest so far
         report.ignored_columns = [header.names[i] for i in header.ignored]
@@ -442,7 +437,7 @@ class CsvReader:
         try:
             return self.header.is_repeated(fields)
         except UnreadableFile as error:
-            raise UnreadableFile(f"{self.source_name}: line {lines.numbers[i]} is {error}") from None
+            raise UnreadableFile(f"line {lines.numbers[i]} is {error}") from None
 
     def _chunk(
         self, lines: Lines, indices: np.ndarray, columns: dict[int, pa.Array], rejects: list[Reject], rows_read: int

@@ -49,15 +49,15 @@ class Header:
     ignored: tuple[int, ...]
 
     @classmethod
-    def of(cls, names: list[str], dataset: Dataset, source_name: str) -> Header:
+    def of(cls, names: list[str], dataset: Dataset) -> Header:
         """Map ``names``; ``UnreadableFile`` where columns that every file of the dataset has are missing."""
         if len(names) > MAX_COLUMNS:
-            raise UnreadableFile(f"{source_name}: {too_many_columns(len(names))}. Check the file at its publisher")
+            raise UnreadableFile(f"{too_many_columns(len(names))}. Check the file at its publisher")
         stripped = tuple(beginning(trimmed(name), MAX_NAME) for name in names)
         unnamed = len(stripped) - _named(stripped)
         if unnamed > MAX_UNNAMED:
             raise UnreadableFile(
-                f"{source_name}: it has {unnamed:,} columns without a name at the end, more than the {MAX_UNNAMED:,} "
+                f"it has {unnamed:,} columns without a name at the end, more than the {MAX_UNNAMED:,} "
                 "that are read. Check the file at its publisher"
             )
         found: dict[str, list[int]] = {}
@@ -78,10 +78,10 @@ class Header:
             for sign, title in _SEPARATORS.items():
                 if len(names) == 1 and dataset.column_for(names[0].partition(sign)[0]):
                     raise UnreadableFile(
-                        f"{source_name}: the values are separated by {title}, not commas; have it published with commas"
+                        f"the values are separated by {title}, not commas; have it published with commas"
                     )
             raise UnreadableFile(
-                f"{source_name}: no {dataset.name} file, it lacks {', '.join(missing)}; it begins with "
+                f"no {dataset.name} file, it lacks {', '.join(missing)}; it begins with "
                 f"{beginning(','.join(names), 80)!a}. Check the file at its publisher, or whether "
                 "it is another dataset's"
             )

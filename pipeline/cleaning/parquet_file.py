@@ -63,17 +63,17 @@ class BadFooter(Exception):
 
 
 @contextmanager
-def decoding(source_name: str) -> Iterator[None]:
+def decoding() -> Iterator[None]:
     """Turn whatever Arrow raises over a stranger's bytes into one line. Only for calls of Arrow that decode a file."""
     try:
         yield
     except Exception as error:  # of many classes, as the reader and its bindings meet what nobody has written before
-        raise damaged(source_name, error) from error
+        raise damaged(error) from error
 
 
-def damaged(source_name: str, error: BaseException | str) -> UnreadableFile:
+def damaged(error: BaseException | str) -> UnreadableFile:
     """The error for a file whose bytes Arrow refuses."""
-    return UnreadableFile(f"{source_name}: {_damage(error)}. Download it again")
+    return UnreadableFile(f"{_damage(error)}. Download it again")
 
 
 def _damage(error: BaseException | str) -> str:
@@ -108,35 +108,33 @@ def footer(stream: BinaryIO) -> pq.FileMetaData:
     return metadata
 
 
-def read_footer(stream: BinaryIO, source_name: str) -> pq.FileMetaData:
+def read_footer(stream: BinaryIO) -> pq.FileMetaData:
     """The footer of a file; ``UnreadableFile`` where ``footer`` refuses it."""
     try:
         return footer(stream)
     except BadFooter as error:
-        raise UnreadableFile(
-            f"{source_name}: {error}. Check the file at its publisher, or download it again"
-        ) from error
+        raise UnreadableFile(f"{error}. Check the file at its publisher, or download it again") from error
 
 
-def read_batches(stream: BinaryIO, metadata: pq.FileMetaData, source_name: str) -> Iterator[pa.RecordBatch]:
+def read_batches(stream: BinaryIO, metadata: pq.FileMetaData) -> Iterator[pa.RecordBatch]:
     """The rows of a file, in batches of up to ``BATCH_ROWS``. Texts come as indices into their distinct values where
     the file has them so: far cheaper than to find these again, and a long value that is repeated stays one."""
-    with decoding(source_name):
-        plan = _Plan(stream, metadata, source_name)
+    with decoding():
+        plan = _Plan(stream, metadata)
     for groups in plan.groups():
         file, rows = plan.reading(groups)
-        with decoding(source_name):
+        with decoding():
             batches = file.iter_batches(rows, row_groups=groups)
         left = sum(metadata.row_group(i).num_rows for i in groups)
         while True:
-            with decoding(source_name):
+            with decoding():
                 batch = next(batches, None)
             if batch is None:
                 break
             left -= batch.num_rows
             yield batch
         if left:  # Arrow just ends where a column has fewer rows than others, or lists of a fixed length
-            raise damaged(source_name, f"{'fewer' if left > 0 else 'more'} rows than its footer says")
+            raise damaged(f"{'fewer' if left > 0 else 'more'} rows than its footer says")
 
 
 @dataclass
@@ -175,9 +173,9 @@ class _Pages:
 class _Plan:
     """Which row groups are read together, which of their columns as indices, and by how many rows."""
 
-    def __init__(self, stream: BinaryIO, metadata: pq.FileMetaData, source_name: str) -> None:
-        self._stream, self._metadata, self._source_name = stream, metadata, source_name
-        self._chunks = _column_chunks(stream, source_name)
+    def __init__(self, stream: BinaryIO, metadata: pq.FileMetaData) -> None:
+        self._stream, self._metadata = stream, metadata
+        self._chunks = _column_chunks(stream)
         texts = {column.name for column in metadata.schema.to_arrow_schema() if values.is_text(column.type)}
         self._leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
         times = Counter(leaf.path for leaf in self._leaves)  # of a name that occurs twice, Arrow takes any
@@ -219,7 +217,7 @@ class _Plan:
     def _opened(self, indices: set[int]) -> pq.ParquetFile:
         names = tuple(self._leaves[leaf].path for leaf in sorted(indices))
         if names not in self._files:
-            with decoding(self._source_name):
+            with decoding():
                 self._stream.seek(0)
                 self._files[names] = pq.ParquetFile(
                     self._stream,
@@ -239,7 +237,7 @@ class _Plan:
         if leaf not in self._texts or not pages.encodings or pages.encodings[0] not in _BY_DICTIONARY:
             return pages.dictionary
         file = self._opened({leaf})
-        with decoding(self._source_name):
+        with decoding():
             column = self._leaves[leaf].path
             first = next(file.iter_batches(1, row_groups=[group], columns=[column])).column(0)
             return pc.max(pc.binary_length(first.dictionary)).as_py() or 0
@@ -256,12 +254,12 @@ class _Plan:
                 )
                 if lists > MAX_LISTS:
                     raise UnreadableFile(
-                        f"{self._source_name}: a column of lists takes {lists:,} bytes, more than the {MAX_LISTS:,} "
+                        f"a column of lists takes {lists:,} bytes, more than the {MAX_LISTS:,} "
                         "that are read. Check the file at its publisher"
                     )
         if held > MAX_PAGES:
             raise UnreadableFile(
-                f"{self._source_name}: the pages of the Parquet file take {held:,} bytes at once, more than the "
+                f"the pages of the Parquet file take {held:,} bytes at once, more than the "
                 f"{MAX_PAGES:,} that are read. Have it published with pages of 1 MB"
             )
 
@@ -272,20 +270,20 @@ class _Plan:
             start, dictionary = _number(chunk, 9), _number(chunk, 11)
             end, left = min(start, dictionary or start) + _number(chunk, 7), _number(chunk, 5)
         except (IndexError, ValueError) as error:
-            raise damaged(self._source_name, f"its footer: {error!r}") from None
+            raise damaged(f"its footer: {error!r}") from None
         if 0 < dictionary < start:
             start = dictionary
         pages = _Pages()
         while left > 0 and 0 <= start < end:
-            page, length = _page_header(self._stream, start, self._source_name)
+            page, length = _page_header(self._stream, start)
             try:
                 kind, size, packed = (_number(page, field) for field in (1, 2, 3))
                 data = page.get(5 if kind == _DATA else 8, {})
                 count, encoding = _number(data, 1), _number(data, 2 if kind == _DATA else 4)
             except ValueError as error:
-                raise damaged(self._source_name, error) from None
+                raise damaged(error) from None
             if min(packed, size, count) < 0 or max(packed, size, count) >= 2**31:
-                raise damaged(self._source_name, "a page of negative length")
+                raise damaged("a page of negative length")
             start += length + packed
             pages.packed = max(pages.packed, packed)
             if kind == _DICTIONARY:
@@ -294,7 +292,7 @@ class _Plan:
                 left -= count
                 if len(pages.counts) == MAX_DATA_PAGES:
                     raise UnreadableFile(
-                        f"{self._source_name}: a column of a row group has more than {MAX_DATA_PAGES:,} pages. "
+                        f"a column of a row group has more than {MAX_DATA_PAGES:,} pages. "
                         "Have it published with pages of 1 MB"
                     )
                 pages.counts.append(count)
@@ -313,7 +311,7 @@ class _TooShort(Exception):
     """The struct goes on behind the bytes at hand."""
 
 
-def _column_chunks(stream: BinaryIO, source_name: str) -> list[list[Struct]]:
+def _column_chunks(stream: BinaryIO) -> list[list[Struct]]:
     """ColumnMetaData of each column of each row group. Arrow's own objects end the process for some damage to them."""
     size = stream.seek(0, 2)
     stream.seek(size - 8)
@@ -323,10 +321,10 @@ def _column_chunks(stream: BinaryIO, source_name: str) -> list[list[Struct]]:
         footer, _ = _Reader(stream.read(length)).struct(0)
         return [[column[3] for column in group[1]] for group in footer.get(4, [])]
     except (_TooShort, IndexError, KeyError, TypeError, ValueError) as error:  # parts in the places of others, too
-        raise damaged(source_name, f"its footer: {error!r}") from None
+        raise damaged(f"its footer: {error!r}") from None
 
 
-def _page_header(stream: BinaryIO, start: int, source_name: str) -> tuple[Struct, int]:
+def _page_header(stream: BinaryIO, start: int) -> tuple[Struct, int]:
     """PageHeader at ``start``, and its length."""
     for length in _HEADERS:
         stream.seek(start)
@@ -335,8 +333,8 @@ def _page_header(stream: BinaryIO, start: int, source_name: str) -> tuple[Struct
         except (_TooShort, IndexError):
             continue
         except ValueError as error:
-            raise damaged(source_name, error) from None
-    raise damaged(source_name, "a page without a header")
+            raise damaged(error) from None
+    raise damaged("a page without a header")
 
 
 def _number(struct: Any, field: int) -> int:

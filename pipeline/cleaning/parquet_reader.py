@@ -31,30 +31,30 @@ PIECE_BYTES = 8 * 1024 * 1024
 MAX_TEXT = 4_000
 
 
-def read_parquet(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
+def read_parquet(stream: BinaryIO, dataset: Dataset, report: Report) -> Iterator[Chunk]:
     """The rows of a seekable stream; ``UnreadableFile`` for a damaged file or the columns of something else."""
-    check_magic(stream, MAGIC, "Parquet", source_name)
+    check_magic(stream, MAGIC, "Parquet")
     try:
-        yield from _read(stream, dataset, source_name, report)
+        yield from _read(stream, dataset, report)
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-        raise damaged(source_name, error) from error
+        raise damaged(error) from error
 
 
-def _read(stream: BinaryIO, dataset: Dataset, source_name: str, report: Report) -> Iterator[Chunk]:
-    metadata = read_footer(stream, source_name)
-    with decoding(source_name):
+def _read(stream: BinaryIO, dataset: Dataset, report: Report) -> Iterator[Chunk]:
+    metadata = read_footer(stream)
+    with decoding():
         schema = metadata.schema.to_arrow_schema()
-    header = Header.of(schema.names, dataset, source_name)
+    header = Header.of(schema.names, dataset)
     for position, kind in enumerate(schema.types):
         column = header.column_at(position)
         if column is not None and pa.types.is_nested(kind):  # Arrow does not read all of these
-            raise _wrong_type(kind, header.names[position], column, source_name)
+            raise _wrong_type(kind, header.names[position], column)
     report.ignored_columns = [header.names[i] for i in header.ignored]
     report.unknown_columns = dict.fromkeys(header.unknown.values(), 0)
     done = 0
-    for batch in read_batches(stream, metadata, source_name):
+    for batch in read_batches(stream, metadata):
         for piece in _pieces(_simplified(batch)):
-            yield _chunk(piece, header, done, source_name, report)
+            yield _chunk(piece, header, done, report)
             done += piece.num_rows
 
 
@@ -138,14 +138,13 @@ def _beginning(text: pa.Buffer) -> bytes:
     return bytes(data[:end]) + f"... ({len(data):,} bytes)".encode()
 
 
-def _wrong_type(kind: pa.DataType, name: str, column: Column, source_name: str) -> UnreadableFile:
+def _wrong_type(kind: pa.DataType, name: str, column: Column) -> UnreadableFile:
     return UnreadableFile(
-        f"{source_name}: column {name} has the type {kind}, which cannot be read as {column.type}. "
-        "Check the file at its publisher"
+        f"column {name} has the type {kind}, which cannot be read as {column.type}. Check the file at its publisher"
     )
 
 
-def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, report: Report) -> Chunk:
+def _chunk(batch: pa.RecordBatch, header: Header, done: int, report: Report) -> Chunk:
     def convert(position: int, column: Column | None) -> values.Converted:
         array = batch.column(position)
         if column is None:
@@ -153,7 +152,7 @@ def _chunk(batch: pa.RecordBatch, header: Header, done: int, source_name: str, r
         try:
             return values.from_arrow(array, column, report.repaired)
         except TypeError:
-            raise _wrong_type(array.type, header.names[position], column, source_name) from None
+            raise _wrong_type(array.type, header.names[position], column) from None
 
     columns, first_bad = header.converted(batch.num_rows, convert)
     rejects = []

@@ -96,7 +96,7 @@ class Clean(Stage):
                 for batch in batches:
                     if raw["format"] == "parquet" and not rows_read:  # by now it is known to be readable
                         with source.open("rb") as file:
-                            rows_in_all = read_footer(file, source_name).num_rows
+                            rows_in_all = read_footer(file).num_rows
                     write_rows(batch.rows)
                     rows_read += batch.rows_read
                     if batch.rejects.num_rows:

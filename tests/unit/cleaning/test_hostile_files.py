@@ -115,7 +115,7 @@ def test_arrow_finds_the_distinct_texts_of_small_row_groups_only(
 ) -> None:
     monkeypatch.setattr(parquet_file, "MAX_DISTINCT", limit)
     stream = io.BytesIO(parquet(green(50, zz=pa.array([f"text {i}" for i in range(50)])), use_dictionary=False))
-    [batch] = parquet_file.read_batches(stream, parquet_file.footer(stream), "the_file")
+    [batch] = parquet_file.read_batches(stream, parquet_file.footer(stream))
     assert pa.types.is_dictionary(batch.column("zz").type) == is_found
 
 
