@@ -41,7 +41,7 @@ __all__ = [
 luigi_config.complete(luigi_config.DEFAULTS)
 settings.add_task(RangeMonthly, ("of", "dataset", "start", "stop"), old_names=("datasets",))
 settings.apply_environment()
-waiting.listen(RunProgress())
+waiting.set_default_listener(RunProgress())
 command_line.install()
 # Health checks of images made from an older Dockerfile call it by this name.
 settings.validate = validation.validate_by_old_name  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """Waits for what others hold, such as locks: reported, and limited per stage. Slow servers: see ``time_limits``.
 
-Stores and warehouses meet the locks and know no tasks. They wait with ``Wait``; what runs the work declares with
-``told_to`` who is told.
+Stores and warehouses meet the locks and know no tasks. They wait with ``Wait``. What runs the work says with
+``reported_to`` to whom its waits are reported.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ class _Waits:
 
     listener: Listener
     spent: dict[str, float] | None = None
-    is_told: bool = False
+    is_reported: bool = False
 
 
 _waits = _Waits(Listener())
 
 
-def listen(listener: Listener) -> None:
-    """Tell ``listener`` of the waits of this process, outside of ``told_to``."""
+def set_default_listener(listener: Listener) -> None:
+    """Report to ``listener`` the waits of this process that are outside of ``reported_to``."""
     _waits.listener = listener
 
 
 @contextmanager
-def told_to(listener: Listener) -> Iterator[None]:
+def reported_to(listener: Listener) -> Iterator[None]:
     """Within this context ``listener`` is told, and all waits for the same thing share one limit."""
     global _waits
     before, _waits = _waits, _Waits(listener, spent={})
@@ -126,8 +126,8 @@ def gave_up(what: str, whom: str) -> bool:
 
 def say(text: str) -> bool:
     """Report a wait; empty when it is over. Returns whether it was reported: not while another one is."""
-    if text and _waits.is_told:
+    if text and _waits.is_reported:
         return False
-    _waits.is_told = bool(text)
+    _waits.is_reported = bool(text)
     _waits.listener.waiting(text)
     return True

@@ -130,7 +130,7 @@ def check_fetchable(completeness: Completeness) -> None:
             return
         check_workspace(state, job)
         if partition.month is not None:
-            find_absent(state, job, [partition], ask=True, believe=False)
+            find_absent(state, job, [partition], ask=True, use_cache=False)
         elif can_be_fetched(state, job, [partition]):
             job.publisher.check_has_files(retry_policy())
 
@@ -150,7 +150,7 @@ def plan_refresh(state: State, job: Job, partitions: Sequence[Partition], wareho
         ]
         failed = observe(state, job, loaded)
         new = [partition for partition, found in manifests.items() if found is None and partition.month is not None]
-        absent = find_absent(state, job, new, ask=True, believe=False)
+        absent = find_absent(state, job, new, ask=True, use_cache=False)
         failed |= {partition: MissingAtPublisher("a gap") for partition in absent if absent[partition] == MISSING}
         failed |= observe(state, job, [partition for partition in new if partition not in absent])
         return Plan(

@@ -1,7 +1,7 @@
 """Asks the publisher about months while a run is planned, and says how long an earlier answer is cached.
 
 The questions are which versions it has now, and which months it does not have. They are as few as possible: answers are
-kept with the lake and believed for ``[publisher] max_age`` and ``absent_max_age``.
+kept with the lake and used again for ``[publisher] max_age`` and ``absent_max_age``.
 """
 
 from __future__ import annotations
@@ -129,14 +129,14 @@ def observe(state: State, job: Job, partitions: Sequence[Partition]) -> dict[Par
 
 
 def find_absent(
-    state: State, job: Job, partitions: Sequence[Partition], ask: bool, believe: bool = True
+    state: State, job: Job, partitions: Sequence[Partition], ask: bool, use_cache: bool = True
 ) -> dict[Partition, str]:
     """Of months of one dataset that would have to be downloaded, those that are absent: NOT_YET or MISSING.
 
-    With ``believe`` a recent "not there" is not asked about again.
+    With ``use_cache`` a recent "not there" is not asked about again.
     """
     found: dict[Partition, str] = {}
-    if not job.publisher.is_local and (believe or not ask):
+    if not job.publisher.is_local and (use_cache or not ask):
         max_age = settings.PublisherSettings().absent_max_age * 3600 if ask else float("inf")
         known = {partition: _known_absence(state, job, partition, max_age) for partition in partitions}
         found = {partition: absence for partition, absence in known.items() if absence}

@@ -89,10 +89,11 @@ class Hosts:
 
 def guard(application: Application, hosts: Hosts) -> Application:
     """Add the checks to every handler of Luigi's application, and the headers to every answer."""
+    headers = _headers()
     for rule in application.wildcard_router.rules:
-        rule.target = _guarded(rule.target, hosts)
+        rule.target = _guarded(rule.target, hosts, headers)
     application.settings |= {
-        "default_handler_class": _guarded(ErrorHandler, hosts),
+        "default_handler_class": _guarded(ErrorHandler, hosts, headers),
         "default_handler_args": {"status_code": 404},
     }
     return application
@@ -116,11 +117,11 @@ def refusal(request: HTTPServerRequest, hosts: Hosts) -> tuple[int, str] | None:
     return None
 
 
-def _guarded(handler: type[RequestHandler], hosts: Hosts) -> type[RequestHandler]:
+def _guarded(handler: type[RequestHandler], hosts: Hosts, headers: dict[str, str]) -> type[RequestHandler]:
     class Guarded(handler):  # type: ignore[valid-type, misc]
         def set_default_headers(self) -> None:
             super().set_default_headers()
-            for name, value in HEADERS.items():
+            for name, value in headers.items():
                 self.set_header(name, value)
 
         def prepare(self) -> Any:
@@ -164,6 +165,3 @@ def _headers() -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Resource-Policy": "same-origin",
     }
-
-
-HEADERS = _headers()

@@ -36,7 +36,7 @@ def check(root: Any) -> None:
     plan = getattr(root, "plan", None)
     if plan is not None and not plan.months(TO_DO):
         return
-    task = root._first if isinstance(root, RangeMonthly) else root
+    task = root.first_task if isinstance(root, RangeMonthly) else root
     if not isinstance(task, JobTask):
         return
     _ensure("workspace", task.workspace)

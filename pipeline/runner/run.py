@@ -204,7 +204,7 @@ class Run:
     def _ours(self) -> list[JobTask]:
         """The tasks of the run that are ours, root tasks first; a range is represented by its first month."""
         tasks = [*self.roots, *(self._tasks.scheduled.values() if self._tasks else ())]
-        ours = [getattr(task, "_first", task) for task in tasks if _is_ours(task)]
+        ours = [getattr(task, "first_task", task) for task in tasks if _is_ours(task)]
         return [task for task in ours if isinstance(task, JobTask)]
 
     def _places(self) -> end_of_run.Places | None:

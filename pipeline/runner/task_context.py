@@ -51,18 +51,7 @@ class TaskContext:
 
     def __enter__(self) -> TaskContext:
         if multiprocessing.parent_process() is not None:  # with one worker tasks run in the main process
-            exit_with_main_process()
-            streams.protect()
-            if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
-                settings.take_over(variables)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
-            # A stage is finished when the whole process group gets the signal, as from systemd or a closed terminal.
-            # SIG_IGN would be inherited by a program that a task starts.
-            for number in STOPS:
-                signal.signal(number, lambda number, frame: None)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOPS})  # the mask would be inherited too
-            if journal.BEGUN in os.environ:  # one of our tasks takes part in the run
-                logs.configure(to_file=True)
+            self._prepare_process()
         reporter = self._task_process.status_reporter  # no stage waits for minutes because luigid is away
         reporter._scheduler = rpc.asked_once(reporter._scheduler, REPORT_TIMEOUT)
         self._answer_afresh()
@@ -74,6 +63,21 @@ class TaskContext:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         return bool(self._stack.__exit__(kind, error, traceback))
+
+    def _prepare_process(self) -> None:
+        """Give a new worker process the settings and the log of the run, and let the main process alone end it."""
+        exit_with_main_process()
+        streams.protect()
+        if (variables := getattr(self._task_process, "settings", None)) is not None:  # of our own worker
+            settings.take_over(variables)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, and that stops this one
+        # A stage is finished when the whole process group gets the signal, as from systemd or a closed terminal.
+        # SIG_IGN would be inherited by a program that a task starts.
+        for number in STOPS:
+            signal.signal(number, lambda number, frame: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *STOPS})  # the mask would be inherited too
+        if journal.BEGUN in os.environ:  # one of our tasks takes part in the run
+            logs.configure(to_file=True)
 
     def _answer_afresh(self) -> None:
         """Let the task, and all that it requires, answer from one new state while it runs."""

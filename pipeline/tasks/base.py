@@ -173,7 +173,7 @@ class Stage(MonthTask):
         """Do the work unless it is done already, and report what becomes of it."""
         progress = StageProgress(self.stage_record)
         try:
-            with waiting.told_to(progress), self.lock(), self.fresh_state():
+            with waiting.reported_to(progress), self.lock(), self.fresh_state():
                 progress.has_lock()
                 self._work_if_incomplete(progress)
         except TakenAway as error:

@@ -99,12 +99,12 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
             raise UsageError(f"--now {self.now} is not a time; give seconds since 1970") from None
         parameters.check_span(self.start, self.stop, today)
         if issubclass(self.of, MonthTask):
-            publisher = self._first.job.publisher
-            publisher.check_offered(Partition(self._first.dataset, self.start))
+            publisher = self.first_task.job.publisher
+            publisher.check_offered(Partition(self.first_task.dataset, self.start))
             # Later than today is not yet published. Later than the publisher's time will never be.
-            publisher.check_offered(Partition(self._first.dataset, min(self.months[-1], today.replace(day=1))))
+            publisher.check_offered(Partition(self.first_task.dataset, min(self.months[-1], today.replace(day=1))))
         elif issubclass(self.of, AllTrips):
-            planner.check_any_offered(self._first.job, monthly_names(self._first.dataset), self.months)
+            planner.check_any_offered(self.first_task.job, monthly_names(self.first_task.dataset), self.months)
         renamed.warn()
 
     @property
@@ -117,13 +117,14 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
         return issubclass(self.of, FillsWarehouses)
 
     @cached_property
-    def _first(self) -> Any:
+    def first_task(self) -> Any:
+        """The task of the first month, for what all months have in common."""
         return self._instantiate_task_cls(self.start)
 
     @cached_property
     def plan(self) -> Plan:
         """What is to be done, decided once: child processes get it with the task."""
-        first = self._first
+        first = self.first_task
         names = monthly_names(first.dataset)
         with self.shared_state() as state:
             return planner.plan_range(state, first.job, names, self.months, first.warehouses)
@@ -134,7 +135,7 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
             with self.shared_state():
                 tasks = self.give_state_to([self._instantiate_task_cls(month) for month in self.months])
                 return [task for task in tasks if not task.complete()]
-        tasks = tasks_of(self._first, self.plan)
+        tasks = tasks_of(self.first_task, self.plan)
         return list(reversed(tasks)) if self.reverse else tasks
 
     def requires(self) -> list[luigi.Task]:
@@ -148,7 +149,7 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
 
     def run(self) -> None:
         if self._is_planned:
-            ensure_none_missing(self, self.plan, self._first.publisher)
+            ensure_none_missing(self, self.plan, self.first_task.publisher)
 
     def on_failure(self, exception: BaseException) -> str:
         return explain(self.title, exception)

@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_wait_is_said_once_and_its_end_too(clock: list[float]) -> None:
     heard = Heard()
-    with waiting.told_to(heard), waiting.Wait(60, "the database") as wait:
+    with waiting.reported_to(heard), waiting.Wait(60, "the database") as wait:
         for _ in range(20):
             assert wait.left("python (PID 12)")
             clock[0] += 1
@@ -42,7 +42,7 @@ def test_a_wait_is_said_once_and_its_end_too(clock: list[float]) -> None:
 
 def test_a_short_wait_is_not_said(clock: list[float]) -> None:
     heard = Heard()
-    with waiting.told_to(heard), waiting.Wait(60, "it") as wait:
+    with waiting.reported_to(heard), waiting.Wait(60, "it") as wait:
         wait.left("somebody")
         clock[0] += 4
         wait.left("somebody")
@@ -51,7 +51,7 @@ def test_a_short_wait_is_not_said(clock: list[float]) -> None:
 
 def test_all_waits_of_one_piece_of_work_share_the_limit(clock: list[float]) -> None:
     heard = Heard()
-    with waiting.told_to(heard):
+    with waiting.reported_to(heard):
         with waiting.Wait(60, "it") as wait:
             wait.left("one")
             clock[0] += 50
@@ -61,17 +61,17 @@ def test_all_waits_of_one_piece_of_work_share_the_limit(clock: list[float]) -> N
             assert wait.left("another") == 0
         with waiting.Wait(60, "something else") as wait:
             assert wait.left("one") == 60
-    with waiting.told_to(heard), waiting.Wait(60, "it") as wait:
+    with waiting.reported_to(heard), waiting.Wait(60, "it") as wait:
         assert wait.left("one") == 60
 
 
 def test_whom_a_run_has_waited_for_in_vain_it_only_glances_at(clock: list[float]) -> None:
     heard = Heard()
     for expected in (60, waiting.SHORT_WAIT, waiting.SHORT_WAIT):
-        with waiting.told_to(heard), waiting.Wait(60, "it") as wait:
+        with waiting.reported_to(heard), waiting.Wait(60, "it") as wait:
             assert wait.left("one") == expected
             clock[0] += expected
             assert wait.left("one") == 0
             assert waiting.gave_up("it", "one") is (expected == waiting.SHORT_WAIT)
-    with waiting.told_to(heard), waiting.Wait(60, "it") as wait:
+    with waiting.reported_to(heard), waiting.Wait(60, "it") as wait:
         assert wait.left("another") == 60

@@ -427,7 +427,7 @@ def test_whom_a_statement_waits_for_is_said_and_it_goes_on_afterwards(
     monkeypatch.setattr(waiting, "SAID_AFTER", 0.1)
     monkeypatch.setattr(postgresql_connection, "SAID_AFTER", 0.1)
     heard = Heard()
-    with waiting.told_to(heard), ThreadPoolExecutor(1) as pool:
+    with waiting.reported_to(heard), ThreadPoolExecutor(1) as pool:
         with locked_table(place, table) as pid:
             load = pool.submit(place.load, "B", warehouse=place.warehouse(lock_timeout=600))
             expected = f"waits for pid {pid} of role etl (no name), which holds {place.warehouse().label}"
