@@ -14,6 +14,8 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 # Once, instead of in each of the thousand commands of the tests where PYTHONDONTWRITEBYTECODE is set.
 COMPILE = $(VENV)/bin/python -m compileall -q pipeline tests endurance benchmarks
+# So does pytest with the tests, whose assertions it rewrites: once, instead of in each of its processes.
+REWRITE = PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --collect-only -qq >/dev/null 2>&1
 
 .DEFAULT_GOAL := help
 .PHONY: help run ui test test-quick format bench bench-full endurance clean
@@ -51,9 +53,8 @@ ui: $(STAMP) ## start luigid with history and metrics on http://127.0.0.1:8082; 
 
 test: $(STAMP) ## all tests, and checks of style, types and imports; WORKERS=8: for more cores
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(COMPILE)
+	@$(REWRITE) & rewrite=$$!; $(VENV)/bin/mypy && $(VENV)/bin/lint-imports --no-cache --no-logo && { wait $$rewrite; true; }
 	@$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-quick: $(STAMP) ## unit tests and a smoke test of the real commands, a minute at most

@@ -33,11 +33,12 @@ LIMIT = 300
 
 @dataclass
 class Case:
-    """One command line in an empty folder."""
+    """One command line, in an empty folder unless another is given."""
 
     words: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     config: str | None = None  # luigi.cfg; Latin-1 stands for bytes
+    folder: str | None = None
 
 
 @dataclass
@@ -100,7 +101,7 @@ def _forked(case: Case) -> Result:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            _become(case, folder, output.fileno())
+            _become(case, case.folder or folder, output.fileno())
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         output.seek(0)

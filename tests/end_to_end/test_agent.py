@@ -21,7 +21,7 @@ RANGE = (
     *("RangeMonthly", "--of", "MonthlyTrips", "--of-params", '{"dataset": "green"}'),
     *("--start", "2020-01", "--stop", "2020-03"),
 )
-MONTHS = 2
+MONTH = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
 
 
 class Site:
@@ -41,7 +41,7 @@ class Site:
         self.agents: list[subprocess.Popen[str]] = []
 
     def submit(self, *arguments: str) -> str:
-        done = self.project.pipeline("submit", *(arguments or RANGE))
+        done = self.project.pipeline("submit", *(arguments or MONTH))
         assert done.returncode == 0, done.stdout
         return done.stdout.split()[0]
 
@@ -62,8 +62,19 @@ class Site:
         (found,) = (run for run in self.runs() if run["id"] == name)
         return dict(found)
 
+    def stored(self, name: str) -> dict[str, Any]:
+        """What the queue holds of a run, without a command each time that it is asked."""
+        (path,) = self.project.folder.glob(f"workspace/queues/*/*/{name}.json")
+        return dict(json.loads(path.read_text()))
+
+    def copy(self, name: str, number: int, **changes: Any) -> str:
+        """Submit a run once more, with another id."""
+        (path,) = self.project.folder.glob(f"workspace/queues/*/open/{name}.json")
+        other = f"{name[:-6]}{number:06x}"
+        path.with_stem(other).write_text(json.dumps({**json.loads(path.read_text()), "id": other, **changes}))
+        return other
+
     def has_ended(self, name: str) -> bool:
-        """What ``run`` says too, without a command each time that it is asked."""
         return bool(list(self.project.folder.glob(f"workspace/queues/*/ended/{name}.json")))
 
     def loads(self) -> int:
@@ -80,7 +91,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_submitted_run_is_done_later_under_its_own_id(site: Site) -> None:
-    name = site.submit()
+    name = site.submit(*RANGE)
     assert not (site.project.folder / "warehouse.duckdb").exists(), "handed over, not run"
     waiting = site.run(name)
     assert (waiting["state"], waiting["agent"]) == ("waiting", "") and "@" in waiting["submitter"]
@@ -97,14 +108,14 @@ def test_submitted_run_is_done_later_under_its_own_id(site: Site) -> None:
 
 def test_two_agents_do_a_run_once(site: Site) -> None:
     agents = [site.agent("--queue", "night") for _ in range(2)]
-    names = [site.submit("--queue", "night", *RANGE), site.submit("--queue", "night", "TaxiZones")]
+    names = [site.submit("--queue", "night", *MONTH), site.submit("--queue", "night", "TaxiZones")]
     wait_for(lambda: all(site.has_ended(name) for name in names))
-    assert [site.run(name)["state"] for name in names] == ["complete", "complete"]
     for agent in agents:
         agent.terminate()
         assert agent.wait(PATIENCE) == 0
-    assert [site.run(name)["attempts"] for name in names] == [1, 1]
-    assert site.loads() == MONTHS
+    runs = {run["id"]: (run["state"], run["attempts"]) for run in site.runs()}
+    assert runs == dict.fromkeys(names, ("complete", 1))
+    assert site.loads() == 1
 
 
 def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> None:
@@ -118,9 +129,9 @@ def test_killed_agent_leaves_no_orphan_and_its_run_is_taken_over(site: Site) -> 
     assert site.run(name)["state"] == "running", "nobody could say otherwise"
     gate.open()
     site.drain()
-    done = site.run(name)
-    assert (done["state"], done["attempts"]) == ("complete", 2)
-    assert site.loads() == MONTHS
+    done = site.stored(name)
+    assert (done["state"], done["attempts"]) == ("done", 2)
+    assert site.loads() == 1
 
 
 def test_agent_told_to_stop_hands_its_run_back(site: Site) -> None:
@@ -132,60 +143,50 @@ def test_agent_told_to_stop_hands_its_run_back(site: Site) -> None:
     wait_for(lambda: gate.is_told_to_stop, agent)
     gate.open()
     assert agent.wait(PATIENCE) == 0
-    waiting = site.run(name)
+    waiting = site.stored(name)
     assert waiting["state"] == "waiting" and "stopped" in waiting["message"]
     site.drain()
-    assert site.run(name)["state"] == "complete"
-    assert site.loads() == MONTHS
+    assert site.stored(name)["state"] == "done"
+    assert site.loads() == 1
 
 
 def test_agent_refuses_what_would_come_to_something_else(site: Site) -> None:
-    name = site.submit()
+    """Other rules, other code, a publisher that is not its own. Its own may be named."""
+    name = site.submit("TaxiZones", "--publisher-name", "sample")
+    meaning = site.stored(name)["meaning"]
+    other_code = site.copy(name, 1, meaning={**meaning, "code": "9"})
+    other_publisher = site.copy(name, 2, command=["TaxiZones", "--publisher-name=dtc"])
     site.project.environment["PIPELINE_CLEAN_RULES"] = "none"
     output = site.drain()
-    assert "refused: rules is zero_passengers@1,pickup_outside_month@1 there and none here" in output
-    assert site.run(name)["state"] == "waiting"
-    assert "refused by" in site.project.pipeline("runs").stdout
+    assert f"{name} is refused: rules is zero_passengers@1,pickup_outside_month@1 there and none here" in output
+    assert site.stored(name)["state"] == "waiting"
+    assert "refused by" in site.project.pipeline("runs", "--last", "3").stdout
     assert not (site.project.folder / "warehouse.duckdb").exists()
     del site.project.environment["PIPELINE_CLEAN_RULES"]
-    site.drain()
-    assert site.run(name)["state"] == "complete"
-
-
-def test_agent_refuses_other_code(site: Site) -> None:
-    name = site.submit()
-    (path,) = site.project.folder.glob(f"workspace/queues/default/open/{name}.json")
-    path.write_text(path.read_text().replace('"code": "0', '"code": "9'))
-    assert "refused: code is 9" in site.drain()
-    assert site.run(name)["state"] == "waiting"
+    output += site.drain()
+    assert f"{other_code} is refused: code is 9" in output
+    assert f"{other_publisher} is refused: publisher is dtc there and sample" in output
+    states = [site.stored(one)["state"] for one in (name, other_code, other_publisher)]
+    assert states == ["done", "waiting", "waiting"]
 
 
 def test_flags_of_a_submission_are_its_own(site: Site) -> None:
-    names = [site.submit(*RANGE, "--clean-rules", "none"), site.submit()]
+    names = [site.submit(*MONTH, "--clean-rules", "none"), site.submit()]
     site.drain()
-    assert [site.run(name)["state"] for name in names] == ["complete", "complete"]
+    assert [site.stored(name)["state"] for name in names] == ["done", "done"]
     rules = dict(site.project.query("SELECT DISTINCT run_id, rules FROM etl_loads WHERE dataset = 'green'"))
     assert rules == {names[0]: "none", names[1]: "zero_passengers@1,pickup_outside_month@1"}
 
 
-def test_publisher_of_a_submission_must_be_the_agents_own(site: Site) -> None:
-    own = site.submit("TaxiZones", "--publisher-name", "sample")
-    other = site.submit("TaxiZones")
-    forged = site.project.folder / "workspace" / "queues" / "default" / "open" / f"{other}.json"
-    forged.write_text(json.dumps({**json.loads(forged.read_text()), "command": ["TaxiZones", "--publisher-name=dtc"]}))
-    assert "refused: publisher is dtc there and sample" in site.drain()
-    assert [site.run(name)["state"] for name in (own, other)] == ["complete", "waiting"]
-
-
 def test_paused_queue_gives_nothing_away(site: Site) -> None:
-    name = site.submit()
+    name = site.submit("TaxiZones")
     assert "paused" in site.project.pipeline("queue", "pause").stdout
     assert "Load" not in site.drain()
     assert "paused: default" in site.project.pipeline("runs").stdout
-    assert site.run(name)["state"] == "waiting"
+    assert site.stored(name)["state"] == "waiting"
     assert site.project.pipeline("queue", "resume").returncode == 0
     site.drain()
-    assert site.run(name)["state"] == "complete"
+    assert site.stored(name)["state"] == "done"
 
 
 def test_failed_run_says_why(site: Site) -> None:
@@ -201,13 +202,22 @@ def test_failed_run_says_why(site: Site) -> None:
     assert "green 2020-01" in failed["message"]
 
 
-def test_waiting_run_is_taken_back(site: Site) -> None:
-    name, other = site.submit(), site.submit("TaxiZones")
-    cancelled = site.project.pipeline("runs", "cancel", name)
-    assert (cancelled.returncode, cancelled.stdout) == (0, f"run {name} is cancelled\n")
+def test_run_that_no_agent_has_is_taken_back(site: Site) -> None:
+    """It waits; its agent is silent; its agent died after somebody had cancelled it."""
+    name = site.submit("TaxiZones")
+    silent = site.copy(name, 1, state="running", agent="gone:1", renewed_at="2026-01-01T00:00:00+00:00")
+    dead = site.copy(name, 2, cancelled_by="me@here")
+    other = site.copy(name, 3)
+    for one in (name, silent):
+        cancelled = site.project.pipeline("runs", "cancel", one)
+        assert (cancelled.returncode, cancelled.stdout) == (0, f"run {one} is cancelled\n")
+        assert site.has_ended(one), "at once"
     site.drain()
-    assert [site.run(one)["state"] for one in (name, other)] == ["cancelled", "complete"]
-    assert site.run(name)["message"].startswith("cancelled by ") and site.run(name)["attempts"] == 0
+    found = {run["id"]: run for run in site.runs()}
+    states = [found[one]["state"] for one in (name, silent, dead, other)]
+    assert states == ["cancelled", "cancelled", "cancelled", "complete"]
+    assert site.project.query("SELECT DISTINCT run_id FROM etl_loads") == [(other,)]
+    assert found[name]["message"].startswith("cancelled by ") and found[name]["attempts"] == 0
     for ended in (name, other):
         again = site.project.pipeline("runs", "cancel", ended)
         assert (again.returncode, again.stdout) == (1, f"error: run {ended} has ended\n")
@@ -224,26 +234,10 @@ def test_running_run_is_stopped_by_its_agent_which_goes_on_with_the_next(site: S
     wait_for(lambda: gate.is_told_to_stop, agent)
     gate.open()
     wait_for(lambda: site.has_ended(other))
-    assert site.run(other)["state"] == "complete"
-    run = site.run(name)
+    found = {run["id"]: run for run in site.runs()}
+    assert found[other]["state"] == "complete"
+    run = found[name]
     assert (run["state"], run["exit_code"]) == ("cancelled", 25) and "@" in run["cancelled_by"]
-
-
-def test_run_whose_agent_is_silent_is_taken_back_at_once(site: Site) -> None:
-    name = site.submit()
-    (path,) = site.project.folder.glob(f"workspace/queues/default/open/{name}.json")
-    silent = {"state": "running", "agent": "gone:1", "renewed_at": "2026-01-01T00:00:00+00:00"}
-    path.write_text(json.dumps({**json.loads(path.read_text()), **silent}))
-    assert site.project.pipeline("runs", "cancel", name).stdout == f"run {name} is cancelled\n"
-    assert site.run(name)["state"] == "cancelled" and not path.exists()
-
-
-def test_cancelled_run_whose_agent_died_is_not_taken_over(site: Site) -> None:
-    name = site.submit()
-    (path,) = site.project.folder.glob(f"workspace/queues/default/open/{name}.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "cancelled_by": "me@here"}))
-    site.drain()
-    assert site.run(name)["state"] == "cancelled" and not (site.project.folder / "warehouse.duckdb").exists()
 
 
 def test_agents_are_listed_and_a_queue_that_nobody_serves_is_told_of(site: Site) -> None:
@@ -287,17 +281,17 @@ def test_agent_that_was_killed_is_told_of(site: Site) -> None:
     assert "warning: no agent serves queue night" in site.project.pipeline("submit", "--queue", "night", *RANGE).stdout
 
 
-@pytest.mark.parametrize("action", ["pause", "resume"])
-def test_queue_that_nobody_knows_is_told_of(site: Site, action: str) -> None:
+def test_queue_that_nobody_knows_is_told_of(site: Site) -> None:
     site.submit()
-    done = site.project.pipeline("queue", action, "defualt")
-    assert done.returncode == 0
-    assert done.stdout.startswith("warning: queue defualt has no run and no agent; queues: default\n")
-    assert site.project.pipeline("queue", action).stdout.count("\n") == 1
+    for action in ("resume", "pause"):
+        done = site.project.pipeline("queue", action, "defualt")
+        assert done.returncode == 0
+        assert done.stdout.startswith("warning: queue defualt has no run and no agent; queues: default\n")
+        assert site.project.pipeline("queue", action).stdout.count("\n") == 1
 
 
 def test_file_that_is_no_submission_is_one_line_and_ends_no_agent(site: Site) -> None:
-    name = site.submit()
+    name = site.submit("TaxiZones")
     folder = site.project.folder / "workspace" / "queues" / "default" / "open"
     good = json.loads((folder / f"{name}.json").read_text())
     odd: dict[str, Any] = {
@@ -334,10 +328,10 @@ def test_file_that_is_no_submission_is_one_line_and_ends_no_agent(site: Site) ->
         (folder / f"{other['id']}.json").write_text(json.dumps(other))
     listed = site.project.pipeline("runs")
     assert listed.returncode == 0 and listed.stdout.count("is no submission; remove it") == len(odd) + 1
-    agent = site.agent("--drain")
-    output, _ = agent.communicate(timeout=PATIENCE)
+    agent = site.project.pipeline("agent", "--poll", "0.2", "--drain")
+    output = agent.stdout
     assert agent.returncode == 0 and "Traceback" not in output + listed.stdout
-    assert site.run(name)["state"] == "complete"
+    assert site.stored(name)["state"] == "done"
     assert not {"owned", "stolen", "stolen.duckdb"} & {path.name for path in site.project.folder.iterdir()}
     assert output.count("is no submission and lies in") == len(odd) + 1 + len(commands)
     assert f"{len(odd) + 1 + len(commands)} files set aside in " in site.project.pipeline("queue", "list").stdout

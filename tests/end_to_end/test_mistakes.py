@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ..conftest import CHECKOUT
 from .conftest import Project
+from .mistaken import Case, Forks, Result
 
 BUILD = """
 import datetime, luigi, pipeline
@@ -27,76 +31,6 @@ def test_luigi_cfg_that_does_not_parse(project: Project, verb: tuple[str, ...]) 
     refused = project.pipeline(*verb)
     assert refused.returncode == 2, refused.stdout
     assert refused.stdout == "error: luigi.cfg, line 3: [lake] url is set a second time; keep one of them\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[retcode]\ntask_failed = x\n", "luigi.cfg: [retcode] task_failed is not a number"),
-        ("[retcode]\ntask_failed = 256\n", "luigi.cfg: [retcode] task_failed is not a number from 0 to 255"),
-        ("[Lake]\nurl = file:a\n", "[Lake] is no section; did you mean [lake]?"),
-        ("[resource]\nmemory = 1\n", "did you mean [resources]?"),
-        ("[RangeMontly]\nof = AllTrips\n", "did you mean [RangeMonthly]?"),
-        ("[worker]\nkeep_alve = true\n", "[worker] has no setting keep_alve; did you mean keep_alive?"),
-        ("[retcode]\nnot_run = 100%\n", "luigi.cfg: [retcode] not_run: a percent sign"),
-        ("[lake]\nurl = file:lake   ; my lake\n", "[lake] url (or PIPELINE_LAKE_URL): a blank and ;"),
-        ("[warehouse]\nurl = postgresql://u:se%40cret@localhost/db\n", "written %%"),
-    ],
-)
-def test_value_in_luigi_cfg(project: Project, text: str, says: str) -> None:
-    (project.folder / "own.cfg").write_text(text)
-    project.environment["LUIGI_CONFIG_PATH"] = str(project.folder / "own.cfg")
-    refused = project.luigi("MonthlyTrips", "--month", "2021-01")
-    assert refused.returncode == 2, refused.stdout
-    assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1
-    assert says in refused.stdout and "cret" not in refused.stdout
-    assert {entry.name for entry in project.folder.iterdir()} == {"own.cfg"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ((), "no task is named"),
-        (("RangeMonthly", "--retcode-task-failed", "x"), "--retcode-task-failed: 'x' is not a number"),
-        (("RangeMonthly", "--task-limit", "0"), "--task-limit: 0 is less than 1"),
-        (("RangeMonthly", "--now", "9e19"), "--now"),
-        (("RangeMonthly", "--now", "99999999999999999999"), "--now 99999999999999999999 is not a time"),
-        (("RangeMonthly", "--lake-url", "file:a%00"), "[lake] url"),
-        (("RangeMonthly", "--of-params", '{"lake": 5}'), '"lake" is a text'),
-        (("RangeMonthly", "--of-params", '{"dataset": ["green"]}'), '"dataset" is a text'),
-        (("RangeMonthly", "--dataset", "purple"), "purple"),
-        (("RangeMonthly", "--dataset", "yellow,green", "--of", "MonthlyTrips"), "MonthlyTrips takes one dataset"),
-        (("RangeMonthly", "--dataset", "green", "--datasets", "yellow"), "give one of them"),
-        (
-            ("RangeMonthly", "--dataset", "green", "--of", "TaxiZones"),
-            "--dataset goes with --of MonthlyTrips; TaxiZones",
-        ),
-        (("RangeMonthly", "--datasets", "green", "--of", "MonthlyTrips"), "--datasets goes with --of AllTrips"),
-        (("RangeMonthly", "--dataset", "green", "--of-params", '{"dataset": "fhv"}'), "give one of them"),
-        (
-            ("RangeMonthly", "--of", "TaxiZones"),
-            "TaxiZones has no months; run it by itself: luigi",
-        ),
-        (("RangeMonthly", "--of", "Refresh"), "Refresh has no months"),
-        (("RangeMonthly", "--stop", "2020-06"), "is not later than 2021-01, the start of [RangeMonthly]; give --start"),
-        (("RangeMonthly", "--start", "2999-01"), "later than this month"),
-        (("MonthlyTrips", "--dataset", "green"), "--month is missing: MonthlyTrips needs it"),
-        (("TaxiZones", "--dataset", "green"), "unrecognized arguments: --dataset"),
-        (("MonthlyTrips", "--mont", "2021-01"), "did you mean --month?"),
-        (("MonthlyTrips", "--month", "2021-01", "--warehouse-url", "bigquery://p-1/my-trips"), "letters, digits and _"),
-        (
-            ("MonthlyTrips", "--month", "2021-01", "--lake-url", "gs://My-Lake/x"),
-            "the name of a bucket has no capitals",
-        ),
-    ],
-)
-def test_flags(project: Project, arguments: tuple[str, ...], says: str) -> None:
-    refused = project.luigi(*arguments)
-    assert refused.returncode == 2, refused.stdout
-    assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1
-    assert says in refused.stdout
-    assert "did you mean" not in refused.stdout or "did you mean --month" in refused.stdout
-    assert not (project.folder / "lake").exists() and not (project.folder / "warehouse.duckdb").exists()
 
 
 @pytest.mark.parametrize(
@@ -174,6 +108,55 @@ def test_output_that_cannot_be_written(project: Project) -> None:
     assert done.stdout.startswith("error: the output cannot be written: ")
 
 
+#: What stands in a configuration, and what is said of it.
+CONFIGURATIONS = [
+    ("[retcode]\ntask_failed = x\n", "luigi.cfg: [retcode] task_failed is not a number"),
+    ("[retcode]\ntask_failed = 256\n", "luigi.cfg: [retcode] task_failed is not a number from 0 to 255"),
+    ("[Lake]\nurl = file:a\n", "[Lake] is no section; did you mean [lake]?"),
+    ("[resource]\nmemory = 1\n", "did you mean [resources]?"),
+    ("[RangeMontly]\nof = AllTrips\n", "did you mean [RangeMonthly]?"),
+    ("[worker]\nkeep_alve = true\n", "[worker] has no setting keep_alve; did you mean keep_alive?"),
+    ("[retcode]\nnot_run = 100%\n", "luigi.cfg: [retcode] not_run: a percent sign"),
+    ("[lake]\nurl = file:lake   ; my lake\n", "[lake] url (or PIPELINE_LAKE_URL): a blank and ;"),
+    ("[warehouse]\nurl = postgresql://u:se%40cret@localhost/db\n", "written %%"),
+]
+
+#: The words behind ``luigi --module pipeline``, and what is said of them.
+FLAGS: list[tuple[tuple[str, ...], str]] = [
+    ((), "no task is named"),
+    (("RangeMonthly", "--retcode-task-failed", "x"), "--retcode-task-failed: 'x' is not a number"),
+    (("RangeMonthly", "--task-limit", "0"), "--task-limit: 0 is less than 1"),
+    (("RangeMonthly", "--now", "9e19"), "--now"),
+    (("RangeMonthly", "--now", "99999999999999999999"), "--now 99999999999999999999 is not a time"),
+    (("RangeMonthly", "--lake-url", "file:a%00"), "[lake] url"),
+    (("RangeMonthly", "--of-params", '{"lake": 5}'), '"lake" is a text'),
+    (("RangeMonthly", "--of-params", '{"dataset": ["green"]}'), '"dataset" is a text'),
+    (("RangeMonthly", "--dataset", "purple"), "purple"),
+    (("RangeMonthly", "--dataset", "yellow,green", "--of", "MonthlyTrips"), "MonthlyTrips takes one dataset"),
+    (("RangeMonthly", "--dataset", "green", "--datasets", "yellow"), "give one of them"),
+    (
+        ("RangeMonthly", "--dataset", "green", "--of", "TaxiZones"),
+        "--dataset goes with --of MonthlyTrips; TaxiZones",
+    ),
+    (("RangeMonthly", "--datasets", "green", "--of", "MonthlyTrips"), "--datasets goes with --of AllTrips"),
+    (("RangeMonthly", "--dataset", "green", "--of-params", '{"dataset": "fhv"}'), "give one of them"),
+    (
+        ("RangeMonthly", "--of", "TaxiZones"),
+        "TaxiZones has no months; run it by itself: luigi",
+    ),
+    (("RangeMonthly", "--of", "Refresh"), "Refresh has no months"),
+    (("RangeMonthly", "--stop", "2020-06"), "is not later than 2021-01, the start of [RangeMonthly]; give --start"),
+    (("RangeMonthly", "--start", "2999-01"), "later than this month"),
+    (("MonthlyTrips", "--dataset", "green"), "--month is missing: MonthlyTrips needs it"),
+    (("TaxiZones", "--dataset", "green"), "unrecognized arguments: --dataset"),
+    (("MonthlyTrips", "--mont", "2021-01"), "did you mean --month?"),
+    (("MonthlyTrips", "--month", "2021-01", "--warehouse-url", "bigquery://p-1/my-trips"), "letters, digits and _"),
+    (
+        ("MonthlyTrips", "--month", "2021-01", "--lake-url", "gs://My-Lake/x"),
+        "the name of a bucket has no capitals",
+    ),
+]
+
 #: What a run would refuse in the end, by settings; the doctor says the same.
 REFUSED = [
     ({"PIPELINE_WORKSPACE_URL": "file:/proc/nope"}, "/proc/nope"),
@@ -186,22 +169,81 @@ REFUSED = [
     ({"PIPELINE_WAREHOUSE_URL": "duckdb:///theirs.sqlite"}, "is an SQLite database"),
 ]
 
+#: The last of each is run by the commands themselves too; the others in forks of one process, see ``mistaken``.
+PROOFS = [CONFIGURATIONS[-1][0], FLAGS[-1][0], REFUSED[-1][0]]
 
-@pytest.mark.parametrize(("environment", "says"), REFUSED)
-def test_place_that_cannot_be_made(project: Project, environment: dict[str, str], says: str) -> None:
-    (project.folder / "taken").write_text("a file where a folder should be")
-    (project.folder / "folder").mkdir()
-    os.mkfifo(project.folder / "fifo")
-    sqlite3.connect(project.folder / "theirs.sqlite").execute("CREATE TABLE a (b)").connection.close()
-    project.environment |= environment
-    for task in (("MonthlyTrips", "--month", "2021-01"), ("RangeMonthly", "--stop", "2021-02")):
-        refused = project.luigi(*task)
-        assert refused.returncode == 2, refused.stdout
-        assert refused.stdout.startswith("error: ") and refused.stdout.count("\n") == 1 and says in refused.stdout
-    told = project.pipeline("doctor")
-    assert told.returncode != 0
-    assert any(line.startswith("FAIL") and says in line for line in told.stdout.splitlines()), told.stdout
-    assert not list(project.folder.glob("workspace/scratch/*"))
+Run = Callable[[Project, list[str]], Result]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run ``luigi`` or ``pipeline`` with these words in the folder of a project."""
+    with Forks(tmp_path_factory.mktemp("forks")) as forks:
+
+        def run_one(project: Project, words: list[str]) -> Result:
+            environment = {"LUIGI_CONFIG_PATH": str(CHECKOUT / "luigi.cfg"), **project.environment}
+            return forks.run(Case(words, environment, folder=str(project.folder)))
+
+        yield run_one
+
+
+def run_command(project: Project, words: list[str]) -> Result:
+    done = project.luigi(*words[3:]) if words[0] == "luigi" else project.pipeline(*words[1:])
+    return Result(done.returncode, done.stdout)
+
+
+def projects(project: Project) -> Iterator[Project]:
+    """Projects like this one, each in an empty folder of its own."""
+    for number in itertools.count():
+        folder = project.folder / str(number)
+        folder.mkdir()
+        yield Project(folder, dict(project.environment))
+
+
+def luigi_words(*words: str) -> list[str]:
+    return ["luigi", "--module", "pipeline", *words, "--local-scheduler"]
+
+
+def assert_is_refused(refused: Result, says: str) -> None:
+    assert refused.code == 2, refused.output
+    assert refused.output.startswith("error: ") and refused.output.count("\n") == 1, refused.output
+    assert says in refused.output
+
+
+def test_value_in_luigi_cfg(project: Project, run: Run) -> None:
+    for (text, says), each in zip(CONFIGURATIONS, projects(project), strict=False):
+        (each.folder / "own.cfg").write_text(text)
+        each.environment["LUIGI_CONFIG_PATH"] = str(each.folder / "own.cfg")
+        for way in (run, run_command) if text in PROOFS else (run,):
+            refused = way(each, luigi_words("MonthlyTrips", "--month", "2021-01"))
+            assert_is_refused(refused, says)
+            assert "cret" not in refused.output
+            assert {entry.name for entry in each.folder.iterdir()} == {"own.cfg"}
+
+
+def test_flags(project: Project, run: Run) -> None:
+    for (words, says), each in zip(FLAGS, projects(project), strict=False):
+        for way in (run, run_command) if words in PROOFS else (run,):
+            refused = way(each, luigi_words(*words))
+            assert_is_refused(refused, says)
+            assert "did you mean" not in refused.output or "did you mean --month" in refused.output
+            assert not (each.folder / "lake").exists() and not (each.folder / "warehouse.duckdb").exists()
+
+
+def test_place_that_cannot_be_made(project: Project, run: Run) -> None:
+    for (environment, says), each in zip(REFUSED, projects(project), strict=False):
+        (each.folder / "taken").write_text("a file where a folder should be")
+        (each.folder / "folder").mkdir()
+        os.mkfifo(each.folder / "fifo")
+        sqlite3.connect(each.folder / "theirs.sqlite").execute("CREATE TABLE a (b)").connection.close()
+        each.environment |= environment
+        for way in (run, run_command) if environment in PROOFS else (run,):
+            for task in (("MonthlyTrips", "--month", "2021-01"), ("RangeMonthly", "--stop", "2021-02")):
+                assert_is_refused(way(each, luigi_words(*task)), says)
+            told = way(each, ["pipeline", "doctor"])
+            assert told.code == 1, told.output
+            assert any(line.startswith("FAIL") and says in line for line in told.output.splitlines()), told.output
+            assert not list(each.folder.glob("workspace/scratch/*"))
 
 
 def test_folder_that_can_be_made_is_made(project: Project) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,33 +36,55 @@ class Site(HttpServer):
         return f"/trip-data/green_tripdata_2020-{month:02}.parquet"
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    folder = tmp_path / "published"
+@dataclass
+class Loaded:
+    """A site, what it publishes at first, and a project that has loaded January and February from it."""
+
+    site: Site
+    published: Path
+    project: Project
+
+
+@pytest.fixture(scope="module")
+def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    folder, published = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("first") / "published"
     months = [dt.date(2020, month, 1) for month in (1, 2)]
-    generator.publish(folder, "green", months, rows=201, seed=1, layout="tlc")
-    (folder / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
+    generator.publish(published, "green", months, rows=201, seed=1, layout="tlc")
+    (published / "SYNTHETIC.txt").unlink()  # stands for TLC's own files here
+    shutil.copytree(published, folder, dirs_exist_ok=True)
     with Site(folder) as server:
-        yield server
+        project = Project(
+            tmp_path_factory.mktemp("loaded") / "project",
+            {
+                "PIPELINE_PUBLISHER_NAME": "tlc",
+                "PIPELINE_PUBLISHER_URL": server.url,
+                "PIPELINE_RETRY_BACKOFF": "0.05",
+                "PIPELINE_RETRY_ATTEMPTS": "2",
+                "PIPELINE_CLEAN_RULES": "none",
+            },
+        )
+        project.folder.mkdir()
+        done = project.luigi("RangeMonthly", *RANGE)
+        assert done.returncode == 0, done.stdout
+        yield Loaded(server, published, project)
 
 
 @pytest.fixture
-def web(site: Site, tmp_path: Path) -> Project:
-    """A project that has loaded January and February from the site."""
-    project = Project(
-        tmp_path,
-        {
-            "PIPELINE_PUBLISHER_NAME": "tlc",
-            "PIPELINE_PUBLISHER_URL": site.url,
-            "PIPELINE_RETRY_BACKOFF": "0.05",
-            "PIPELINE_RETRY_ATTEMPTS": "2",
-            "PIPELINE_CLEAN_RULES": "none",
-        },
-    )
-    done = project.luigi("RangeMonthly", *RANGE)
-    assert done.returncode == 0, done.stdout
+def site(loaded_once: Loaded) -> Site:
+    """The site as it was when the project loaded from it."""
+    site = loaded_once.site
+    site.release()
     site.clear()
-    return project
+    shutil.rmtree(site.folder)
+    shutil.copytree(loaded_once.published, site.folder)
+    return site
+
+
+@pytest.fixture
+def web(loaded_once: Loaded, site: Site, tmp_path: Path) -> Project:
+    """A copy of the project that has loaded from the site."""
+    shutil.copytree(loaded_once.project.folder, tmp_path / "project")
+    return Project(tmp_path / "project", dict(loaded_once.project.environment))
 
 
 def found(output: str) -> dict[str, str]:

@@ -25,7 +25,6 @@ from .gate import Gate
 __all__ = ["gcs_server"]
 
 MONTH = ("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
-RANGE = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-03")
 
 
 def runs(project: Project, *arguments: str) -> list[dict[str, Any]]:
@@ -54,10 +53,10 @@ def start(project: Project) -> Iterator[Start]:
     started = []
 
     def begin(name: str, how: str = "by hand") -> Started:
-        cron = [sys.executable, "-m", "pipeline", "cron", *RANGE]
+        cron = [sys.executable, "-m", "pipeline", "cron", *MONTH]
         gate = project.gate("Clean", "started")
         project.environment["PIPELINE_RUN_ID"] = name
-        process = project.start(cron if how == "cron" else project.luigi_command(*RANGE))
+        process = project.start(cron if how == "cron" else project.luigi_command(*MONTH))
         started.append(Started(process, gate))
         del project.environment["PIPELINE_RUN_ID"]
         gate.wait(process)

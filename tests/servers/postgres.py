@@ -71,7 +71,12 @@ class PostgresServer:
     def database(self, encoding: str = "UTF8", template: str = "template0") -> Iterator[str]:
         """Name of a fresh database that belongs to the ordinary role; dropped at the end."""
         name = f"trips_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} OWNER {self.role} ENCODING '{encoding}' TEMPLATE {template}")
+        with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
+            # A third of the work of the default, which writes each page to the log.
+            strategy = "STRATEGY FILE_COPY" if connection.server_version >= 150_000 else ""
+            cursor.execute(
+                f"CREATE DATABASE {name} OWNER {self.role} ENCODING '{encoding}' TEMPLATE {template} {strategy}"
+            )
         try:
             yield name
         finally:
