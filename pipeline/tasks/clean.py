@@ -26,6 +26,8 @@ from .target import StoreTarget
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..cleaning.chunks import Report
+
 LOGGER = logging.getLogger("pipeline")
 
 
@@ -61,53 +63,13 @@ class Clean(Stage):
             raise self.scratch.damaged(RAW, "is not what was fetched") from None
 
     def _clean(self, raw: dict[str, Any], progress: StageProgress) -> dict[str, Any]:
-        import pyarrow.parquet as pq
-
-        from ..cleaning.chunks import REJECTS_SCHEMA, Report
-        from ..cleaning.cleaner import clean
-        from ..cleaning.parquet_file import read_footer
-        from ..cleaning.rules import Rules
-
-        dataset = datasets.get(self.dataset)
-        report = Report()
         source_name = raw["url"].rsplit("/", 1)[-1]
-        with ExitStack() as stack:
-            source = stack.enter_context(self.scratch.local(RAW))
-            rows_path = stack.enter_context(self.scratch.staging(ROWS))
-            rejects_path = stack.enter_context(self.scratch.staging(REJECTS))
-            stream = stack.enter_context(source.open("rb"))
-            cleaned = clean(
-                stream,
-                raw["format"],
-                dataset,
-                self.month,
-                Rules.parse(self.rules),
-                source_name=source_name,
-                report=report,
-            )
-            rejects_file = partial(pq.ParquetWriter, schema=REJECTS_SCHEMA, compression="zstd")
-            rows_read, rows_rejected = 0, Counter[str]()  # so far; the report is being filled ahead
-            rows_in_all = 0  # where the file tells
-            with (
-                self.scratch.writer(rows_path, ROWS, partial(ipc_file, schema=dataset.schema)) as write_rows,
-                self.scratch.writer(rejects_path, REJECTS, rejects_file) as write_rejects,
-                closing(ahead(cleaned)) as batches,
-            ):
-                for batch in batches:
-                    if raw["format"] == "parquet" and not rows_read:  # by now it is known to be readable
-                        with source.open("rb") as file:
-                            rows_in_all = read_footer(file).num_rows
-                    write_rows(batch.rows)
-                    rows_read += batch.rows_read
-                    if batch.rejects.num_rows:
-                        write_rejects(batch.rejects)
-                        for reason in batch.rejects.column("reason").value_counts().to_pylist():
-                            rows_rejected[reason["values"]] += reason["counts"]
-                    if rows_in_all:
-                        progress(rows_read, rows_in_all, note=rejects(rows_rejected))
-                    else:
-                        note = f", {rows_read:,} rows read{rejects(rows_rejected)}"
-                        progress(stream.tell(), raw["length"], "bytes", note=note)
+        with (
+            self.scratch.local(RAW) as source,
+            self.scratch.staging(ROWS) as rows_path,
+            self.scratch.staging(REJECTS) as rejects_path,
+        ):
+            report = self._write(raw, source, rows_path, rejects_path, progress)
             self._check(report, source_name)
             if self.scratch.record(RAW) != raw:  # in a bucket, by another run, and maybe before it was read
                 raise self.scratch.taken_away(RAW)
@@ -121,7 +83,46 @@ class Clean(Stage):
             "rows_rejected": dict(report.rows_rejected),
         }
 
-    def _warn(self, report: Any, source_name: str) -> None:
+    def _write(
+        self, raw: dict[str, Any], source: Path, rows_path: Path, rejects_path: Path, progress: StageProgress
+    ) -> Report:
+        """Write the rows and the rejects of a raw file, batch by batch."""
+        import pyarrow.parquet as pq
+
+        from ..cleaning.chunks import REJECTS_SCHEMA, Report
+        from ..cleaning.cleaner import clean
+        from ..cleaning.parquet_file import read_footer
+        from ..cleaning.rules import Rules
+
+        dataset, rules, report = datasets.get(self.dataset), Rules.parse(self.rules), Report()
+        source_name = raw["url"].rsplit("/", 1)[-1]
+        rows_file = partial(ipc_file, schema=dataset.schema)
+        rejects_file = partial(pq.ParquetWriter, schema=REJECTS_SCHEMA, compression="zstd")
+        rows_read, rows_rejected = 0, Counter[str]()  # so far; the report is being filled ahead
+        rows_in_all = 0  # where the file tells
+        with ExitStack() as stack:
+            stream = stack.enter_context(source.open("rb"))
+            cleaned = clean(stream, raw["format"], dataset, self.month, rules, source_name=source_name, report=report)
+            write_rows = stack.enter_context(self.scratch.writer(rows_path, ROWS, rows_file))
+            write_rejects = stack.enter_context(self.scratch.writer(rejects_path, REJECTS, rejects_file))
+            for batch in stack.enter_context(closing(ahead(cleaned))):
+                if raw["format"] == "parquet" and not rows_read:  # by now it is known to be readable
+                    with source.open("rb") as file:
+                        rows_in_all = read_footer(file).num_rows
+                write_rows(batch.rows)
+                rows_read += batch.rows_read
+                if batch.rejects.num_rows:
+                    write_rejects(batch.rejects)
+                    for reason in batch.rejects.column("reason").value_counts().to_pylist():
+                        rows_rejected[reason["values"]] += reason["counts"]
+                if rows_in_all:
+                    progress(rows_read, rows_in_all, note=rejects(rows_rejected))
+                else:
+                    note = f", {rows_read:,} rows read{rejects(rows_rejected)}"
+                    progress(stream.tell(), raw["length"], "bytes", note=note)
+        return report
+
+    def _warn(self, report: Report, source_name: str) -> None:
         """One line for each thing about the file that somebody should know although the month is done."""
         texts = [
             f"column {name!r} of {source_name} is not declared and is left out, with {count:,} values"
@@ -143,7 +144,7 @@ class Clean(Stage):
         for text in texts:
             LOGGER.warning("%s: %s", self.title, text)
 
-    def _check(self, report: Any, source_name: str) -> None:
+    def _check(self, report: Report, source_name: str) -> None:
         """Raise UnreadableFile or TooManyUnreadable for a file that looks damaged as a whole."""
         if not report.rows_read:  # no month was ever without a trip; to believe it would empty a full partition
             raise UnreadableFile(f"{source_name}: there is no row below the header. Check the file at its publisher")

@@ -26,6 +26,12 @@ from .write_parquet import WriteParquet
 #: file is not fetched for it again. Its Parquet file and the tables stay as they are.
 SAME_BYTES = "same bytes as before"
 
+#: What a manifest takes over from the report of Clean.
+_REPORTED = (
+    *("rows_read", "rows_rejected", "blank_lines", "repeated_headers", "surplus_values", "repaired"),
+    *("unknown_columns", "unknown_codes"),
+)
+
 
 class Upload(Stage):
     """The month in the lake: rejects, Parquet and manifest, in this order: a manifest names files that are there."""
@@ -47,19 +53,9 @@ class Upload(Stage):
         return details
 
     def work(self, progress: StageProgress) -> dict[str, Any]:
-        scratch = self.scratch
+        scratch, lake = self.scratch, self.job.lake
         raw = scratch.need(RAW)
-        lake = self.job.lake
-        source = Source(
-            url=raw["url"],
-            sha256=raw["sha256"],
-            etag=raw["version"].get("etag") or "",
-            length=raw["length"],
-            last_modified=raw["version"].get("last_modified"),
-            format=raw["format"],
-            fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
-            last_look=raw["last_look"],
-        )
+        source = _source_of(raw)
         known = lake.manifest(self.partition)
         with self.shared_state() as state:
             if known is not None and self.completeness(state).is_made_of(source.sha256):
@@ -68,32 +64,12 @@ class Upload(Stage):
             cleaned, written = (scratch.need(name, raw["sha256"]) for name in (ROWS, PARQUET))
             scratch.need(REJECTS, raw["sha256"])
             ensure_upload_allowed(state, self.job, self.dataset)
-        report = cleaned["report"]
         with scratch.local(PARQUET) as parquet, scratch.local(REJECTS) as rejects:
-            manifest = Manifest(
-                dataset=self.dataset,
-                month=self.month,
-                publisher=self.publisher,
-                source=source,
-                rows_read=report["rows_read"],
-                rows_written=written["rows_written"],
-                rows_rejected=report["rows_rejected"],
-                rules=self.rules,
-                schema_version=datasets.get(self.dataset).schema_version,
-                parquet=Digest(layout.data(self.partition), written["parquet_sha256"], parquet.stat().st_size),
-                rejects=digest_of(rejects, layout.rejects(self.partition)),
-                run_id=journal.run_id(),
-                created_at=dt.datetime.now(dt.UTC),
-                pipeline_version=__version__,
-                is_synthetic=self.job.publisher.is_synthetic,
-                blank_lines=report["blank_lines"],
-                repeated_headers=report["repeated_headers"],
-                surplus_values=report["surplus_values"],
-                repaired=report["repaired"],
-                unknown_columns=report["unknown_columns"],
-                ignored_columns=tuple(report["ignored_columns"]),
-                unknown_codes=report["unknown_codes"],
-            )
+            digests = {
+                "parquet": Digest(layout.data(self.partition), written["parquet_sha256"], parquet.stat().st_size),
+                "rejects": digest_of(rejects, layout.rejects(self.partition)),
+            }
+            manifest = self._manifest(source, cleaned["report"], written["rows_written"], **digests)
             lake.publish(
                 parquet,
                 rejects,
@@ -107,3 +83,38 @@ class Upload(Stage):
             "bytes": manifest.parquet.bytes,
             "unknown_columns": sorted(manifest.unknown_columns),
         }
+
+    def _manifest(
+        self, source: Source, report: dict[str, Any], rows_written: int, parquet: Digest, rejects: Digest
+    ) -> Manifest:
+        return Manifest(
+            dataset=self.dataset,
+            month=self.month,
+            publisher=self.publisher,
+            source=source,
+            rows_written=rows_written,
+            rules=self.rules,
+            schema_version=datasets.get(self.dataset).schema_version,
+            parquet=parquet,
+            rejects=rejects,
+            run_id=journal.run_id(),
+            created_at=dt.datetime.now(dt.UTC),
+            pipeline_version=__version__,
+            is_synthetic=self.job.publisher.is_synthetic,
+            ignored_columns=tuple(report["ignored_columns"]),
+            **{name: report[name] for name in _REPORTED},
+        )
+
+
+def _source_of(raw: dict[str, Any]) -> Source:
+    """What a manifest says of the raw file, by its record in the scratch."""
+    return Source(
+        url=raw["url"],
+        sha256=raw["sha256"],
+        etag=raw["version"].get("etag") or "",
+        length=raw["length"],
+        last_modified=raw["version"].get("last_modified"),
+        format=raw["format"],
+        fetched_at=dt.datetime.fromisoformat(raw["fetched_at"]),
+        last_look=raw["last_look"],
+    )
