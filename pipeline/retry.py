@@ -44,6 +44,9 @@ class Policy:
         return max(0.0, self.patience - self.spent.seconds)
 
 
+#: Of a question for which nothing else is said; it has all the time of its tries.
+DEFAULT = Policy()
+
 #: Of one request to a cloud service: not the tries are limited but their time, by ``patience``.
 REQUESTS = Policy(attempts=sys.maxsize, backoff=0.5, max_backoff=30.0, max_wait=float("inf"))
 

@@ -13,7 +13,7 @@ from .. import datasets
 from ..doctor_check import Check
 from ..errors import MissingAtPublisher, NeverOffered, NoAnswer, UsageError
 from ..partition import ZONES, Partition, add_months, format_month
-from ..retry import Policy, retrying
+from ..retry import DEFAULT, Policy, retrying
 from .availability import Availability
 from .catalog import Catalog, Layout
 from .fetching import Fetched, IncomingFile, Progress
@@ -120,9 +120,7 @@ class Publisher(abc.ABC):
     # -- questions ---------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def version(
-        self, partition: Partition, policy: Policy | None = None, *, known_month: dt.date | None = None
-    ) -> Version:
+    def version(self, partition: Partition, policy: Policy = DEFAULT, known_month: dt.date | None = None) -> Version:
         """The version of a file that is published now.
 
         ``known_month`` is a month of the dataset that the publisher must have, such as the last one loaded from it.
@@ -134,7 +132,7 @@ class Publisher(abc.ABC):
         self,
         dataset: str,
         months: Iterable[dt.date],
-        policy: Policy | None = None,
+        policy: Policy = DEFAULT,
         *,
         known_month: dt.date | None = None,
         today: dt.date | None = None,
@@ -146,7 +144,7 @@ class Publisher(abc.ABC):
         address.
         """
         wanted = sorted(set(months))
-        return self._availability(dataset, wanted, policy or Policy(), known_month, today or dt.date.today())
+        return self._availability(dataset, wanted, policy, known_month, today or dt.date.today())
 
     @abc.abstractmethod
     def _availability(

@@ -15,7 +15,7 @@ from .. import datasets
 from ..errors import MissingAtPublisher, RefusedByPublisher, TruncatedFile, UsageError, WrongFormat
 from ..local_paths import path_of, url_of
 from ..partition import ZONES, Partition, parse_month
-from ..retry import Policy
+from ..retry import DEFAULT, Policy
 from .availability import Availability
 from .base import LEAVE_OUT, Publisher
 from .catalog import README, Catalog
@@ -51,9 +51,7 @@ class FolderPublisher(Publisher):
         """Path of a file."""
         return self.folder / self.layout.path(partition)
 
-    def version(
-        self, partition: Partition, policy: Policy | None = None, *, known_month: dt.date | None = None
-    ) -> Version:
+    def version(self, partition: Partition, policy: Policy = DEFAULT, known_month: dt.date | None = None) -> Version:
         path = self.path(partition)
         try:
             stat = path.stat()

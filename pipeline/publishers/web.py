@@ -23,7 +23,7 @@ from ..errors import (
     UsageError,
 )
 from ..partition import ZONES, Partition, add_months, format_month
-from ..retry import Policy, retrying
+from ..retry import DEFAULT, Policy, retrying
 from ..storage.base import without_secrets
 from .availability import APPEARS_WITHIN, Availability, can_still_appear
 from .base import LEAVE_OUT, Publisher
@@ -232,10 +232,8 @@ class WebPublisher(Publisher):
 
     # -- versions ----------------------------------------------------------------------------------
 
-    def version(
-        self, partition: Partition, policy: Policy | None = None, *, known_month: dt.date | None = None
-    ) -> Version:
-        version = self._versions([partition], known_month, policy or Policy())[partition]
+    def version(self, partition: Partition, policy: Policy = DEFAULT, known_month: dt.date | None = None) -> Version:
+        version = self._versions([partition], known_month, policy)[partition]
         if isinstance(version, TransientError):
             raise version
         if version is None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from ...doctor_check import Check
 from ...errors import UsageError
 from ...partition import Partition, add_months, parse_month
-from ...retry import Policy
+from ...retry import DEFAULT, Policy
 from ..availability import Availability
 from ..base import Publisher
 from ..catalog import LAYOUTS, Catalog, Layout
@@ -67,9 +67,7 @@ class SamplePublisher(Publisher):
     def _first_month(self, dataset: str, first: dt.date) -> dt.date:
         return parse_month(FIRST_MONTHS[self.layout.name][dataset])
 
-    def version(
-        self, partition: Partition, policy: Policy | None = None, *, known_month: dt.date | None = None
-    ) -> Version:
+    def version(self, partition: Partition, policy: Policy = DEFAULT, known_month: dt.date | None = None) -> Version:
         from .generator import version
 
         return Version(etag=version(partition, **self.options))
