@@ -14,6 +14,7 @@ from luigi.configuration import get_config
 from pipeline import settings as our_settings
 
 from . import real_data as published
+from . import warm
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_start() -> Iterator[None]:
+    yield
+    warm.WARM.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from .. import warm
 from ..conftest import CHECKOUT
 from ..patience import PATIENCE
 from .gate import Gate
-from .warm import WarmStart
-
-WARM = WarmStart()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def warm_start() -> Iterator[None]:
-    yield
-    WARM.stop()
 
 
 @dataclass
@@ -49,29 +41,12 @@ class Project:
 
     def start(self, command: Sequence[str], group: bool = False) -> subprocess.Popen[str]:
         """Start a command; with ``group`` as the leader of a process group, as a terminal does."""
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            process_group=0 if group else None,
-        )
+        return warm.WARM.start(command, self.folder, self.env, is_leader=group)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """What a command says and how it ends; started as ``warm`` tells, where that makes no difference."""
-        if WARM.can_run(command, self.env):
-            return WARM.run(command, self.folder, self.env, PATIENCE)
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PATIENCE,
-        )
+        """What a command says and how it ends."""
+        done: subprocess.CompletedProcess[str] = warm.run(command, self.folder, self.env, PATIENCE)
+        return done
 
     def luigi_command(self, *arguments: str) -> list[str]:
         return [

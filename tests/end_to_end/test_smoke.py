@@ -9,15 +9,22 @@ import sys
 import pytest
 
 from ..patience import PATIENCE
-from .conftest import WARM, Project
+from ..warm import WARM
+from .conftest import Project
 
 MONTH = ("MonthlyTrips", "--dataset", "green", "--month", "2021-01")
 
 
 def cold(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
-    started = project.start(command)
-    output, _ = started.communicate(timeout=PATIENCE)
-    return subprocess.CompletedProcess(command, started.returncode, output)
+    return subprocess.run(
+        command,
+        cwd=project.folder,
+        env=project.env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=PATIENCE,
+    )
 
 
 def test_a_month_from_the_command_line_to_the_warehouse(project: Project) -> None:

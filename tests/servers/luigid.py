@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from ..patience import PATIENCE, wait_for
+from ..warm import WARM
 from .ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ class Luigid:
             self.config = folder / "luigi.cfg"
             self.config.write_text(text)
         self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
 
     @property
     def url(self) -> str:
@@ -75,16 +76,15 @@ class Luigid:
     def start(self) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
         with (self.folder / "luigid.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = WARM.start(
                 [
                     *(*self.prefix, sys.executable, "-m", "pipeline", "ui"),
                     *("--address", self.address, "--port", str(self.port)),
                     *self.arguments,
                 ],
-                cwd=self.folder,
-                env={**env, "LUIGI_CONFIG_PATH": str(self.config)},
-                stdout=log,
-                stderr=log,
+                self.folder,
+                {**env, "LUIGI_CONFIG_PATH": str(self.config)},
+                log,
             )
         wait_for(self._answers, self._process, lambda: self.log)
 
