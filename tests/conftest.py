@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from . import real_data as published
 from . import warm
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+#: Folders of tests that take seconds each.
+LONG = ("end_to_end", "endurance")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and with them every command that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +37,24 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the test modules to the workers, those of long tests first, so that none of these is begun last.
+
+    ``--dist worksteal`` gives each worker a stretch of the list. Who has done his takes from the end of another's.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    order = sorted(modules.items(), key=lambda module: (module[0].parent.name not in LONG, -len(module[1])))
+    hands: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for _, tests in order:
+        min(hands, key=len).extend(tests)
+    items[:] = [item for hand in hands for item in hand]
 
 
 @pytest.fixture(scope="session", autouse=True)
