@@ -135,6 +135,7 @@ class Fork(subprocess.Popen[str]):
     def __init__(self, command: Sequence[str], status: int, output: int | None) -> None:
         self.args, self.returncode, self.stdin, self.stderr = list(command), None, None, None  # type: ignore[assignment]
         self.stdout = None if output is None else TextIOWrapper(os.fdopen(output, "rb"), write_through=True)
+        self._parts: list[bytes] = []
         self._status = os.fdopen(status, "rb", buffering=0)
         self.pid = int(self._status.read(20))
 
@@ -150,17 +151,14 @@ class Fork(subprocess.Popen[str]):
 
     def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
         assert input is None
-        text = ""
-        if self.stdout is not None:
-            parts = []
-            while not parts or parts[-1]:
+        if self.stdout is not None and not self.stdout.closed:
+            while not self._parts or self._parts[-1]:
                 if not select.select([self.stdout], [], [], timeout)[0]:  # nothing comes for so long
-                    raise subprocess.TimeoutExpired(self.args, timeout or 0, b"".join(parts))
-                parts.append(os.read(self.stdout.fileno(), 1 << 16))
-            text = b"".join(parts).decode().replace("\r\n", "\n")
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0, b"".join(self._parts))
+                self._parts.append(os.read(self.stdout.fileno(), 1 << 16))
             self.stdout.close()
         self.wait(timeout)
-        return text, ""
+        return b"".join(self._parts).decode(), ""
 
     def _ended_within(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
@@ -325,9 +323,14 @@ def _has_configured_luigi() -> bool:
 
 
 class _Package:
-    """Finds the package ``pipeline``, and lets it find its modules that are loaded."""
+    """Finds the package ``pipeline``; its modules, and Luigi its tasks, are there from then on."""
 
     def __init__(self, loaded: ModuleType) -> None:
+        from luigi.task_register import Register
+
+        self._known = Register._reg
+        self._tasks = [task for task in self._known if task.__module__.startswith(("pipeline.", "luigi.tools."))]
+        self._known[:] = [task for task in self._known if task not in self._tasks]
         self._loaded = {name: value for name, value in vars(loaded).items() if isinstance(value, ModuleType)}
 
     def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
@@ -335,11 +338,14 @@ class _Package:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
+        sys.meta_path.insert(0, self)  # runpy looks for it twice
         assert spec and spec.loader
         load = spec.loader.exec_module
 
         def load_with_modules(module: ModuleType) -> None:
+            sys.meta_path.remove(self)
             vars(module).update(self._loaded)
+            self._known += self._tasks
             load(module)
 
         spec.loader.exec_module = load_with_modules  # type: ignore[method-assign]
