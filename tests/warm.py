@@ -40,7 +40,10 @@ LIBRARIES = (
 )
 
 #: What the first line of a command loads of Luigi and what the others load later.
-LUIGI = ("luigi.configuration", "luigi.cmdline_parser", "luigi.retcodes", "luigi.rpc", "luigi.server", "luigi.tools.range")
+LUIGI = (
+    *("luigi.configuration", "luigi.cmdline_parser", "luigi.retcodes", "luigi.rpc", "luigi.server"),
+    *("luigi.worker", "luigi.tools.range"),
+)
 
 #: Variables that a process reads while it runs. Of any other, which the interpreter or a library may have read when it
 #: was loaded, a fork has the value of the tests.
