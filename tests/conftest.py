@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,22 +75,33 @@ def logging_as_before() -> Iterator[None]:
         logger.propagate, logger.handlers[:] = propagate, handlers
 
 
+def configured() -> dict[str, dict[str, str]]:
+    """Luigi's configuration and our settings in it, by section."""
+    config = get_config()
+    return {section: dict(config.items(section, raw=True)) for section in config.sections()}
+
+
 @pytest.fixture(autouse=True)
 def settings_as_before() -> Iterator[None]:
     """What a test leaves in the environment and in luigi's configuration, the next test does not inherit."""
+    variables, before = our_settings.in_environment(), configured()
+    yield
+    if our_settings.in_environment() != variables:
+        our_settings.take_over(variables)
+    after = configured()
+    if after == before:
+        return
     config = get_config()
-    before = {section: dict(config.items(section, raw=True)) for section in config.sections()}
-    with our_settings.restored():
-        yield
-    for section in config.sections():  # Luigi's own settings; ours are as before
-        if section not in before:
-            config.remove_section(section)
-            continue
-        for name, value in config.items(section, raw=True):
-            if name not in before[section]:
-                config.remove_option(section, name)
-            elif value != before[section][name]:
-                config.set(section, name, before[section][name])
+    for section in after.keys() - before.keys():
+        config.remove_section(section)
+    for section, values in before.items():
+        if section not in after:
+            config.add_section(section)
+        for name in after.get(section, {}).keys() - values.keys():
+            config.remove_option(section, name)
+        for name, value in values.items():
+            with suppress(ValueError):  # a text with a single %, which was refused
+                config.set(section, name, value)
 
 
 @pytest.fixture(scope="session")

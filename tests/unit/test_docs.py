@@ -114,6 +114,7 @@ def test_luigi_takes_every_command_of_the_readme() -> None:
     """Built as the real command builds them, flags, settings and all, but not run."""
     build = (
         "import json, os, sys\n"
+        "import pipeline  # once, for all\n"
         "from luigi.cmdline_parser import CmdlineParser\n"
         "for arguments in json.load(sys.stdin):\n"
         "    if os.fork() == 0:  # flags stay in a process, handed down to its children\n"
