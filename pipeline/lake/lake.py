@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConflictError, DamagedScratch, LakeError
 from ..partition import Partition
 from ..retry import RACES, pause
-from ..storage.base import Progress, Store, StoredFile, StoredObject
+from ..storage.base import Progress, Store, StoredFile, StoredObject, no_progress
 from . import layout
 from .manifest import Digest, Manifest
 
@@ -98,7 +98,7 @@ class Lake:
         rejects: Path,
         manifest: Manifest,
         keep_versions: bool = False,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> Manifest:
         """Put a month into the lake: rejects, then Parquet, then the manifest that names their digests.
 
@@ -200,7 +200,7 @@ class Lake:
         self,
         local: Path,
         digest: Digest,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
         last_check: Callable[[], object] | None = None,
     ) -> None:
         stored = self.store.stat(digest.path)

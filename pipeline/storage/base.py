@@ -28,8 +28,12 @@ from typing import BinaryIO
 from ..doctor_check import Check
 from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
 
-#: Called with (bytes done, bytes in all) from time to time; cheap.
+#: Called with (done, in all) from time to time, in bytes or rows; cheap.
 Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class Store(abc.ABC):
         local: Path,
         path: str,
         metadata: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
         if_version: str | None = None,
         last_check: Callable[[], object] | None = None,
     ) -> StoredObject:

@@ -33,7 +33,7 @@ from ..errors import LakeError, PipelineError, StorageUnavailable, UsageError
 from ..remote import emulator, for_server
 from ..retry import RACES, pause
 from ..safe_files import private_folder
-from .base import Progress, Store, StoredObject, StoreOptions, checked, without_secrets
+from .base import Progress, Store, StoredObject, StoreOptions, checked, no_progress, without_secrets
 from .gcs_client import (
     CLIENT_ERRORS,
     EMULATOR,
@@ -173,7 +173,7 @@ class GcsStore(Store):
         local: Path,
         path: str,
         metadata: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
         if_version: str | None = None,
         last_check: Callable[[], object] | None = None,
     ) -> StoredObject:
@@ -461,9 +461,7 @@ class _Blob(storage.Blob):
 class _Watched(io.FileIO):
     """A local file that tells how much of it was read, and keeps its end back until the last check is passed."""
 
-    def __init__(
-        self, path: Path, size: int, progress: Progress | None, last_check: Callable[[], object] | None
-    ) -> None:
+    def __init__(self, path: Path, size: int, progress: Progress, last_check: Callable[[], object] | None) -> None:
         super().__init__(path, "rb")
         self._size = size
         self._progress = progress
@@ -473,8 +471,7 @@ class _Watched(io.FileIO):
         data = super().read(-1 if size is None else size) or b""
         if self._last_check and self.tell() >= self._size:
             self._last_check()
-        if self._progress:
-            self._progress(self.tell(), self._size)
+        self._progress(self.tell(), self._size)
         return data
 
 

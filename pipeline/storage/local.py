@@ -31,7 +31,7 @@ from ..local_paths import FORMS, broken_link, path_of, url_of
 from ..lock_files import Held, lock_file
 from ..safe_files import NOT_REGULAR, open_regular, permissions, why_not_creatable
 from ..waiting import Wait, gave_up
-from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained
+from .base import NO_ROOM, Progress, Store, StoredObject, StoreOptions, checked, explained, no_progress
 from .staging import Staging, refuse_link
 
 HIDDEN = ".store"
@@ -49,14 +49,13 @@ RACES = 10
 ROOM = 5 * 1024**3
 
 
-def _copy(file: Path, to: Path, progress: Progress | None) -> None:
+def _copy(file: Path, to: Path, progress: Progress) -> None:
     """Copy a file, and tell after each block how much of it is there."""
     with file.open("rb") as source, to.open("wb") as target:
         size = os.fstat(source.fileno()).st_size
         while block := source.read(BLOCK):
             target.write(block)
-            if progress:
-                progress(source.tell(), size)
+            progress(source.tell(), size)
 
 
 class LocalStore(Store):
@@ -170,7 +169,7 @@ class LocalStore(Store):
         local: Path,
         path: str,
         metadata: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
         if_version: str | None = None,
         last_check: Callable[[], object] | None = None,
     ) -> StoredObject:
@@ -181,8 +180,7 @@ class LocalStore(Store):
             if last_check:
                 last_check()
             stored = self._publish(temporary, path, if_version)
-        if progress:
-            progress(stored.size, stored.size)
+        progress(stored.size, stored.size)
         return stored
 
     def has_bytes(self, path: str, local: Path) -> bool:

@@ -27,7 +27,7 @@ from ..datasets.schema import Column, Dataset
 from ..doctor_check import Check
 from ..errors import WarehouseError
 from ..partition import Partition
-from ..storage.base import StoredFile
+from ..storage.base import Progress, StoredFile, no_progress
 from .urls import label_of
 
 LEDGER_TABLE = "etl_loads"
@@ -109,14 +109,6 @@ def location_near(bucket: str | None, preferred: str) -> str:
 
 def _continent(location: str) -> str:
     return "us" if location.lower() == "nam4" else location.lower()[:2]
-
-
-#: Called with (rows done, rows in all) from time to time; cheap.
-Progress = Callable[[int, int], None]
-
-
-def no_progress(done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)

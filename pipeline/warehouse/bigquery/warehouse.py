@@ -32,8 +32,8 @@ from ...datasets.schema import FILE_MONTH, Dataset
 from ...doctor_check import Check
 from ...errors import PipelineError, WarehouseBusy
 from ...partition import Partition
-from ...storage.base import StoredFile
-from ..base import LedgerRow, Options, Progress, Warehouse, no_progress
+from ...storage.base import Progress, StoredFile, no_progress
+from ..base import LedgerRow, Options, Warehouse
 from ..tables import ensure_month
 from .errors import EMULATOR, ROLES
 from .ledger import LedgerTable, is_same

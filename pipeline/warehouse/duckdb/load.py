@@ -10,7 +10,8 @@ import duckdb
 
 from ...datasets.schema import FILE_MONTH, Dataset
 from ...errors import WarehouseError
-from ..base import LedgerRow, Progress
+from ...storage.base import Progress
+from ..base import LedgerRow
 from ..tables import literal, quote
 from .tables import TYPES, rows_of
 

@@ -23,8 +23,8 @@ from ...datasets.schema import Dataset
 from ...doctor_check import Check
 from ...errors import PipelineError, WarehouseError
 from ...safe_files import why_not_creatable
-from ...storage.base import StoredFile
-from ..base import LedgerRow, Options, Progress, Warehouse, no_progress
+from ...storage.base import Progress, StoredFile, no_progress
+from ..base import LedgerRow, Options, Warehouse
 from ..tables import counts, ensure_month, texts
 from ..urls import duckdb_path
 from .load import replace

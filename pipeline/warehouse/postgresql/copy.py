@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from ...datasets.schema import Dataset
 from ...errors import WarehouseError
-from ..base import LedgerRow, Progress
+from ...storage.base import Progress
+from ..base import LedgerRow
 from .session import Session, text_of
 
 try:

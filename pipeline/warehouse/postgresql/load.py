@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from ...datasets.schema import FILE_MONTH, Dataset
 from ...errors import PipelineError, WarehouseError
 from ...partition import format_month
-from ..base import LEDGER_TABLE, Progress
+from ...storage.base import Progress
+from ..base import LEDGER_TABLE
 from ..tables import quote
 from .copy import copy
 from .errors import MONTH_CHECK

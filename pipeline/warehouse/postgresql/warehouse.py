@@ -35,9 +35,9 @@ from ...datasets.schema import FILE_MONTH, Dataset
 from ...doctor_check import Check
 from ...errors import PipelineError
 from ...partition import Partition
-from ...storage.base import StoredFile
+from ...storage.base import Progress, StoredFile, no_progress
 from ...waiting import Wait
-from ..base import LEDGER_TABLE, LedgerRow, Options, Progress, Warehouse, no_progress
+from ..base import LEDGER_TABLE, LedgerRow, Options, Warehouse
 from ..tables import counts, declared, ensure_month, literal, next_row, quote, texts
 from ..views import COMMENTS, comment, not_made, views
 from .connection import Server
