@@ -171,11 +171,9 @@ def parse_word(text: str, column: Column) -> int | str | None:
 
 
 def from_text(texts: pa.Array, column: Column, repaired: Counter[str]) -> Converted:
-    """Convert strings, or dictionary-encoded strings, to the column's type."""
+    """Convert strings, or for a column of words dictionary-encoded strings, to the column's type."""
     if column.type == "int64" or is_word(column):
         return _by_distinct_text(texts, lambda text: parse_word(text, column), column.arrow_type, repaired)
-    if pa.types.is_dictionary(texts.type):
-        texts = texts.dictionary_decode()
     if column.type == "string":
         return _text(texts, repaired)
     texts = pc.utf8_trim_whitespace(texts)
@@ -195,8 +193,6 @@ def from_arrow(values: pa.Array, column: Column, repaired: Counter[str]) -> Conv
         kind = values.type
     if pa.types.is_null(kind):
         return pa.nulls(len(values), column.arrow_type), None
-    if pa.types.is_nested(kind):
-        raise TypeError(kind)
     if is_text(kind):
         return from_text(as_string(values, repaired), column, repaired)
     # Exact by way of the text: Arrow's own cast to a double is off in the last digit.
