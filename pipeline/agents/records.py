@@ -13,6 +13,7 @@ import json
 import os
 import re
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -74,13 +75,9 @@ def seconds_of(moment: str) -> float | None:
 
 
 def seconds_since(moment: str) -> float:
-    """Seconds since a time in the format of ``now``; infinite for an empty text. Raises ValueError for any other."""
-    if not moment:
-        return float("inf")
-    try:
-        return (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment).astimezone(dt.UTC)).total_seconds()
-    except (OverflowError, OSError) as error:
-        raise ValueError(str(error)) from None
+    """Seconds since a time in the format of the queues; infinite for an empty text."""
+    at = seconds_of(moment)
+    return float("inf") if at is None else time.time() - at
 
 
 @dataclass(frozen=True)
