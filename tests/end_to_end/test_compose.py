@@ -75,7 +75,9 @@ def test_luigid_and_four_workers_share_the_range(project: Project) -> None:
         health = SERVICES["luigid"]["healthcheck"]["test"][2:]
         assert SERVICES["luigid"]["healthcheck"]["test"][1] == "python"
         assert project.run(sys.executable, *[word.replace("8082", port) for word in health]).returncode == 0
-        workers = [project.start(command("worker", **{"luigid:8082": f"127.0.0.1:{port}"})) for _ in range(4)]
+        place = {"luigid:8082": f"127.0.0.1:{port}"}
+        one_task_at_once = {**place, "--workers=2": "--workers=1"}
+        workers = [project.start(command("worker", **each)) for each in (place, *[one_task_at_once] * 3)]
         outputs = [worker.communicate(timeout=PATIENCE)[0] for worker in workers]
         assert [worker.returncode for worker in workers] == [0] * 4, outputs
         assert project.query("SELECT count(*) FROM etl_loads", "data/warehouse.duckdb") == [(4,)], "nothing twice"

@@ -6,16 +6,15 @@ import os
 import re
 import signal
 
-import pytest
-
 from .conftest import Project
 from .terminal import Terminal
 
 GREEN = ("RangeMonthly", "--of-params", '{"dataset": "green"}', "--start", "2020-01", "--stop", "2020-04")
 
 
-@pytest.mark.parametrize("width", [80, 60, 50])
-def test_bars_name_what_they_are_about_and_leave_nothing_behind(project: Project, width: int) -> None:
+def test_bars_name_what_they_are_about_and_leave_nothing_behind(project: Project) -> None:
+    """On a narrow terminal; of other widths: tests/unit/reporting/test_bars.py."""
+    width = 50
     gate = project.gate("WriteParquet", "started", month="2020-02")
     terminal = Terminal(project, project.luigi_command(*GREEN, "--workers", "2"), width)
     terminal.wait_for("WriteParquet green 2020-02 ")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from pipeline.planning.scratch import Scratch
 from ..patience import PATIENCE
 from .conftest import Project
 
+SAMPLE = {"PIPELINE_PUBLISHER_NAME": "sample", "PIPELINE_PUBLISHER_URL": "sample:?rows=500&seed=1"}
 MONTH = ("--dataset", "green", "--month", "2020-02")
 SHELL = """
 import duckdb, sys
@@ -27,12 +30,21 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def loaded(project: Project) -> Project:
-    """A project whose database exists, so that a shell can be opened on it."""
-    done = project.luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
+@pytest.fixture(scope="module")
+def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project that has loaded a month."""
+    folder = tmp_path_factory.mktemp("loaded") / "project"
+    folder.mkdir()
+    done = Project(folder, dict(SAMPLE)).luigi("MonthlyTrips", "--dataset", "green", "--month", "2020-01")
     assert done.returncode == 0, done.stdout
-    return project
+    return folder
+
+
+@pytest.fixture
+def loaded(loaded_once: Path, tmp_path: Path) -> Project:
+    """A project whose database exists, so that a shell can be opened on it."""
+    shutil.copytree(loaded_once, tmp_path / "project")
+    return Project(tmp_path / "project", dict(SAMPLE))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ def test_dataset_and_month_are_never_cut_and_no_line_is_too_long(width: int) -> 
     assert [line[:26].rstrip(" ━─") for line in lines[:3]] == [f"WriteParquet fhvhv {month}" for month in months[:3]]
     assert lines[3].startswith("all ")
     assert all(len(line) <= width and "3:00:00" in line for line in lines)
+    assert all(re.fullmatch(r"(WriteParquet fhvhv \d{4}-\d\d|all) +[━─]+ \d:\d\d:\d\d[^━]*", line) for line in lines)
 
 
 def filled(line: Any) -> int:
