@@ -25,6 +25,7 @@ import pytest
 from pipeline.storage import open_store
 
 from ..patience import PATIENCE, wait_for
+from ..warm import WARM
 from .conftest import Project
 from .gate import Gate
 
@@ -55,14 +56,8 @@ class Run:
         self.before = set(self.journals.glob("*.jsonl"))
         self.output = project.folder / "output.txt"
         with self.output.open("w") as output:
-            self.process = subprocess.Popen(
-                project.luigi_command(*arguments),
-                cwd=project.folder,
-                env=project.env,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            command = project.luigi_command(*arguments)
+            self.process = WARM.start(command, project.folder, project.env, output, is_leader=True)
 
     def events(self) -> Iterator[Event]:
         for journal in set(self.journals.glob("*.jsonl")) - self.before:

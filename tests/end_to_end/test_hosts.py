@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..servers.gcs import GcsServer, gcs_server
 from ..servers.http import Fault, HttpServer
 from ..servers.luigid import PATIENT, Luigid
 from ..servers.network import HUB, Network
+from ..warm import WARM
 from .conftest import Project
 from .gate import Gate, environment_of
 
@@ -102,15 +102,9 @@ class Host:
         runs = cluster.folder / "workspace" / "runs"
         self.journal, self.log = runs / f"{name}.jsonl", runs / f"{name}.log"
         project = Project(folder, {**cluster.settings, **environment, "PIPELINE_RUN_ID": name})
+        command = [*prefix, *project.luigi_command(*arguments, *OFTEN, *cluster.luigid.flags)]
         with self.output.open("w") as output:
-            self.process = subprocess.Popen(
-                [*prefix, *project.luigi_command(*arguments, *OFTEN, *cluster.luigid.flags)],
-                cwd=folder,
-                env=project.env,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.process = WARM.start(command, folder, project.env, output, is_leader=True)
 
     def events(self) -> list[dict[str, Any]]:
         try:
