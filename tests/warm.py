@@ -8,6 +8,7 @@ see that, see ``_is_usual``, only the libraries are. ``TESTS_COLD=1`` starts eve
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import importlib.machinery
@@ -17,6 +18,7 @@ import os
 import pkgutil
 import runpy
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -53,6 +55,8 @@ READ_LATE = (
 )
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+HOOKS = CHECKOUT / "tests" / "end_to_end" / "hooks"
 
 
 class WarmStart:
@@ -289,9 +293,9 @@ def _run_words(command: list[str]) -> None:
     else:
         sys.modules.pop("luigi.cmdline", None)  # it looks at the command line when it is loaded
         sys.meta_path.insert(0, _Package(sys.modules.pop("pipeline")))
-    if any(Path(path, "sitecustomize.py").exists() for path in paths):
-        sys.modules.pop("sitecustomize", None)
-        importlib.import_module("sitecustomize")
+    if "--workers" in command and command[command.index("--workers") + 1] != "1":
+        _prepare_fork_server(paths)
+    _customize(paths)
     if is_module:
         sys.orig_argv = command
         sys.argv = ["-m", *command[3:]]  # as the interpreter has it while it looks for the module
@@ -302,11 +306,86 @@ def _run_words(command: list[str]) -> None:
         runpy.run_path(command[0], run_name="__main__")
 
 
+def _customize(paths: list[str]) -> None:
+    """What the interpreter does at its start for those that ask for it."""
+    if any(Path(path, "sitecustomize.py").exists() for path in paths):
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
+
+
+def _prepare_fork_server(paths: list[str]) -> None:
+    """Fork the process that becomes the fork server of ``multiprocessing`` if the command starts one: it has loaded all
+    that, started by the command as a program, it would load.
+    """
+    from multiprocessing import util
+
+    ours, theirs = socket.socketpair()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        _become_fork_server(theirs, paths)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    start_program = util.spawnv_passfds  # type: ignore[attr-defined]
+    waiting = [child]
+
+    def start(path: bytes, arguments: list[str], descriptors: list[int]) -> int:
+        if not waiting or "multiprocessing.forkserver" not in arguments[-1]:
+            return int(start_program(path, arguments, descriptors))
+        mask = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+        with tempfile.TemporaryFile() as request:
+            request.write(json.dumps([arguments[-1], descriptors, os.getcwd(), dict(os.environ), mask]).encode())
+            request.flush()
+            socket.send_fds(ours, [b"1"], [request.fileno(), *descriptors])
+        ours.close()
+        return waiting.pop()
+
+    util.spawnv_passfds = start  # type: ignore[attr-defined]
+
+
+def _become_fork_server(connection: socket.socket, paths: list[str]) -> NoReturn:
+    """Wait for what ``_prepare_fork_server`` sends, or for the end of the command."""
+    try:
+        message, received, *_ = socket.recv_fds(connection, 1, 3)
+        connection.close()
+        if not message:
+            os._exit(0)
+        request, *high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in received]
+        for descriptor in received:
+            os.close(descriptor)
+        with os.fdopen(request, "rb") as file:
+            file.seek(0)
+            code, descriptors, folder, environment, mask = json.loads(file.read())
+        for descriptor, number in zip(high, descriptors, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["-c"]
+        for number in signal.sigpending():  # for the command alone: the fork server would have been started later
+            signal.sigwait({number})
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _customize(paths)
+        exec(code, {"__name__": "__main__"})
+    except SystemExit:
+        os._exit(0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    os._exit(1)
+
+
 def _is_usual(paths: list[str]) -> bool:
-    """Whether modules are where the tests found them, and Luigi's settings in the project's luigi.cfg alone."""
+    """Whether modules are where the tests found them, and Luigi's settings in the project's luigi.cfg alone.
+
+    The hooks of a gate change classes of loaded modules too, but for what ``patience`` changes.
+    """
+    gates = json.loads(os.environ.get("TESTS_GATES", "[]"))
+    has_hooks_only = paths in ([], [str(HOOKS)]) and all(gate["patience"] is None for gate in gates)
     is_alone = not any(Path(name).exists() for name in ("pipeline", "luigi", "luigi.cfg", "client.cfg"))
     return (
-        not paths
+        has_hooks_only
         and is_alone
         and os.environ.get("LUIGI_CONFIG_PATH") == str(CHECKOUT / "luigi.cfg")
         and "LUIGI_CONFIG_PARSER" not in os.environ
