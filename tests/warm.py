@@ -14,6 +14,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import json
+import multiprocessing.process
 import os
 import pkgutil
 import runpy
@@ -71,7 +72,10 @@ class WarmStart:
         """Whether a fork does the same as the command, see ``READ_LATE``."""
         if sys.platform != "linux" or os.environ.get("TESTS_COLD"):
             return False
-        if command[0] != str(Path(sys.executable).with_name("luigi")) and list(command[:2]) != [sys.executable, "-m"]:
+        if command[0] == sys.executable:
+            if command[1].startswith("-") and command[1] not in ("-m", "-c"):
+                return False
+        elif command[0] != str(Path(sys.executable).with_name("luigi")):
             return False
         changed = {name for name, _ in dict(environment).items() ^ self._environment.items()}
         return all(name.startswith(READ_LATE) for name in changed)
@@ -247,6 +251,7 @@ def _is_command(request: int, output: int, status: int, added: dict[str, str]) -
     os.dup2(output, 2)
     os.closerange(3, 256)
     os.chdir(folder)
+    vars(multiprocessing.process).update(ORIGINAL_DIR=folder)
     os.environ.clear()
     os.environ.update({**added, **environment})
     tempfile.tempdir = None
@@ -285,8 +290,10 @@ def _run(command: list[str]) -> NoReturn:
 def _run_words(command: list[str]) -> None:
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     is_module = command[1] == "-m"
-    sys.path[:0] = [os.getcwd() if is_module else str(Path(command[0]).parent), *paths]
-    if not (_is_usual(paths) and _has_configured_luigi()):
+    is_program = command[0] == sys.executable and not is_module  # of somebody else
+    script = command[1] if is_program else command[0]
+    sys.path[:0] = [os.getcwd() if is_module or script == "-c" else str(Path(script).resolve().parent), *paths]
+    if is_program or not (_is_usual(paths) and _has_configured_luigi()):
         for name in list(sys.modules):
             if name.partition(".")[0] in ("luigi", "pipeline"):
                 del sys.modules[name]
@@ -300,10 +307,16 @@ def _run_words(command: list[str]) -> None:
         sys.orig_argv = command
         sys.argv = ["-m", *command[3:]]  # as the interpreter has it while it looks for the module
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+        return
+    sys.orig_argv = command if is_program else [sys.executable, *command]
+    sys.argv = command[is_program:]
+    if script == "-c":
+        vars(main := ModuleType("__main__")).update(__builtins__=__builtins__)
+        sys.modules["__main__"] = main
+        sys.argv = ["-c", *command[3:]]
+        exec(compile(command[2], "<string>", "exec"), vars(main))
     else:
-        sys.orig_argv = [sys.executable, *command]
-        sys.argv = command
-        runpy.run_path(command[0], run_name="__main__")
+        runpy.run_path(script, run_name="__main__")
 
 
 def _customize(paths: list[str]) -> None:

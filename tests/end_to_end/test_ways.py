@@ -46,8 +46,10 @@ class Report(luigi.Task):
 
 BUILD = """
 import datetime, sys, luigi, pipeline
-month = datetime.date.fromisoformat(sys.argv[1] + "-01")
-sys.exit(0 if luigi.build([pipeline.MonthlyTrips(dataset="green", month=month)], local_scheduler=True) else 1)
+def build(month):
+    month = datetime.date.fromisoformat(month + "-01")
+    return luigi.build([pipeline.MonthlyTrips(dataset="green", month=month)], local_scheduler=True)
+print("built", [build(month) for month in sys.argv[1:]])
 """
 
 #: Somebody else's luigi.cfg.
@@ -229,17 +231,16 @@ def test_same_outcomes_in_every_way(
     assert way.cwd == CHECKOUT or not left, "nothing is written where the command is started"
 
 
-@pytest.mark.parametrize(("month", "code"), [("2020-01", 0), ("2020-02", 1), ("2020-03", 1)])
 def test_same_tables_by_build(
-    month: str, code: int, installed: Path, published: Path, expected: list[tuple[object, ...]], tmp_path: Path
+    installed: Path, published: Path, expected: list[tuple[object, ...]], tmp_path: Path
 ) -> None:
     (tmp_path / "build.py").write_text(BUILD)
-    command = [str(installed / "bin" / "python"), "build.py", month]
+    command = [str(installed / "bin" / "python"), "build.py", "2020-02", "2020-03", "2020-01"]
     done = run(command, tmp_path, os.environ, settings_for(tmp_path, published))
-    assert done.returncode == code, done.stdout
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "built [False, False, True]"
     assert "Unfulfilled" not in done.stdout
-    if code == 0:
-        assert loaded(tmp_path) == expected
+    assert loaded(tmp_path) == expected
 
 
 def test_verbs_from_an_empty_folder(installed: Path, published: Path, tmp_path: Path) -> None:
