@@ -28,6 +28,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, NoReturn
@@ -300,7 +301,7 @@ def _run_words(command: list[str]) -> None:
     else:
         sys.modules.pop("luigi.cmdline", None)  # it looks at the command line when it is loaded
         sys.meta_path.insert(0, _Package(sys.modules.pop("pipeline")))
-    if "--workers" in command and command[command.index("--workers") + 1] != "1":
+    if any(word == "--workers" and count != "1" for word, count in pairwise(command)):
         _prepare_fork_server(paths)
     _customize(paths)
     if is_module:

@@ -38,7 +38,7 @@ def test_a_month_from_the_command_line_to_the_warehouse(project: Project) -> Non
 
 
 def test_warm_start_is_the_same_command(project: Project) -> None:
-    """Same output and same exit code: of work, of a mistake, of help, and of a traceback."""
+    """Same output and same exit code: of work, of a mistake, of help, of a traceback, and of a program."""
     luigi, python = project.luigi_command()[0], sys.executable
     commands = [
         project.luigi_command(*MONTH),
@@ -49,6 +49,8 @@ def test_warm_start_is_the_same_command(project: Project) -> None:
         [python, "-m", "luigi", "--module", "pipeline", *MONTH, "--workers", "x"],
         [python, "-m", "pipeline", "status", "--dataset", "green", "--start", "2021-01", "--stop", "2021-02"],
         [python, "-m", "pipeline", "--help"],
+        project.luigi_command("TaxiZones", "--workers", "2"),
+        [python, "-c", "import pipeline; print(len(pipeline.read('zones')))"],
     ]
     found: dict[str, list[tuple[int, str]]] = {}
     for way in ("cold", "warm"):
