@@ -231,6 +231,9 @@ def test_journals_that_make_no_sense_break_no_list(project: Project) -> None:
 def test_workspace_in_a_bucket(tmp_path: Path, gcs_server: GcsServer) -> None:
     """Journals lie on the host, what was submitted lies in the bucket."""
     bucket = gcs_server.make_bucket()
+    # What TMPDIR does too, but that a fork, see warm.py, may have read already.
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "sitecustomize.py").write_text(f"import tempfile\ntempfile.tempdir = {str(tmp_path)!r}\n")
     project = Project(
         tmp_path,
         {
@@ -239,7 +242,7 @@ def test_workspace_in_a_bucket(tmp_path: Path, gcs_server: GcsServer) -> None:
             "PIPELINE_WORKSPACE_URL": f"gs://{bucket}/workspace",
             "PIPELINE_LAKE_URL": f"file:{tmp_path}/lake",
             "STORAGE_EMULATOR_HOST": gcs_server.url,
-            "TMPDIR": str(tmp_path),
+            "PYTHONPATH": str(tmp_path / "hooks"),
         },
     )
     first = project.pipeline("submit", *MONTH).stdout.split()[0]
