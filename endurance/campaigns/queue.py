@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import settings
-from pipeline.agents import agent, queue, records, request
+from pipeline.agents import agent, records, request
 from pipeline.agents.effective_settings import effective_settings
 from pipeline.agents.queue import Queue
 from pipeline.agents.records import AgentRecord, Submission
@@ -275,15 +275,15 @@ def _settings(folder: Path) -> Iterator[None]:
         "PIPELINE_WAREHOUSE_URL": f"duckdb:///{folder}/warehouse.duckdb",
         "PIPELINE_CLEAN_RULES": "zero_passengers",
     }
-    lease = queue.LEASE
+    lease = records.LEASE
     with settings.restored():
         settings.take_over(mine)
-        queue.LEASE = -1.0
+        records.LEASE = -1.0
         sys.path.insert(0, str(folder))
         try:
             yield
         finally:
-            queue.LEASE = lease
+            records.LEASE = lease
             sys.path.remove(str(folder))
 
 
