@@ -50,8 +50,10 @@ def void(*_: Any) -> None: ...
 
 
 def journals(project: Project) -> list[list[dict[str, Any]]]:
-    files = sorted((project.folder / "workspace" / "runs").glob("*.jsonl"))
-    return [[json.loads(line) for line in file.read_text().split("\n")[:-1]] for file in files]
+    """In the order in which they were begun, which may have been in the same second."""
+    files = (project.folder / "workspace" / "runs").glob("*.jsonl")
+    found = [[json.loads(line) for line in file.read_text().split("\n")[:-1]] for file in files]
+    return sorted((events for events in found if events), key=lambda events: float(events[0]["at"]))
 
 
 def rows(output: str) -> dict[str, str]:
