@@ -252,13 +252,15 @@ def test_workspace_in_a_bucket(tmp_path: Path, gcs_server: GcsServer) -> None:
     assert agent.returncode == 0, agent.stdout
     project.luigi("TaxiZones")
     found = runs(project)
-    assert [(run["id"], run["how"], run["state"]) for run in found[:2]] == [
+    assert {(run["id"], run["how"], run["state"]) for run in found[:2]} == {
         (first, "queue default", "cancelled"),
         (second, "queue default", "complete"),
-    ]
+    }
     assert (found[2]["how"], found[2]["state"]) == ("by hand", "complete")
     shutil.rmtree(tmp_path / f"nyc-trips-runs-{os.getuid()}")  # another host
-    cancelled, done = runs(project)
+    left = {run["id"]: run for run in runs(project)}
+    assert left.keys() == {first, second}
+    cancelled, done = left[first], left[second]
     assert (cancelled["state"], done["state"]) == ("cancelled", "complete")
     assert done["summary"] == "zones loaded, 265 rows" and done["seconds"] is not None and done["started_at"]
     text = project.pipeline("runs").stdout
