@@ -54,6 +54,7 @@ LUIGI = (
 READ_LATE = (
     *("PIPELINE_", "LUIGI_", "TESTS_", "PYTHONPATH", "HOME", "PG", "PYTEST_", "TMPDIR"),
     *("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"),
+    "DISABLE_GCS_PYTHON_CLIENT",  # set by pipeline.storage.gcs itself
 )
 
 CHECKOUT = Path(__file__).resolve().parent.parent
