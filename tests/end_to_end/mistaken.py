@@ -79,6 +79,7 @@ class Forks:
 
 
 def _main() -> None:
+    from luigi.cmdline_parser import CmdlineParser
 
     import pipeline.__main__
     import pipeline.publishers.sample.generator
@@ -91,6 +92,8 @@ def _main() -> None:
     from pipeline.runner import luigid  # noqa: F401 - loaded once, for all forks
 
     pipeline.__main__.parser()
+    CmdlineParser._build_parser()  # these two, for all forks: most of what a mistake costs
+    CmdlineParser._build_parser("RangeMonthly")
     gc.collect()
     gc.freeze()  # so that a fork copies less
     for line in sys.stdin:
