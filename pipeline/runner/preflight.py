@@ -78,4 +78,5 @@ def _ensure(section: str, url: str) -> None:
     try:
         place.ensure()
     except (UsageError, WarehouseError) as error:
-        raise UsageError(f"[{section}] url: {error}") from None
+        setting = f"[{section}] url: "
+        raise UsageError(setting + str(error).removeprefix(setting)) from None

@@ -239,7 +239,9 @@ def test_place_that_cannot_be_made(project: Project, run: Run) -> None:
         each.environment |= environment
         for way in (run, run_command) if environment in PROOFS else (run,):
             for task in (("MonthlyTrips", "--month", "2021-01"), ("RangeMonthly", "--stop", "2021-02")):
-                assert_is_refused(way(each, luigi_words(*task)), says)
+                refused = way(each, luigi_words(*task))
+                assert_is_refused(refused, says)
+                assert refused.output.count("] url: ") <= 1, "the setting is named once"
             told = way(each, ["pipeline", "doctor"])
             assert told.code == 1, told.output
             assert any(line.startswith("FAIL") and says in line for line in told.output.splitlines()), told.output
