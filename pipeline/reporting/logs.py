@@ -163,8 +163,12 @@ def path() -> Path:
 def configure(to_file: bool = False) -> None:
     """Send our records and Luigi's warnings to stderr, once per process; luigi.cfg tells Luigi to leave it to us.
 
-    With ``to_file``, in the processes of a run, also to the log file of the run.
+    With ``to_file``, in the processes of a run, also to the log file of the run. A verb that runs tasks finds only then
+    that it is one.
     """
+    if to_file and [type(handler) for handler in LOGGER.handlers] == [Terminal]:
+        for logger in (LOGGER, LUIGI):
+            logger.handlers.clear()
     if not LOGGER.handlers:
         _take_all([Terminal(), *_files()], Once()) if to_file else _take_all([Terminal()])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,6 +122,8 @@ def test_absence_is_asked_about_again_and_a_new_month_is_loaded(web: Project, si
     site.publish(3, seed=1)
     site.clear()
     asked = web.pipeline("refresh", *SINCE)
+    log = re.search(r"^Run .*; log (\S+)$", asked.stdout, re.MULTILINE)
+    assert log and " INFO Load green 2020-03" in (web.folder / log[1]).read_text(), asked.stdout
     assert asked.returncode == 0, asked.stdout
     assert found(asked.stdout) | {"2020-04": ""} == {
         "2020-01": "unchanged",
