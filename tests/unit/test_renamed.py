@@ -98,15 +98,26 @@ def test_old_names_of_the_task_context(old: str, caplog: pytest.LogCaptureFixtur
 
 
 def test_luigi_cfg_of_version_0_1_means_what_it_meant(caplog: pytest.LogCaptureFixture) -> None:
-    """Somebody keeps the whole file. It has every setting with its default, as the file of today has."""
-    found = []
+    """Somebody keeps the whole file. It has every setting of then with its default, as the file of today has.
+
+    A setting, dataset or publisher added since has its default.
+    """
+    raw, effective = [], []
     for path in ("luigi.cfg", "tests/data/version_0_1/luigi.cfg"):
         LuigiConfigParser._instance = LuigiConfigParser()
         read((CHECKOUT / path).read_text())
         config = LuigiConfigParser.instance()
-        found.append({section: dict(config.items(section, raw=True)) for section in config.sections()})
-    assert found[1].pop("RangeMonthly").pop("datasets") == "" and found[0].pop("RangeMonthly")
-    assert found[0] == found[1]
+        sections = config.sections()
+        raw.append({(each, name): value for each in sections for name, value in config.items(each, raw=True)})
+        effective.append({(each, name): parameter.task_value(each, name) for each, name, parameter in settings.names()})
+    assert raw[1].pop(("RangeMonthly", "datasets")) == ""
+    datasets_then = raw[1]["notify", "datasets"].split(",")
+    for values in (*raw, *effective):
+        for section in ("range", "notify"):
+            names = values[section, "datasets"].split(",")
+            values[section, "datasets"] = [name for name in names if name in datasets_then]
+    assert effective[0] == effective[1]
+    assert {name: raw[0].get(name) for name in raw[1]} == raw[1]
     (warning,) = [record.message for record in caplog.records]
     renamed_there = {old for old in renamed.NAMES if old[0] == "publisher"} | {("worker", "task_process_context")}
     assert warning.count(" is called ") == len(renamed_there)

@@ -30,6 +30,7 @@ from pipeline.errors import (
 from pipeline.partition import Partition
 from pipeline.publishers import Version, from_label, open_publisher, web_request
 from pipeline.publishers.availability import Availability
+from pipeline.publishers.catalog import CATALOGS
 from pipeline.publishers.folder import FolderPublisher
 from pipeline.publishers.web import WebPublisher
 from pipeline.retry import Policy
@@ -146,7 +147,7 @@ def test_a_label_has_no_credentials() -> None:
 @pytest.mark.parametrize(
     ("name", "url", "words"),
     [
-        ("tcl", "", "tlc, dtc, sample"),
+        ("tcl", "", ", ".join(CATALOGS)),
         ("tlc", "ftp://x/y", "https:, http: or file:"),
         ("tlc", "/data/x", "file:/data/x"),
         ("tlc", "https://", "no host"),
