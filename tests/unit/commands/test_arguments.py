@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import setting_values
 from pipeline.__main__ import parser
+from pipeline.datasets import DATASETS, MONTHLY
 from pipeline.errors import UsageError
 from pipeline.reporting import journal
 
@@ -29,9 +30,9 @@ WRONG = {
     "verify --start": (("2021", ""), "is not a month"),
     "forget --dataset green --month": (("January", ""), "is not a month"),
     "refresh --since": (("tomorrow", ""), "is not a month"),
-    "status --dataset": (("purple", "", "green,", "zones"), "is not one of yellow, green, fhv, fhvhv"),
-    "verify --dataset": (("purple", ""), "is not one of yellow, green, fhv, fhvhv, zones"),
-    "forget --dataset": (("purple", "", "green,", "green,purple"), "is not one of yellow, green, fhv, fhvhv, zones"),
+    "status --dataset": (("purple", "", "green,", "zones"), f"is not one of {', '.join(MONTHLY)}"),
+    "verify --dataset": (("purple", ""), f"is not one of {', '.join(DATASETS)}"),
+    "forget --dataset": (("purple", "", "green,", "green,purple"), f"is not one of {', '.join(DATASETS)}"),
     "refresh --since 2021-01 --dataset": (("", ",", "zones", "purple"), "names no dataset|unknown dataset 'purple'"),
     "cron --last 6 --dataset": (("", "purple"), "names no dataset|unknown dataset 'purple'"),
     "cron --last 6 --datasets": (("", "purple"), "names no dataset|unknown dataset 'purple'"),
@@ -68,8 +69,8 @@ def test_right_values_are_read() -> None:
     assert read(["agent", "--scheduler-url", "https://user:password@host/luigi"]).scheduler_url.endswith("@host/luigi")
     assert read(["agent", "--scheduler-url", "http://[::1]:8082", "--poll", "0.1", "--workers", "8"]).workers == 8
     assert read(["ui", "--port", "65535", "--keep-days", "1"]).port == 65535
-    assert read(["cron", "--last", "6", "--dataset", "all"]).dataset == "yellow,green,fhv,fhvhv"
-    assert read(["cron", "--last", "6", "--datasets", "all"]).datasets == "yellow,green,fhv,fhvhv"
+    assert read(["cron", "--last", "6", "--dataset", "all"]).dataset == ",".join(MONTHLY)
+    assert read(["cron", "--last", "6", "--datasets", "all"]).datasets == ",".join(MONTHLY)
     assert read(["status", "--dataset", "green, fhv"]).dataset == "green,fhv"
     assert read(["verify", "--dataset", "green,zones"]).dataset == "green,zones"
     assert read(["plan", "--dataset", "green,fhv"]).dataset == "green,fhv"

@@ -15,6 +15,7 @@ import pytest
 from pipeline import lock_files, renamed
 from pipeline.__main__ import parser
 from pipeline.commands import cron
+from pipeline.datasets import MONTHLY
 from pipeline.errors import UsageError
 from pipeline.partition import ZONES, Partition
 from pipeline.planning import planner
@@ -72,7 +73,7 @@ def test_crontab_of_version_0_1_works_with_one_line_of_warning(
     monkeypatch.setattr(cron, "_Run", Run)
     monkeypatch.setattr(renamed, "_found", {})
     monkeypatch.setattr(renamed, "_told", set())
-    assert cron.run(arguments("--log", "-", "--last", "6", flag, "all")) == 4
+    assert cron.run(arguments("--log", "-", "--last", "6", flag, "all")) == len(MONTHLY)
     lines = ["--datasets is called --dataset now"] if flag == "--datasets" else []
     assert [record.message for record in caplog.records] == lines
 
