@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import luigi
 
 from .. import renamed, validation, waiting
+from ..datasets import MONTHLY
 from ..errors import (
     DamagedFile,
     DamagedScratch,
@@ -56,6 +57,9 @@ RETRIES_WHEN_BUSY = 2
 
 #: Months later than this one have the same priority.
 _LAST_MONTH = dt.date(2099, 12, 1)
+
+#: The datasets with months, as help texts name them.
+DATASET_NAMES = f"{', '.join(MONTHLY[:-1])} or {MONTHLY[-1]}"
 
 AnyTask = TypeVar("AnyTask", bound=luigi.Task)
 
@@ -133,7 +137,7 @@ class JobTask(UsesState, luigi.Task):
 class MonthTask(JobTask):
     """A task for one month of one dataset."""
 
-    dataset = parameters.Dataset(default="yellow", description="yellow, green, fhv or fhvhv")
+    dataset = parameters.Dataset(default="yellow", description=DATASET_NAMES)
     month = parameters.Month(description="month of the file, YYYY-MM")
 
     @property

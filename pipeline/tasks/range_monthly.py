@@ -26,7 +26,7 @@ from ..planning.task_state import UsesState
 from ..reporting.explanations import explain
 from ..setting_values import whole
 from . import parameters
-from .base import MonthTask
+from .base import DATASET_NAMES, MonthTask
 from .range_arguments import resolve
 from .wrappers import AllTrips, FillsWarehouses, MonthlyTrips, ensure_none_missing, tasks_of
 
@@ -58,7 +58,7 @@ class RangeMonthly(UsesState, luigi.tools.range.RangeMonthly):
         default="",
         significant=False,
         positional=False,
-        description="yellow, green, fhv or fhvhv, of MonthlyTrips; or several, comma-separated, of AllTrips",
+        description=f"{DATASET_NAMES}, of MonthlyTrips; or several, comma-separated, of AllTrips",
     )
     datasets = _Datasets(
         default="", significant=False, positional=False, description="old name of dataset, with --of AllTrips"
