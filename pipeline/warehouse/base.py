@@ -1,7 +1,6 @@
 """Interface and guarantees of every warehouse backend, and the ledger row that each of them keeps.
 
-A new backend is a package with a subclass of ``Warehouse``, a line in ``urls.py`` and ``query_commands.py``, an adapter
-in ``tests/contract/warehouses.py``.
+How to add a backend: docs/development.md, "a warehouse".
 
 What every warehouse promises:
 

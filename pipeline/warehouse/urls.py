@@ -1,6 +1,6 @@
 """Warehouse URLs: which backend a URL names, its label without secrets, and the list in ``[warehouse] url``.
 
-A new warehouse is a package beside this file and a line in ``BACKENDS``. No database library is imported here.
+``BACKENDS`` lists the backends; docs/development.md says how to add one. No database library is imported here.
 """
 
 from __future__ import annotations
