@@ -51,6 +51,7 @@ def read(dataset: str, month: str | None = None) -> pandas.DataFrame:
     """The month (``YYYY-MM``) of a dataset from the configured lake, or the table ``zones``, for notebooks.
 
     Whole numbers stay whole where values are missing (nullable dtypes); texts are strings, times ``datetime64[us]``.
+    ``file_month`` has ``datetime.date`` objects (dtype ``object``).
     Raises ``FileNotFoundError`` if the lake has no complete month of that name.
     """
     from .lake.read import read

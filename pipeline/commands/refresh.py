@@ -1,6 +1,6 @@
-"""``python -m pipeline refresh``: run the task ``Refresh``, which decides the months, and print a table of them.
+"""``python -m pipeline refresh``: load what the publisher republished or added; print the months asked about.
 
-It runs the task ``Refresh`` with Luigi's local scheduler, and prints a table of all months that were asked about.
+It runs the task ``Refresh``, which decides the months, with Luigi's local scheduler.
 """
 
 from __future__ import annotations
