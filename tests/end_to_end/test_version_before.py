@@ -37,6 +37,7 @@ def made(project: Project) -> Project:
     project.environment = {
         "PIPELINE_PUBLISHER_NAME": "dtc",
         "PIPELINE_PUBLISHER_MAX_AGE": "36500",
+        "PIPELINE_RANGE_DATASETS": "yellow,green,fhv,fhvhv",  # those of version 0.1
         "PIPELINE_LAKE_URL": "file:lake",
         "PIPELINE_WORKSPACE_URL": "file:workspace",
         "PIPELINE_WAREHOUSE_URL": "duckdb:///warehouse.duckdb",

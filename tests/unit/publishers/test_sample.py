@@ -401,7 +401,7 @@ def test_publish_never_writes_among_files_that_may_be_real(tmp_path: Path) -> No
         ("--start 2021-01 --stop 2021-02 --rows many", "--rows 'many': not a whole number"),
         ("--start 2021-01 --stop 2021-02 --rows 0", "rows 0: must be from 1"),
         ("--start 2021-01 --stop 2021-02 --seed -1", "seed -1: must not be negative"),
-        ("--start 2021-01 --stop 2021-02 --dataset blue", "dataset 'blue': no monthly dataset"),
+        ("--start 2021-01 --stop 2021-02 --dataset purple", "dataset 'purple': no monthly dataset"),
         ("--start 2021-01 --stop 2021-02 --layout xml", "layout 'xml': unknown"),
         ("--start 2008-12 --stop 2009-02", "yellow 2008-12: before 2009-01"),
     ],
