@@ -44,7 +44,8 @@ def path_of(url: str) -> Path:
     if rest.startswith("//"):
         host, slash, tail = rest[2:].partition("/")
         if host not in ("", "localhost") or not slash:
-            raise UsageError(f"file: names the host {host.rpartition('@')[2]!r}, not a folder; {FORMS}")
+            host = host.rpartition("@")[2]
+            raise UsageError(f"file://{host} names the host {host!r}, not a folder; {FORMS}")
         rest = slash + tail
     path = unquote(rest)
     if not path or "\0" in path:

@@ -69,10 +69,9 @@ def take_from_configuration(config: LuigiConfigParser) -> None:
             config.remove_option(section, name.replace("_", "-"))
         for option in values.keys() - before.keys():
             config.set(*option, values[option])
-        for (section, name, old), new in VALUES.items():
+        for section, name, old in VALUES:
             if config.get(section, name, "", raw=True) == old:
-                note(f"[{section}] {name}: {old}", f"{new} now")
-                config.set(section, name, new)
+                config.set(section, name, value_now(section, name, old))
 
 
 def take_from_arguments(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +85,14 @@ def take_from_arguments(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
         lambda section, name: f"{name} of {section}",
     )
     return arguments
+
+
+def value_now(section: str, name: str, value: str | None) -> str | None:
+    """The value of a setting, which may be an old one, from a flag or put together in luigi.cfg."""
+    new = VALUES.get((section, name, value or ""))
+    if new is not None:
+        note(f"[{section}] {name}: {value}", f"{new} now")
+    return new or value
 
 
 def given_as(section: str, name: str) -> str:

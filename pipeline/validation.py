@@ -211,7 +211,7 @@ def _check_luigis() -> None:
     ):
         if not least <= value <= DAY:
             raise UsageError(f"luigi.cfg: [{family}] {name}: {value:g} is not between {least:g} and {DAY:,} seconds")
-    if context := worker.task_process_context:
+    if context := renamed.value_now("worker", "task_process_context", worker.task_process_context):
         try:
             pkgutil.resolve_name(context)
         except (ImportError, AttributeError, ValueError):

@@ -25,7 +25,8 @@ class State:
     """Answers for one task: every question is one small request, made when it is first asked.
 
     ``publishers`` holds those that were asked whether they answer at all, by label, with the error of those that do
-    not; ``workspaces`` those that do. ``spent`` is what a plan has waited for publishers so far.
+    not; ``workspaces`` those that do. ``spent`` is what a plan has waited for publishers so far. ``wrappers`` holds the
+    wrapper tasks of others that have passed the state on to what they require.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class State:
         self.publishers: dict[str, PipelineError | None] = {}
         self.workspaces: set[str] = set()
         self.spent = remote.Spent()
+        self.wrappers: set[str] = set()
         self._manifests: dict[tuple[str, Partition], Manifest | None] = {}
         self._months: dict[tuple[str, str], dict[Partition, Manifest]] = {}
         self._observations: dict[tuple[str, str], Observations] = {}

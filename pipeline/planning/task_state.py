@@ -80,7 +80,8 @@ def give_state(task: Any, state: State) -> None:
     """Give a state to a task of ours. Of another project's wrapper task, give it to our tasks that it requires."""
     if isinstance(task, UsesState):
         task.use_state(state)
-    elif isinstance(task, luigi.WrapperTask):
+    elif isinstance(task, luigi.WrapperTask) and task.task_id not in state.wrappers:
+        state.wrappers.add(task.task_id)
         with suppress(Exception):  # Luigi meets the same error when it asks, and reports it
             for needed in task.deps():
                 give_state(needed, state)

@@ -64,7 +64,12 @@ def _run_command(runs: run.Runs, luigi_run: Callable[..., Any], *args: Any, **kw
 
 def _build_root_task(runs: run.Runs, get_task_obj: Callable[[CmdlineParser], Any], parser: CmdlineParser) -> Any:
     """Read all settings, while Luigi knows the flags and before it builds the first task."""
-    renamed.take(vars(parser.known_args), lambda section, name: f"{section}_{name}", renamed.flag)
+    root = parser.known_args.root_task
+    renamed.take(
+        vars(parser.known_args),
+        lambda section, name: f"{section}_{name}",
+        lambda section, name: f"--{name}".replace("_", "-") if section == root else renamed.flag(section, name),
+    )
     flags.check_values(parser.known_args)
     validation.validate()
     flags.check_core()

@@ -35,7 +35,7 @@ import luigi.worker
 from luigi.rpc import RemoteScheduler, RPCError
 from luigi.task_status import DISABLED, DONE, FAILED, PENDING, SUSPENDED
 
-from .. import errors, remote
+from .. import errors, remote, renamed
 from ..errors import PipelineError
 from ..planning.state import CachedState
 from ..planning.task_state import give_state
@@ -208,7 +208,7 @@ class Worker(luigi.worker.Worker):
         self._starts[task.task_id] += 1
         messages: Any = multiprocessing.Queue() if task.accepts_messages else None
         process = TaskProcess(
-            self._config.task_process_context,
+            renamed.value_now("worker", "task_process_context", self._config.task_process_context),
             task,
             self._id,
             self._task_result_queue,

@@ -58,16 +58,21 @@ class AllTrips(FillsWarehouses, JobTask):
     dataset = some_datasets()
 
     @property
+    def datasets(self) -> str:
+        """The old name of the parameter ``dataset``. A subclass may still have it as its own."""
+        return self.dataset
+
+    @property
     def title(self) -> str:
         return f"AllTrips {format_month(self.month)}"
 
     @cached_property
     def plan(self) -> Plan:
         with self.shared_state() as state:
-            return planner.plan_range(state, self.job, monthly_names(self.dataset), [self.month], self.warehouses)
+            return planner.plan_range(state, self.job, monthly_names(self.datasets), [self.month], self.warehouses)
 
     def check_offered(self) -> None:
-        planner.check_any_offered(self.job, monthly_names(self.dataset), [self.month])
+        planner.check_any_offered(self.job, monthly_names(self.datasets), [self.month])
 
     def requires(self) -> list[luigi.Task]:
         return tasks_of(self, self.plan)

@@ -97,6 +97,16 @@ def test_old_names_of_the_task_context(old: str, caplog: pytest.LogCaptureFixtur
     ]
 
 
+@pytest.mark.parametrize("old", ["pipeline.operations.process.TaskContext", "pipeline.runner.process.TaskContext"])
+def test_old_names_of_the_task_context_in_other_places(old: str, caplog: pytest.LogCaptureFixture) -> None:
+    read(f"[DEFAULT]\ncontext = {old}\n[worker]\ntask_process_context = %(context)s\n")
+    now = renamed.value_now("worker", "task_process_context", old)
+    assert now is not None and pkgutil.resolve_name(now) is TaskContext
+    assert [record.message for record in caplog.records] == [
+        f"[worker] task_process_context: {old} is called {now} now"
+    ]
+
+
 def test_luigi_cfg_of_version_0_1_means_what_it_meant(caplog: pytest.LogCaptureFixture) -> None:
     """Somebody keeps the whole file. It has every setting of then with its default, as the file of today has.
 

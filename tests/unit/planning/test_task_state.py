@@ -103,6 +103,23 @@ def test_somebody_elses_wrapper_is_one_question_to_the_lake(places: dict[str, st
     assert asked and set(map(id, asked)) == {id(state)}
 
 
+def test_somebody_elses_wrapper_that_many_require_is_looked_through_once() -> None:
+    looked: list[int] = []
+
+    class Diamond(luigi.WrapperTask):
+        level = luigi.IntParameter()
+        side = luigi.IntParameter(default=0)
+
+        def requires(self) -> list[luigi.Task]:
+            looked.append(self.level)
+            return [Diamond(level=self.level - 1, side=side) for side in (0, 1) if self.level]
+
+    with CachedState() as state:
+        for _ in range(2):
+            give_state(Diamond(level=9), state)
+    assert sorted(looked) == sorted([9, *(level for level in range(9) for _ in (0, 1))])
+
+
 def test_a_wrapper_whose_needs_cannot_be_told_is_left_to_luigi() -> None:
     class Broken(luigi.WrapperTask):
         def requires(self) -> list[luigi.Task]:

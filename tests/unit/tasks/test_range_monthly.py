@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
+import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser
@@ -12,6 +13,7 @@ from luigi.configuration import LuigiConfigParser
 from pipeline import AllTrips, MonthlyTrips, RangeMonthly, luigi_config, renamed, settings
 from pipeline.errors import UsageError
 from pipeline.partition import add_months
+from pipeline.planning import planner
 
 
 @pytest.fixture
@@ -105,8 +107,18 @@ def test_datasets_is_the_old_name_of_dataset(
         "datasets of AllTrips is called dataset of AllTrips now",
         "datasets of RangeMonthly is called dataset, with --of AllTrips, now",
         "[AllTrips] datasets is called [AllTrips] dataset now",
-        "--AllTrips-datasets is called --AllTrips-dataset now",
+        "--datasets is called --dataset now",
     ]
+    assert now.datasets == now.dataset
+
+
+def test_subclass_with_the_old_parameter_still_has_its_own_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "plan_range", lambda state, job, datasets, *rest: datasets)
+
+    class Two(AllTrips):
+        datasets = luigi.Parameter(default="green,fhv")
+
+    assert Two(month="2021-01").plan == ["green", "fhv"] and Two(month="2021-01", datasets="fhv").plan == ["fhv"]
 
 
 def test_start_and_stop_belong_together(config: LuigiConfigParser, monkeypatch: pytest.MonkeyPatch) -> None:
