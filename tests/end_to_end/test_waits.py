@@ -72,7 +72,8 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 def waits(project: Project) -> list[str]:
     """What the journal of the newest run says its stages waited for."""
-    newest = max((project.folder / "workspace" / "runs").glob("*.jsonl"))
+    journals = (project.folder / "workspace" / "runs").glob("*.jsonl")
+    newest = max(journals, key=lambda journal: journal.stat().st_mtime_ns)  # two runs may have begun within a second
     events = [json.loads(line) for line in newest.read_text().splitlines()]
     return [event["note"] for event in events if event["event"] == "stage" and event["state"] == "waiting"]
 
