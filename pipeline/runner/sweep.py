@@ -110,7 +110,8 @@ def _is_useless(
     manifest = state.manifest(job, partition)
     if manifest is None:
         return False
-    if manifest.created_at.timestamp() + 1 >= written:  # a manifest has whole seconds
+    made = manifest.created_at.timestamp()  # in whole seconds
+    if written < made or (written <= made + 1 and about.get("run") == manifest.run_id):
         return True
     if partition == ZONES:
         jobs = {job.for_zones() for job in jobs}

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -415,6 +416,20 @@ def test_scratch_in_a_bucket_stays_for_a_day_unless_its_run_is_known_to_have_end
     assert not swept(scratch)
     os.close(alive)
     assert swept(scratch)
+
+
+@pytest.mark.parametrize(("run", "is_older"), [("its own", True), ("a later one", False)])
+def test_scratch_of_the_second_of_a_manifest_is_older_if_the_same_run_made_both(
+    scratch: Scratch, run: str, is_older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    manifest = SimpleNamespace(created_at=now.replace(microsecond=0), run_id="its own", publisher="another")
+    state = CachedState()
+    monkeypatch.setattr(state, "manifest", lambda job, partition: manifest)
+    job = Job("tlc", "none", scratch.job["lake"], scratch.store.url)
+    about = {"run": run, "job": scratch.job}
+    useless = sweep._is_useless(state, scratch.prefix, now.timestamp(), about, scratch.store.url, {job})
+    assert useless is is_older
 
 
 def test_scratch_of_another_lake_is_for_the_runs_of_that_lake(scratch: Scratch, folder: Path) -> None:
