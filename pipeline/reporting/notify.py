@@ -141,7 +141,7 @@ def check() -> Iterator[Check]:
         yield Check("notify", False, str(error), "correct it, then: python -m pipeline doctor --notify")
         return
     if not found:
-        yield Check("notify", True, "no address in [notify] urls: no notifications are sent")
+        yield Check("[notify] urls", True, "no address: no notifications are sent")
     for name, _ in found:
         yield Check(f"notify {name}", True, f"understood; notified about: {settings.NotifySettings().on}")
 
@@ -149,7 +149,7 @@ def check() -> Iterator[Check]:
 def send_test() -> Iterator[Check]:
     """Send a test message to each address, whatever ``[notify] on`` says. Nothing where none is configured."""
     if not settings.NotifySettings().urls.strip():
-        yield Check("notify", False, "no address in [notify] urls", "set PIPELINE_NOTIFY_URLS")
+        yield Check("[notify] urls", False, "no address", "set PIPELINE_NOTIFY_URLS")
         return
     message = Message.of(
         title="NYC trips: test message",
