@@ -227,7 +227,7 @@ def _main() -> None:
 
 def _load_modules_of_package() -> None:
     """All modules of ``pipeline``, but not the package itself, which has work to do when it is loaded."""
-    spec = importlib.machinery.PathFinder.find_spec("pipeline")
+    spec = importlib.util.find_spec("pipeline")  # also where an editable install has a finder of its own
     assert spec is not None and spec.submodule_search_locations
     package = sys.modules["pipeline"] = ModuleType("pipeline")
     package.__path__ = list(spec.submodule_search_locations)
